@@ -1,0 +1,71 @@
+# `make` lists the targets. All a fresh clone needs is python3, pip and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip
+CODE   := worldmodel envs agents evaluation
+
+# Small tensors on busy cores: more threads, and threads that spin, cost more than they give.
+THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE}
+PYTEST  := $(THREADS) $(BIN)/python -m pytest
+
+# Stamps: an install is repeated only when what it depends on has changed.
+BASE := $(VENV)/.installed
+DEV  := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-gpu lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BASE)  ## install and run the quickstart
+	@echo "==> Running examples/quickstart.py"
+	@$(BIN)/python examples/quickstart.py
+
+test: lint  ## install, check style, types and layers, run the fast tests
+	@echo "==> Running the fast tests with coverage"
+	@$(PYTEST) --cov
+
+test-slow: $(DEV)  ## run the tests marked slow
+	@echo "==> Running the slow tests"
+	@$(PYTEST) -m "slow and not gpu"
+
+test-gpu: $(DEV)  ## run the tests marked gpu (they need a CUDA device)
+	@echo "==> Running the GPU tests"
+	@$(PYTEST) -m gpu
+
+lint: $(DEV)  ## check style, types and layers
+	@echo "==> Checking style (ruff check)"
+	@$(BIN)/ruff check .
+	@echo "==> Checking format (ruff format --check)"
+	@$(BIN)/ruff format --check .
+	@echo "==> Checking types (mypy --strict)"
+	@$(BIN)/mypy
+	@echo "==> Checking layers (lint-imports)"
+	@$(BIN)/lint-imports
+
+format: $(DEV)  ## format the code and fix what ruff can fix
+	@echo "==> Formatting (ruff format, ruff check --fix)"
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean:  ## remove .venv, caches and build files (keeps runs/ and outputs/)
+	@echo "==> Removing $(VENV), caches and build files"
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	@find $(CODE) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@echo "==> Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "make: 'python -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(BASE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> Installing jumpy-worldmodel into $(VENV) (the first time downloads torch: minutes)"
+	@$(PIP) install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> Installing jumpy-worldmodel[dev] into $(VENV) (the first time downloads torch: minutes)"
+	@$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(BASE) $@

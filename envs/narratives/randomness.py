@@ -1,0 +1,96 @@
+"""Counter-based randomness: a number is named, not drawn in turn.
+
+Every draw is a hash of (scene id, stream, counter), computed in 64-bit integers, so a scene is the
+same in a batch of 1 or 256, on CPU or GPU, and in whatever order scenes are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Split = Literal["train", "test"]
+
+SPLIT_BIT: Final = 40
+"""Scenes ``0 .. 2**40 - 1`` are for training, ``2**40 .. 2**41 - 1`` for tests."""
+
+_GAMMA: Final = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2: Final = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64: torch's own shift copies the sign, so mask it away."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea and Flood 2014), elementwise on int64."""
+    x = (x ^ _shifted(x, 30)) * _MIX_1
+    x = (x ^ _shifted(x, 27)) * _MIX_2
+    return x ^ _shifted(x, 31)
+
+
+def hash_ids(ids: Tensor, *salts: int | Tensor) -> Tensor:
+    """Hash int64 ``ids`` with one or more salts (ints or broadcastable int64 tensors) to int64."""
+    for salt in salts:
+        ids = _mix(ids + _GAMMA) + salt
+    return _mix(ids + _GAMMA)
+
+
+def uniform(scene_ids: Tensor, stream: int, n: int | Sequence[int]) -> Tensor:
+    """Uniform draws in [0, 1) that depend on nothing but the scene id, the stream and the counter.
+
+    Args:
+        scene_ids: ``(B,)`` int64.
+        stream: which independent sequence of the scene to read.
+        n: how many draws for each scene, or their shape.
+
+    Returns:
+        ``(B, *n)`` float32, multiples of 2**-24.
+    """
+    shape = (n,) if isinstance(n, int) else tuple(n)
+    counters = torch.arange(math.prod(shape), device=scene_ids.device)
+    bits = hash_ids(scene_ids[:, None], stream, counters)
+    return (_shifted(bits, 40).to(torch.float32) * 2.0**-24).reshape(-1, *shape)
+
+
+def integers(scene_ids: Tensor, stream: int, n: int | Sequence[int], high: int) -> Tensor:
+    """Uniform integers ``0 .. high - 1``, ``(B, *n)`` int64; see :func:`uniform`."""
+    return (uniform(scene_ids, stream, n) * high).to(torch.int64)
+
+
+def check_split(split: str) -> Split:
+    """Return ``split`` if it is one; else raise ValueError."""
+    if split not in get_args(Split):
+        raise ValueError(f"split must be one of {get_args(Split)}, got {split!r}")
+    return split  # type: ignore[return-value]
+
+
+def check_scene_id(scene: object) -> int:
+    """Return ``scene`` as an int if it names a scene of either split.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: outside ``0 .. 2**41 - 1``.
+    """
+    if isinstance(scene, bool) or not isinstance(scene, int | np.integer):
+        raise TypeError(f"scene must be an integer id, got {type(scene).__name__}")
+    if not 0 <= int(scene) < 2 << SPLIT_BIT:
+        raise ValueError(f"scene must lie in 0 .. 2**{SPLIT_BIT + 1} - 1, got {scene}")
+    return int(scene)
+
+
+def to_split(numbers: Tensor, split: Split) -> Tensor:
+    """Turn arbitrary int64 numbers into scene ids of ``split`` by keeping their low 40 bits."""
+    return (numbers & ((1 << SPLIT_BIT) - 1)) | (int(split == "test") << SPLIT_BIT)
+
+
+def draw_scene_id(generator: np.random.Generator, split: Split) -> int:
+    """Draw a scene id of ``split`` from a numpy generator."""
+    return int(generator.integers(1 << SPLIT_BIT)) | (int(split == "test") << SPLIT_BIT)

@@ -1,0 +1,63 @@
+"""Small worlds and models that the tests of this folder share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel import MODELS, ActionSpec, Context, Episode, Episodes, Spec, WorldModel, make
+
+WINDOW = 8
+PASSIVE = Spec((3, 32, 32), ActionSpec("none"), WINDOW)
+DISCRETE = Spec((3, 32, 32), ActionSpec("discrete", (), (3,)), WINDOW)
+BOX = Spec((3, 32, 32), ActionSpec("box", (2,), (), (-1.0, 0.0), (1.0, 4.0)), WINDOW)
+SPECS = {"passive": PASSIVE, "discrete": DISCRETE, "box": BOX}
+
+# name and preset of everything that obeys the contract at test size
+SMALL = [(name, "small") for name in sorted(MODELS)]
+
+
+def fresh(name: str, preset: str, spec: Spec, seed: int = 0) -> WorldModel:
+    """An untrained model in eval mode, the same for the same seed."""
+    torch.manual_seed(seed)
+    return make(name, spec, preset).eval()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
+    """Actions (*lead, *action), or None for passive scenes."""
+    if spec.action.kind == "none":
+        return None
+    if spec.action.kind == "discrete":
+        return torch.randint(0, spec.action.categories[0], lead, generator=generator(seed))
+    low, high = torch.tensor(spec.action.low), torch.tensor(spec.action.high)
+    return low + (high - low) * torch.rand(*lead, len(low), generator=generator(seed))
+
+
+def context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:
+    """The frames 0 .. frames - 1 of random scenes."""
+    times = torch.arange(frames).expand(batch, frames)
+    pictures = torch.rand(batch, frames, *spec.observation, generator=generator(seed))
+    return Context(pictures, times, random_actions(spec, batch, frames - 1))
+
+
+def moving_square(episodes: int = 12, steps: int = 8, seed: int = 0) -> Episodes:
+    """A white square that action 0/1/2 moves left, not at all, right; reward: how far right."""
+    random = np.random.default_rng(seed)
+    recorded = []
+    for number in range(episodes):
+        actions = random.integers(3, size=steps)
+        x, y = 12, int(random.integers(4, 24))
+        frames = np.zeros((steps + 1, 32, 32, 3), np.uint8)
+        rewards = np.zeros(steps, np.float32)
+        frames[0, y : y + 6, x : x + 6] = 255
+        for step, action in enumerate(actions):
+            x = int(np.clip(x + 3 * (action - 1), 0, 26))
+            frames[step + 1, y : y + 6, x : x + 6] = 255
+            rewards[step] = x / 26
+        recorded.append(Episode(frames, actions, rewards, terminated=number % 2 == 0))
+    return Episodes(recorded, ActionSpec("discrete", (), (3,)))

@@ -1,0 +1,159 @@
+"""Episodes: recorded, stored, cut into windows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from scenes import moving_square
+
+from worldmodel import ActionSpec, Episode, Episodes, SceneBatch, SceneSource, Spec, collect
+
+
+class Counter(gym.Env[Any, Any]):
+    """Shows how many steps were taken as a grey level; ends after five."""
+
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 1), np.uint8)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.full((16, 16, 1), 0, np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        frame = np.full((16, 16, 1), self.count, np.uint8)
+        return frame, float(action), self.count == 5, False, {}
+
+
+def test_collect_records_what_happens() -> None:
+    episodes = collect(Counter(), 3, hold=2, seed=4, progress=False)
+    assert len(episodes) == 3 and episodes.steps == 15
+    for episode in episodes.episodes:
+        assert episode.observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        assert episode.rewards.tolist() == episode.actions.astype(float).tolist()
+        assert episode.actions[0] == episode.actions[1] and episode.actions[2] == episode.actions[3]
+        assert episode.terminated
+    again = collect(Counter(), 3, hold=2, seed=4, progress=False)
+    assert np.array_equal(again[2].actions, episodes[2].actions)
+    cut = collect(Counter(), 1, max_steps=3, policy=lambda frame: 1, progress=False)
+    assert not cut[0].terminated and cut[0].actions.tolist() == [1, 1, 1]
+
+
+def test_collect_refuses_other_spaces() -> None:
+    with pytest.raises(ValueError, match="observation_space: expected a uint8 Box"):
+        collect("CartPole-v1", 1, progress=False)
+    with pytest.raises(ValueError, match="at least 1"):
+        collect(Counter(), 0, progress=False)
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    episodes = moving_square(5)
+    folder = episodes.save(tmp_path / "a")
+    loaded = Episodes.load(folder)
+    assert len(loaded) == 5 and loaded.action == episodes.action
+    for one, other in zip(episodes.episodes, loaded.episodes, strict=True):
+        assert np.array_equal(one.observations, other.observations)
+        assert np.array_equal(one.actions, other.actions)
+        assert np.array_equal(one.rewards, other.rewards)
+        assert one.terminated == other.terminated
+    with pytest.raises(FileExistsError, match="already holds episodes"):
+        episodes.save(folder)
+
+
+def test_broken_folders(tmp_path: Path) -> None:
+    folder = moving_square(3).save(tmp_path / "a")
+    shard = folder / "episodes-00000.npz"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="episodes-00000.npz: corrupt shard"):
+        Episodes.load(folder)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    shard.write_bytes(bytes(flipped))
+    with pytest.raises(ValueError, match="corrupt shard"):
+        Episodes.load(folder)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="the shard is missing"):
+        Episodes.load(folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "format": 99}))
+    with pytest.raises(ValueError, match="format 99, this version reads 1"):
+        Episodes.load(folder)
+    with pytest.raises(FileNotFoundError, match="no meta.json"):
+        Episodes.load(tmp_path / "nowhere")
+
+
+def test_bad_episodes() -> None:
+    frames, actions = np.zeros((3, 16, 16, 3), np.uint8), np.zeros(2, np.int64)
+    rewards = np.zeros(2, np.float32)
+    for change, message in [
+        ((frames.astype(np.float32), actions, rewards), "expected uint8"),
+        ((frames[:2], actions, rewards), "2 actions need 3 observations"),
+        ((frames, actions, np.array([0, np.nan], np.float32)), "rewards: hold NaN"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Episode(*change, terminated=False)
+    action = ActionSpec("discrete", (), (2,))
+    with pytest.raises(ValueError, match="record at least one"):
+        Episodes([], action)
+    small = Episode(frames[:, :8, :8], actions, rewards, False)
+    with pytest.raises(ValueError, match=r"episodes\[1\]: observations"):
+        Episodes([Episode(frames, actions, rewards, False), small], action)
+
+
+def test_windows() -> None:
+    episodes = moving_square(6, steps=10)
+    source = episodes.windows(4, batch_size=64, seed=3)
+    batch = source.batch(0)
+    assert isinstance(source, SceneSource) and isinstance(batch, SceneBatch)
+    assert batch.actions.shape == (64, 4) and batch.lengths.eq(4).all()
+    assert batch.terminated.any() and not batch.terminated[:, :3].any()
+    times = torch.arange(5).expand(64, -1)
+    frames = batch.observations(times)
+    assert frames.shape == (64, 5, 32, 32, 3) and frames.dtype == torch.uint8
+    left = frames[..., 0].amax(2).float().argmax(-1)  # left edge of the square
+    moved = (left[:, :-1] + 3 * (batch.actions - 1)).clamp(0, 26)
+    assert torch.equal(left[:, 1:], moved)
+    assert torch.equal(source.batch(0).actions, batch.actions)
+    assert not torch.equal(source.batch(1).actions, batch.actions)
+    short = moving_square(2, steps=3).windows(8, batch_size=4).batch(0)
+    assert short.lengths.eq(3).all() and short.rewards[:, 3:].eq(0).all()
+    assert torch.equal(short.observations(torch.full((4, 1), 8)),
+                       short.observations(torch.full((4, 1), 3)))  # fmt: skip
+
+
+def test_specs() -> None:
+    image = gym.spaces.Box(0, 255, (32, 48, 3), np.uint8)
+    spaces: list[tuple[gym.Space[Any], int]] = [
+        (gym.spaces.Discrete(4), 4),
+        (gym.spaces.MultiDiscrete([2, 3]), 5),
+        (gym.spaces.MultiBinary(3), 3),
+        (gym.spaces.Box(-2.0, 2.0, (2,)), 2),
+        (gym.spaces.Discrete(1), 0),
+    ]
+    for space, features in spaces:
+        spec = Spec.from_spaces(image, space, 7)
+        assert spec == Spec.from_dict(json.loads(json.dumps(spec.to_dict())))
+        assert spec.observation == (3, 32, 48) and spec.action.features == features
+        spec.check_spaces(image, space, "env")
+        if features:
+            actions = torch.as_tensor(np.stack([space.sample() for _ in range(6)]))
+            encoded = spec.action.encode(actions)
+            assert encoded.shape == (6, features) and encoded.abs().max() <= 1
+    with pytest.raises(ValueError, match="env: action space is Discrete"):
+        Spec.from_spaces(image, gym.spaces.MultiBinary(3), 7).check_spaces(
+            image, gym.spaces.Discrete(3), "env"
+        )
+    with pytest.raises(ValueError, match="finite low and high"):
+        ActionSpec.from_space(gym.spaces.Box(-np.inf, np.inf, (1,)))
+    with pytest.raises(ValueError, match="multiples of 8"):
+        Spec((3, 30, 32), ActionSpec("none"), 5)
+    with pytest.raises(ValueError, match="window"):
+        Spec((3, 32, 32), ActionSpec("none"), 0)

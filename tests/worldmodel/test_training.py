@@ -1,0 +1,141 @@
+"""fit, resume, interruption; checkpoints that load or say why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scenes import DISCRETE, SMALL, SPECS, moving_square
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from worldmodel import Progress, WorldModel, fit, load, make, save
+from worldmodel.data import WindowSource
+
+QUIET: dict[str, Any] = {"accelerator": "cpu", "progress": False}
+
+
+def fresh(name: str = "jump", preset: str = "small") -> WorldModel:
+    torch.manual_seed(0)
+    return make(name, DISCRETE, preset)
+
+
+def source(seed: int = 0) -> WindowSource:
+    return moving_square(8).windows(8, batch_size=4, seed=seed)
+
+
+def same_weights(one: WorldModel, other: WorldModel) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("name", "preset"), SMALL)
+def test_resume_is_bit_exact(name: str, preset: str, tmp_path: Path) -> None:
+    whole = fresh(name, preset)
+    fit(whole, source(), 6, **QUIET)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    part = fresh(name, preset)
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        fit(part, source(), 6, folder=tmp_path, log_every=1, callbacks=[interrupt], **QUIET)
+    assert same_weights(load(tmp_path), part)
+    resumed = fresh(name, preset)
+    fit(resumed, source(), 6, folder=tmp_path, resume=True, **QUIET)
+    assert same_weights(resumed, whole)
+    assert same_weights(load(tmp_path), whole)
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_folder_of_a_run(tmp_path: Path) -> None:
+    seen: list[int] = []
+    parts = fit(
+        fresh(), source(), 4, folder=tmp_path, log_every=2, training={"command": "pytest"},
+        callbacks=[lambda progress: seen.append(progress.step)], **QUIET,
+    )  # fmt: skip
+    assert seen == [2, 4] and {"loss", "kl", "mse", "reward", "continue"} <= parts.keys()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [2, 4]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["training"]["steps"] == 4 and config["training"]["command"] == "pytest"
+    assert "command: pytest" in (tmp_path / "README.md").read_text()
+    with pytest.raises(FileExistsError, match="pass resume=True"):
+        fit(fresh(), source(), 4, folder=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="was trained with steps = 4"):
+        fit(fresh(), source(), 9, folder=tmp_path, resume=True, **QUIET)
+    with pytest.raises(ValueError, match="needs the folder"):
+        fit(fresh(), source(), 9, resume=True, **QUIET)
+    with pytest.raises(FileNotFoundError, match="nothing was trained there"):
+        fit(fresh(), source(), 9, folder=tmp_path / "b", resume=True, **QUIET)
+
+
+def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    model = fresh()
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 3:
+            with torch.no_grad():
+                next(progress.model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match="not finite at step 4.*last good"):
+        fit(model, source(), 8, folder=tmp_path, log_every=1, save_minutes=0, callbacks=[poison],
+            **QUIET)  # fmt: skip
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["training"]["step"] == 2 or config["training"]["step"] == 3
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+@pytest.mark.parametrize(("name", "preset"), SMALL)
+def test_round_trip_offline(
+    name: str, preset: str, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket, "socket", no_network)
+    model = make(name, spec, preset)
+    loaded = load(save(model, tmp_path))
+    assert same_weights(model, loaded)
+    assert (loaded.spec, loaded.config) == (model.spec, model.config)
+    assert not loaded.training
+
+
+def test_broken_checkpoints(tmp_path: Path) -> None:
+    folder = save(fresh(), tmp_path / "good")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    tensors, settings, whole = load_file(weights), config.read_text(), weights.read_bytes()
+    first = next(iter(tensors))
+
+    def expect(message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            load(folder)
+
+    save_file({k: v for k, v in tensors.items() if k != first}, weights)
+    expect(f"missing tensors \\['{first}'\\]")
+    save_file({**tensors, "stranger": torch.zeros(1)}, weights)
+    expect("unexpected tensors \\['stranger'\\]")
+    save_file({**tensors, first: torch.zeros(1, 2, 3)}, weights)
+    expect(f"{first} is \\(1, 2, 3\\), expected")
+    weights.write_bytes(whole[:-100])
+    expect("corrupt or truncated")
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        load(folder)
+    config.write_text(json.dumps({**json.loads(settings), "format": 7}))
+    expect("checkpoint format 7; this version reads 1")
+    config.write_text(json.dumps({**json.loads(settings), "model": "dreamer"}))
+    expect("no model 'dreamer'")
+    config.write_text(json.dumps({**json.loads(settings), "config": {"depth": 3}}))
+    expect("settings do not fit")
+    config.write_text("{")
+    expect("not JSON")
+    with pytest.raises(FileNotFoundError, match="shipped ones are"):
+        load("nowhere")

@@ -1,0 +1,53 @@
+"""World models that jump: observe a set of frames, sample whole scenes, look anywhere in them.
+
+belief = model.observe(context)
+worlds = model.sample(belief, n)
+answer = model.predict(worlds, queries)
+"""
+
+from worldmodel.base import Losses, UnsupportedQuery, WorldModel
+from worldmodel.checkpoint import load, save
+from worldmodel.collect import collect
+from worldmodel.data import Episode, Episodes
+from worldmodel.registry import MODELS, make, preset
+from worldmodel.training import Progress, fit
+from worldmodel.types import (
+    ActionSpec,
+    Belief,
+    Context,
+    Prediction,
+    Queries,
+    SceneBatch,
+    SceneSource,
+    Spec,
+    Worlds,
+    to_float,
+    to_uint8,
+)
+
+__all__ = [
+    "MODELS",
+    "ActionSpec",
+    "Belief",
+    "Context",
+    "Episode",
+    "Episodes",
+    "Losses",
+    "Prediction",
+    "Progress",
+    "Queries",
+    "SceneBatch",
+    "SceneSource",
+    "Spec",
+    "UnsupportedQuery",
+    "WorldModel",
+    "Worlds",
+    "collect",
+    "fit",
+    "load",
+    "make",
+    "preset",
+    "save",
+    "to_float",
+    "to_uint8",
+]

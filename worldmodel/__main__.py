@@ -1,0 +1,188 @@
+"""``python -m worldmodel collect | train | info``: models from the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+import tyro
+
+from worldmodel import checkpoint
+from worldmodel.collect import collect
+from worldmodel.data import Episodes
+from worldmodel.registry import MODELS, entry, make
+from worldmodel.training import fit
+from worldmodel.types import ActionSpec, SceneSource, Spec
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record episodes of any Gymnasium environment with random actions."""
+
+    env: str
+    """Gymnasium id, such as envs:narratives/TravelingSalesman-v0."""
+    out: Path
+    """Folder for the episodes."""
+    episodes: int = 100
+    hold: int = 1
+    """Steps for which each random action is held."""
+    size: int | None = None
+    """Frame size, for environments that take one."""
+    seed: int = 0
+
+    def run(self) -> None:
+        env = _make_env(self.env, self.size)
+        episodes = collect(env, self.episodes, hold=self.hold, seed=self.seed)
+        print(f"{len(episodes)} episodes, {episodes.steps} steps: {episodes.save(self.out)}")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on recorded episodes, or on an environment's own endless scenes."""
+
+    out: Path
+    """Folder for checkpoint, training state and TensorBoard scalars."""
+    env: str | None = None
+    """Id of an environment that generates scenes by itself (ours do)."""
+    episodes: Path | None = None
+    """Folder of recorded episodes."""
+    model: str = "jump"
+    preset: str = "small"
+    steps: int = 10_000
+    batch_size: int = 32
+    size: int = 32
+    """Frame size, with --env."""
+    hold: int = 5
+    """Steps for which random actions are held, with --env."""
+    window: int | None = None
+    """Steps that the model looks across; needed with --episodes."""
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    devices: int = 1
+    precision: str = "32-true"
+    num_threads: int = 1
+    """CPU threads; more than the free cores can be many times slower."""
+    resume: bool = False
+    set: tuple[str, ...] = ()
+    """Changes to the preset, as name=value; see ``info``."""
+
+    def run(self) -> None:
+        torch.set_num_threads(self.num_threads)
+        torch.manual_seed(self.seed)
+        spec, source = self._source()
+        config = _override(entry(self.model).presets, self.preset, self.set)
+        model = make(self.model, spec, config)
+        facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
+        fit(
+            model,
+            source,
+            self.steps,
+            folder=self.out,
+            resume=self.resume,
+            seed=self.seed,
+            accelerator=self.device,
+            devices=self.devices,
+            precision=self.precision,
+            training=facts,
+        )
+        print(f"checkpoint: {self.out}\nscalars: tensorboard --logdir {self.out}")
+
+    def _source(self) -> tuple[Spec, SceneSource]:
+        cuda = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
+        device = "cuda" if cuda else "cpu"
+        if (self.env is None) == (self.episodes is None):
+            raise ValueError("env, episodes: give exactly one of them")
+        if self.env is not None:
+            env = _make_env(self.env, self.size)
+            offer = getattr(env.unwrapped, "scenes", None)
+            if offer is None:
+                raise ValueError(
+                    f"env: {self.env} has no scene stream of its own; record it with "
+                    "`python -m worldmodel collect` and pass --episodes"
+                )
+            source = offer(self.batch_size, device=device, seed=self.seed, hold=self.hold)
+            steps = int(source.batch(0).actions.shape[1])
+            return Spec.from_spaces(env.observation_space, env.action_space, steps), source
+        assert self.episodes is not None
+        if self.window is None:
+            raise ValueError("window: needed with --episodes; how many steps to look across")
+        recorded = Episodes.load(self.episodes)
+        height, width, channels = recorded[0].observations.shape[1:]
+        spec = Spec((channels, height, width), recorded.action, self.window)
+        return spec, recorded.windows(self.window, self.batch_size, self.seed, device)
+
+
+@dataclass(frozen=True)
+class Info:
+    """Describe a preset or a checkpoint: settings and numbers of parameters."""
+
+    name: tyro.conf.Positional[str]
+    """A preset (narrative), model:preset (svg-lp:paper), or a checkpoint."""
+    size: int = 64
+    """Frame size, for a preset."""
+
+    def run(self) -> None:
+        model = self._model()
+        print(f"{model.name}: {'jumpy' if model.jumpy else 'frame by frame'}, {model.spec}")
+        print(f"{model.config}\n")
+        ours, total = 0, 0
+        for name, part in model.named_children():
+            count = sum(p.numel() for p in part.parameters())
+            total += count
+            beyond = model.name == "jump" and name in ("scene", "heads", "path")
+            ours += count if beyond else 0
+            print(f"{name:>12} {count:>12,}{'  (beyond the paper)' if beyond else ''}")
+        if ours:
+            print(f"{'paper parts':>12} {total - ours:>12,}  ({(total - ours) / 1e6:.2f} M)")
+        print(f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)")
+
+    def _model(self) -> Any:
+        name, _, preset = self.name.partition(":")
+        spec = Spec((3, self.size, self.size), ActionSpec("none"), 20)
+        if preset or name in MODELS:
+            return make(name, spec, preset or next(iter(entry(name).presets)))
+        for model, known in MODELS.items():
+            if name in known.presets:
+                return make(model, spec, name)
+        return checkpoint.load(self.name)
+
+
+def _make_env(env_id: str, size: int | None) -> gym.Env[Any, Any]:
+    return gym.make(env_id) if size is None else gym.make(env_id, size=size)
+
+
+def _override(presets: Any, name: str, changes: tuple[str, ...]) -> Any:
+    if name not in presets:
+        raise ValueError(f"preset: no {name!r}; there are {sorted(presets)}")
+    config = presets[name]
+    for change in changes:
+        field, _, text = change.partition("=")
+        if not hasattr(config, field):
+            raise ValueError(f"set: {type(config).__name__} has no setting {field!r}")
+        kind = type(getattr(config, field))
+        config = replace(config, **{field: kind(text)})
+    return config
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"collect": Collect, "train": Train, "info": Info}
+
+
+def main() -> None:
+    """Run the command line; errors of usage end with one line, not a traceback."""
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__)
+    try:
+        command.run()
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The one interface of all world models: observe, sample, predict."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Spec, Worlds
+
+
+class UnsupportedQuery(ValueError):
+    """A model was asked for a key that it cannot reach, such as a frame before its present."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """``total`` is minimised; ``parts`` are detached scalars for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class WorldModel(nn.Module, ABC):
+    """Given some (time, observation) pairs and actions of a scene, sample what else is there.
+
+    Subclasses implement the underscored methods; the public ones check their input first.
+    A sampled world is fixed: the same query gives the same answer, asked together with others or
+    alone, in any order.
+
+    Attributes:
+        name: what the registry, the checkpoints and the tables call it.
+        jumpy: whether the cost of a query is independent of its distance.
+        max_context: the largest context size M that training showed; None if any.
+    """
+
+    name: ClassVar[str]
+    jumpy: ClassVar[bool]
+    max_context: int | None = None
+
+    def __init__(self, spec: Spec, config: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def observe(self, context: Context) -> Belief:
+        """What the context says.
+
+        Raises:
+            TypeError: observations are not floating point, or times are not integers.
+            ValueError: the context is empty, too long, of wrong shape, out of the window or the
+                value range, holds NaN, or its actions do not fit.
+        """
+        self._check_context(context)
+        return self._observe(context)
+
+    def sample(self, belief: Belief, n: int, generator: torch.Generator | None = None) -> Worlds:
+        """Draw ``n`` whole worlds per scene that agree with the belief.
+
+        All randomness of a world is drawn here, from ``generator`` (on the model's device).
+        """
+        if n < 1:
+            raise ValueError(f"n: expected at least 1 world, got {n}")
+        return self._sample(belief, n, generator)
+
+    def advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
+        """Commit actions (B, L, \\*action): the present of each world moves on by L steps.
+
+        The worlds stay the same scenes. For passive scenes only the length L counts.
+
+        Raises:
+            ValueError: the step count leaves the window or the actions have another shape.
+        """
+        self._check_actions(actions, "actions", (worlds.shape[0],))
+        last = int(worlds.present.max()) + actions.shape[1]
+        if last > self.spec.window:
+            raise ValueError(
+                f"actions: {actions.shape[1]} steps reach time {last}, beyond the window of "
+                f"{self.spec.window} steps"
+            )
+        return self._advance(worlds, actions)
+
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        """Look at the worlds at any times, along any plans.
+
+        Args:
+            worlds: B x S sampled worlds.
+            queries: K times per scene and, where a query lies after the present, N plans.
+            frames: False scores plans only: ``observations`` is None and no frame is rendered for
+                the answer.
+
+        Raises:
+            UnsupportedQuery: the model cannot reach a time (a frame-by-frame model asked for the
+                past).
+            ValueError: a time lies beyond the window or beyond the plans, or shapes do not fit.
+        """
+        self._check_queries(worlds, queries)
+        return self._predict(worlds, queries, frames)
+
+    def forward(
+        self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
+    ) -> Losses:
+        """Training loss on a batch; ``progress`` in [0, 1] drives the schedules."""
+        return self.loss(scenes, progress, generator)
+
+    @abstractmethod
+    def loss(
+        self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
+    ) -> Losses:
+        """What ``forward`` returns; the model draws the frames that it wants to see."""
+
+    @abstractmethod
+    def _observe(self, context: Context) -> Belief: ...
+
+    @abstractmethod
+    def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds: ...
+
+    @abstractmethod
+    def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds: ...
+
+    @abstractmethod
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction: ...
+
+    def _check_context(self, context: Context) -> None:
+        frames, times = context.observations, context.times
+        if not frames.is_floating_point():
+            raise TypeError(
+                f"context.observations: expected float frames in [0, 1], got {frames.dtype}; "
+                "worldmodel.to_float converts uint8 (..., H, W, C)"
+            )
+        if frames.dim() != 5 or tuple(frames.shape[2:]) != self.spec.observation:
+            raise ValueError(
+                "context.observations: expected (B, M, C, H, W) with (C, H, W) = "
+                f"{self.spec.observation}, got {tuple(frames.shape)}"
+            )
+        if times.is_floating_point() or times.shape != frames.shape[:2]:
+            raise ValueError(
+                f"context.times: expected integers of shape {tuple(frames.shape[:2])}, got "
+                f"{times.dtype} {tuple(times.shape)}"
+            )
+        mask = context.full_mask()
+        if mask.dtype != torch.bool or mask.shape != times.shape:
+            raise ValueError(
+                f"context.mask: expected bool of shape {tuple(times.shape)}, got {mask.dtype} "
+                f"{tuple(mask.shape)}"
+            )
+        counts = mask.sum(1)
+        if frames.shape[0] == 0 or frames.shape[1] == 0 or bool((counts == 0).any()):
+            raise ValueError("context: empty; every scene needs at least one observation")
+        if self.max_context is not None and int(counts.max()) > self.max_context:
+            raise ValueError(
+                f"context: {int(counts.max())} observations are more than the {self.max_context} "
+                "that the model was trained with; pass a subset"
+            )
+        seen = frames[mask]
+        if not bool(torch.isfinite(seen).all()):
+            raise ValueError("context.observations: holds NaN or infinity; frames lie in [0, 1]")
+        if float(seen.min()) < -1e-3 or float(seen.max()) > 1 + 1e-3:
+            raise ValueError(
+                f"context.observations: values lie in [{float(seen.min()):.3g}, "
+                f"{float(seen.max()):.3g}], expected [0, 1]"
+            )
+        self._check_times(times[mask], "context.times")
+        self._check_path(context)
+
+    def _check_path(self, context: Context) -> None:
+        present = context.present_times()
+        self._check_times(present, "context.present")
+        if bool((context.times.masked_fill(~context.full_mask(), 0).amax(1) > present).any()):
+            raise ValueError("context.present: lies before an observation of the context")
+        if self.spec.action.kind == "none":
+            return
+        last = int(present.max())
+        if context.actions is None:
+            if last > 0:
+                raise ValueError(
+                    f"context.actions: the present is time {last}, so the actions taken since time "
+                    "0 are needed, got None"
+                )
+            return
+        self._check_actions(context.actions, "context.actions", (context.times.shape[0],))
+        if context.actions.shape[1] < last:
+            raise ValueError(
+                f"context.actions: {context.actions.shape[1]} actions do not reach the present at "
+                f"time {last}"
+            )
+
+    def _check_queries(self, worlds: Worlds, queries: Queries) -> None:
+        times = queries.times
+        if times.is_floating_point() or times.dim() != 2 or times.shape[0] != worlds.shape[0]:
+            raise ValueError(
+                f"queries.times: expected integers of shape ({worlds.shape[0]}, K), got "
+                f"{times.dtype} {tuple(times.shape)}"
+            )
+        if times.shape[1] == 0:
+            raise ValueError("queries.times: empty; ask for at least one time")
+        self._check_times(times, "queries.times")
+        ahead = int((times.amax(1) - worlds.present).max())
+        planned = 0
+        if queries.actions is not None:
+            if queries.actions.dim() < 3:
+                raise ValueError(
+                    "queries.actions: expected (B, N, L, *action), got "
+                    f"{tuple(queries.actions.shape)}"
+                )
+            self._check_actions(
+                queries.actions, "queries.actions", tuple(queries.actions.shape[:2])
+            )
+            if queries.actions.shape[0] != worlds.shape[0]:
+                raise ValueError(
+                    f"queries.actions: expected {worlds.shape[0]} scenes, got "
+                    f"{queries.actions.shape[0]}"
+                )
+            planned = queries.actions.shape[2]
+        if self.spec.action.kind != "none" and ahead > planned:
+            raise ValueError(
+                f"queries.times: {ahead} steps after the present, but the plans have {planned} "
+                "actions; give queries.actions of that length"
+            )
+
+    def _check_times(self, times: Tensor, argument: str) -> None:
+        if int(times.min()) < 0 or int(times.max()) > self.spec.window:
+            raise ValueError(
+                f"{argument}: times from {int(times.min())} to {int(times.max())} leave the window "
+                f"[0, {self.spec.window}]"
+            )
+
+    def _check_actions(self, actions: Tensor, argument: str, lead: tuple[int, ...]) -> None:
+        expected = self.spec.action.shape
+        head = tuple(actions.shape[: len(lead)])
+        if head != lead or tuple(actions.shape[len(lead) + 1 :]) != expected:
+            raise ValueError(
+                f"{argument}: expected shape {(*lead, 'L', *expected)}, got {tuple(actions.shape)}"
+            )

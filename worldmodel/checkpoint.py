@@ -1,0 +1,151 @@
+"""Checkpoints: a folder of config.json, model.safetensors and README.md (the card).
+
+Strict, offline, versioned; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from worldmodel.base import WorldModel
+from worldmodel.data import atomic
+from worldmodel.registry import entry, make
+from worldmodel.types import Spec
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "checkpoints"
+FILES = ("config.json", "model.safetensors", "README.md")
+
+
+def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
+    """Write the checkpoint; each file is moved into place whole.
+
+    Args:
+        model: any registered model.
+        folder: made if need be; the files of an older checkpoint in it are replaced.
+        training: facts for the card and for ``config.json``: command, steps, seed, minutes, ...
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "model": model.name,
+        "spec": model.spec.to_dict(),
+        "config": asdict(model.config),
+        "training": training or {},
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with atomic(folder / "model.safetensors") as path:
+        save_file(tensors, path)
+    with atomic(folder / "config.json") as path:
+        path.write_text(json.dumps(config, indent=1) + "\n")
+    if not (folder / "README.md").exists():  # a card that a person wrote is kept
+        with atomic(folder / "README.md") as path:
+            path.write_text(_card(config, tensors))
+    return folder
+
+
+def _card(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    spec, numbers = config["spec"], sum(t.numel() for t in tensors.values())
+    facts = "".join(f"- {name}: {value}\n" for name, value in config["training"].items())
+    return (
+        f"# {config['model']} world model\n\n"
+        f"- frames (C, H, W): {tuple(spec['observation'])}\n"
+        f"- actions: {spec['action']['kind']}\n- window: {spec['window']} steps\n"
+        f"- numbers: {numbers:,}\n{facts}\n"
+        "Load with `worldmodel.load(FOLDER)` (package jumpy-worldmodel).\n"
+    )
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """``config.json`` of a checkpoint folder, its format checked.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not a checkpoint of this format version.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a checkpoint is a folder made by save()")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: checkpoint format {config.get('format')!r}; this version reads {FORMAT}"
+        )
+    return config
+
+
+def find(name: str | Path) -> Path:
+    """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
+
+    Raises:
+        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name").
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    shipped = SHIPPED / str(name)
+    if shipped.is_dir():
+        return shipped
+    if str(name).count("/") == 1 and not str(name).startswith("."):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(str(name), allow_patterns=list(FILES)))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise FileNotFoundError(f"{name}: no such folder, and the hub says: {error}") from error
+    known = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+    raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {known}")
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
+    """A model from a checkpoint folder, a shipped checkpoint's name or a hub id, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: another format version or model; missing, extra, misshapen or truncated
+            tensors.
+    """
+    folder = find(name)
+    config = read_config(folder)
+    preset = next(iter(entry(config["model"]).presets.values()))
+    try:
+        settings = type(preset)(**config["config"])
+    except TypeError as error:
+        raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error
+    model = make(config["model"], Spec.from_dict(config["spec"]), settings)
+    load_weights(model, folder / "model.safetensors")
+    return model.to(device).eval()
+
+
+def load_weights(model: WorldModel, path: Path) -> None:
+    """Fill ``model`` strictly from a safetensors file; see ``load`` for the errors."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: corrupt or truncated ({error})") from error
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    missing, extra = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        raise ValueError(f"{path}: missing tensors {missing}, unexpected tensors {extra}")
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {shape}"
+        for name, shape in expected.items()
+        if tuple(tensors[name].shape) != shape
+    ]
+    if wrong:
+        raise ValueError(f"{path}: {'; '.join(wrong)}")
+    model.load_state_dict(tensors)

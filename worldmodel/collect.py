@@ -1,0 +1,80 @@
+"""Record episodes from any Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from worldmodel.data import Episode, Episodes
+from worldmodel.types import ActionSpec, Spec
+
+Policy = Callable[[NDArray[np.uint8]], Any]
+
+
+def collect(
+    env: gym.Env[Any, Any] | str,
+    episodes: int,
+    *,
+    policy: Policy | None = None,
+    hold: int = 1,
+    seed: int = 0,
+    max_steps: int = 10_000,
+    progress: bool = True,
+) -> Episodes:
+    """Play episodes and keep them in memory.
+
+    Args:
+        env: a Gymnasium environment with uint8 (H, W, C) observations, or its id
+            (``"module:namespace/Name-v0"`` imports the module first). An environment made here is
+            closed here; one that was passed in is left open.
+        episodes: how many, at least 1. Episode i is reset with ``seed + i``.
+        policy: observation (H, W, C) to action; None draws uniformly from the action space.
+        hold: steps for which each action is repeated, as ``agents.HoldAction`` will.
+        seed: of the environment and of the random policy.
+        max_steps: an episode that has not ended by then is cut, as a truncation.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: a space is not supported, or a number is below 1.
+    """
+    if min(episodes, hold, max_steps) < 1:
+        raise ValueError(
+            f"episodes, hold, max_steps: expected at least 1, got {episodes}, {hold}, {max_steps}"
+        )
+    made = gym.make(env) if isinstance(env, str) else env
+    try:
+        Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        made.action_space.seed(seed)
+        recorded = [
+            _play(made, policy, hold, seed + number, max_steps)
+            for number in tqdm(range(episodes), "collect", unit="episode", disable=not progress)
+        ]
+    finally:
+        if isinstance(env, str):
+            made.close()
+    return Episodes(recorded, ActionSpec.from_space(made.action_space))
+
+
+def _play(
+    env: gym.Env[Any, Any], policy: Policy | None, hold: int, seed: int, max_steps: int
+) -> Episode:
+    observation, _ = env.reset(seed=seed)
+    frames = [np.asarray(observation)]
+    actions: list[NDArray[Any]] = []
+    rewards: list[float] = []
+    terminated = truncated = False
+    while not (terminated or truncated or len(actions) >= max_steps):
+        if len(actions) % hold == 0:
+            action = env.action_space.sample() if policy is None else policy(frames[-1])
+        observation, reward, terminated, truncated, _ = env.step(action)
+        frames.append(np.asarray(observation))
+        actions.append(np.asarray(action))
+        rewards.append(float(reward))
+    return Episode(
+        np.stack(frames), np.stack(actions), np.array(rewards, np.float32), bool(terminated)
+    )

@@ -1,0 +1,268 @@
+"""Recorded episodes: in memory, on disk, and cut into windows for training."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodel.types import ActionSpec
+
+FORMAT = 1
+EPISODES_PER_SHARD = 256
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps.
+
+    Attributes:
+        observations: uint8 (T + 1, H, W, C).
+        actions: (T, \\*action).
+        rewards: float32 (T,).
+        terminated: whether the last step ended it (False: it was truncated).
+    """
+
+    observations: NDArray[np.uint8]
+    actions: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminated: bool
+
+    def __post_init__(self) -> None:
+        frames, steps = self.observations, len(self.actions)
+        if frames.dtype != np.uint8 or frames.ndim != 4:
+            raise ValueError(
+                f"observations: expected uint8 (T + 1, H, W, C), got {frames.dtype} {frames.shape}"
+            )
+        if steps < 1 or len(frames) != steps + 1 or self.rewards.shape != (steps,):
+            raise ValueError(
+                f"episode: {steps} actions need {steps + 1} observations and {steps} rewards (at "
+                f"least 1 step), got {len(frames)} and {self.rewards.shape}"
+            )
+        if not np.isfinite(self.rewards).all():
+            raise ValueError("rewards: hold NaN or infinity")
+        if np.issubdtype(self.actions.dtype, np.floating) and not np.isfinite(self.actions).all():
+            raise ValueError("actions: hold NaN or infinity")
+
+
+class Episodes:
+    """A set of episodes of one environment.
+
+    Args:
+        episodes: at least one; observation and action shapes agree.
+        action: what their actions are.
+
+    Raises:
+        ValueError: there is none, or shapes differ.
+    """
+
+    def __init__(self, episodes: Sequence[Episode], action: ActionSpec) -> None:
+        if not episodes:
+            raise ValueError("episodes: empty; record at least one")
+        first = episodes[0]
+        for number, episode in enumerate(episodes):
+            if episode.observations.shape[1:] != first.observations.shape[1:]:
+                raise ValueError(
+                    f"episodes[{number}]: observations are {episode.observations.shape[1:]}, those "
+                    f"of the first episode {first.observations.shape[1:]}"
+                )
+            if episode.actions.shape[1:] != action.shape:
+                raise ValueError(
+                    f"episodes[{number}]: actions have shape {episode.actions.shape[1:]}, the "
+                    f"action space {action.shape}"
+                )
+        self.episodes = list(episodes)
+        self.action = action
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, number: int) -> Episode:
+        return self.episodes[number]
+
+    @property
+    def steps(self) -> int:
+        """Environment steps recorded in all."""
+        return sum(len(episode.actions) for episode in self.episodes)
+
+    def starts(self) -> NDArray[np.uint8]:
+        """The first observations, uint8 (episodes, H, W, C)."""
+        return np.stack([episode.observations[0] for episode in self.episodes])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``meta.json`` and compressed ``.npz`` shards.
+
+        Raises:
+            FileExistsError: the folder holds episodes already; nothing is overwritten.
+        """
+        folder = Path(folder)
+        if (folder / "meta.json").exists():
+            raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
+        folder.mkdir(parents=True, exist_ok=True)
+        shards = []
+        for first in range(0, len(self), EPISODES_PER_SHARD):
+            part = self.episodes[first : first + EPISODES_PER_SHARD]
+            name = f"episodes-{first // EPISODES_PER_SHARD:05d}.npz"
+            with atomic(folder / name) as path, path.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    observations=np.concatenate([e.observations for e in part]),
+                    actions=np.concatenate([e.actions for e in part]),
+                    rewards=np.concatenate([e.rewards for e in part]),
+                    terminated=np.array([e.terminated for e in part]),
+                    steps=np.array([len(e.actions) for e in part]),
+                )
+            shards.append({"file": name, "episodes": len(part)})
+        meta = {"format": FORMAT, "action": asdict(self.action), "shards": shards}
+        with atomic(folder / "meta.json") as path:
+            path.write_text(json.dumps(meta, indent=1) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Episodes:
+        """Read what ``save`` wrote, wholly into memory.
+
+        Raises:
+            FileNotFoundError: there is no ``meta.json``, or a shard is missing.
+            ValueError: another format version, or a shard is corrupt.
+        """
+        folder = Path(folder)
+        if not (folder / "meta.json").is_file():
+            raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
+        meta = json.loads((folder / "meta.json").read_text())
+        if meta.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder / 'meta.json'}: format {meta.get('format')!r}, this version reads "
+                f"{FORMAT}"
+            )
+        episodes: list[Episode] = []
+        for shard in meta["shards"]:
+            part = _read_shard(folder / shard["file"])
+            if len(part) != shard["episodes"]:
+                raise ValueError(
+                    f"{folder / shard['file']}: corrupt shard: {len(part)} episodes, meta.json "
+                    f"says {shard['episodes']}"
+                )
+            episodes += part
+        return cls(episodes, ActionSpec.from_dict(meta["action"]))
+
+    def windows(
+        self, window: int, batch_size: int, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> WindowSource:
+        """An endless source of training batches of ``window`` steps, cut at random offsets."""
+        return WindowSource(self, window, batch_size, seed, torch.device(device))
+
+
+def _read_shard(path: Path) -> list[Episode]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the shard is missing")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+        ends = arrays["steps"].cumsum()
+        episodes = []
+        for number, end in enumerate(ends):
+            begin = end - arrays["steps"][number]
+            episodes.append(
+                Episode(
+                    arrays["observations"][begin + number : end + number + 1],
+                    arrays["actions"][begin:end],
+                    arrays["rewards"][begin:end],
+                    bool(arrays["terminated"][number]),
+                )
+            )
+        return episodes
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: corrupt shard ({error}); record it again") from error
+
+
+class atomic:
+    """Context manager: write to a neighbour file, move it into place when all went well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = path.with_name(f".{path.name}.partial")
+
+    def __enter__(self) -> Path:
+        return self.partial
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            os.replace(self.partial, self.path)
+        else:
+            self.partial.unlink(missing_ok=True)
+
+
+class WindowBatch:
+    """A ``SceneBatch`` of recorded windows; see there."""
+
+    def __init__(
+        self, windows: Sequence[tuple[Episode, int]], window: int, device: torch.device
+    ) -> None:
+        self._windows = windows
+        self._device = device
+        batch = len(windows)
+        action = windows[0][0].actions
+        actions = np.zeros((batch, window, *action.shape[1:]), action.dtype)
+        rewards = np.zeros((batch, window), np.float32)
+        terminated = np.zeros((batch, window), bool)
+        lengths = np.zeros(batch, np.int64)
+        for row, (episode, offset) in enumerate(windows):
+            length = min(window, len(episode.actions) - offset)
+            actions[row, :length] = episode.actions[offset : offset + length]
+            rewards[row, :length] = episode.rewards[offset : offset + length]
+            ended = episode.terminated and offset + length == len(episode.actions)
+            terminated[row, length - 1] = ended
+            lengths[row] = length
+        self.actions = torch.from_numpy(actions).to(device)
+        self.rewards = torch.from_numpy(rewards).to(device)
+        self.terminated = torch.from_numpy(terminated).to(device)
+        self.lengths = torch.from_numpy(lengths).to(device)
+
+    def observations(self, times: Tensor) -> Tensor:
+        """uint8 (B, n, H, W, C) at the times int64 (B, n); times after the end show the last."""
+        frames = []
+        last = self.lengths.cpu().numpy()
+        for row, (asked, (episode, offset)) in enumerate(
+            zip(times.cpu().numpy(), self._windows, strict=True)
+        ):
+            frames.append(episode.observations[offset + np.minimum(asked, last[row])])
+        return torch.from_numpy(np.stack(frames)).to(self._device)
+
+
+class WindowSource:
+    """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
+
+    Episodes are drawn uniformly. One that is longer than the window is cut at a random offset; a
+    shorter one is taken whole, so that its origin stays the episode's start.
+    """
+
+    def __init__(
+        self, episodes: Episodes, window: int, batch_size: int, seed: int, device: torch.device
+    ) -> None:
+        if window < 1 or batch_size < 1:
+            raise ValueError(
+                f"window, batch_size: expected at least 1, got {window} and {batch_size}"
+            )
+        self.episodes, self.window, self.batch_size = episodes, window, batch_size
+        self.seed, self.device = seed, device
+
+    def batch(self, index: int) -> WindowBatch:
+        """The batch of that index, always the same one."""
+        random = np.random.default_rng([self.seed, index])
+        windows = []
+        for number in random.integers(len(self.episodes), size=self.batch_size):
+            episode = self.episodes[int(number)]
+            spare = len(episode.actions) - self.window
+            windows.append((episode, int(random.integers(spare + 1)) if spare > 0 else 0))
+        return WindowBatch(windows, self.window, self.device)

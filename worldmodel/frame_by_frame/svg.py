@@ -1,0 +1,363 @@
+"""SVG-LP: stochastic video generation with a learned prior (seed 003: Denton and Fergus 2018).
+
+For every step t, with h_t = Enc(x_t) (seed 003, section 3):
+
+    z_t ~ N(mu_phi, sigma_phi)(t) = LSTM_phi(h_t)             posterior, while training
+    z_t ~ N(mu_psi, sigma_psi)(t) = LSTM_psi(h_{t-1})         learned prior, while generating
+    g_t = LSTM_theta(h_{t-1}, z_t),   x_t = Dec(g_t, skips)
+
+Layers are the DCGAN ones of the public implementation, as tabulated in the reference notes (the
+paper's text names none); the code is our own. Deviations:
+
+- Actions, where there are any: the features of the action from t-1 to t join the inputs of all
+  three LSTMs. Rewards and continuations are read from g_t by a small MLP (ours).
+- Their losses are in nats and weighted by beta like the KL, so that total / beta is in nats.
+- While conditioning, z_t is the posterior's mean: a belief is deterministic in this project. (The
+  public SVG-LP samples there, its SVG-FP takes the mean; the paper does not say.)
+- Skips are frozen from the last context frame, as the paper says; the public code takes the one
+  before. In training that frame is ``past - 1`` or, with ``past = 0``, random for each scene.
+- Batch normalisation runs over all frames of a training batch at once (the public code: step by
+  step), and uses running statistics whenever it generates (there: batch statistics).
+- beta is scaled by 64 * 64 / (H * W), which keeps the variance of the equivalent Gaussian; 32 px
+  drop the last stage, so that the last convolution still sees 4x4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.base import Losses
+from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
+from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
+from worldmodel.outcomes import symlog
+from worldmodel.types import SceneBatch, Spec, to_float
+
+
+@dataclass(frozen=True)
+class SvgConfig:
+    """Sizes and training settings; the defaults are the paper's on Stochastic Moving MNIST, with
+    the conditioning of the narratives. (Names in brackets are the public implementation's.)
+
+    Attributes:
+        channels: of the encoder's stages, from the largest map to 4x4; smaller frames drop the
+            last ones, the decoder mirrors them.
+        features: width of h and g (g_dim).
+        latent: width of z_t (z_dim).
+        hidden: of the LSTMs, and of the reward and continuation read-out (rnn_size).
+        predictor_layers, posterior_layers, prior_layers: LSTM layers.
+        beta: weight of the KL against the mean squared error, at 64 px.
+        past: frames that are context in training (n_past); 0 draws the last context frame of each
+            scene at random, half of the time it is the first.
+        frames: frames 0 .. frames - 1 of each window are trained on (n_past + n_future).
+        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
+        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    features: int = 128
+    latent: int = 10
+    hidden: int = 256
+    predictor_layers: int = 2
+    posterior_layers: int = 1
+    prior_layers: int = 1
+    beta: float = 1e-4
+    past: int = 6
+    frames: int = 21
+    reward_variance: float = 0.02
+    learning_rate: float = 2e-3
+    learning_rate_end: float = 2e-3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))  # JSON makes it a list
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels: expected numbers of at least 1, got {self.channels}")
+        layers = ("predictor_layers", "posterior_layers", "prior_layers")
+        for name in ("features", "latent", "hidden", *layers):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0 <= self.past < self.frames or self.frames < 2:
+            raise ValueError(
+                "past, frames: expected 0 <= past < frames and at least 2 frames, got "
+                f"{self.past}, {self.frames}"
+            )
+        for name in ("beta", "reward_variance", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+
+    def stages(self, height: int, width: int) -> int:
+        """How many stages lead from a frame to 4x4.
+
+        Raises:
+            ValueError: none of them does.
+        """
+        for count in range(1, len(self.channels) + 1):
+            if height == width == 4 * 2**count:
+                return count
+        sizes = [4 * 2**count for count in range(2, len(self.channels) + 1)]
+        raise ValueError(
+            f"observation: svg-lp with {len(self.channels)} stages of channels takes square frames "
+            f"of {sizes} pixels, got {height}x{width}"
+        )
+
+
+PRESETS: dict[str, SvgConfig] = {
+    "paper": SvgConfig(),
+    "small": SvgConfig(
+        channels=(16, 32, 64, 128), features=64, hidden=128, past=0, learning_rate_end=2e-4
+    ),
+}
+
+
+class Encoder(nn.Module):
+    """Enc: strided 4x4 convolutions down to 4x4, then one that sees all of it."""
+
+    def __init__(self, image_channels: int, channels: tuple[int, ...], features: int) -> None:
+        super().__init__()
+        widths = (image_channels, *channels)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)
+            )
+            for before, after in pairwise(widths)
+        )
+        self.out = nn.Sequential(
+            nn.Conv2d(channels[-1], features, 4), nn.BatchNorm2d(features), nn.Tanh()
+        )
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Frames (P, C, H, W) to h (P, features) and each stage's map, from large to small."""
+        skips: list[Tensor] = []
+        x = frames
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        return self.out(x).flatten(1), skips
+
+
+class Decoder(nn.Module):
+    """Dec: the encoder mirrored; each stage also reads the skip of its size."""
+
+    def __init__(self, image_channels: int, channels: tuple[int, ...], features: int) -> None:
+        super().__init__()
+        top = channels[-1]
+        self.enter = nn.Sequential(
+            nn.ConvTranspose2d(features, top, 4), nn.BatchNorm2d(top), nn.LeakyReLU(0.2)
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.ConvTranspose2d(2 * before, after, 4, 2, 1),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            )
+            for before, after in pairwise(reversed(channels))
+        )
+        self.stages.append(
+            nn.Sequential(
+                nn.ConvTranspose2d(2 * channels[0], image_channels, 4, 2, 1), nn.Sigmoid()
+            )
+        )
+
+    def forward(self, g: Tensor, skips: list[Tensor]) -> Tensor:
+        """Frames (P, C, H, W) in [0, 1] from g (P, features) and the encoder's maps."""
+        x: Tensor = self.enter(g[..., None, None])
+        for stage, skip in zip(self.stages, reversed(skips), strict=True):
+            x = stage(torch.cat([x, skip], 1))
+        return x
+
+
+class Recurrence(nn.Module):
+    """Linear, LSTM layers, Linear. Its state is ``name_h`` and ``name_c``, (P, layers, hidden)."""
+
+    def __init__(self, name: str, inputs: int, hidden: int, layers: int, outputs: int) -> None:
+        super().__init__()
+        self.name, self.hidden, self.layers = name, hidden, layers
+        self.enter = nn.Linear(inputs, hidden)
+        self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
+        self.out = nn.Linear(hidden, outputs)
+
+    def start(self, like: Tensor) -> State:
+        """Zeros for the batch of ``like``."""
+        zeros = like.new_zeros(like.shape[0], self.layers, self.hidden)
+        return {f"{self.name}_h": zeros, f"{self.name}_c": zeros}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence from zeros: x (P, T, inputs) to (P, T, outputs)."""
+        return torch.as_tensor(self.out(self.lstm(self.enter(x))[0]))
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: x (P, inputs) to (P, outputs); ``state`` may hold other entries too."""
+        names = (f"{self.name}_h", f"{self.name}_c")
+        before = tuple(state[name].transpose(0, 1).contiguous() for name in names)
+        y, after = self.lstm(self.enter(x).unsqueeze(1), before)
+        pairs = zip(names, after, strict=True)
+        return self.out(y[:, 0]), {name: value.transpose(0, 1) for name, value in pairs}
+
+
+class Svg(FrameByFrame):
+    """SVG with a learned prior; see ``SvgConfig`` for what can be set.
+
+    Its own state entries, with the lead (B,) or (B, S): ``h`` (features,), the encoded last frame;
+    ``prior_h/_c`` and ``predictor_h/_c`` (layers, hidden); ``skip0`` .. (channels, h, w), frozen.
+    It feeds frames back: every frame but a rollout's last is decoded and encoded again, also where
+    only rewards are asked for.
+
+    Raises:
+        ValueError: the frames are not square, or their size does not fit the stages.
+    """
+
+    name: ClassVar[str] = "svg-lp"
+    feeds_back: ClassVar[bool] = True
+    config: SvgConfig
+
+    def __init__(self, spec: Spec, config: SvgConfig) -> None:
+        super().__init__(spec, config)
+        image, height, width = spec.observation
+        channels = config.channels[: config.stages(height, width)]
+        self.beta = config.beta * 64 * 64 / (height * width)
+        self.encoder = Encoder(image, channels, config.features)
+        self.decoder = Decoder(image, channels, config.features)
+        seen, hidden, z = config.features + spec.action.features, config.hidden, config.latent
+        self.posterior = Recurrence("posterior", seen, hidden, config.posterior_layers, 2 * z)
+        self.prior = Recurrence("prior", seen, hidden, config.prior_layers, 2 * z)
+        self.predictor = Recurrence(
+            "predictor", seen + z, hidden, config.predictor_layers, config.features
+        )
+        self.apply(_initialise)
+        self.readout = nn.Sequential(
+            nn.Linear(config.features, hidden), nn.ReLU(), nn.Linear(hidden, 2)
+        )
+
+    # -- one step --------------------------------------------------------------------------------
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """(latent,)."""
+        return (self.config.latent,)
+
+    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
+        batch, length = frames.shape[:2]
+        flat, maps = self.encoder(frames.flatten(0, 1))
+        h = flat.unflatten(0, (batch, length))
+        state = {**self.prior.start(flat[:batch]), **self.predictor.start(flat[:batch])}
+        if length > 1:
+            means = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)[0]
+        for t in range(1, length):
+            before = torch.cat([h[:, t - 1], actions[:, t - 1]], -1)
+            _, prior = self.prior.step(before, state)
+            _, predictor = self.predictor.step(torch.cat([before, means[:, t - 1]], -1), state)
+            state = keep(t <= present, {**prior, **predictor}, state)
+        rows = torch.arange(batch, device=present.device)
+        for i, skip in enumerate(maps):
+            state[f"skip{i}"] = skip.unflatten(0, (batch, length))[rows, present]
+        return {**state, "h": h[rows, present]}
+
+    def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
+        before = torch.cat([state["h"], actions], -1)
+        numbers, prior = self.prior.step(before, state)
+        mean, logvar = numbers.chunk(2, -1)
+        z = draw(mean, logvar, noise)
+        g, predictor = self.predictor.step(torch.cat([before, z], -1), state)
+        g = g.tanh()
+        reward, logit = self.readout(g).unbind(-1)
+        return {**state, **prior, **predictor, "g": g}, reward, logit
+
+    def _look(self, state: State) -> Tensor:
+        skips = [state[f"skip{i}"] for i in range(len(self.encoder.stages))]
+        frame: Tensor = self.decoder(state["g"], skips)
+        return frame
+
+    def _feed(self, state: State, frame: Tensor) -> State:
+        kept = {name: value for name, value in state.items() if name != "g"}
+        return {**kept, "h": self.encoder(frame)[0]}
+
+    # -- training --------------------------------------------------------------------------------
+
+    def loss(
+        self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
+    ) -> Losses:
+        """sum_t MSE_t + beta KL_t over t = 1 .. frames - 1, context included: the SVG-LP bound of
+        seed 003, section 3, with a Gaussian likelihood.
+
+        MSE_t is the mean over pixels, KL_t is summed over z; what lies behind the end of a scene
+        does not count. ``mse`` in the parts is the mean over valid frames; ``kl``, ``reward`` and
+        ``continue`` are nats per scene. ``progress`` is not used: nothing is annealed.
+        """
+        lengths = scenes.lengths
+        steps = max(1, min(self.config.frames - 1, int(lengths.max())))
+        times = torch.arange(steps + 1, device=lengths.device)
+        valid = (times[1:] <= lengths[:, None]).float()
+        # behind its end a scene repeats its last frame: padding must not enter the batch statistics
+        x = to_float(scenes.observations(torch.minimum(times, lengths[:, None])))
+        flat, maps = self.encoder(x.flatten(0, 1))
+        h = flat.unflatten(0, x.shape[:2])
+        actions = self._taken(scenes.actions, lengths, steps)
+        g, kl = self._infer(h, actions, generator)
+
+        last = self.draw_last(lengths.clamp_max(steps), generator)
+        source = torch.minimum(times[:-1], last[:, None])
+        rows = torch.arange(len(lengths), device=lengths.device)[:, None]
+        skips = [m.unflatten(0, x.shape[:2])[rows, source].flatten(0, 1) for m in maps]
+        frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, (len(lengths), steps))
+        mse = (frames - x[:, 1:]).square().flatten(2).mean(2) * valid
+        kl = (kl * valid).sum(1)
+        reward, ending = self._outcome_loss(scenes, g, valid)
+        total = (mse.sum(1) + self.beta * (kl + reward + ending)).mean()
+        parts = {
+            "loss": total,
+            "kl": kl.mean(),
+            "mse": mse.sum() / valid.sum().clamp_min(1),
+            "reward": reward.mean(),
+            "continue": ending.mean(),
+        }
+        return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def draw_last(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
+        """int64 (B,): the last context frame, whose skips are frozen; at most the length (B,)."""
+        if self.config.past:
+            return lengths.clamp_max(self.config.past - 1)
+        chance = torch.rand(2, len(lengths), generator=generator, device=lengths.device)
+        return torch.where(chance[0] < 0.5, 0, (chance[1] * lengths).long())
+
+    def _infer(
+        self, h: Tensor, actions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher forcing over h (B, T, features) and actions (B, T - 1, ...).
+
+        Returns:
+            g (B, T - 1, features) and KL(posterior || prior) of each step (B, T - 1).
+        """
+        before = torch.cat([h[:, :-1], actions], -1)
+        q_mean, q_logvar = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)
+        p_mean, p_logvar = self.prior(before).chunk(2, -1)
+        z = draw(q_mean, q_logvar, standard_normal(q_mean, generator))
+        g = self.predictor(torch.cat([before, z], -1)).tanh()
+        kl = kl_divergence(
+            q_mean.flatten(0, 1),
+            q_logvar.flatten(0, 1),
+            p_mean.flatten(0, 1),
+            p_logvar.flatten(0, 1),
+        )
+        return g, kl.unflatten(0, g.shape[:2])
+
+    def _outcome_loss(self, scenes: SceneBatch, g: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward (Gaussian in symlog space) and continuation (BCE), summed over valid steps."""
+        reward, logit = self.readout(g).unbind(-1)
+        steps = valid.shape[1]
+        error = (reward - symlog(scenes.rewards[:, :steps])).square()
+        going = 1.0 - scenes.terminated[:, :steps].float()
+        crossed = nn.functional.binary_cross_entropy_with_logits(logit, going, reduction="none")
+        scaled = 0.5 * error / self.config.reward_variance
+        return (scaled * valid).sum(1), (crossed * valid).sum(1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """N(0, 0.02) for convolutions and linear layers; LSTMs and batch norms keep their own."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,58 @@
+"""Reward and continuation read from a world and a key, without rendering (ours)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SceneVector(nn.Module):
+    """A world (z, r) to one vector, computed once per world."""
+
+    def __init__(self, memory: int, latent: int, grid: tuple[int, int], features: int) -> None:
+        super().__init__()
+        self.from_memory = nn.Conv2d(memory, 32, 2, 2)
+        self.from_latent = nn.Conv2d(latent, 32, 3, padding=1)
+        self.to_vector = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * grid[0] * grid[1], features),
+        )
+
+    def forward(self, z: Tensor, r: Tensor) -> Tensor:
+        """z (P, nt, latent, h, w) and r (P, memory, 2h, 2w) to (P, features)."""
+        vector: Tensor = self.to_vector(self.from_latent(z.flatten(1, 2)) + self.from_memory(r))
+        return vector
+
+
+class OutcomeHead(nn.Module):
+    """reward(s, v) and continue(s, v) for S worlds x N plans x L times in one broadcast.
+
+    The first layer is W_s s + W_v v + (U_s s) * (U_v v): each factor is computed once per world or
+    once per plan; the product lets a key choose what to read from the scene.
+    """
+
+    def __init__(self, scene: int, key: int, hidden: int) -> None:
+        super().__init__()
+        self.from_scene = nn.Linear(scene, 2 * hidden)
+        self.from_key = nn.Sequential(
+            nn.Linear(key, hidden), nn.ReLU(), nn.Linear(hidden, 2 * hidden)
+        )
+        last = nn.Linear(hidden // 2, 2)
+        with torch.no_grad():  # most steps do not end an episode: start from there
+            last.bias[1] = 4.0
+        self.out = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden // 2), nn.ReLU(), last)
+
+    def forward(self, scene: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """scene (B, S, scene), keys (B, N, L, key).
+
+        Returns:
+            symlog reward and continuation logit of each step, both (B, S, N, L).
+        """
+        s_add, s_gate = self.from_scene(scene)[:, :, None, None].chunk(2, -1)
+        v_add, v_gate = self.from_key(keys)[:, None].chunk(2, -1)
+        out = torch.addcmul(s_add + v_add, s_gate, v_gate)
+        reward, logit = self.out(out).unbind(-1)
+        return reward, logit

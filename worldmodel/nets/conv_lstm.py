@@ -1,0 +1,32 @@
+"""A convolutional LSTM cell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, Tensor]
+
+
+class ConvLSTMCell(nn.Module):
+    """LSTM whose gates are one convolution over (input, hidden); no peepholes, no forget bias.
+
+    (Shi et al. 2015; JUMP's towers and renderer are made of it, seed 001 appendix B.)
+    """
+
+    def __init__(self, in_channels: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.gates = nn.Conv2d(in_channels + hidden, 4 * hidden, kernel, padding=kernel // 2)
+
+    def start(self, like: Tensor) -> State:
+        """Zero state (B, hidden, h, w) for inputs of the batch and grid of ``like``."""
+        zeros = like.new_zeros(like.shape[0], self.hidden, *like.shape[-2:])
+        return zeros, zeros
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """One step: x (B, in, h, w) -> (h, c), each (B, hidden, h, w)."""
+        h, c = state
+        i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c

@@ -1,0 +1,62 @@
+"""Models by name: any is swapped for any other by one word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worldmodel.base import WorldModel
+from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
+from worldmodel.frame_by_frame.svg import Svg
+from worldmodel.jump.config import PRESETS as JUMP_PRESETS
+from worldmodel.jump.model import Jump
+from worldmodel.types import Spec
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model class and its presets, the first of which is the paper's."""
+
+    model: type[WorldModel]
+    presets: Mapping[str, Any]
+
+
+MODELS: dict[str, Entry] = {
+    Jump.name: Entry(Jump, JUMP_PRESETS),
+    Svg.name: Entry(Svg, SVG_PRESETS),
+}
+
+
+def entry(name: str) -> Entry:
+    """Raises ValueError for a name that is not registered."""
+    if name not in MODELS:
+        raise ValueError(f"name: no model {name!r}; registered are {sorted(MODELS)}")
+    return MODELS[name]
+
+
+def preset(name: str, preset: str) -> Any:
+    """The config of a preset of a model.
+
+    Raises:
+        ValueError: no such model or preset.
+    """
+    presets = entry(name).presets
+    if preset not in presets:
+        raise ValueError(f"preset: {name} has no {preset!r}; it has {sorted(presets)}")
+    return presets[preset]
+
+
+def make(name: str, spec: Spec, config: Any = "small") -> WorldModel:
+    """A fresh model.
+
+    Args:
+        name: a registered model, such as "jump" or "svg-lp".
+        spec: what it will see and do; ``Spec.from_spaces`` reads it off an environment.
+        config: a preset's name, or the model's own config object.
+    """
+    if isinstance(config, str):
+        config = preset(name, config)
+    model: Any = entry(name).model
+    made: WorldModel = model(spec, config)
+    return made

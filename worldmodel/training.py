@@ -1,0 +1,300 @@
+"""The one training loop: any model, any source, on Lightning Fabric."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from worldmodel import checkpoint
+from worldmodel.base import WorldModel
+from worldmodel.data import atomic
+from worldmodel.types import SceneSource
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+STATE = "training.pt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees.
+
+    Attributes:
+        step: training steps done.
+        model: the model as it is now.
+        writer: TensorBoard's, or None without a folder.
+        parts: the losses of this step.
+    """
+
+    step: int
+    model: WorldModel
+    writer: SummaryWriter | None
+    parts: dict[str, float]
+
+
+Callback = Callable[[Progress], None]
+
+
+def fit(
+    model: WorldModel,
+    source: SceneSource,
+    steps: int,
+    *,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    strategy: str = "auto",
+    precision: Any = "32-true",
+    clip: float = 100.0,
+    log_every: int = 50,
+    save_minutes: float = 5.0,
+    callbacks: Sequence[Callback] = (),
+    training: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Train ``model`` in place for ``steps`` steps in all and return the last losses.
+
+    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``; models
+    scale their own schedules to ``steps``.
+
+    Args:
+        model: a registered world model; it is moved to the device.
+        source: an env's scene stream, or ``Episodes.windows(...)``, made on the training device.
+        steps: the budget, including the steps done before a resume.
+        folder: where the checkpoint, the training state and TensorBoard's scalars go; None keeps
+            nothing.
+        resume: go on from the training state in ``folder``; bit-exact on one device.
+        seed: of the training draws; the source has its own.
+        accelerator, devices, strategy, precision: as in ``lightning.fabric.Fabric``.
+        clip: gradient norm above which gradients are scaled down.
+        log_every: steps between logs, callbacks and checks of the loss.
+        save_minutes: time between checkpoints; one is also written at the end and on SIGINT or
+            SIGTERM.
+        callbacks: called at every log.
+        training: facts to keep in the checkpoint beside steps and seed.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: ``steps`` is below 1; ``resume`` without a folder, or of another run.
+        FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
+        FileNotFoundError: ``resume``, but there is no training state.
+        FloatingPointError: the loss is not finite; the last good checkpoint is kept.
+        KeyboardInterrupt: a signal came; the checkpoint has been written.
+    """
+    from lightning.fabric import Fabric  # importing takes seconds
+
+    if steps < 1 or log_every < 1:
+        raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
+    run = _Run(model, folder, seed, steps, training or {})
+    run.check_folder(resume)
+    fabric = Fabric(
+        accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
+    )
+    if fabric.world_size > 1:
+        fabric.launch()
+    module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
+    done = run.resume() if resume else 0
+    lead = fabric.is_global_zero
+    logger = _Logger(run, callbacks if lead else (), lead, lead and progress, done)
+    saved = time.monotonic()
+    model.train()
+    with _stop_signals() as stopped, logger:
+        while done < steps and not stopped.is_set():
+            rate = run.set_rate(optimizer, done / steps)
+            index = done * fabric.world_size + fabric.global_rank
+            total, parts = module(index, done / steps)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(total)
+            fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
+            optimizer.step()
+            done += 1
+            due = time.monotonic() - saved > save_minutes * 60
+            last = done == steps or stopped.is_set()
+            if done % log_every == 0 or due or last:
+                logger.log(done, parts, rate)
+            if (due or last) and lead:
+                run.save(done)
+                saved = time.monotonic()
+    model.eval()
+    if done < steps:
+        raise KeyboardInterrupt(f"stopped after step {done}; resume=True goes on from there")
+    return logger.parts
+
+
+class _Step(nn.Module):
+    """One training step as a module, so that no batch travels through Fabric's conversions."""
+
+    def __init__(self, model: WorldModel, source: SceneSource, seed: int) -> None:
+        super().__init__()
+        self.model, self.source, self.seed = model, source, seed
+
+    def forward(self, index: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        # The step's randomness is a function of seed and index alone: resuming needs no RNG state.
+        generator = torch.Generator(self.model.device)
+        generator.manual_seed((self.seed * 0x9E3779B1 + index * 0x85EBCA77) % 2**63)
+        losses = self.model(self.source.batch(index), progress, generator)
+        return losses.total, losses.parts
+
+
+class _Run:
+    """Optimizer, checkpoint and training state of one run."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        folder: str | Path | None,
+        seed: int,
+        steps: int,
+        training: dict[str, Any],
+    ) -> None:
+        self.model, self.training = model, training
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
+        self.folder = None if folder is None else Path(folder)
+        self.identity = {
+            "model": model.name,
+            "config": asdict(model.config),
+            "spec": model.spec.to_dict(),
+            "seed": seed,
+            "steps": steps,
+        }
+        self.began, self.seconds = time.monotonic(), 0.0
+
+    def check_folder(self, resume: bool) -> None:
+        """Refuse to lose an older checkpoint, or to resume from nothing."""
+        if resume and self.folder is None:
+            raise ValueError("resume: needs the folder of the run to go on with")
+        if self.folder is None:
+            return
+        if resume and not (self.folder / STATE).is_file():
+            raise FileNotFoundError(
+                f"resume: {self.folder / STATE} is missing; nothing was trained there"
+            )
+        if not resume and (self.folder / "config.json").exists():
+            raise FileExistsError(
+                f"folder: {self.folder} already holds a checkpoint; pass resume=True to go on, or "
+                "another folder"
+            )
+
+    def set_rate(self, optimizer: Any, share: float) -> float:
+        """The learning rate after that share of the steps."""
+        first, last = self.model.config.learning_rate, self.model.config.learning_rate_end
+        rate = float(first + share * (last - first))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def resume(self) -> int:
+        """Restore weights and optimizer; returns the steps done."""
+        assert self.folder is not None
+        path = self.folder / STATE
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, value in self.identity.items():
+            if state["run"][name] != value:
+                raise ValueError(
+                    f"resume: {path} was trained with {name} = {state['run'][name]!r}, now it is "
+                    f"{value!r}"
+                )
+        self.model.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.seconds = float(state["seconds"])
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint and, after it, the training state."""
+        if self.folder is None:
+            return
+        seconds = self.seconds + time.monotonic() - self.began
+        facts = {"step": step, "minutes": round(seconds / 60, 1), **self.training}
+        facts |= {name: self.identity[name] for name in ("steps", "seed")}
+        checkpoint.save(self.model, self.folder, facts)
+        state = {
+            "run": self.identity,
+            "step": step,
+            "seconds": seconds,
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic(self.folder / STATE) as path:
+            torch.save(state, path)
+
+
+class _Logger:
+    """Progress bar, TensorBoard scalars and callbacks; checks that the losses are finite."""
+
+    def __init__(
+        self, run: _Run, callbacks: Sequence[Callback], lead: bool, bar: bool, done: int
+    ) -> None:
+        self.run, self.callbacks = run, callbacks
+        self.writer: SummaryWriter | None = None
+        if lead and run.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run.folder))
+        self.bar = tqdm(
+            total=run.identity["steps"],
+            initial=done,
+            desc=f"fit {run.model.name}",
+            unit="step",
+            disable=not bar,
+        )
+        self.parts: dict[str, float] = {}
+
+    def __enter__(self) -> _Logger:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
+        """Log one step's losses; raises FloatingPointError where they are not finite."""
+        self.parts = {name: float(value) for name, value in parts.items()}
+        if not all(math.isfinite(value) for value in self.parts.values()):
+            raise FloatingPointError(
+                f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
+                "kept. Lower the learning rate, or look for NaN in the observations and rewards"
+            )
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in self.parts.items()})
+        if self.writer is not None:
+            for name, value in {**self.parts, "learning_rate": rate}.items():
+                self.writer.add_scalar(f"train/{name}", value, step)
+        model = self.run.model
+        for callback in self.callbacks:
+            callback(Progress(step, model.eval(), self.writer, self.parts))
+        model.train()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event, so that a step is never torn apart."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread may handle signals
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,29 @@
+"""Imagination for planners and Stable-Baselines3 agents; works with any world model.
+
+>>> from agents import ImaginedVecEnv, RandomShooting, RandomShootingConfig
+"""
+
+from agents.beside import real_beside_imagined
+from agents.callbacks import ImaginationVideo
+from agents.imagination import Imagination
+from agents.planners import Plan, Planner, RandomAgent, RandomShooting, RandomShootingConfig
+from agents.policies import SmallCnn
+from agents.train import evaluate, train_in_imagination
+from agents.vec_env import ImaginedVecEnv
+from agents.wrappers import HoldAction
+
+__all__ = [
+    "HoldAction",
+    "Imagination",
+    "ImaginationVideo",
+    "ImaginedVecEnv",
+    "Plan",
+    "Planner",
+    "RandomAgent",
+    "RandomShooting",
+    "RandomShootingConfig",
+    "SmallCnn",
+    "evaluate",
+    "real_beside_imagined",
+    "train_in_imagination",
+]

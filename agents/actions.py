@@ -1,0 +1,68 @@
+"""Actions at the border between numpy (Gymnasium, SB3) and torch (world models)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodel.types import ActionSpec
+
+
+def to_tensor(
+    spec: ActionSpec, actions: Any, lead: tuple[int, ...], device: torch.device, argument: str
+) -> Tensor:
+    """Actions of a Gymnasium space to (*lead, *action) on the model's device.
+
+    Args:
+        spec: what an action looks like.
+        actions: array or tensor; leading axes of size 1 may be missing or extra, as long as the
+            number of entries is right.
+        lead: the leading shape wanted.
+        device: where to.
+        argument: what errors call it.
+
+    Returns:
+        int64 for discrete kinds, float32 for boxes and bits.
+
+    Raises:
+        ValueError: the shape does not fit, or a value is NaN or infinite.
+    """
+    integers = spec.kind in ("none", "discrete", "multi_discrete")
+    values = torch.as_tensor(actions)
+    shape = (*lead, *spec.shape)
+    if values.numel() != int(np.prod(shape)) or values.shape[:1] != shape[:1]:
+        raise ValueError(f"{argument}: expected shape {shape}, got {tuple(values.shape)}")
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{argument}: holds NaN or infinity")
+    values = values.reshape(shape).to(device)
+    return values.long() if integers else values.float()
+
+
+def to_numpy(spec: ActionSpec, actions: Tensor) -> NDArray[Any]:
+    """Actions (..., *action) as a fresh array of the dtype of ``spec.to_space()``."""
+    return np.array(actions.cpu().numpy(), dtype=spec.to_space().dtype)
+
+
+def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform random actions (*lead, *action) on the generator's device.
+
+    int64 for discrete kinds, float32 in [low, high] for boxes and 0 or 1 for bits.
+    """
+    shape = (*lead, *spec.shape)
+    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    if spec.kind == "none":
+        return torch.zeros_like(uniform, dtype=torch.long)
+    if spec.kind == "multi_binary":
+        return (uniform < 0.5).float()
+    own = spec.shape or (1,)
+    if spec.categories:
+        count = torch.tensor(spec.categories, device=generator.device)
+        drawn = (uniform.reshape(*lead, *own) * count.reshape(own)).long()
+        return drawn.minimum(count.reshape(own) - 1).reshape(shape)
+    low = torch.tensor(spec.low, device=generator.device).reshape(spec.shape)
+    high = torch.tensor(spec.high, device=generator.device).reshape(spec.shape)
+    return low + uniform * (high - low)

@@ -1,0 +1,186 @@
+"""What every planner shares: memory per environment, and SB3's ``predict``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents import actions as action_border
+from agents.imagination import History, Imagination, check_frames
+from worldmodel.base import WorldModel
+from worldmodel.types import ActionSpec, Worlds
+
+
+class Agent(Protocol):
+    """Whatever acts: SB3's algorithms, the planners, ``RandomAgent``."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Actions (n, *action) for observations (n, H, W, C), and the next state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner considered for each of B scenes.
+
+    Attributes:
+        actions: (B, N, D, *action), D decisions; each is held for the planner's ``hold`` steps.
+        scores: float32 (B, N), expected discounted return.
+        best: int64 (B,), index of the plan that was chosen.
+        worlds: the B x S worlds that all plans were scored in.
+    """
+
+    actions: NDArray[Any]
+    scores: NDArray[np.float32]
+    best: NDArray[np.int64]
+    worlds: Worlds = field(repr=False)
+
+    @property
+    def chosen(self) -> NDArray[Any]:
+        """(B, D, *action): the best plans."""
+        return np.asarray(self.actions[np.arange(len(self.best)), self.best])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A planner's ``state`` between two calls: what each row saw, and what it did last."""
+
+    histories: tuple[History, ...]
+    actions: NDArray[Any]
+
+
+class Planner(ABC):
+    """Model-predictive control: plan anew at every decision, do the first action of the best plan.
+
+    Each ``predict`` is one decision of ``hold`` steps: the environment is ``HoldAction(env, hold)``
+    (or plain where ``hold`` is 1). It works in SB3's ``evaluate_policy`` and wherever an SB3
+    model's ``predict`` does. ``last`` holds the latest ``Plan``.
+
+    Args:
+        model: any world model that is given actions.
+        hold: steps that an action is held.
+        seed: of plans and worlds.
+
+    Raises:
+        TypeError: ``model`` is not a ``WorldModel``.
+        ValueError: the model knows no actions, or ``hold`` does not fit its window.
+    """
+
+    def __init__(self, model: WorldModel, hold: int, seed: int) -> None:
+        self.imagination = Imagination(model, seed)
+        spec = model.spec
+        if spec.action.kind == "none":
+            raise ValueError("model: was made for scenes without actions; nothing can be planned")
+        if not 1 <= hold <= spec.window:
+            raise ValueError(
+                f"hold: expected between 1 and the model's window of {spec.window} steps, got "
+                f"{hold}"
+            )
+        self.imagination.ahead = hold
+        self.model = model
+        self.hold = hold
+        self.observation_space = spec.observation_space()
+        self.action_space = spec.action.to_space()
+        self.last: Plan | None = None
+
+    def set_random_seed(self, seed: int) -> None:
+        """Begin the random numbers anew."""
+        self.imagination.generator.manual_seed(seed)
+
+    @abstractmethod
+    def plan(self, imagination: Imagination) -> Plan:
+        """Choose plans for all scenes of ``imagination``, at least one decision long."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Memory]:
+        """Decide.
+
+        Args:
+            observation: uint8 (n, H, W, C), or one image (H, W, C).
+            state: what the call before returned; None begins new episodes everywhere.
+            episode_start: bool (n,), rows that begin a new episode.
+            deterministic: without effect; the best plan found is always the one done.
+
+        Returns:
+            Actions (n, *action), or (*action) for one image, and the state for the next call.
+
+        Raises:
+            TypeError: images that are not uint8, or a foreign state.
+            ValueError: images of another shape, or another number of rows than in the state.
+        """
+        images = np.asarray(observation)
+        single = images.ndim == 3
+        images = check_frames(self.model.spec, images[None] if single else images, "observation")
+        self.imagination.histories = self._remember(images, state, episode_start)
+        with torch.no_grad():
+            plan = self.plan(self.imagination)
+        self.last = plan
+        actions = np.array(plan.chosen[:, 0])
+        memory = Memory(tuple(self.imagination.histories), actions.copy())
+        return (np.asarray(actions[0]) if single else actions), memory
+
+    def _remember(self, images: NDArray[np.uint8], state: Any, start: Any) -> list[History]:
+        if state is None:
+            return [History.start(image) for image in images]
+        if not isinstance(state, Memory):
+            raise TypeError(
+                f"state: expected what predict returned, or None, got {type(state).__name__}"
+            )
+        count = len(state.histories)
+        begins = np.zeros(count, np.bool_) if start is None else np.atleast_1d(np.asarray(start))
+        if len(images) != count or begins.shape != (count,):
+            raise ValueError(
+                f"observation, episode_start: the state has {count} rows, got {len(images)} images "
+                f"and episode_start of shape {begins.shape}; pass state=None to begin anew"
+            )
+        histories = []
+        for image, history, action, begin in zip(
+            images, state.histories, state.actions, begins, strict=True
+        ):
+            held = [action] * self.hold
+            histories.append(
+                History.start(image) if begin else self.imagination.extend(history, held, image)
+            )
+        return histories
+
+
+class RandomAgent:
+    """Uniformly random actions; the floor that every agent is compared with."""
+
+    def __init__(self, action_space: gym.Space[Any], seed: int = 0) -> None:
+        self.spec = ActionSpec.from_space(action_space)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def set_random_seed(self, seed: int) -> None:
+        """Begin the random numbers anew."""
+        self.generator.manual_seed(seed)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], None]:
+        """One random action per observation (n, H, W, C), or one for a single image."""
+        images = np.asarray(observation)
+        lead = () if images.ndim == 3 else (len(images),)
+        drawn = action_border.draw_actions(self.spec, lead, self.generator)
+        return action_border.to_numpy(self.spec, drawn), None

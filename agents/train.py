@@ -1,0 +1,179 @@
+"""Learn in imagination, and evaluate any agent on the same real episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
+
+from agents.planners.base import Agent
+from agents.policies import SmallCnn
+from agents.vec_env import ImaginedVecEnv, Starts
+from agents.wrappers import HoldAction
+from worldmodel.base import WorldModel
+
+PPO_SETTINGS: dict[str, Any] = {
+    "n_steps": 16,
+    "batch_size": 128,
+    "n_epochs": 4,
+    "learning_rate": 5e-4,
+    "ent_coef": 0.01,
+    "gamma": 0.98,
+}
+
+
+def train_in_imagination(
+    model: WorldModel,
+    starts: Starts,
+    steps: int,
+    num_envs: int = 32,
+    jump: int = 1,
+    horizon: int | None = None,
+    frame_stack: int = 4,
+    seed: int = 0,
+    callback: MaybeCallback = None,
+    tensorboard_log: str | None = None,
+    threads: int = 1,
+    progress_bar: bool = False,
+    **settings: Any,
+) -> PPO:
+    """Train SB3's PPO in ``ImaginedVecEnv``; no real step is taken.
+
+    The result plays ``HoldAction(env, jump)`` with ``frame_stack`` stacked frames, for example in
+    ``evaluate(agent, env, episodes, hold=jump, frame_stack=frame_stack)``.
+
+    Args:
+        model, starts, num_envs, jump, horizon: as in ``ImaginedVecEnv``.
+        steps: imagined decisions to train for.
+        frame_stack: frames that the policy sees.
+        seed: of imagination and PPO.
+        callback: SB3 callbacks.
+        tensorboard_log: folder of the TensorBoard log.
+        threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
+        progress_bar: show SB3's progress bar.
+        settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
+
+    Raises:
+        ValueError: a number is below 1, or more channels would be stacked than a row has pixels
+            (SB3 would mistake them for rows).
+    """
+    for name, value in (("steps", steps), ("frame_stack", frame_stack), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    channels, height, width = model.spec.observation
+    if channels * frame_stack >= min(height, width):
+        raise ValueError(
+            f"frame_stack: {frame_stack} frames of {channels} channels must be fewer than the "
+            f"{min(height, width)} pixels of a side"
+        )
+    imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed)
+    venv: VecEnv = VecMonitor(imagined)
+    if frame_stack > 1:
+        venv = VecFrameStack(venv, frame_stack)
+    policy = {
+        "features_extractor_class": SmallCnn,
+        "net_arch": {"pi": [64], "vf": [64]},
+    }
+    chosen = {"policy_kwargs": policy, **PPO_SETTINGS, **settings}
+    with torch_threads(threads):
+        agent = PPO("CnnPolicy", venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+        agent.learn(steps, callback=callback, progress_bar=progress_bar)
+    return agent
+
+
+def evaluate(
+    agent: Agent,
+    env: str | Callable[[], gym.Env[Any, Any]],
+    episodes: int,
+    seed: int = 0,
+    hold: int = 1,
+    frame_stack: int = 1,
+    num_envs: int = 16,
+    deterministic: bool = True,
+) -> NDArray[np.float64]:
+    """Play real episodes: always the same ones for the same seed, whoever plays.
+
+    Episode i is reset with ``seed + i``, however many environments run side by side.
+
+    Args:
+        agent: anything with SB3's ``predict``: PPO, a planner, ``RandomAgent``.
+        env: Gymnasium id, or a function that makes the environment (without ``HoldAction``).
+        episodes: how many.
+        seed: of the first episode.
+        hold: steps that an action is held; a planner's ``hold``, a policy's ``jump``.
+        frame_stack: frames that the agent sees: 1 for planners, as in training for policies.
+        num_envs: environments side by side.
+        deterministic: handed to ``agent.predict``.
+
+    Returns:
+        float64 (episodes,): the undiscounted return of each episode, in order.
+
+    Raises:
+        ValueError: a number is below 1, or a planner was made for another ``hold``.
+    """
+    for name, value in (("episodes", episodes), ("frame_stack", frame_stack), ("hold", hold)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if num_envs < 1:
+        raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+    if getattr(agent, "hold", hold) != hold:
+        raise ValueError(f"hold: the planner holds actions for {agent.hold} steps, got {hold}")  # type: ignore[attr-defined]
+    count = min(num_envs, episodes)
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [
+        partial(_make, env, hold, seed + i, count) for i in range(count)
+    ]
+    venv: VecEnv = DummyVecEnv(makers)
+    if frame_stack > 1:
+        venv = VecFrameStack(venv, frame_stack)
+    returns = np.zeros(episodes)
+    current = np.arange(count)  # the episode that each environment plays
+    observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
+    while (current < episodes).any():
+        actions, state = agent.predict(observations, state, starts, deterministic=deterministic)
+        observations, rewards, starts, _ = venv.step(actions)
+        counts = current < episodes
+        returns[current[counts]] += rewards[counts]
+        current[starts] += count
+    venv.close()
+    return returns
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run with that many threads of torch, then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
+    """The n-th reset gets the seed ``first + n * stride``."""
+
+    def __init__(self, env: gym.Env[Any, Any], first: int, stride: int) -> None:
+        super().__init__(env)
+        self.following, self.stride = first, stride
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        seed, self.following = self.following, self.following + self.stride
+        return self.env.reset(seed=seed, options=options)
+
+
+def _make(
+    env: str | Callable[[], gym.Env[Any, Any]], hold: int, first: int, stride: int
+) -> gym.Env[Any, Any]:
+    made = gym.make(env) if isinstance(env, str) else env()
+    return _SeededEpisodes(HoldAction(made, hold), first, stride)

@@ -1,0 +1,1 @@
+"""Speed, fidelity, consistency and control of world models, and the report."""

@@ -1,0 +1,143 @@
+"""``python -m evaluation speed | consistency | control``: one protocol, JSON out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+import worldmodel
+from agents import RandomAgent, RandomShooting, RandomShootingConfig
+from evaluation import consistency, results
+from evaluation.control import Contestant, control
+from evaluation.speed import exponents, ratios, speed, wide
+
+DEFAULT_MODELS = ("jump:narrative", "svg-lp:paper")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds to the frame at distance T, all models interleaved in one process."""
+
+    models: tuple[str, ...] = DEFAULT_MODELS
+    """model:preset, the first is what the others are compared with."""
+    distances: tuple[int, ...] = (5, 10, 20, 40, 80)
+    batches: tuple[int, ...] = (1, 16)
+    size: int = 64
+    frames: int = 6
+    """Context frames."""
+    repeats: int = 7
+    device: str = "cpu"
+    num_threads: int = 2
+    json: Path | None = None
+    """File for the result."""
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        models = [_name_and_preset(model) for model in self.models]
+        rows = speed(
+            models, self.distances, self.batches,
+            size=self.size, frames=self.frames, repeats=self.repeats, device=self.device,
+        )  # fmt: skip
+        columns = ["model", "preset", "batch", *(f"T={t}" for t in self.distances)]
+        print(f"seconds to the frame at distance T ({self.size} px, {self.device})")
+        print(results.table(wide(rows), columns))
+        if len(models) > 1:
+            print(f"\ntimes slower than {self.models[0]}")
+            print(results.table(wide(ratios(rows), "ratio"), columns))
+        print("\ncost ~ T^exponent (0 is jumpy, 1 is frame by frame)")
+        print(results.table(exponents(rows), ["model", "preset", "batch", "exponent"]))
+        _finish("speed", self, rows)
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Share of sampled futures that tell one coherent Traveling Salesman story."""
+
+    checkpoints: tuple[str, ...] = ("traveling-salesman-nature", "traveling-salesman")
+    """Checkpoint folders or shipped names."""
+    scenes: int = 200
+    worlds: int = 8
+    seed: int = 0
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        rows = []
+        for name in self.checkpoints:
+            model = worldmodel.load(name)
+            found = consistency.consistency(model, self.scenes, self.worlds, self.seed)
+            rows += [{"checkpoint": name, **row} for row in found]
+        columns = ["checkpoint", "model", "metric", "value", "low", "high", "n"]
+        print(results.table(rows, columns))
+        _finish("consistency", self, rows)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Real returns of random play and of a planner, normalised to random 0 and oracle 1."""
+
+    checkpoint: str = "traveling-salesman"
+    episodes: int = 200
+    plans: int = 256
+    worlds: int = 4
+    hold: int = 5
+    seed: int = 0
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Play, print, write."""
+        torch.set_num_threads(self.num_threads)
+        model = worldmodel.load(self.checkpoint)
+        horizon = model.spec.window // self.hold
+        config = RandomShootingConfig(
+            plans=self.plans, worlds=self.worlds, horizon=horizon, hold=self.hold, seed=self.seed
+        )
+        contestants = {
+            "random": Contestant(RandomAgent(model.spec.action.to_space(), self.seed)),
+            "random shooting": Contestant(RandomShooting(model, config)),
+        }
+        size = model.spec.observation[1]
+        rows = control(
+            contestants, size=size, episodes=self.episodes, hold=self.hold, seed=self.seed
+        )
+        columns = ["agent", "return", "normalised_return", "low", "high", "episodes"]
+        print(results.table(rows, columns))
+        _finish("control", self, rows)
+
+
+def _name_and_preset(text: str) -> tuple[str, str]:
+    name, colon, preset = text.partition(":")
+    if not colon:
+        raise ValueError(f"models: expected model:preset such as jump:narrative, got {text!r}")
+    return name, preset
+
+
+def _finish(benchmark: str, settings: Any, rows: list[dict[str, Any]]) -> None:
+    if settings.json is not None:
+        result = results.envelope(benchmark, asdict(settings), rows)
+        print(f"\nresult: {results.write(settings.json, result)}")
+
+
+COMMANDS: dict[str, Any] = {"speed": Speed, "consistency": Consistency, "control": Control}
+
+
+def main() -> None:
+    """Run the command line; errors of usage end with one line, not a traceback."""
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__)
+    try:
+        command.run()
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

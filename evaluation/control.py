@@ -1,0 +1,95 @@
+"""Returns in the real Traveling Salesman, on a scale from random play (0) to the oracle (1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents import evaluate
+from agents.planners import Agent
+from envs.narratives.oracle import best_return
+from envs.narratives.stream import play, story_of
+from evaluation.consistency import AGENT
+from evaluation.statistics import normalised_return
+
+RANDOM_PLAYS = 64
+"""Random plays of each episode's scene; their mean is that episode's 0."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An agent, and the frames that it sees.
+
+    Attributes:
+        agent: anything with SB3's ``predict``.
+        frame_stack: as in training.
+        real_steps: steps of the real environment that were spent on it.
+    """
+
+    agent: Agent
+    frame_stack: int = 1
+    real_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Both ends of the scale for some episodes: float64 (episodes,) each."""
+
+    random: NDArray[np.float64]
+    oracle: NDArray[np.float64]
+
+
+def reference(episodes: int, hold: int, seed: int = 0) -> Reference:
+    """Random play with held actions, and the best tour, on the test episodes seed, seed + 1, ..."""
+    env = gym.make(f"envs:{AGENT}", size=16, split="test")  # the size does not change the story
+    ids = [env.reset(seed=seed + i)[1]["scene"] for i in range(episodes)]
+    env.close()
+    story, scenes = story_of(AGENT), torch.tensor(ids)
+    random = torch.Generator().manual_seed(seed)
+    held = -(-story.max_steps // hold)
+    actions = torch.randint(0, 4, (episodes * RANDOM_PLAYS, held), generator=random)
+    actions = actions.repeat_interleave(hold, 1)[:, : story.max_steps]
+    rewards = play(story, scenes.repeat_interleave(RANDOM_PLAYS), actions, size=16).rewards
+    plays = rewards.sum(1).view(episodes, RANDOM_PLAYS).mean(1)
+    oracle = best_return(story.begin(scenes), story.max_steps)
+    return Reference(plays.double().numpy(), oracle.double().numpy())
+
+
+def control(
+    contestants: Mapping[str, Contestant],
+    *,
+    size: int = 32,
+    episodes: int = 100,
+    hold: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Rows ``agent, env, real_steps, return, normalised_return, low, high, episodes``.
+
+    All play the same test episodes; intervals are 95%, over episodes.
+
+    Args:
+        contestants: by name.
+        size: frame size.
+        episodes: real episodes, at least 2.
+        hold: steps for which each action is held.
+        seed: of the first episode.
+    """
+    scale = reference(episodes, hold, seed)
+    make = partial(gym.make, f"envs:{AGENT}", size=size, split="test")
+    rows = []
+    for name, one in contestants.items():
+        returns = evaluate(
+            one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack
+        )
+        value = normalised_return(returns, scale.random, scale.oracle, seed)
+        row = {"agent": name, "env": AGENT, "real_steps": one.real_steps}
+        row |= {"return": float(returns.mean()), "normalised_return": value.value}
+        rows.append({**row, "low": value.low, "high": value.high, "episodes": value.n})
+    return rows

@@ -1,0 +1,83 @@
+"""Intervals for everything that is sampled."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.floating]
+
+
+class Interval(NamedTuple):
+    """An estimate with the ends of its 95% interval and the number of samples behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def share(hits: NDArray[np.bool_]) -> Interval:
+    """A proportion with Wilson's interval; ``hits`` bool (n,).
+
+    Raises:
+        ValueError: ``hits`` is empty.
+    """
+    n = int(hits.size)
+    if n == 0:
+        raise ValueError("hits: empty; a share needs at least one sample")
+    test = stats.binomtest(int(hits.sum()), n)
+    low, high = test.proportion_ci(method="wilson")
+    return Interval(float(hits.mean()), float(low), float(high), n)
+
+
+def mean(values: Array, seed: int = 0) -> Interval:
+    """A mean with its BCa bootstrap interval; ``values`` (n,).
+
+    Raises:
+        ValueError: fewer than 2 values.
+    """
+    if values.size < 2:
+        raise ValueError(f"values: expected at least 2, got {values.size}")
+    if np.ptp(values) == 0:  # the bootstrap of a constant is degenerate
+        return Interval(float(values[0]), float(values[0]), float(values[0]), int(values.size))
+    interval = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed))
+    low, high = interval.confidence_interval
+    return Interval(float(values.mean()), float(low), float(high), int(values.size))
+
+
+def normalised_return(returns: Array, random: Array, oracle: Array, seed: int = 0) -> Interval:
+    """Mean return on a scale where random play is 0 and the oracle 1, paired over episodes.
+
+    Args:
+        returns: (n,) of an agent.
+        random: (n,) expected returns of random play on the same episodes.
+        oracle: (n,) best returns on the same episodes.
+        seed: of the bootstrap, which draws whole episodes.
+
+    Raises:
+        ValueError: the lengths differ, there are fewer than 2 episodes, or the oracle is no
+            better than random play.
+    """
+    if not len(returns) == len(random) == len(oracle) >= 2:
+        raise ValueError(
+            "returns, random, oracle: expected the same >= 2 episodes, got "
+            f"{len(returns)}, {len(random)}, {len(oracle)}"
+        )
+    if oracle.mean() <= random.mean():
+        raise ValueError("oracle: its mean return is not above random play's")
+
+    def scale(mine: Array, zero: Array, one: Array, axis: int = -1) -> Array:
+        low = zero.mean(axis)
+        ratio: Array = (mine.mean(axis) - low) / (one.mean(axis) - low)
+        return ratio
+
+    drawn = stats.bootstrap(
+        (returns, random, oracle), scale, paired=True, vectorized=True, method="percentile",
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    low, high = drawn.confidence_interval
+    return Interval(float(scale(returns, random, oracle)), float(low), float(high), len(returns))

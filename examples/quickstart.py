@@ -1,0 +1,156 @@
+"""The main job, from end to end, in minutes on two CPU cores: ``make demo``.
+
+1. one context and four sampled futures, as a GIF, from a released world model;
+2. a fresh world model trained for a short while, with scalars and videos in TensorBoard;
+3. the time to a far frame, JUMP against the frame-by-frame SVG-LP;
+4. random play, planning and PPO trained in imagination, in the real environment.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import torch
+import tyro
+
+import worldmodel
+from agents import (
+    ImaginationVideo,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+    real_beside_imagined,
+    train_in_imagination,
+)
+from agents.tensorboard import add_video, write_video
+from envs import sample_scenes
+from evaluation import results
+from evaluation.consistency import futures
+from evaluation.control import Contestant, control
+from evaluation.speed import ratios, speed, wide
+from worldmodel import Spec, WorldModel
+
+ENV = "envs:narratives/TravelingSalesman-v0"
+HOLD = 5  # steps of one leg: the agents decide once per leg
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """See how far a laptop gets in a few minutes."""
+
+    out: Path = Path("outputs/quickstart")
+    """Folder for the GIF, the result tables and TensorBoard's logs."""
+    train_steps: int = 150
+    """Steps of the short training."""
+    ppo_steps: int = 30_000
+    """Imagined decisions that PPO learns from."""
+    episodes: int = 100
+    """Real episodes that every agent plays."""
+    num_threads: int = 1
+    seed: int = 0
+
+
+def imagine_futures(args: Quickstart) -> None:
+    """One test scene: the truth, and four futures sampled from its first six frames."""
+    model = worldmodel.load("traveling-salesman-nature")
+    sampled = futures(model, scenes=1, worlds=4, seed=args.seed)
+    truth = sampled.scenes.observations(sampled.times[None])
+    clips = torch.cat([truth, sampled.frames[0]]).numpy()  # (5, 21, H, W, 3)
+    captions = ["what happened", *(f"future {i + 1}" for i in range(4))]
+    path = write_video(
+        args.out / "futures.gif", clips, fps=4, min_height=128, captions=captions
+    )
+    print(f"   one context (frames 1-6) and four sampled futures: {path}")
+
+
+def train_a_little(args: Quickstart, logs: Path) -> None:
+    """A small JUMP from scratch, on scenes that the environment makes as it goes."""
+    env = gym.make(ENV, size=32)
+    source = env.unwrapped.scenes(batch_size=32, seed=args.seed, hold=HOLD)
+    spec = Spec.from_spaces(env.observation_space, env.action_space, window=40)
+    torch.manual_seed(args.seed)
+    model = worldmodel.make("jump", spec, "small")
+
+    def film(progress: worldmodel.Progress) -> None:
+        if progress.writer is not None and progress.step == args.train_steps:
+            clip = real_beside_imagined(progress.model, env, seed=args.seed, hold=HOLD)
+            add_video(progress.writer, "real beside imagined", clip, progress.step)
+
+    folder = logs / time.strftime("fit-%Y%m%d-%H%M%S")
+    losses: list[float] = []
+    worldmodel.fit(
+        model, source, args.train_steps, folder=folder, seed=args.seed, accelerator="cpu",
+        log_every=10, callbacks=[lambda p: losses.append(p.parts["mse"]), film],
+    )  # fmt: skip
+    print(f"   mean squared error {losses[0]:.4f} -> {losses[-1]:.4f}; checkpoint: {folder}")
+
+
+def compare_speed(args: Quickstart) -> None:
+    """Seconds to the frame at distance T, small presets at the demo's frame size."""
+    models = [("jump", "small"), ("svg-lp", "small")]
+    distances = (5, 10, 20, 40, 80)
+    rows = speed(models, distances, (1, 16), size=32, repeats=5)
+    columns = ["model", "batch", *(f"T={t}" for t in distances)]
+    print("   seconds to the frame at distance T:")
+    print(results.table(wide(rows), columns))
+    print("   how many times longer than JUMP:")
+    print(results.table(wide(ratios(rows), "ratio"), columns))
+    results.write(args.out / "speed.json", results.envelope("speed", {"size": 32}, rows))
+
+
+def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
+    """PPO that never takes a real step: it learns from imagined ones, five at a jump."""
+    starts = sample_scenes(ENV, 2048, size=32, seed=args.seed).observations(
+        torch.zeros(2048, 1, dtype=torch.int64)
+    )
+    env = gym.make(ENV, size=32, split="test")
+    video = ImaginationVideo(env, model, every=args.ppo_steps, hold=HOLD)
+    agent = train_in_imagination(
+        model, starts[:, 0].numpy(), args.ppo_steps, jump=HOLD, seed=args.seed,
+        callback=video, tensorboard_log=str(logs), threads=args.num_threads,
+    )  # fmt: skip
+    return Contestant(agent, frame_stack=4)
+
+
+def compare_agents(args: Quickstart, logs: Path) -> None:
+    """Random play, a planner and PPO, on the same real test episodes."""
+    model = worldmodel.load("traveling-salesman")
+    config = RandomShootingConfig(plans=256, worlds=2, horizon=8, hold=HOLD, seed=args.seed)
+    contestants = {
+        "random": Contestant(RandomAgent(model.spec.action.to_space(), args.seed)),
+        "planner (random shooting)": Contestant(RandomShooting(model, config)),
+        "PPO trained in imagination": train_ppo(args, model, logs),
+    }
+    rows = control(contestants, size=32, episodes=args.episodes, hold=HOLD, seed=args.seed)
+    print(f"   real return over {args.episodes} test episodes (random play 0, best tour 1):")
+    print(results.table(rows, ["agent", "return", "normalised_return", "low", "high", "episodes"]))
+    results.write(args.out / "control.json", results.envelope("control", vars(args), rows))
+
+
+def main() -> None:
+    """Run all four parts."""
+    args = tyro.cli(Quickstart, description=__doc__)
+    torch.set_num_threads(args.num_threads)
+    logs = args.out / "tensorboard"
+    begin = time.monotonic()
+
+    def announce(title: str) -> None:
+        print(f"\n[{time.monotonic() - begin:4.0f} s] {title}", flush=True)
+
+    announce("1/4 Imagining: one context, several futures")
+    imagine_futures(args)
+    announce("2/4 Training a world model for a short while")
+    train_a_little(args, logs)
+    announce("3/4 Timing the jump")
+    compare_speed(args)
+    announce("4/4 Acting: random play, planning, PPO in imagination")
+    compare_agents(args, logs)
+    announce("Done.")
+    print(f"   tables: {args.out}\n   videos and curves: .venv/bin/tensorboard --logdir {logs}")
+
+
+if __name__ == "__main__":
+    main()

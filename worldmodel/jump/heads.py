@@ -40,10 +40,10 @@ class OutcomeHead(nn.Module):
         self.from_key = nn.Sequential(
             nn.Linear(key, hidden), nn.ReLU(), nn.Linear(hidden, 2 * hidden)
         )
-        last = nn.Linear(hidden // 2, 2)
+        middle, last = nn.Linear(hidden, hidden // 2), nn.Linear(hidden // 2, 2)
         with torch.no_grad():  # most steps do not end an episode: start from there
             last.bias[1] = 4.0
-        self.out = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden // 2), nn.ReLU(), last)
+        self.out = nn.Sequential(nn.ReLU(), middle, nn.ReLU(), last)
 
     def forward(self, scene: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """scene (B, S, scene), keys (B, N, L, key).

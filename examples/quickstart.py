@@ -60,9 +60,7 @@ def imagine_futures(args: Quickstart) -> None:
     truth = sampled.scenes.observations(sampled.times[None])
     clips = torch.cat([truth, sampled.frames[0]]).numpy()  # (5, 21, H, W, 3)
     captions = ["what happened", *(f"future {i + 1}" for i in range(4))]
-    path = write_video(
-        args.out / "futures.gif", clips, fps=4, min_height=128, captions=captions
-    )
+    path = write_video(args.out / "futures.gif", clips, fps=4, min_height=128, captions=captions)
     print(f"   one context (frames 1-6) and four sampled futures: {path}")
 
 

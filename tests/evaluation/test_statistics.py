@@ -1,0 +1,42 @@
+"""Intervals that cover, scales that have their ends where they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evaluation.statistics import mean, normalised_return, share
+
+
+def test_share_is_wilsons_interval() -> None:
+    """8 of 10: Wilson (1927) gives 0.490 .. 0.943."""
+    interval = share(np.arange(10) < 8)
+    assert interval.value == 0.8 and interval.n == 10
+    assert (round(interval.low, 3), round(interval.high, 3)) == (0.490, 0.943)
+    with pytest.raises(ValueError, match="empty"):
+        share(np.zeros(0, np.bool_))
+
+
+def test_mean_covers_the_truth() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for trial in range(100):
+        interval = mean(random.normal(3.0, 1.0, 40), seed=trial)
+        assert interval.low < interval.value < interval.high
+        hits += interval.low < 3.0 < interval.high
+    assert hits >= 85
+    assert mean(np.full(5, 2.0)) == (2.0, 2.0, 2.0, 5)
+    with pytest.raises(ValueError, match="at least 2"):
+        mean(np.zeros(1))
+
+
+def test_normalised_return_has_its_ends() -> None:
+    random, oracle = np.linspace(0, 1, 50), np.linspace(2, 4, 50)
+    assert normalised_return(random, random, oracle)[:3] == (0.0, 0.0, 0.0)
+    assert normalised_return(oracle, random, oracle)[:3] == (1.0, 1.0, 1.0)
+    half = normalised_return((random + oracle) / 2, random, oracle)
+    assert half.value == pytest.approx(0.5) and half.low <= 0.5 <= half.high
+    with pytest.raises(ValueError, match="the same >= 2 episodes"):
+        normalised_return(random[:3], random, oracle)
+    with pytest.raises(ValueError, match="not above"):
+        normalised_return(random, oracle, random)

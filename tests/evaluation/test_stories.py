@@ -1,0 +1,107 @@
+"""Consistency and control, judged with models and agents whose score is known."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import worldmodel
+from agents import RandomAgent
+from envs import sample_scenes
+from envs.narratives.oracle import best_tour
+from envs.narratives.stream import play, story_of
+from evaluation import consistency
+from evaluation.control import Contestant, control, reference
+from worldmodel import ActionSpec, Prediction, Queries, Spec, Worlds
+from worldmodel.jump import Jump
+
+NATURE = Spec((3, 32, 32), ActionSpec("none"), 20)
+AGENT = Spec((3, 32, 32), ActionSpec("discrete", (), (4,)), 40)
+
+
+class Replay(Jump):
+    """Shows the true scenes whatever it is asked: the upper bound."""
+
+    def __init__(self, spec: Spec, frames: Tensor) -> None:
+        super().__init__(spec, worldmodel.preset("jump", "small"))
+        self.frames = frames  # (B, T, C, H, W)
+
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+        rows = torch.arange(len(self.frames))[:, None]
+        seen = self.frames[rows, queries.times].unsqueeze(1).expand(-1, worlds.shape[1], *[-1] * 4)
+        seen = seen if queries.actions is None else seen.unsqueeze(2)
+        return Prediction(seen, torch.zeros(1), torch.zeros(1))
+
+
+def truth(env: str, scenes: int) -> Tensor:
+    """All frames of the scenes that ``consistency`` will ask for."""
+    batch = sample_scenes(env, scenes, split="test", size=32)
+    if env == consistency.AGENT:
+        tours = torch.rand(scenes, 4, generator=torch.Generator().manual_seed(0)).argsort(1)
+        batch = play(batch.story, batch.scene_ids, tours.repeat_interleave(5, 1), 32)
+    return worldmodel.to_float(batch.observations(torch.arange(21).expand(scenes, -1)))
+
+
+@pytest.mark.parametrize("spec", [NATURE, AGENT], ids=["nature", "agent"])
+def test_the_truth_is_coherent(spec: Spec) -> None:
+    env = consistency.env_of(Replay(spec, torch.zeros(1)))
+    rows = consistency.consistency(Replay(spec, truth(env, 16)), scenes=16, worlds=2)
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["coherent stories"] == values["visits shown"] == 1.0
+    if spec is AGENT:
+        assert values["obedient stories"] == 1.0
+    else:
+        assert values["distinct stories"] == 1.0  # two worlds, one truth
+
+
+def test_an_empty_stage_is_not() -> None:
+    blank = Replay(NATURE, torch.zeros(16, 21, 3, 32, 32))
+    rows = consistency.consistency(blank, scenes=16, worlds=2)
+    assert {row["metric"]: row["value"] for row in rows}["coherent stories"] == 0.0
+    other = Replay(Spec((3, 32, 32), ActionSpec("discrete", (), (5,)), 40), torch.zeros(1))
+    with pytest.raises(ValueError, match="has none or 4"):
+        consistency.consistency(other, scenes=2, worlds=1)
+
+
+class BestTour:
+    """Cheats: knows the scenes of the episodes, and walks their best tours."""
+
+    def __init__(self, episodes: int, envs: int) -> None:
+        env = gym.make("envs:narratives/TravelingSalesman-v0", size=32, split="test")
+        ids = [env.reset(seed=seed)[1]["scene"] for seed in range(episodes)]
+        story = story_of(consistency.AGENT)
+        self.tours = best_tour(story.begin(torch.tensor(ids)), story.max_steps)[1].numpy()  # type: ignore[arg-type]
+        self.episode, self.leg = np.arange(envs) - envs, np.zeros(envs, int)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+    ) -> tuple[Any, Any]:
+        self.episode += len(self.leg) * episode_start
+        self.leg = np.where(episode_start, 0, self.leg + 1)
+        rows = self.episode.clip(max=len(self.tours) - 1)
+        return self.tours[rows, self.leg.clip(max=3)].clip(min=0), state
+
+
+def test_the_scale_of_control() -> None:
+    """The best tour is 1 exactly; random play is 0 within its interval."""
+    contestants = {
+        "best tour": Contestant(BestTour(24, envs=16)),
+        "random": Contestant(RandomAgent(gym.spaces.Discrete(4), seed=1)),
+    }
+    best, random = control(contestants, episodes=24)
+    assert best["normalised_return"] == pytest.approx(1.0, abs=1e-5)
+    assert random["low"] <= 0.0 <= random["high"]
+    assert random["episodes"] == 24 and random["normalised_return"] < 0.5
+
+
+def test_the_reference_belongs_to_the_episodes() -> None:
+    one, other = reference(6, hold=5), reference(4, hold=5, seed=2)
+    assert np.allclose(one.oracle[2:], other.oracle)
+    assert (one.oracle > one.random).all()
+    assert partial(reference, 3, hold=5)().random.shape == (3,)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import atomic
-from worldmodel.types import SceneSource
+from worldmodel.types import SceneSource, Spec
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -90,7 +90,8 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        ValueError: ``steps`` is below 1; ``resume`` without a folder, or of another run.
+        ValueError: ``steps`` is below 1; the source's scenes are not what the model was made for;
+            ``resume`` without a folder, or of another run.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         FileNotFoundError: ``resume``, but there is no training state.
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
@@ -102,6 +103,7 @@ def fit(
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
     run = _Run(model, folder, seed, steps, training or {})
     run.check_folder(resume)
+    check_source(model.spec, source)
     fabric = Fabric(
         accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
     )
@@ -134,6 +136,31 @@ def fit(
     if done < steps:
         raise KeyboardInterrupt(f"stopped after step {done}; resume=True goes on from there")
     return logger.parts
+
+
+def check_source(spec: Spec, source: SceneSource) -> None:
+    """Raise ValueError unless the first batch of a source is what a model of that spec takes."""
+    scenes = source.batch(0)
+    steps = scenes.actions.shape[1]
+    frames = scenes.observations(torch.zeros_like(scenes.lengths).unsqueeze(1))
+    channels, height, width = spec.observation
+    if frames.dtype != torch.uint8 or frames.shape[2:] != (height, width, channels):
+        raise ValueError(
+            f"source: its observations are {frames.dtype} {tuple(frames.shape[2:])}, the model was "
+            f"made for torch.uint8 {(height, width, channels)}"
+        )
+    if steps > spec.window:
+        raise ValueError(
+            f"source: its windows have {steps} steps, more than the model's {spec.window}"
+        )
+    if spec.action.kind == "none":
+        return
+    if scenes.actions.shape[2:] != spec.action.shape:
+        raise ValueError(
+            f"source: its actions have shape {tuple(scenes.actions.shape[2:])}, the model was made "
+            f"for {spec.action.shape}"
+        )
+    spec.action.encode(scenes.actions)  # raises where a discrete action is out of range
 
 
 class _Step(nn.Module):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from scenes import DISCRETE, SMALL, SPECS, moving_square
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import Progress, WorldModel, fit, load, make, save
+from worldmodel import ActionSpec, Progress, WorldModel, fit, load, make, save
 from worldmodel.data import WindowSource
 
 QUIET: dict[str, Any] = {"accelerator": "cpu", "progress": False}
@@ -75,6 +76,18 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
         fit(fresh(), source(), 9, resume=True, **QUIET)
     with pytest.raises(FileNotFoundError, match="nothing was trained there"):
         fit(fresh(), source(), 9, folder=tmp_path / "b", resume=True, **QUIET)
+
+
+def test_a_source_of_another_kind_is_refused() -> None:
+    episodes = moving_square(4)
+    for spec, window, message in [
+        (replace(DISCRETE, observation=(3, 32, 40)), 8, r"observations are .* \(32, 32, 3\)"),
+        (DISCRETE, 9, "windows have 9 steps, more than the model's 8"),
+        (SPECS["box"], 8, r"actions have shape \(\), the model was made for \(2,\)"),
+        (replace(DISCRETE, action=ActionSpec("discrete", (), (2,))), 8, "entries must lie"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit(make("jump", spec), episodes.windows(window, 4), 1, **QUIET)
 
 
 def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

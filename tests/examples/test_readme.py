@@ -1,0 +1,36 @@
+"""The README's snippets run as they stand, only with smaller numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SNIPPETS = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", README, re.M | re.S)
+SMALLER = {
+    "steps=30_000": "steps=512",
+    "steps=5_000": "steps=2",
+    "episodes=100": "episodes=2",
+    "episodes=200": "episodes=3",
+    "2048": "32",
+    "batch_size=32": "batch_size=4",
+}
+
+
+def test_all_three_are_there() -> None:
+    titles = ["Train an agent in imagination", "Plug in a custom environment",
+              "Log videos to TensorBoard"]  # fmt: skip
+    assert [title for title, _ in SNIPPETS] == titles
+    for _, code in SNIPPETS:
+        lines = [line for line in code.splitlines() if line and "import" not in line]
+        assert len(lines) <= 10
+
+
+@pytest.mark.parametrize(("title", "code"), SNIPPETS, ids=[title for title, _ in SNIPPETS])
+def test_snippet(title: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, smaller in SMALLER.items():
+        code = code.replace(number, smaller)
+    exec(compile(code, f"README.md: {title}", "exec"), {})

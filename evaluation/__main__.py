@@ -30,7 +30,8 @@ class Speed:
     size: int = 64
     frames: int = 6
     """Context frames."""
-    repeats: int = 7
+    repeats: int = 3
+    """Timed rounds; the median counts."""
     device: str = "cpu"
     num_threads: int = 2
     json: Path | None = None

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 
 import worldmodel
 from agents import (
+    Imagination,
     ImaginationVideo,
     RandomAgent,
     RandomShooting,
@@ -25,10 +27,10 @@ from agents import (
     real_beside_imagined,
     train_in_imagination,
 )
-from agents.tensorboard import add_video, write_video
+from agents.tensorboard import add_video, tile_videos, write_video
 from envs import sample_scenes
+from envs.narratives.stream import play
 from evaluation import results
-from evaluation.consistency import futures
 from evaluation.control import Contestant, control
 from evaluation.speed import ratios, speed, wide
 from worldmodel import Spec, WorldModel
@@ -54,14 +56,23 @@ class Quickstart:
 
 
 def imagine_futures(args: Quickstart) -> None:
-    """One test scene: the truth, and four futures sampled from its first six frames."""
-    model = worldmodel.load("traveling-salesman-nature")
-    sampled = futures(model, scenes=1, worlds=4, seed=args.seed)
-    truth = sampled.scenes.observations(sampled.times[None])
-    clips = torch.cat([truth, sampled.frames[0]]).numpy()  # (5, 21, H, W, 3)
-    captions = ["what happened", *(f"future {i + 1}" for i in range(4))]
-    path = write_video(args.out / "futures.gif", clips, fps=4, min_height=128, captions=captions)
-    print(f"   one context (frames 1-6) and four sampled futures: {path}")
+    """Four futures sampled from one frame of a test scene, beside what the plans really do."""
+    model = worldmodel.load("traveling-salesman")
+    scene = sample_scenes(ENV, 1, split="test", size=32, seed=args.seed)
+    random = torch.Generator().manual_seed(args.seed)
+    tours = torch.stack([torch.randperm(4, generator=random) for _ in range(4)])
+    plans = tours.repeat_interleave(HOLD, 1)  # (4, 20): a random tour each
+    times = torch.arange(plans.shape[1] + 1)
+
+    imagination = Imagination(model, seed=args.seed)
+    imagination.reset(scene.observations(times[None, :1])[0].numpy())  # the context: one frame
+    frames = imagination.render(imagination.worlds(1), times, plans[None])
+    real = play(scene.story, scene.scene_ids.expand(4), plans, size=32)
+    clips = np.concatenate([real.observations(times.expand(4, -1)).numpy(), frames[0, 0]])
+    captions = [f"{kind} {i + 1}" for kind in ("real", "imagined") for i in range(4)]
+    large = clips.repeat(4, 2).repeat(4, 3)
+    path = write_video(args.out / "futures.gif", tile_videos(large, 4, captions=captions), fps=4)
+    print(f"   one context frame and four sampled futures, below what really happens: {path}")
 
 
 def train_a_little(args: Quickstart, logs: Path) -> None:

@@ -96,8 +96,9 @@ class Imagination:
 
     A model looks across a window of ``model.spec.window`` steps. When fewer than ``ahead`` steps
     of it are left, the scene is **re-anchored**: the latest frame becomes time 0 of a new window,
-    and what was before is forgotten. Longer histories than ``model.max_context`` are subsampled:
-    the first frame and the most recent ones stay.
+    so that as many steps as possible are left, and what was before is forgotten. Longer histories
+    than ``model.max_context`` are subsampled: the first frame and the most recent ones stay; they
+    are encoded anew at each call.
 
     A frame-by-frame model (``model.jumpy`` is False) needs consecutive frames. Observe every frame
     and it is given all of them (at most the latest ``max_context``); where frames in between are

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
+from tqdm import tqdm
 
-from agents.planners.base import Agent
+from agents.planners.base import Agent, Planner
 from agents.policies import SmallCnn
 from agents.vec_env import ImaginedVecEnv, Starts
 from agents.wrappers import HoldAction
@@ -99,6 +100,7 @@ def evaluate(
     frame_stack: int = 1,
     num_envs: int = 16,
     deterministic: bool = True,
+    progress: bool = False,
 ) -> NDArray[np.float64]:
     """Play real episodes: always the same ones for the same seed, whoever plays.
 
@@ -113,12 +115,14 @@ def evaluate(
         frame_stack: frames that the agent sees: 1 for planners, as in training for policies.
         num_envs: environments side by side.
         deterministic: handed to ``agent.predict``.
+        progress: show a progress bar.
 
     Returns:
         float64 (episodes,): the undiscounted return of each episode, in order.
 
     Raises:
-        ValueError: a number is below 1, or a planner was made for another ``hold``.
+        ValueError: a number is below 1, or a planner was made for another ``hold`` or other
+            spaces.
     """
     for name, value in (("episodes", episodes), ("frame_stack", frame_stack), ("hold", hold)):
         if value < 1:
@@ -132,8 +136,11 @@ def evaluate(
         partial(_make, env, hold, seed + i, count) for i in range(count)
     ]
     venv: VecEnv = DummyVecEnv(makers)
+    if isinstance(agent, Planner):
+        agent.model.spec.check_spaces(venv.observation_space, venv.action_space, "env")
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
+    bar = tqdm(total=episodes, desc="evaluate", unit="episode", disable=not progress)
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
@@ -142,7 +149,9 @@ def evaluate(
         observations, rewards, starts, _ = venv.step(actions)
         counts = current < episodes
         returns[current[counts]] += rewards[counts]
+        bar.update(int((counts & starts).sum()))
         current[starts] += count
+    bar.close()
     venv.close()
     return returns
 

@@ -60,11 +60,12 @@ class Speed:
 class Consistency:
     """Share of sampled futures that tell one coherent Traveling Salesman story."""
 
-    checkpoints: tuple[str, ...] = ("traveling-salesman-nature", "traveling-salesman")
+    checkpoints: tuple[str, ...] = ("traveling-salesman",)
     """Checkpoint folders or shipped names."""
     scenes: int = 200
     worlds: int = 8
     seed: int = 0
+    device: str = "cpu"
     num_threads: int = 1
     json: Path | None = None
 
@@ -73,7 +74,7 @@ class Consistency:
         torch.set_num_threads(self.num_threads)
         rows = []
         for name in self.checkpoints:
-            model = worldmodel.load(name)
+            model = worldmodel.load(name, self.device)
             found = consistency.consistency(model, self.scenes, self.worlds, self.seed)
             rows += [{"checkpoint": name, **row} for row in found]
         columns = ["checkpoint", "model", "metric", "value", "low", "high", "n"]
@@ -91,13 +92,14 @@ class Control:
     worlds: int = 4
     hold: int = 5
     seed: int = 0
+    device: str = "cpu"
     num_threads: int = 1
     json: Path | None = None
 
     def run(self) -> None:
         """Play, print, write."""
         torch.set_num_threads(self.num_threads)
-        model = worldmodel.load(self.checkpoint)
+        model = worldmodel.load(self.checkpoint, self.device)
         horizon = model.spec.window // self.hold
         config = RandomShootingConfig(
             plans=self.plans, worlds=self.worlds, horizon=horizon, hold=self.hold, seed=self.seed

@@ -86,8 +86,9 @@ def control(
     rows = []
     for name, one in contestants.items():
         returns = evaluate(
-            one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack
-        )
+            one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack,
+            progress=True,
+        )  # fmt: skip
         value = normalised_return(returns, scale.random, scale.oracle, seed)
         row = {"agent": name, "env": AGENT, "real_steps": one.real_steps}
         row |= {"return": float(returns.mean()), "normalised_return": value.value}

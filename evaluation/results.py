@@ -22,7 +22,7 @@ def envelope(benchmark: str, settings: Mapping[str, Any], rows: Sequence[Row]) -
     """Rows with benchmark, command, commit, machine, versions and settings."""
     return {
         "benchmark": benchmark,
-        "command": f"python -m {Path(sys.argv[0]).parent.name} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join(["python", *_program(), *sys.argv[1:]]),
         "commit": _commit(),
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -60,6 +60,12 @@ def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
+
+
+def _program() -> list[str]:
+    """What was run: ``-m package``, or a script."""
+    path = Path(sys.argv[0])
+    return ["-m", path.parent.name] if path.name == "__main__.py" else [path.name]
 
 
 def _commit() -> str | None:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TypeVar
 
 import torch
+from tqdm import tqdm
 
 Key = TypeVar("Key")
 
@@ -23,7 +24,8 @@ def interleaved(
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats, warmup: expected >= 1 and >= 0, got {repeats} and {warmup}")
     seconds: dict[Key, list[float]] = {key: [] for key in jobs}
-    for turn in range(warmup + repeats):
+    rounds = tqdm(range(warmup + repeats), "rounds", leave=False, disable=None)  # on terminals
+    for turn in rounds:
         for key, job in jobs.items():
             _synchronise()
             begin = time.perf_counter()

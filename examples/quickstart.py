@@ -66,9 +66,10 @@ def imagine_futures(args: Quickstart) -> None:
 
     imagination = Imagination(model, seed=args.seed)
     imagination.reset(scene.observations(times[None, :1])[0].numpy())  # the context: one frame
-    frames = imagination.render(imagination.worlds(1), times, plans[None])
+    frames = imagination.render(imagination.worlds(4), times, plans[None])  # (1, 4, 4, 21, ...)
+    each = np.arange(4)  # one plan in each world
     real = play(scene.story, scene.scene_ids.expand(4), plans, size=32)
-    clips = np.concatenate([real.observations(times.expand(4, -1)).numpy(), frames[0, 0]])
+    clips = np.concatenate([real.observations(times.expand(4, -1)).numpy(), frames[0, each, each]])
     captions = [f"{kind} {i + 1}" for kind in ("real", "imagined") for i in range(4)]
     large = clips.repeat(4, 2).repeat(4, 3)
     path = write_video(args.out / "futures.gif", tile_videos(large, 4, captions=captions), fps=4)
@@ -80,8 +81,7 @@ def train_a_little(args: Quickstart, logs: Path) -> None:
     env = gym.make(ENV, size=32)
     source = env.unwrapped.scenes(batch_size=32, seed=args.seed, hold=HOLD)
     spec = Spec.from_spaces(env.observation_space, env.action_space, window=40)
-    torch.manual_seed(args.seed)
-    model = worldmodel.make("jump", spec, "small")
+    model = worldmodel.make("jump", spec, "small", args.seed)
 
     def film(progress: worldmodel.Progress) -> None:
         if progress.writer is not None and progress.step == args.train_steps:
@@ -91,7 +91,7 @@ def train_a_little(args: Quickstart, logs: Path) -> None:
     folder = logs / time.strftime("fit-%Y%m%d-%H%M%S")
     losses: list[float] = []
     worldmodel.fit(
-        model, source, args.train_steps, folder=folder, seed=args.seed, accelerator="cpu",
+        model, source, args.train_steps, folder=folder, seed=args.seed,
         log_every=10, callbacks=[lambda p: losses.append(p.parts["mse"]), film],
     )  # fmt: skip
     print(f"   mean squared error {losses[0]:.4f} -> {losses[-1]:.4f}; checkpoint: {folder}")

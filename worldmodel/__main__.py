@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import tyro
 from worldmodel import checkpoint
 from worldmodel.collect import collect
 from worldmodel.data import Episodes
-from worldmodel.registry import MODELS, entry, make
+from worldmodel.registry import MODELS, entry, make, preset
 from worldmodel.training import fit
 from worldmodel.types import ActionSpec, SceneSource, Spec
 
@@ -55,8 +55,8 @@ class Train:
     preset: str = "small"
     steps: int = 10_000
     batch_size: int = 32
-    size: int = 32
-    """Frame size, with --env."""
+    size: int | None = 32
+    """Frame size, with --env; None where the environment takes none."""
     hold: int = 5
     """Steps for which random actions are held, with --env."""
     window: int | None = None
@@ -74,10 +74,9 @@ class Train:
 
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
-        torch.manual_seed(self.seed)
         spec, source = self._source()
-        config = _override(entry(self.model).presets, self.preset, self.set)
-        model = make(self.model, spec, config)
+        config = _override(preset(self.model, self.preset), self.set)
+        model = make(self.model, spec, config, self.seed)
         facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
         fit(
             model,
@@ -86,7 +85,6 @@ class Train:
             folder=self.out,
             resume=self.resume,
             seed=self.seed,
-            accelerator=self.device,
             devices=self.devices,
             precision=self.precision,
             training=facts,
@@ -99,6 +97,10 @@ class Train:
         if (self.env is None) == (self.episodes is None):
             raise ValueError("env, episodes: give exactly one of them")
         if self.env is not None:
+            if self.window is not None:
+                raise ValueError(
+                    "window: only with --episodes; an env's scenes have their own length"
+                )
             env = _make_env(self.env, self.size)
             offer = getattr(env.unwrapped, "scenes", None)
             if offer is None:
@@ -143,10 +145,10 @@ class Info:
         print(f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)")
 
     def _model(self) -> Any:
-        name, _, preset = self.name.partition(":")
+        name, _, chosen = self.name.partition(":")
         spec = Spec((3, self.size, self.size), ActionSpec("none"), 20)
-        if preset or name in MODELS:
-            return make(name, spec, preset or next(iter(entry(name).presets)))
+        if chosen or name in MODELS:
+            return make(name, spec, chosen or next(iter(entry(name).presets)))
         for model, known in MODELS.items():
             if name in known.presets:
                 return make(model, spec, name)
@@ -154,19 +156,31 @@ class Info:
 
 
 def _make_env(env_id: str, size: int | None) -> gym.Env[Any, Any]:
-    return gym.make(env_id) if size is None else gym.make(env_id, size=size)
+    if size is None:
+        return gym.make(env_id)
+    try:
+        return gym.make(env_id, size=size)
+    except TypeError as error:
+        raise ValueError(f"size: {env_id} does not take one ({error}); pass --size None") from error
 
 
-def _override(presets: Any, name: str, changes: tuple[str, ...]) -> Any:
-    if name not in presets:
-        raise ValueError(f"preset: no {name!r}; there are {sorted(presets)}")
-    config = presets[name]
+def _override(config: Any, changes: tuple[str, ...]) -> Any:
+    """A config with ``name=value`` changes; tuples are written as 16,32,64."""
+    known = {field.name: getattr(config, field.name) for field in fields(config)}
     for change in changes:
-        field, _, text = change.partition("=")
-        if not hasattr(config, field):
-            raise ValueError(f"set: {type(config).__name__} has no setting {field!r}")
-        kind = type(getattr(config, field))
-        config = replace(config, **{field: kind(text)})
+        name, _, text = change.partition("=")
+        if name not in known:
+            raise ValueError(f"set: {type(config).__name__} has no {name!r}; it has {list(known)}")
+        old = known[name]
+        try:
+            value: Any
+            if isinstance(old, tuple):
+                value = tuple(type(old[0])(part) for part in text.split(","))
+            else:
+                value = type(old)(text)
+        except ValueError as error:
+            raise ValueError(f"set: {name} is like {old!r}, got {text!r}") from error
+        config = replace(config, **{name: value})
     return config
 
 
@@ -178,7 +192,7 @@ def main() -> None:
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__)
     try:
         command.run()
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, gym.error.Error) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as error:
         sys.exit(f"{error}")

@@ -240,3 +240,5 @@ class WorldModel(nn.Module, ABC):
             raise ValueError(
                 f"{argument}: expected shape {(*lead, 'L', *expected)}, got {tuple(actions.shape)}"
             )
+        if actions.is_floating_point() and not bool(torch.isfinite(actions).all()):
+            raise ValueError(f"{argument}: holds NaN or infinity")

@@ -21,6 +21,7 @@ from worldmodel.types import Spec
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "checkpoints"
+GENERATED = "<!-- written by worldmodel.save; delete this line to keep your own text -->\n"
 FILES = ("config.json", "model.safetensors", "README.md")
 
 
@@ -46,8 +47,9 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
         save_file(tensors, path)
     with atomic(folder / "config.json") as path:
         path.write_text(json.dumps(config, indent=1) + "\n")
-    if not (folder / "README.md").exists():  # a card that a person wrote is kept
-        with atomic(folder / "README.md") as path:
+    card = folder / "README.md"
+    if not card.exists() or card.read_text().startswith(GENERATED):  # a person's card is kept
+        with atomic(card) as path:
             path.write_text(_card(config, tensors))
     return folder
 
@@ -56,7 +58,7 @@ def _card(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
     spec, numbers = config["spec"], sum(t.numel() for t in tensors.values())
     facts = "".join(f"- {name}: {value}\n" for name, value in config["training"].items())
     return (
-        f"# {config['model']} world model\n\n"
+        f"{GENERATED}# {config['model']} world model\n\n"
         f"- frames (C, H, W): {tuple(spec['observation'])}\n"
         f"- actions: {spec['action']['kind']}\n- window: {spec['window']} steps\n"
         f"- numbers: {numbers:,}\n{facts}\n"
@@ -82,6 +84,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: checkpoint format {config.get('format')!r}; this version reads {FORMAT}"
         )
+    lacking = [name for name in ("model", "spec", "config") if name not in config]
+    if lacking:
+        raise ValueError(f"{path}: lacks {lacking}")
     return config
 
 
@@ -122,9 +127,10 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     preset = next(iter(entry(config["model"]).presets.values()))
     try:
         settings = type(preset)(**config["config"])
-    except TypeError as error:
+        spec = Spec.from_dict(config["spec"])
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error
-    model = make(config["model"], Spec.from_dict(config["spec"]), settings)
+    model = make(config["model"], spec, settings)
     load_weights(model, folder / "model.safetensors")
     return model.to(device).eval()
 

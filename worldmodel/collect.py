@@ -64,7 +64,7 @@ def _play(
     env: gym.Env[Any, Any], policy: Policy | None, hold: int, seed: int, max_steps: int
 ) -> Episode:
     observation, _ = env.reset(seed=seed)
-    frames = [np.asarray(observation)]
+    frames = [np.array(observation)]  # a copy: environments may reuse their buffer
     actions: list[NDArray[Any]] = []
     rewards: list[float] = []
     terminated = truncated = False
@@ -72,8 +72,8 @@ def _play(
         if len(actions) % hold == 0:
             action = env.action_space.sample() if policy is None else policy(frames[-1])
         observation, reward, terminated, truncated, _ = env.step(action)
-        frames.append(np.asarray(observation))
-        actions.append(np.asarray(action))
+        frames.append(np.array(observation))
+        actions.append(np.array(action))
         rewards.append(float(reward))
     return Episode(
         np.stack(frames), np.stack(actions), np.array(rewards, np.float32), bool(terminated)

@@ -139,7 +139,10 @@ class Episodes:
         folder = Path(folder)
         if not (folder / "meta.json").is_file():
             raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
-        meta = json.loads((folder / "meta.json").read_text())
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{folder / 'meta.json'}: not JSON ({error})") from error
         if meta.get("format") != FORMAT:
             raise ValueError(
                 f"{folder / 'meta.json'}: format {meta.get('format')!r}, this version reads "
@@ -170,6 +173,10 @@ def _read_shard(path: Path) -> list[Episode]:
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
         ends = arrays["steps"].cumsum()
+        steps, count = int(ends[-1]), len(ends)
+        lengths = [len(arrays[name]) for name in ("actions", "rewards", "observations")]
+        if lengths != [steps, steps, steps + count] or len(arrays["terminated"]) != count:
+            raise ValueError(f"its arrays do not hold {count} episodes of {steps} steps in all")
         episodes = []
         for number, end in enumerate(ends):
             begin = end - arrays["steps"][number]
@@ -182,7 +189,7 @@ def _read_shard(path: Path) -> list[Episode]:
                 )
             )
         return episodes
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: corrupt shard ({error}); record it again") from error
 
 
@@ -256,6 +263,7 @@ class WindowSource:
             )
         self.episodes, self.window, self.batch_size = episodes, window, batch_size
         self.seed, self.device = seed, device
+        self.action_space = episodes.action.to_space()
 
     def batch(self, index: int) -> WindowBatch:
         """The batch of that index, always the same one."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from worldmodel.types import SceneBatch
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -47,3 +50,22 @@ def at_queries(
 
     survived = pick(alive, previous).clamp_min(1e-6)
     return (pick(earned, offset) - pick(earned, previous)) / survived, pick(alive, offset)
+
+
+def loss(
+    scenes: SceneBatch, reward: Tensor, logit: Tensor, variance: float
+) -> tuple[Tensor, Tensor]:
+    """Negative log likelihood of rewards and continuations, each (B,), summed over valid steps.
+
+    Args:
+        scenes: the truth; steps behind a scene's end do not count.
+        reward: (B, L) of the first L steps, in symlog space; a Gaussian (without its constant).
+        logit: (B, L) of going on; a Bernoulli.
+        variance: of the Gaussian.
+    """
+    steps = reward.shape[1]
+    valid = (torch.arange(1, steps + 1, device=reward.device) <= scenes.lengths[:, None]).float()
+    error = (reward - symlog(scenes.rewards[:, :steps])).square()
+    going = 1.0 - scenes.terminated[:, :steps].float()
+    crossed = binary_cross_entropy_with_logits(logit, going, reduction="none")
+    return (0.5 * error / variance * valid).sum(1), (crossed * valid).sum(1)

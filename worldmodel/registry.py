@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from worldmodel.base import WorldModel
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg
@@ -47,16 +49,19 @@ def preset(name: str, preset: str) -> Any:
     return presets[preset]
 
 
-def make(name: str, spec: Spec, config: Any = "small") -> WorldModel:
+def make(name: str, spec: Spec, config: Any = "small", seed: int = 0) -> WorldModel:
     """A fresh model.
 
     Args:
         name: a registered model, such as "jump" or "svg-lp".
         spec: what it will see and do; ``Spec.from_spaces`` reads it off an environment.
         config: a preset's name, or the model's own config object.
+        seed: of the initial weights; torch's global generator stays as it is.
     """
     if isinstance(config, str):
         config = preset(name, config)
     model: Any = entry(name).model
-    made: WorldModel = model(spec, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made: WorldModel = model(spec, config)
     return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import pickle
 import signal
 import threading
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -20,7 +23,7 @@ from tqdm import tqdm
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import atomic
-from worldmodel.types import SceneSource, Spec
+from worldmodel.types import ActionSpec, SceneSource, Spec
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -56,7 +59,7 @@ def fit(
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
-    accelerator: str = "auto",
+    accelerator: str | None = None,
     devices: int = 1,
     strategy: str = "auto",
     precision: Any = "32-true",
@@ -74,13 +77,14 @@ def fit(
 
     Args:
         model: a registered world model; it is moved to the device.
-        source: an env's scene stream, or ``Episodes.windows(...)``, made on the training device.
+        source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device.
         steps: the budget, including the steps done before a resume.
         folder: where the checkpoint, the training state and TensorBoard's scalars go; None keeps
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
         seed: of the training draws; the source has its own.
-        accelerator, devices, strategy, precision: as in ``lightning.fabric.Fabric``.
+        accelerator, devices, strategy, precision: as in ``lightning.fabric.Fabric``; None takes
+            the kind of device that the source's batches are on.
         clip: gradient norm above which gradients are scaled down.
         log_every: steps between logs, callbacks and checks of the loss.
         save_minutes: time between checkpoints; one is also written at the end and on SIGINT or
@@ -94,19 +98,26 @@ def fit(
             ``resume`` without a folder, or of another run.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         FileNotFoundError: ``resume``, but there is no training state.
-        FloatingPointError: the loss is not finite; the last good checkpoint is kept.
+        FloatingPointError: loss, gradient or weights are not finite; the last good checkpoint is
+            kept.
         KeyboardInterrupt: a signal came; the checkpoint has been written.
     """
     from lightning.fabric import Fabric  # importing takes seconds
 
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
-    run = _Run(model, folder, seed, steps, training or {})
+    device = check_source(model.spec, source)
+    settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision)}
+    run = _Run(model, folder, {**settings, "source": _fingerprint(source)}, training or {})
     run.check_folder(resume)
-    check_source(model.spec, source)
     fabric = Fabric(
-        accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
+        accelerator=accelerator or device, devices=devices, strategy=strategy, precision=precision
     )
+    if fabric.device.type != device:
+        raise ValueError(
+            f"source: its batches are on {device}, training runs on {fabric.device.type}; make the "
+            f"source with device={fabric.device.type!r}"
+        )
     if fabric.world_size > 1:
         fabric.launch()
     module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
@@ -122,24 +133,35 @@ def fit(
             total, parts = module(index, done / steps)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(total)
-            fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
+            parts["gradient"] = fabric.clip_gradients(
+                module, optimizer, max_norm=clip, error_if_nonfinite=False
+            )
             optimizer.step()
             done += 1
-            due = time.monotonic() - saved > save_minutes * 60
-            last = done == steps or stopped.is_set()
-            if done % log_every == 0 or due or last:
+            if done % log_every == 0 or done == steps:
                 logger.log(done, parts, rate)
-            if (due or last) and lead:
+            if lead and time.monotonic() - saved > save_minutes * 60:
                 run.save(done)
                 saved = time.monotonic()
+        if lead:  # however the loop ended; a signal may come at any point of it
+            run.save(done)
     model.eval()
     if done < steps:
         raise KeyboardInterrupt(f"stopped after step {done}; resume=True goes on from there")
     return logger.parts
 
 
-def check_source(spec: Spec, source: SceneSource) -> None:
-    """Raise ValueError unless the first batch of a source is what a model of that spec takes."""
+def check_source(spec: Spec, source: SceneSource) -> str:
+    """Raise ValueError unless a source's scenes are what a model of that spec takes.
+
+    Returns:
+        the kind of device that its batches are on.
+    """
+    if ActionSpec.from_space(source.action_space) != spec.action:
+        raise ValueError(
+            f"source: its action space is {source.action_space}, the model was made for "
+            f"{spec.action.to_space()}"
+        )
     scenes = source.batch(0)
     steps = scenes.actions.shape[1]
     frames = scenes.observations(torch.zeros_like(scenes.lengths).unsqueeze(1))
@@ -153,14 +175,16 @@ def check_source(spec: Spec, source: SceneSource) -> None:
         raise ValueError(
             f"source: its windows have {steps} steps, more than the model's {spec.window}"
         )
-    if spec.action.kind == "none":
-        return
-    if scenes.actions.shape[2:] != spec.action.shape:
-        raise ValueError(
-            f"source: its actions have shape {tuple(scenes.actions.shape[2:])}, the model was made "
-            f"for {spec.action.shape}"
-        )
-    spec.action.encode(scenes.actions)  # raises where a discrete action is out of range
+    return scenes.lengths.device.type
+
+
+def _fingerprint(source: SceneSource) -> str:
+    """Tells one source of scenes from another, on whatever device: its first actions and ends."""
+    scenes = source.batch(0)
+    actions = np.ascontiguousarray(scenes.actions.cpu().numpy())
+    digest = hashlib.sha256(repr(actions.shape).encode() + actions.tobytes())
+    digest.update(scenes.lengths.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class _Step(nn.Module):
@@ -185,8 +209,7 @@ class _Run:
         self,
         model: WorldModel,
         folder: str | Path | None,
-        seed: int,
-        steps: int,
+        settings: dict[str, Any],
         training: dict[str, Any],
     ) -> None:
         self.model, self.training = model, training
@@ -196,8 +219,7 @@ class _Run:
             "model": model.name,
             "config": asdict(model.config),
             "spec": model.spec.to_dict(),
-            "seed": seed,
-            "steps": steps,
+            **settings,
         }
         self.began, self.seconds = time.monotonic(), 0.0
 
@@ -226,25 +248,36 @@ class _Run:
         return rate
 
     def resume(self) -> int:
-        """Restore weights and optimizer; returns the steps done."""
+        """Restore weights and optimizer; returns the steps done.
+
+        Raises:
+            ValueError: the file is corrupt or belongs to another run.
+        """
         assert self.folder is not None
         path = self.folder / STATE
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"resume: {path} is corrupt or truncated ({error})") from error
         for name, value in self.identity.items():
-            if state["run"][name] != value:
+            before = state["run"].get(name)
+            if before != value:
                 raise ValueError(
-                    f"resume: {path} was trained with {name} = {state['run'][name]!r}, now it is "
-                    f"{value!r}"
+                    f"resume: {path} was trained with {name} = {before!r}, now it is {value!r}"
                 )
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.seconds = float(state["seconds"])
+        self.seconds, self.training = float(state["seconds"]), state["training"]
         return int(state["step"])
 
     def save(self, step: int) -> None:
         """Write the checkpoint and, after it, the training state."""
         if self.folder is None:
             return
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise FloatingPointError(
+                f"the weights are not finite at step {step}; the last good checkpoint is kept"
+            )
         seconds = self.seconds + time.monotonic() - self.began
         facts = {"step": step, "minutes": round(seconds / 60, 1), **self.training}
         facts |= {name: self.identity[name] for name in ("steps", "seed")}
@@ -253,6 +286,7 @@ class _Run:
             "run": self.identity,
             "step": step,
             "seconds": seconds,
+            "training": self.training,
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -271,7 +305,7 @@ class _Logger:
         if lead and run.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(run.folder))
+            self.writer = SummaryWriter(str(run.folder), purge_step=done + 1 if done else None)
         self.bar = tqdm(
             total=run.identity["steps"],
             initial=done,

@@ -26,6 +26,7 @@ class ActionSpec:
         shape: shape of one action as stored; ``()`` for discrete.
         categories: number of choices of each discrete entry; empty for binary and box.
         low, high: bounds of a box, flattened; empty otherwise.
+        dtype: of a box.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class ActionSpec:
     categories: tuple[int, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    dtype: str = "float32"
 
     @property
     def features(self) -> int:
@@ -83,6 +85,8 @@ class ActionSpec:
             n = int(space.n)
             return cls("none") if n == 1 else cls("discrete", (), (n,))
         if isinstance(space, gym.spaces.MultiDiscrete):
+            if space.start.any():
+                raise ValueError(f"action_space: MultiDiscrete must start at 0, got {space}")
             return cls("multi_discrete", space.shape, tuple(int(n) for n in space.nvec.flatten()))
         if isinstance(space, gym.spaces.MultiBinary):
             return cls("multi_binary", tuple(space.shape))
@@ -92,9 +96,11 @@ class ActionSpec:
                     "action_space: a Box needs finite low and high; wrap the environment in "
                     "gymnasium.wrappers.RescaleAction"
                 )
+            if not (space.low < space.high).all():
+                raise ValueError(f"action_space: every low must be below its high, got {space}")
             low = tuple(float(x) for x in space.low.flatten())
             high = tuple(float(x) for x in space.high.flatten())
-            return cls("box", space.shape, (), low, high)
+            return cls("box", space.shape, (), low, high, str(space.dtype))
         raise ValueError(
             f"action_space: {space} is not supported; use Discrete, MultiDiscrete, MultiBinary "
             "or a bounded Box"
@@ -118,9 +124,9 @@ class ActionSpec:
             return gym.spaces.MultiDiscrete(np.array(self.categories).reshape(self.shape))
         if self.kind == "multi_binary":
             return gym.spaces.MultiBinary(self.shape if len(self.shape) > 1 else self.shape[0])
-        low = np.array(self.low, np.float32).reshape(self.shape)
-        high = np.array(self.high, np.float32).reshape(self.shape)
-        return gym.spaces.Box(low, high)
+        low = np.array(self.low, self.dtype).reshape(self.shape)
+        high = np.array(self.high, self.dtype).reshape(self.shape)
+        return gym.spaces.Box(low, high, dtype=low.dtype.type)
 
 
 @dataclass(frozen=True)
@@ -350,7 +356,15 @@ class SceneBatch(Protocol):
 
 @runtime_checkable
 class SceneSource(Protocol):
-    """An endless, deterministic source of training batches: the same index, the same batch."""
+    """An endless, deterministic source of training batches: the same index, the same batch.
+
+    Attributes:
+        action_space: of the environment that the scenes come from.
+    """
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """The Gymnasium space of one action."""
 
     def batch(self, index: int) -> SceneBatch:
         """The batch of that index."""

@@ -155,6 +155,7 @@ class SceneStream:
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.story = source if isinstance(source, Story) else story_of(source)
+        self.action_space = gym.spaces.Discrete(self.story.actions)
         self.batch_size = batch_size
         self.split = check_split(split)
         self.size = check_size(size)

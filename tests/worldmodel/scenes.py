@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldmodel import MODELS, ActionSpec, Context, Episode, Episodes, Spec, WorldModel, make
+from worldmodel.jump import JumpConfig
 
 WINDOW = 8
 PASSIVE = Spec((3, 32, 32), ActionSpec("none"), WINDOW)
@@ -14,14 +17,14 @@ DISCRETE = Spec((3, 32, 32), ActionSpec("discrete", (), (3,)), WINDOW)
 BOX = Spec((3, 32, 32), ActionSpec("box", (2,), (), (-1.0, 0.0), (1.0, 4.0)), WINDOW)
 SPECS = {"passive": PASSIVE, "discrete": DISCRETE, "box": BOX}
 
-# name and preset of everything that obeys the contract at test size
-SMALL = [(name, "small") for name in sorted(MODELS)]
+# name and config of everything that obeys the contract, at test size; the last is the paper's JUMP
+PAPER = JumpConfig(hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, scene=16, head=16)
+SMALL: list[tuple[str, Any]] = [*((name, "small") for name in sorted(MODELS)), ("jump", PAPER)]
 
 
-def fresh(name: str, preset: str, spec: Spec, seed: int = 0) -> WorldModel:
+def fresh(name: str, preset: Any, spec: Spec, seed: int = 0) -> WorldModel:
     """An untrained model in eval mode, the same for the same seed."""
-    torch.manual_seed(seed)
-    return make(name, spec, preset).eval()
+    return make(name, spec, preset, seed).eval()
 
 
 def generator(seed: int = 0) -> torch.Generator:

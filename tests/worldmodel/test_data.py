@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ def test_collect_records_what_happens() -> None:
     assert not cut[0].terminated and cut[0].actions.tolist() == [1, 1, 1]
 
 
+def test_collect_copies_what_an_environment_reuses() -> None:
+    class Reusing(Counter):
+        def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            self.buffer, info = super().reset(**kwargs)
+            return self.buffer, info
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            self.buffer[:], *rest = super().step(action)
+            return (self.buffer, *rest)  # type: ignore[return-value]
+
+    episode = collect(Reusing(), 1, progress=False)[0]
+    assert episode.observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_collect_refuses_other_spaces() -> None:
     with pytest.raises(ValueError, match="observation_space: expected a uint8 Box"):
         collect("CartPole-v1", 1, progress=False)
@@ -79,12 +94,20 @@ def test_broken_folders(tmp_path: Path) -> None:
     shard.write_bytes(bytes(flipped))
     with pytest.raises(ValueError, match="corrupt shard"):
         Episodes.load(folder)
+    with np.load(io.BytesIO(whole)) as arrays:
+        longer = {**arrays, "steps": arrays["steps"] + 1}
+    np.savez_compressed(shard, **longer)
+    with pytest.raises(ValueError, match="corrupt shard .*do not hold 3 episodes of 27 steps"):
+        Episodes.load(folder)
     shard.unlink()
     with pytest.raises(FileNotFoundError, match="the shard is missing"):
         Episodes.load(folder)
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps({**meta, "format": 99}))
     with pytest.raises(ValueError, match="format 99, this version reads 1"):
+        Episodes.load(folder)
+    (folder / "meta.json").write_text("{")
+    with pytest.raises(ValueError, match=r"meta.json: not JSON"):
         Episodes.load(folder)
     with pytest.raises(FileNotFoundError, match="no meta.json"):
         Episodes.load(tmp_path / "nowhere")
@@ -136,6 +159,7 @@ def test_specs() -> None:
         (gym.spaces.MultiDiscrete([2, 3]), 5),
         (gym.spaces.MultiBinary(3), 3),
         (gym.spaces.Box(-2.0, 2.0, (2,)), 2),
+        (gym.spaces.Box(-2.0, 2.0, (2,), np.float64), 2),
         (gym.spaces.Discrete(1), 0),
     ]
     for space, features in spaces:
@@ -153,6 +177,10 @@ def test_specs() -> None:
         )
     with pytest.raises(ValueError, match="finite low and high"):
         ActionSpec.from_space(gym.spaces.Box(-np.inf, np.inf, (1,)))
+    with pytest.raises(ValueError, match="low must be below"):
+        ActionSpec.from_space(gym.spaces.Box(1.0, 1.0, (1,)))
+    with pytest.raises(ValueError, match="MultiDiscrete must start at 0"):
+        ActionSpec.from_space(gym.spaces.MultiDiscrete([2, 2], start=[1, 0]))
     with pytest.raises(ValueError, match="multiples of 8"):
         Spec((3, 30, 32), ActionSpec("none"), 5)
     with pytest.raises(ValueError, match="window"):

@@ -110,6 +110,8 @@ def test_bad_settings() -> None:
         ({"renderer": "nerf"}, "renderer"),
         ({"context_min": 7}, "context_min"),
         ({"variance_end": 0.0}, "variance_end"),
+        ({"anneal": 0.0}, "anneal"),
+        ({"time_bands": -1}, "time_bands"),
     ]:
         with pytest.raises(ValueError, match=message):
             JumpConfig(**change)  # type: ignore[arg-type]
@@ -143,7 +145,7 @@ def test_it_learns_to_see_and_to_predict_rewards() -> None:
         return float(seen.square().mean()), float(earned.square().mean())
 
     before = errors()
-    fit(model, episodes.windows(8, 32), 150, accelerator="cpu", progress=False)
+    fit(model, episodes.windows(8, 32), 150, progress=False)
     after = errors()
     blank = float(to_float(batch.observations(torch.arange(1, 9).expand(32, -1))).square().mean())
     assert after[0] < 0.7 * min(before[0], blank)

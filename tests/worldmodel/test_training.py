@@ -19,11 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from worldmodel import ActionSpec, Progress, WorldModel, fit, load, make, save
 from worldmodel.data import WindowSource
 
-QUIET: dict[str, Any] = {"accelerator": "cpu", "progress": False}
+QUIET: dict[str, Any] = {"progress": False}
 
 
-def fresh(name: str = "jump", preset: str = "small") -> WorldModel:
-    torch.manual_seed(0)
+def fresh(name: str = "jump", preset: Any = "small") -> WorldModel:
     return make(name, DISCRETE, preset)
 
 
@@ -37,7 +36,7 @@ def same_weights(one: WorldModel, other: WorldModel) -> bool:
 
 
 @pytest.mark.parametrize(("name", "preset"), SMALL)
-def test_resume_is_bit_exact(name: str, preset: str, tmp_path: Path) -> None:
+def test_resume_is_bit_exact(name: str, preset: Any, tmp_path: Path) -> None:
     whole = fresh(name, preset)
     fit(whole, source(), 6, **QUIET)
 
@@ -67,11 +66,26 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
     assert [scalar.step for scalar in events.Scalars("train/loss")] == [2, 4]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["training"]["steps"] == 4 and config["training"]["command"] == "pytest"
-    assert "command: pytest" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "command: pytest" in card and "step: 4" in card
+    (tmp_path / "README.md").write_text("my own words")
+    save(fresh(), tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own words"
+    config_again = json.loads((tmp_path / "config.json").read_text())
+    assert config_again["training"] == {}
     with pytest.raises(FileExistsError, match="pass resume=True"):
         fit(fresh(), source(), 4, folder=tmp_path, **QUIET)
-    with pytest.raises(ValueError, match="was trained with steps = 4"):
-        fit(fresh(), source(), 9, folder=tmp_path, resume=True, **QUIET)
+    for other, steps, message in [
+        (source(), 9, "was trained with steps = 4, now it is 9"),
+        (source(seed=1), 4, "was trained with source = "),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit(fresh(), other, steps, folder=tmp_path, resume=True, **QUIET)
+    assert fit(fresh(), source(), 4, folder=tmp_path, resume=True, **QUIET) == {}
+    state = (tmp_path / "training.pt").read_bytes()
+    (tmp_path / "training.pt").write_bytes(state[: len(state) // 2])
+    with pytest.raises(ValueError, match="corrupt or truncated"):
+        fit(fresh(), source(), 4, folder=tmp_path, resume=True, **QUIET)
     with pytest.raises(ValueError, match="needs the folder"):
         fit(fresh(), source(), 9, resume=True, **QUIET)
     with pytest.raises(FileNotFoundError, match="nothing was trained there"):
@@ -83,8 +97,9 @@ def test_a_source_of_another_kind_is_refused() -> None:
     for spec, window, message in [
         (replace(DISCRETE, observation=(3, 32, 40)), 8, r"observations are .* \(32, 32, 3\)"),
         (DISCRETE, 9, "windows have 9 steps, more than the model's 8"),
-        (SPECS["box"], 8, r"actions have shape \(\), the model was made for \(2,\)"),
-        (replace(DISCRETE, action=ActionSpec("discrete", (), (2,))), 8, "entries must lie"),
+        (SPECS["box"], 8, r"action space is Discrete\(3\), the model was made for Box"),
+        (SPECS["passive"], 8, r"action space is Discrete\(3\), .* Discrete\(1\)"),
+        (replace(DISCRETE, action=ActionSpec("discrete", (), (5,))), 8, r"for Discrete\(5\)"),
     ]:
         with pytest.raises(ValueError, match=message):
             fit(make("jump", spec), episodes.windows(window, 4), 1, **QUIET)
@@ -98,17 +113,48 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
             with torch.no_grad():
                 next(progress.model.parameters()).fill_(float("nan"))
 
-    with pytest.raises(FloatingPointError, match="not finite at step 4.*last good"):
+    with pytest.raises(FloatingPointError, match="not finite at step 3.*last good"):
         fit(model, source(), 8, folder=tmp_path, log_every=1, save_minutes=0, callbacks=[poison],
             **QUIET)  # fmt: skip
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["training"]["step"] == 2 or config["training"]["step"] == 3
+    assert config["training"]["step"] == 2
+    assert all(torch.isfinite(p).all() for p in load(tmp_path).parameters())
+
+
+def test_infinite_weights_stop() -> None:
+    bad = fresh()
+    with torch.no_grad():
+        next(bad.parameters()).fill_(float("inf"))
+    with pytest.raises(FloatingPointError, match="not finite at step 1"):
+        fit(bad, source(), 2, log_every=1, **QUIET)
+
+
+@pytest.mark.parametrize("when", [0, 1])
+def test_interrupted_at_once(when: int, tmp_path: Path) -> None:
+    """Wherever in the loop the signal comes, what was done is saved."""
+
+    class Interrupting(WindowSource):
+        def batch(self, index: int) -> Any:
+            if index == when and self.calls > 2:  # the first calls look at the source
+                os.kill(os.getpid(), signal.SIGTERM)
+            self.calls += 1
+            return super().batch(index)
+
+        calls = 0
+
+    episodes = moving_square(4)
+    windows = Interrupting(episodes, 8, 4, 0, torch.device("cpu"))
+    windows.calls = 1
+    with pytest.raises(KeyboardInterrupt, match=f"after step {when + 1}"):
+        fit(fresh(), windows, 5, folder=tmp_path, **QUIET)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["step"] == when + 1
+    load(tmp_path)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 @pytest.mark.parametrize(("name", "preset"), SMALL)
 def test_round_trip_offline(
-    name: str, preset: str, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, preset: Any, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise AssertionError("the network was used")
@@ -148,6 +194,8 @@ def test_broken_checkpoints(tmp_path: Path) -> None:
     expect("no model 'dreamer'")
     config.write_text(json.dumps({**json.loads(settings), "config": {"depth": 3}}))
     expect("settings do not fit")
+    config.write_text(json.dumps({"format": 1, "model": "jump"}))
+    expect("lacks \\['spec', 'config'\\]")
     config.write_text("{")
     expect("not JSON")
     with pytest.raises(FileNotFoundError, match="shipped ones are"):

@@ -31,10 +31,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from worldmodel import outcomes
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.outcomes import symlog
 from worldmodel.types import SceneBatch, Spec, to_float
 
 
@@ -305,7 +305,8 @@ class Svg(FrameByFrame):
         frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, (len(lengths), steps))
         mse = (frames - x[:, 1:]).square().flatten(2).mean(2) * valid
         kl = (kl * valid).sum(1)
-        reward, ending = self._outcome_loss(scenes, g, valid)
+        step_reward, step_logit = self.readout(g).unbind(-1)
+        reward, ending = outcomes.loss(scenes, step_reward, step_logit, self.config.reward_variance)
         total = (mse.sum(1) + self.beta * (kl + reward + ending)).mean()
         parts = {
             "loss": total,
@@ -343,16 +344,6 @@ class Svg(FrameByFrame):
             p_logvar.flatten(0, 1),
         )
         return g, kl.unflatten(0, g.shape[:2])
-
-    def _outcome_loss(self, scenes: SceneBatch, g: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward (Gaussian in symlog space) and continuation (BCE), summed over valid steps."""
-        reward, logit = self.readout(g).unbind(-1)
-        steps = valid.shape[1]
-        error = (reward - symlog(scenes.rewards[:, :steps])).square()
-        going = 1.0 - scenes.terminated[:, :steps].float()
-        crossed = nn.functional.binary_cross_entropy_with_logits(logit, going, reduction="none")
-        scaled = 0.5 * error / self.config.reward_variance
-        return (scaled * valid).sum(1), (crossed * valid).sum(1)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -33,7 +33,7 @@ class JumpConfig:
             the last step; the paper anneals over 100,000 steps).
         context_min, context_max: context size, uniform in between (m1, m2).
         context_frames: contexts come from the first that many frames (m); 0: from the frames up to
-            a random present.
+            a random present, half of the time the origin (where plans begin).
         targets: frames to predict, anywhere in the window (k).
         reward_variance: variance of the reward head's Gaussian, in symlog space.
         learning_rate, learning_rate_end: Adam, linear in between.
@@ -78,8 +78,13 @@ class JumpConfig:
                 f"context_min, context_max: expected 1 <= min <= max, got {self.context_min}, "
                 f"{self.context_max}"
             )
-        if min(self.variance_start, self.variance_end, self.reward_variance) <= 0:
-            raise ValueError("variance_start, variance_end, reward_variance: expected above 0")
+        above = "variance_start variance_end reward_variance anneal learning_rate learning_rate_end"
+        for name in above.split():
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+        for name in ("time_bands", "key_features", "context_frames"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 PRESETS: dict[str, JumpConfig] = {

@@ -9,12 +9,14 @@ of preset ``small`` (there the renderer also reads r).
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from worldmodel import outcomes
 from worldmodel.base import Losses, WorldModel
 from worldmodel.jump.config import JumpConfig
 from worldmodel.jump.draw import GlobalLatent
@@ -22,7 +24,7 @@ from worldmodel.jump.encoder import ProductKeyEncoder, TiledKeyEncoder
 from worldmodel.jump.heads import OutcomeHead, SceneVector
 from worldmodel.jump.renderer import DrawRenderer, FilmRenderer
 from worldmodel.keys import ActionPath, TimeFeatures
-from worldmodel.outcomes import at_queries, symexp, symlog
+from worldmodel.outcomes import at_queries, symexp
 from worldmodel.types import (
     Belief,
     Context,
@@ -232,18 +234,19 @@ class Jump(WorldModel):
     ) -> Losses:
         """KL(q || p) + sum_i SSE_i / pixel_variance (seed 001, figure 2), plus the heads'.
 
-        The paper's form is a Gaussian of variance pixel_variance / 2 without its constant.
+        The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
+        negative ELBO of the targets, in nats, is reported beside it.
         """
         lengths = scenes.lengths
-        times, mask, targets = self.draw_times(lengths, generator)
-        both = torch.cat([times, targets], 1)
+        seen_at, mask, targets = self.draw_times(lengths, generator)
+        both = torch.cat([seen_at, targets], 1)
         seen = to_float(scenes.observations(both))
         steps = int(lengths.max())
         past = self._past(scenes.actions, len(lengths), steps)
         index = both.clamp_max(steps)[..., None].expand(-1, -1, past.shape[-1])
         keys = self._keys(both, past.gather(1, index))
 
-        slots = times.shape[1]
+        slots = seen_at.shape[1]
         r = self.encoder(seen[:, :slots], keys[:, :slots], mask)
         every = torch.ones_like(targets, dtype=torch.bool)
         r_targets = self.encoder(seen[:, slots:], keys[:, slots:], every)
@@ -251,30 +254,21 @@ class Jump(WorldModel):
         scene = self.scene(z, r)
         frames = self._look(z, r, scene, keys[:, slots:])
         squared = (frames - seen[:, slots:]).square().flatten(2).sum(2)  # (B, targets)
-        reconstruction = squared.sum(1) / self.pixel_variance(progress)
-        reward, ending = self._outcome_loss(scenes, scene, past[:, 1:], steps)
+        variance = self.pixel_variance(progress)
+        reconstruction = squared.sum(1) / variance
+        # the same Gaussian with its constant: -log N(x; mean, variance / 2) over all targets
+        constant = 0.5 * seen[:, slots:].flatten(1).shape[1] * math.log(math.pi * variance)
+        times = torch.arange(1, steps + 1, device=scene.device)
+        step_keys = self._keys(times, past[:, 1:]).unsqueeze(1)
+        step_reward, step_logit = (v[:, 0, 0] for v in self.heads(scene.unsqueeze(1), step_keys))
+        reward, ending = outcomes.loss(scenes, step_reward, step_logit, self.config.reward_variance)
         total = (kl + reconstruction + reward + ending).mean()
         parts = {
             "loss": total,
             "kl": kl.mean(),
+            "negative_elbo": (kl + reconstruction).mean() + constant,
             "mse": squared.mean() / seen[0, 0].numel(),
             "reward": reward.mean(),
             "continue": ending.mean(),
         }
         return Losses(total, {name: value.detach() for name, value in parts.items()})
-
-    def _outcome_loss(
-        self, scenes: SceneBatch, scene: Tensor, paths: Tensor, steps: int
-    ) -> tuple[Tensor, Tensor]:
-        """Reward (Gaussian in symlog space) and continuation (BCE), summed over valid steps."""
-        times = torch.arange(1, steps + 1, device=scene.device)
-        keys = self._keys(times, paths)
-        reward, logit = self.heads(scene.unsqueeze(1), keys.unsqueeze(1))
-        valid = (times <= scenes.lengths[:, None]).float()
-        error = (reward[:, 0, 0] - symlog(scenes.rewards[:, :steps])).square()
-        going = 1.0 - scenes.terminated[:, :steps].float()
-        crossed = nn.functional.binary_cross_entropy_with_logits(
-            logit[:, 0, 0], going, reduction="none"
-        )
-        scaled = 0.5 * error / self.config.reward_variance
-        return (scaled * valid).sum(1), (crossed * valid).sum(1)

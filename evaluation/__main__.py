@@ -30,7 +30,7 @@ class Speed:
     size: int = 64
     frames: int = 6
     """Context frames."""
-    repeats: int = 3
+    repeats: int = 7
     """Timed rounds; the median counts."""
     device: str = "cpu"
     num_threads: int = 2

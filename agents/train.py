@@ -115,7 +115,7 @@ def evaluate(
         frame_stack: frames that the agent sees: 1 for planners, as in training for policies.
         num_envs: environments side by side.
         deterministic: handed to ``agent.predict``.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Returns:
         float64 (episodes,): the undiscounted return of each episode, in order.
@@ -140,7 +140,7 @@ def evaluate(
         agent.model.spec.check_spaces(venv.observation_space, venv.action_space, "env")
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
-    bar = tqdm(total=episodes, desc="evaluate", unit="episode", disable=not progress)
+    bar = tqdm(total=episodes, desc="evaluate", unit="episode", disable=None if progress else True)
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)

@@ -37,7 +37,7 @@ def collect(
         hold: steps for which each action is repeated, as ``agents.HoldAction`` will.
         seed: of the environment and of the random policy.
         max_steps: an episode that has not ended by then is cut, as a truncation.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Raises:
         ValueError: a space is not supported, or a number is below 1.
@@ -52,7 +52,9 @@ def collect(
         made.action_space.seed(seed)
         recorded = [
             _play(made, policy, hold, seed + number, max_steps)
-            for number in tqdm(range(episodes), "collect", unit="episode", disable=not progress)
+            for number in tqdm(
+                range(episodes), "collect", unit="episode", disable=None if progress else True
+            )
         ]
     finally:
         if isinstance(env, str):

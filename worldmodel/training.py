@@ -91,7 +91,7 @@ def fit(
             SIGTERM.
         callbacks: called at every log.
         training: facts to keep in the checkpoint beside steps and seed.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Raises:
         ValueError: ``steps`` is below 1; the source's scenes are not what the model was made for;
@@ -311,7 +311,7 @@ class _Logger:
             initial=done,
             desc=f"fit {run.model.name}",
             unit="step",
-            disable=not bar,
+            disable=None if bar else True,
         )
         self.parts: dict[str, float] = {}
 

@@ -1,1 +1,1 @@
-"""Speed, fidelity, consistency and control of world models, and the report."""
+"""Speed, consistency and control of world models under one protocol."""

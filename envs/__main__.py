@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -143,14 +144,20 @@ def _write_film(out: Path, frames: list[Any], fps: int) -> None:
 
 
 def _envelope(settings: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The JSON that every benchmark of this project writes."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The envelope of ``evaluation.results``, which this package may not import."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "benchmark": "envs",
         "command": " ".join(["python -m envs", *sys.argv[1:]]),
         "commit": commit or None,
-        "machine": f"{platform.platform()}, {torch.get_num_threads()} threads",
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "accelerator": None,
+            "python": platform.python_version(),
+        },
         "versions": {name: version(name) for name in ("torch", "gymnasium", "numpy")},
         "settings": settings,
         "rows": rows,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
     agent = train_in_imagination(
         model, starts[:, 0].numpy(), args.ppo_steps, jump=HOLD, seed=args.seed,
         callback=video, tensorboard_log=str(logs), threads=args.num_threads,
+        progress_bar=sys.stdout.isatty(),
     )  # fmt: skip
     return Contestant(agent, frame_stack=4)
 

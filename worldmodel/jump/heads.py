@@ -45,14 +45,19 @@ class OutcomeHead(nn.Module):
             last.bias[1] = 4.0
         self.out = nn.Sequential(nn.ReLU(), middle, nn.ReLU(), last)
 
-    def forward(self, scene: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """scene (B, S, scene), keys (B, N, L, key).
+    def ask(self, keys: Tensor) -> Tensor:
+        """What keys (..., key) contribute, (..., 2 * hidden): computed once per key."""
+        asked: Tensor = self.from_key(keys)
+        return asked
+
+    def forward(self, scene: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """scene (B, S, scene), asked (B, N, L, 2 * hidden) of ``ask``.
 
         Returns:
             symlog reward and continuation logit of each step, both (B, S, N, L).
         """
         s_add, s_gate = self.from_scene(scene)[:, :, None, None].chunk(2, -1)
-        v_add, v_gate = self.from_key(keys)[:, None].chunk(2, -1)
+        v_add, v_gate = asked[:, None].chunk(2, -1)
         out = torch.addcmul(s_add + v_add, s_gate, v_gate)
         reward, logit = self.out(out).unbind(-1)
         return reward, logit

@@ -146,8 +146,8 @@ class Jump(WorldModel):
         ahead = max(int((times.amax(1) - present).max()), 0)
         paths = self._plan_paths(worlds, queries.actions, ahead)
         steps = present[:, None] + torch.arange(1, ahead + 1, device=times.device)
-        keys = self._keys(steps.clamp_max(self.spec.window).unsqueeze(1), paths)
-        reward, logit = self.heads(worlds.state["scene"], keys)
+        asked = self._ask(steps.clamp_max(self.spec.window), paths)
+        reward, logit = self.heads(worlds.state["scene"], asked)
         rewards, alive = at_queries(symexp(reward), logit.sigmoid(), present, times)
         seen = None
         if frames:
@@ -161,6 +161,13 @@ class Jump(WorldModel):
             seen = None if seen is None else seen.expand(-1, -1, n, *seen.shape[3:])
             rewards, alive = rewards.expand(-1, -1, n, -1), alive.expand(-1, -1, n, -1)
         return Prediction(seen, rewards, alive)
+
+    def _ask(self, times: Tensor, paths: Tensor) -> Tensor:
+        """The heads' view of steps: times (B, L), paths (B, N, L, path) to (B, N, L, 2 * head)."""
+        if self.path is not None:
+            return self.heads.ask(self._keys(times.unsqueeze(1), paths))
+        window = torch.arange(self.spec.window + 1, device=times.device)
+        return self.heads.ask(self.time(window))[times].unsqueeze(1)  # all scenes share the keys
 
     def _query_keys(self, present: Tensor, times: Tensor, past: Tensor, paths: Tensor) -> Tensor:
         """Keys (B, N, K, key): from the actions taken up to the present, from the plan after it."""
@@ -258,9 +265,9 @@ class Jump(WorldModel):
         reconstruction = squared.sum(1) / variance
         # the same Gaussian with its constant: -log N(x; mean, variance / 2) over all targets
         constant = 0.5 * seen[:, slots:].flatten(1).shape[1] * math.log(math.pi * variance)
-        times = torch.arange(1, steps + 1, device=scene.device)
-        step_keys = self._keys(times, past[:, 1:]).unsqueeze(1)
-        step_reward, step_logit = (v[:, 0, 0] for v in self.heads(scene.unsqueeze(1), step_keys))
+        times = torch.arange(1, steps + 1, device=scene.device).expand(len(lengths), -1)
+        asked = self._ask(times, past[:, 1:].unsqueeze(1))
+        step_reward, step_logit = (v[:, 0, 0] for v in self.heads(scene.unsqueeze(1), asked))
         reward, ending = outcomes.loss(scenes, step_reward, step_logit, self.config.reward_variance)
         total = (kl + reconstruction + reward + ending).mean()
         parts = {

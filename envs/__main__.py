@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from tqdm import tqdm
 
 from envs import ENV_IDS
@@ -133,14 +134,15 @@ class Bench:
 
 def _write_film(out: Path, frames: list[Any], fps: int) -> None:
     """Encode frames, uint8 (H, W, 3) each."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".gif":  # Pillow keeps every frame; moviepy's encoder drops some
+        first, *rest = [Image.fromarray(np.asarray(frame)) for frame in frames]
+        first.save(out, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
+        return
     from moviepy import ImageSequenceClip
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     clip = ImageSequenceClip([np.asarray(frame) for frame in frames], fps=fps)
-    if out.suffix == ".gif":
-        clip.write_gif(str(out), fps=fps, logger=None)
-    else:
-        clip.write_videofile(str(out), fps=fps, codec="libx264", audio=False, logger=None)
+    clip.write_videofile(str(out), fps=fps, codec="libx264", audio=False, logger=None)
 
 
 def _envelope(settings: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

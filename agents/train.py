@@ -121,8 +121,8 @@ def evaluate(
         float64 (episodes,): the undiscounted return of each episode, in order.
 
     Raises:
-        ValueError: a number is below 1, or a planner was made for another ``hold`` or other
-            spaces.
+        ValueError: a number is below 1, or the agent was made for another ``hold``, frame stack or
+            other spaces.
     """
     for name, value in (("episodes", episodes), ("frame_stack", frame_stack), ("hold", hold)):
         if value < 1:
@@ -140,6 +140,7 @@ def evaluate(
         agent.model.spec.check_spaces(venv.observation_space, venv.action_space, "env")
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
+    _check_stack(agent, venv, frame_stack)
     bar = tqdm(total=episodes, desc="evaluate", unit="episode", disable=None if progress else True)
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
@@ -165,6 +166,18 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _check_stack(agent: Agent, venv: VecEnv, frame_stack: int) -> None:
+    """SB3's algorithms know the shape that they were trained on, channels first or last."""
+    trained, played = getattr(agent, "observation_space", None), venv.observation_space
+    if trained is None or trained.shape is None or played.shape is None:
+        return
+    if sorted(trained.shape) != sorted(played.shape):
+        raise ValueError(
+            f"frame_stack: the agent was trained on observations {trained.shape}, with frame_stack="
+            f"{frame_stack} the environment shows {played.shape}; give the frame_stack of training"
+        )
 
 
 class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):

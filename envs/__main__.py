@@ -31,7 +31,7 @@ class List:
         """Print one line for each id."""
         for env_id in ENV_IDS:
             env = gym.make(env_id)
-            print(f"{env_id:40} {env.action_space!s:14} {env.observation_space}")
+            print(f"envs:{env_id:40} {env.action_space!s:14} {env.observation_space}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ def main() -> None:
     verb = tyro.extras.subcommand_cli_from_dict(
         {"list": List, "record": Record, "bench": Bench},
         description=__doc__,
+        prog="python -m envs",
     )
     try:
         verb.run()

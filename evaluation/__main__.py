@@ -135,7 +135,9 @@ COMMANDS: dict[str, Any] = {"speed": Speed, "consistency": Consistency, "control
 
 def main() -> None:
     """Run the command line; errors of usage end with one line, not a traceback."""
-    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__)
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, description=__doc__, prog="python -m evaluation"
+    )
     try:
         command.run()
     except (ValueError, TypeError, FileNotFoundError) as error:

@@ -65,7 +65,7 @@ def _show(value: Any) -> str:
 def _program() -> list[str]:
     """What was run: ``-m package``, or a script."""
     path = Path(sys.argv[0])
-    return ["-m", path.parent.name] if path.name == "__main__.py" else [path.name]
+    return ["-m", path.parent.name] if path.name == "__main__.py" else [sys.argv[0]]
 
 
 def _commit() -> str | None:

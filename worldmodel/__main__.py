@@ -52,8 +52,11 @@ class Train:
     episodes: Path | None = None
     """Folder of recorded episodes."""
     model: str = "jump"
+    """jump or svg-lp."""
     preset: str = "small"
+    """jump: narrative, small; svg-lp: paper, small."""
     steps: int = 10_000
+    """Of the whole run; a resumed run keeps it."""
     batch_size: int = 32
     size: int | None = 32
     """Frame size, with --env; None where the environment takes none."""
@@ -152,14 +155,21 @@ class Info:
         for model, known in MODELS.items():
             if name in known.presets:
                 return make(model, spec, name)
-        return checkpoint.load(self.name)
+        try:
+            return checkpoint.load(self.name)
+        except FileNotFoundError as error:
+            presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
+            raise FileNotFoundError(f"{error}; presets are {presets}") from error
 
 
 def _make_env(env_id: str, size: int | None) -> gym.Env[Any, Any]:
-    if size is None:
-        return gym.make(env_id)
     try:
-        return gym.make(env_id, size=size)
+        return gym.make(env_id) if size is None else gym.make(env_id, size=size)
+    except gym.error.UnregisteredEnv as error:
+        raise ValueError(
+            f"env: {error} An id may name the module that registers it, as in "
+            "envs:narratives/TravelingSalesman-v0"
+        ) from error
     except TypeError as error:
         raise ValueError(f"size: {env_id} does not take one ({error}); pass --size None") from error
 
@@ -189,7 +199,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {"collect": Collect, "train": Train, "
 
 def main() -> None:
     """Run the command line; errors of usage end with one line, not a traceback."""
-    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__)
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, description=__doc__, prog="python -m worldmodel"
+    )
     try:
         command.run()
     except (ValueError, TypeError, OSError, FloatingPointError, gym.error.Error) as error:

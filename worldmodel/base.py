@@ -59,6 +59,8 @@ class WorldModel(nn.Module, ABC):
             ValueError: the context is empty, too long, of wrong shape, out of the window or the
                 value range, holds NaN, or its actions do not fit.
         """
+        if not isinstance(context, Context):
+            raise TypeError(f"context: expected a worldmodel.Context, got {type(context).__name__}")
         self._check_context(context)
         return self._observe(context)
 

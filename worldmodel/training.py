@@ -6,6 +6,7 @@ import hashlib
 import math
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +79,8 @@ def fit(
     Args:
         model: a registered world model; it is moved to the device.
         source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device.
-        steps: the budget, including the steps done before a resume.
+        steps: the whole run's, including those done before a resume; the schedules are scaled to
+            it, so a resumed run keeps it.
         folder: where the checkpoint, the training state and TensorBoard's scalars go; None keeps
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
@@ -91,7 +93,7 @@ def fit(
             SIGTERM.
         callbacks: called at every log.
         training: facts to keep in the checkpoint beside steps and seed.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar, or a line every 30 s where there is no terminal.
 
     Raises:
         ValueError: ``steps`` is below 1; the source's scenes are not what the model was made for;
@@ -138,6 +140,7 @@ def fit(
             )
             optimizer.step()
             done += 1
+            logger.bar.update()
             if done % log_every == 0 or done == steps:
                 logger.log(done, parts, rate)
             if lead and time.monotonic() - saved > save_minutes * 60:
@@ -147,7 +150,9 @@ def fit(
             run.save(done)
     model.eval()
     if done < steps:
-        raise KeyboardInterrupt(f"stopped after step {done}; resume=True goes on from there")
+        raise KeyboardInterrupt(
+            f"stopped after step {done}; resume=True (--resume) goes on from there"
+        )
     return logger.parts
 
 
@@ -235,8 +240,8 @@ class _Run:
             )
         if not resume and (self.folder / "config.json").exists():
             raise FileExistsError(
-                f"folder: {self.folder} already holds a checkpoint; pass resume=True to go on, or "
-                "another folder"
+                f"folder: {self.folder} already holds a checkpoint; pass resume=True (--resume) to "
+                "go on, or another folder (--out)"
             )
 
     def set_rate(self, optimizer: Any, share: float) -> float:
@@ -311,7 +316,8 @@ class _Logger:
             initial=done,
             desc=f"fit {run.model.name}",
             unit="step",
-            disable=None if bar else True,
+            disable=not bar,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
         )
         self.parts: dict[str, float] = {}
 
@@ -331,7 +337,6 @@ class _Logger:
                 f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
                 "kept. Lower the learning rate, or look for NaN in the observations and rewards"
             )
-        self.bar.update(step - self.bar.n)
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in self.parts.items()})
         if self.writer is not None:
             for name, value in {**self.parts, "learning_rate": rate}.items():

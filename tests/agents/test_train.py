@@ -207,3 +207,9 @@ def test_all_agents_on_a_real_environment() -> None:
         assert returns.shape == (2,)
         assert np.isfinite(returns).all()
     assert real_beside_imagined(model, env(), planner, hold=5).shape[1:] == (32, 66, 3)
+
+
+def test_evaluate_names_a_wrong_frame_stack() -> None:
+    agent = train_in_imagination(FakeModel(), STARTS, 16, num_envs=4, frame_stack=2, **SMALL)
+    with pytest.raises(ValueError, match="give the frame_stack of training"):
+        evaluate(agent, FakeEnv, 1)

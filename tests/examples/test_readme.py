@@ -19,8 +19,8 @@ SMALLER = {
 }
 
 
-def test_all_three_are_there() -> None:
-    titles = ["Train an agent in imagination", "Plug in a custom environment",
+def test_all_are_there() -> None:
+    titles = ["Three verbs", "Train an agent in imagination", "Plug in a custom environment",
               "Log videos to TensorBoard"]  # fmt: skip
     assert [title for title, _ in SNIPPETS] == titles
     for _, code in SNIPPETS:

@@ -1,0 +1,54 @@
+"""``python -m evaluation``: each verb once, small."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.__main__ import main
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluation", *map(str, arguments)])
+    main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns"),
+    [
+        (
+            ("speed", "--models", "jump:small", "svg-lp:small", "--distances", 1, 2, "--batches", 1,
+             "--size", 32, "--repeats", 1, "--num-threads", 1),
+            {"model", "preset", "distance", "batch", "device", "seconds"},
+        ),
+        (
+            ("consistency", "--scenes", 4, "--worlds", 2),
+            {"checkpoint", "model", "env", "metric", "value", "low", "high", "n"},
+        ),
+        (
+            ("control", "--episodes", 2, "--plans", 8, "--worlds", 1),
+            {"agent", "env", "real_steps", "return", "normalised_return", "low", "high",
+             "episodes"},
+        ),
+    ],
+    ids=["speed", "consistency", "control"],
+)  # fmt: skip
+def test_verb(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[Any, ...], columns: set[str]
+) -> None:
+    file = tmp_path / "out.json"
+    run(monkeypatch, *arguments, "--json", file)
+    result = json.loads(file.read_text())
+    assert result["benchmark"] == arguments[0] and result["rows"]
+    assert all(set(row) == columns for row in result["rows"])
+
+
+def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="expected model:preset"):
+        run(monkeypatch, "speed", "--models", "jump")
+    with pytest.raises(SystemExit, match="shipped ones are"):
+        run(monkeypatch, "control", "--checkpoint", "nowhere")

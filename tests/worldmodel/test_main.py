@@ -1,0 +1,102 @@
+"""``python -m worldmodel``: each verb once, small; errors of usage are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worldmodel import Episodes, load
+from worldmodel.__main__ import main
+from worldmodel.training import _Logger
+
+ENV = "envs:narratives/TravelingSalesman-v0"
+TINY = ("--set", "film=8", "scene=16", "head=8", "hidden=8", "tower=8")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, arguments)])
+    main()
+
+
+def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, "info", "narrative")
+    assert "3,496,615  (3.50 M)" in capsys.readouterr().out
+    run(monkeypatch, "info", "svg-lp:paper")
+    assert "frame by frame" in capsys.readouterr().out
+    run(monkeypatch, "info", "traveling-salesman")
+    assert "discrete" in capsys.readouterr().out
+
+
+def test_collect_train_interrupt_resume(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    run(monkeypatch, "collect", "--env", ENV, "--out", data, "--episodes", 2, "--size", 16)
+    assert len(Episodes.load(data)) == 2
+    train = ("train", "--episodes", data, "--window", 40, "--out", out, "--steps", 2)
+    train = (*train, "--batch-size", 2, *TINY)
+    original = _Logger.log
+
+    def interrupt(self: _Logger, *arguments: Any) -> None:
+        original(self, *arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(SystemExit, match="after step 1.*--resume"),
+    ):
+        from worldmodel import __main__ as module
+
+        patched.setattr(_Logger, "log", interrupt)
+        fit = module.fit
+        patched.setattr(module, "fit", lambda *a, **k: fit(*a, **k, log_every=1))
+        run(monkeypatch, *train)
+    run(monkeypatch, *train, "--resume")
+    assert str(out) in capsys.readouterr().out
+    model = load(out)
+    assert model.spec.observation == (3, 16, 16) and model.config.film == 8
+    facts = json.loads((out / "config.json").read_text())["training"]
+    assert facts["step"] == 2 and facts["command"].startswith("python -m worldmodel train")
+    assert "--resume" not in facts["command"]
+
+
+def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env = ("--env", ENV, "--size", 16, "--batch-size", 2, "--steps", 1)
+    run(monkeypatch, "train", *env, "--out", tmp_path / "a", *TINY)
+    assert load(tmp_path / "a").spec.window == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "nosuch"), "presets are .*jump:narrative"),
+        (("train",), "give exactly one"),
+        (("train", "--env", ENV, "--window", 20), "window: only with --episodes"),
+        (("train", "--env", "narratives/Nothing-v0"), "may name the module that registers it"),
+        (("train", "--env", "CartPole-v1"), "CartPole-v1 does not take one"),
+        (("train", "--env", "CartPole-v1", "--size", "None"), "no scene stream of its own"),
+        (("train", "--env", ENV, "--preset", "huge"), "jump has no 'huge'"),
+        (("train", "--env", ENV, "--set", "depth=3"), "has no 'depth'"),
+        (("train", "--env", ENV, "--set", "steps=x"), "steps is like 4, got 'x'"),
+        (("train", "--env", ENV, "--size", "33"), "multiple of 8"),
+        (("collect", "--env", "CartPole-v1"), "observation_space: expected a uint8 Box"),
+    ],
+)
+def test_usage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    out = () if arguments[0] == "info" else ("--out", tmp_path / "x")
+    with pytest.raises(SystemExit, match=message):
+        run(monkeypatch, arguments[0], *out, *arguments[1:])
+
+
+def test_widths_of_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env = ("--env", ENV, "--size", 32, "--batch-size", 2, "--steps", 1, "--model", "svg-lp")
+    run(monkeypatch, "train", *env, "--out", tmp_path / "a", "--set", "channels=4,4,8")
+    assert load(tmp_path / "a").config.channels == (4, 4, 8)

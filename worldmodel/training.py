@@ -337,7 +337,8 @@ class _Logger:
                 f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
                 "kept. Lower the learning rate, or look for NaN in the observations and rewards"
             )
-        self.bar.set_postfix({name: f"{value:.4g}" for name, value in self.parts.items()})
+        shown = {name: f"{value:.4g}" for name, value in self.parts.items()}
+        self.bar.set_postfix(shown, refresh=sys.stderr.isatty())
         if self.writer is not None:
             for name, value in {**self.parts, "learning_rate": rate}.items():
                 self.writer.add_scalar(f"train/{name}", value, step)

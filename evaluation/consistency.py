@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,23 +22,6 @@ LEG_ENDS = tuple(LEG_STEPS * leg for leg in range(1, CITIES + 1))
 """Frames 6, 11, 16 and 21 of the paper, counted from 0."""
 
 
-@dataclass(frozen=True)
-class Futures:
-    """Sampled futures of B test scenes, S of each.
-
-    Attributes:
-        scenes: where they come from; in agent mode the actions are a random tour.
-        context: int64 (M,), the times that the model saw.
-        times: int64 (K,), the times that are shown.
-        frames: uint8 (B, S, K, H, W, C).
-    """
-
-    scenes: SceneBatch
-    context: Tensor
-    times: Tensor
-    frames: Tensor
-
-
 def env_of(model: WorldModel) -> str:
     """The Traveling Salesman that a model was made for.
 
@@ -54,10 +36,8 @@ def env_of(model: WorldModel) -> str:
     raise ValueError(f"model: its actions are {action}; Traveling Salesman has none or 4")
 
 
-def futures(
-    model: WorldModel, scenes: int, worlds: int, times: Tensor | None = None, seed: int = 0
-) -> Futures:
-    """Sample futures of test scenes.
+def leg_ends(model: WorldModel, scenes: int, worlds: int, seed: int) -> tuple[SceneBatch, Tensor]:
+    """Sample futures of test scenes, and show them at the ends of the four legs.
 
     Nature's scenes show the first six frames (seed 001, section 4.1), where the first visit is
     made. The agent's show only the first, and the plan is a tour in random order.
@@ -65,8 +45,10 @@ def futures(
     Args:
         model: of either mode.
         scenes, worlds: B and S.
-        times: int64 (K,) to show; None shows all 21.
         seed: of scenes, tours and worlds.
+
+    Returns:
+        the scenes, in agent mode with the tour as actions, and frames uint8 (B, S, 4, H, W, C).
     """
     env_id = env_of(model)
     size = model.spec.observation[1]
@@ -76,32 +58,26 @@ def futures(
         tours = torch.rand(scenes, CITIES, generator=random).argsort(1)
         actions = tours.repeat_interleave(LEG_STEPS, 1)
         batch = play(batch.story, batch.scene_ids, actions, size)
-    seen = torch.arange(LEG_STEPS + 1 if env_id == NATURE else 1)
-    shown = torch.arange(LEG_ENDS[-1] + 1) if times is None else times
-    shown = shown[shown >= seen[-1]] if not model.jumpy else shown
-
-    def each(when: Tensor) -> Tensor:
-        return when.expand(scenes, -1)
+    seen = torch.arange(LEG_STEPS + 1 if env_id == NATURE else 1).expand(scenes, -1)
+    shown = torch.tensor(LEG_ENDS).expand(scenes, -1)
 
     device = model.device
-    context = Context(to_float(batch.observations(each(seen))).to(device), each(seen).to(device))
+    context = Context(to_float(batch.observations(seen)).to(device), seen.to(device))
     plans = None if env_id == NATURE else batch.actions[:, None].to(device)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.inference_mode():
         sampled = model.sample(model.observe(context), worlds, generator)
-        frames = model.predict(sampled, Queries(each(shown).to(device), plans)).observations
+        frames = model.predict(sampled, Queries(shown.to(device), plans)).observations
     assert frames is not None
     frames = frames if plans is None else frames[:, :, 0]
-    return Futures(batch, seen, shown, to_uint8(frames).cpu())
+    return batch, to_uint8(frames).cpu()
 
 
-def visits(sampled: Futures) -> Tensor:
-    """int64 (B, S, K): on which city the actor stands at each shown time, -1 for none."""
-    batch, worlds, shown = sampled.frames.shape[:3]
-    facts = sampled.scenes.start()
+def visits(batch: SceneBatch, frames: Tensor) -> Tensor:
+    """int64 (B, S, 4): on which city the actor stands in each frame, -1 for none."""
+    facts = batch.start()
     assert isinstance(facts, TravelingSalesmanState)
-    found = visited_city(sampled.frames.flatten(1, 2), facts)
-    return found.reshape(batch, worlds, shown)
+    return visited_city(frames.flatten(1, 2), facts).reshape(frames.shape[:3])
 
 
 def consistency(
@@ -117,15 +93,15 @@ def consistency(
     Raises:
         ValueError: the model is not of Traveling Salesman.
     """
-    sampled = futures(model, scenes, worlds, torch.tensor(LEG_ENDS), seed)
-    found = visits(sampled)
+    batch, frames = leg_ends(model, scenes, worlds, seed)
+    found = visits(batch, frames)
     coherent = coherent_story(found.flatten(0, 1)).view(scenes, worlds)
     metrics: dict[str, Tensor] = {
         "coherent stories": coherent.float().mean(1),
         "visits shown": (found != ABSENT).float().mean((1, 2)),
     }
     if env_of(model) == AGENT:
-        asked = sampled.scenes.actions[:, None, [time - 1 for time in LEG_ENDS]]
+        asked = batch.actions[:, None, [time - 1 for time in LEG_ENDS]]
         metrics["obedient stories"] = (found == asked).all(2).float().mean(1)
     else:
         orders = [

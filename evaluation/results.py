@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from worldmodel.data import atomic
+
 Row = Mapping[str, Any]
 PACKAGES = ("jumpy-worldmodel", "torch", "numpy", "gymnasium", "stable-baselines3")
 
@@ -40,9 +42,8 @@ def envelope(benchmark: str, settings: Mapping[str, Any], rows: Sequence[Row]) -
 def write(path: Path, result: Mapping[str, Any]) -> Path:
     """Write a result as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(result, indent=1, default=str) + "\n")
-    os.replace(partial, path)
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(result, indent=1, default=str) + "\n")
     return path
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import atomic
-from worldmodel.types import ActionSpec, SceneSource, Spec
+from worldmodel.types import ActionSpec, SceneBatch, SceneSource, Spec
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -108,9 +108,11 @@ def fit(
 
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
-    device = check_source(model.spec, source)
+    scenes = source.batch(0)
+    check_source(model.spec, source, scenes)
+    device = scenes.lengths.device.type
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision)}
-    run = _Run(model, folder, {**settings, "source": _fingerprint(source)}, training or {})
+    run = _Run(model, folder, {**settings, "source": _fingerprint(scenes)}, training or {})
     run.check_folder(resume)
     fabric = Fabric(
         accelerator=accelerator or device, devices=devices, strategy=strategy, precision=precision
@@ -156,18 +158,13 @@ def fit(
     return logger.parts
 
 
-def check_source(spec: Spec, source: SceneSource) -> str:
-    """Raise ValueError unless a source's scenes are what a model of that spec takes.
-
-    Returns:
-        the kind of device that its batches are on.
-    """
+def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
+    """Raise ValueError unless a source, of which ``scenes`` is a batch, fits a model's spec."""
     if ActionSpec.from_space(source.action_space) != spec.action:
         raise ValueError(
             f"source: its action space is {source.action_space}, the model was made for "
             f"{spec.action.to_space()}"
         )
-    scenes = source.batch(0)
     steps = scenes.actions.shape[1]
     frames = scenes.observations(torch.zeros_like(scenes.lengths).unsqueeze(1))
     channels, height, width = spec.observation
@@ -180,12 +177,10 @@ def check_source(spec: Spec, source: SceneSource) -> str:
         raise ValueError(
             f"source: its windows have {steps} steps, more than the model's {spec.window}"
         )
-    return scenes.lengths.device.type
 
 
-def _fingerprint(source: SceneSource) -> str:
-    """Tells one source of scenes from another, on whatever device: its first actions and ends."""
-    scenes = source.batch(0)
+def _fingerprint(scenes: SceneBatch) -> str:
+    """Tells sources apart by their first batch's actions and ends, on whatever device."""
     actions = np.ascontiguousarray(scenes.actions.cpu().numpy())
     digest = hashlib.sha256(repr(actions.shape).encode() + actions.tobytes())
     digest.update(scenes.lengths.cpu().numpy().tobytes())

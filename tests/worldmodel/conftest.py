@@ -1,4 +1,4 @@
-"""Makes ``agent_fakes`` importable: pytest's importlib mode adds no test folder to the path."""
+"""Makes ``scenes`` importable: pytest's importlib mode adds no test folder to the path."""
 
 import sys
 from pathlib import Path

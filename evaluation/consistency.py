@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs import SceneBatch, sample_scenes
-from envs.narratives.oracle import ABSENT, coherent_story, visited_city
-from envs.narratives.stream import play
-from envs.narratives.traveling_salesman import CITIES, LEG_STEPS, TravelingSalesmanState
+from envs import SceneBatch, play, sample_scenes
+from envs.narratives.motion import LEG_STEPS
+from envs.narratives.oracle import coherent_story, visited_city
+from envs.narratives.traveling_salesman import ABSENT, CITIES, TravelingSalesmanState
 from evaluation import statistics
 from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
 
@@ -57,7 +57,7 @@ def leg_ends(model: WorldModel, scenes: int, worlds: int, seed: int) -> tuple[Sc
     if env_id == AGENT:
         tours = torch.rand(scenes, CITIES, generator=random).argsort(1)
         actions = tours.repeat_interleave(LEG_STEPS, 1)
-        batch = play(batch.story, batch.scene_ids, actions, size)
+        batch = play(batch.simulator, batch.scene_ids, actions, size)
     seen = torch.arange(LEG_STEPS + 1 if env_id == NATURE else 1).expand(scenes, -1)
     shown = torch.tensor(LEG_ENDS).expand(scenes, -1)
 

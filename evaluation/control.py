@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from agents import evaluate
 from agents.planners import Agent
-from envs.narratives.oracle import best_return
-from envs.narratives.stream import play, story_of
+from envs import play, simulator_of
 from evaluation.consistency import AGENT
 from evaluation.statistics import normalised_return
 
@@ -48,17 +47,17 @@ class Reference:
 
 def reference(episodes: int, hold: int, seed: int = 0) -> Reference:
     """Random play with held actions, and the best tour, on the test episodes seed, seed + 1, ..."""
-    env = gym.make(f"envs:{AGENT}", size=16, split="test")  # the size does not change the story
+    env = gym.make(f"envs:{AGENT}", size=16, split="test")  # the size does not change the scene
     ids = [env.reset(seed=seed + i)[1]["scene"] for i in range(episodes)]
     env.close()
-    story, scenes = story_of(AGENT), torch.tensor(ids)
+    simulator, scenes = simulator_of(AGENT), torch.tensor(ids)
     random = torch.Generator().manual_seed(seed)
-    held = -(-story.max_steps // hold)
+    held = -(-simulator.max_steps // hold)
     actions = torch.randint(0, 4, (episodes * RANDOM_PLAYS, held), generator=random)
-    actions = actions.repeat_interleave(hold, 1)[:, : story.max_steps]
-    rewards = play(story, scenes.repeat_interleave(RANDOM_PLAYS), actions, size=16).rewards
+    actions = actions.repeat_interleave(hold, 1)[:, : simulator.max_steps]
+    rewards = play(simulator, scenes.repeat_interleave(RANDOM_PLAYS), actions).rewards
     plays = rewards.sum(1).view(episodes, RANDOM_PLAYS).mean(1)
-    oracle = best_return(story.begin(scenes), story.max_steps)
+    oracle = simulator.best_return(simulator.begin(scenes))
     return Reference(plays.double().numpy(), oracle.double().numpy())
 
 

@@ -29,8 +29,7 @@ from agents import (
     train_in_imagination,
 )
 from agents.tensorboard import add_video, tile_videos, write_video
-from envs import sample_scenes
-from envs.narratives.stream import play
+from envs import play, sample_scenes
 from evaluation import results
 from evaluation.control import Contestant, control
 from evaluation.speed import ratios, speed, wide
@@ -69,7 +68,7 @@ def imagine_futures(args: Quickstart) -> None:
     imagination.reset(scene.observations(times[None, :1])[0].numpy())  # the context: one frame
     frames = imagination.render(imagination.worlds(4), times, plans[None])  # (1, 4, 4, 21, ...)
     each = np.arange(4)  # one plan in each world
-    real = play(scene.story, scene.scene_ids.expand(4), plans, size=32)
+    real = play(scene.simulator, scene.scene_ids.expand(4), plans, size=32)
     clips = np.concatenate([real.observations(times.expand(4, -1)).numpy(), frames[0, each, each]])
     captions = [f"{kind} {i + 1}" for kind in ("real", "imagined") for i in range(4)]
     large = clips.repeat(4, 2).repeat(4, 3)

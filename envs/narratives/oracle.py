@@ -1,209 +1,43 @@
-"""What is true and what is possible: best and random returns, and frames read back into facts."""
+"""(Generated) frames of known scenes read back into what happens in them.
+
+All by analysis by synthesis: hypotheses are drawn and compared with the frame, sharp and softened,
+so that a model's blur does not matter (``envs.softening``).
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import conv2d, max_pool2d, pad
 
-from envs.narratives.randomness import Split
-from envs.narratives.shapes import COLOUR_NAMES, KIND_NAMES, PALETTE, RADII, render
-from envs.narratives.story import Story, StoryState
-from envs.narratives.stream import SceneStream
-from envs.narratives.traveling_salesman import ACTOR, CITIES, LEG_STEPS, TravelingSalesmanState
+from envs.narratives.color_reaction import ColorReactionState
+from envs.narratives.intercept import InterceptState, ring_cover
+from envs.narratives.motion import distances
+from envs.narratives.shapes import PALETTE, render
+from envs.narratives.story import StoryState
+from envs.narratives.traveling_salesman import ABSENT, ACTOR, CITIES, TravelingSalesmanState
+from envs.softening import errors, soften
 
-ABSENT = -1
-"""What ``visited_city`` says when the actor is on no city."""
-
-_SOFTENING = (0, 1, 3)
-"""Blur passes before each comparison; they add up (0, 1 and 4 in all)."""
-
-
-def best_tour(state: TravelingSalesmanState, max_steps: int = 40) -> tuple[Tensor, Tensor]:
-    """The best tour of an agent from where the actor is, by trying all.
-
-    Exact when the actor stands on a city or has not moved yet. The best tour may leave a city out:
-    where the way costs more than the visit brings, or where steps run out.
-
-    Args:
-        state: controlled scenes, B of them.
-        max_steps: the cut-off of the environment.
-
-    Returns:
-        Returns to go ``(B,)`` float32, and tours ``(B, 4)`` int64: the cities to head for, five
-        steps each, filled up with ``ABSENT``; after the last, stay (head for it again).
-    """
-    batch, device = state.scene_ids.shape[0], state.scene_ids.device
-    rows = torch.arange(batch, device=device)
-    best = torch.zeros(batch, device=device)
-    tours = torch.full((batch, CITIES), ABSENT, device=device)
-    for order in itertools.permutations(range(CITIES)):
-        here, total = state.positions[:, ACTOR], torch.zeros(batch, device=device)
-        steps = state.steps.clone()
-        tour, legs = torch.full_like(tours, ABSENT), torch.zeros_like(rows)
-        for city in order:
-            there = state.positions[:, city]
-            steps = steps + LEG_STEPS * ~state.visited[:, city]
-            going = ~state.visited[:, city] & (steps <= max_steps)
-            total = total + torch.where(going, 1 - (there - here).square().sum(-1).sqrt(), 0.0)
-            here = torch.where(going[:, None], there, here)
-            tour[rows[going], legs[going]] = city
-            legs = legs + going
-            better = going & (total > best)
-            best = torch.where(better, total, best)
-            tours = torch.where(better[:, None], tour, tours)
-    return best, tours
+_OUT_OF_SIGHT = -10.0
+_ROOM = 0.14  # half the width of the largest shape
+_HALO = 5  # pixels
+_FAR = 0.5  # squared distance of colours beyond which all are alike
 
 
-def best_return(state: TravelingSalesmanState, max_steps: int = 40) -> Tensor:
-    """The highest return ``(B,)`` float32 that an agent can still get; see :func:`best_tour`."""
-    return best_tour(state, max_steps)[0]
+def _seen(frames: Tensor, batch: int) -> Tensor:
+    """Frames as float32 in [0, 1]; ValueError unless they are (batch, n, size, size, 3)."""
+    if frames.ndim != 5 or frames.shape[0] != batch or frames.shape[2] != frames.shape[3]:
+        raise ValueError(f"frames must be ({batch}, n, size, size, 3), got {tuple(frames.shape)}")
+    return frames.to(torch.float32) / (1 if frames.is_floating_point() else 255)
 
 
-def random_return(
-    source: Story[StoryState] | str,
-    *,
-    hold: int = 1,
-    gamma: float = 1.0,
-    scenes: int = 1024,
-    split: Split = "test",
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Mean return of uniformly random actions, each held for ``hold`` steps, from simulation.
-
-    Args:
-        source: a story or the id of an environment, as for ``SceneStream``.
-        hold: steps for which an action is kept.
-        gamma: discount per step.
-        scenes: number of scenes to play, at least 2.
-        split: the scenes' split.
-        seed: of the scenes and actions.
-
-    Returns:
-        The mean and its standard error.
-    """
-    if scenes < 2:
-        raise ValueError(f"scenes must be at least 2 for a standard error, got {scenes}")
-    rewards = SceneStream(source, scenes, split=split, seed=seed, hold=hold).batch(0).rewards
-    discounts = gamma ** torch.arange(rewards.shape[1], dtype=torch.float64)
-    returns = (rewards * discounts).sum(1)
-    return float(returns.mean()), float(returns.std() / math.sqrt(scenes))
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A shape as read from pixels: indices as in ``shapes``, centre in canvas units."""
-
-    colour: int
-    kind: int
-    size: int
-    x: float
-    y: float
-
-
-def read_frame(frames: Tensor) -> list[list[Shape]]:
-    """Read the shapes off frames, from pixels alone.
-
-    Meant for frames whose shapes do not overlap; of overlapping ones the visible parts are read as
-    if they were whole.
-
-    Args:
-        frames: ``(B, H, W, 3)`` uint8, H = W.
-
-    Returns:
-        For each frame its shapes, in no particular order.
-
-    Raises:
-        TypeError: ``frames`` are not uint8.
-        ValueError: ``frames`` have another shape.
-    """
-    if frames.dtype != torch.uint8:
-        raise TypeError(f"frames must be uint8, got {frames.dtype}")
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.shape[1] != frames.shape[2]:
-        raise ValueError(f"frames must be (B, size, size, 3), got {tuple(frames.shape)}")
-    size = frames.shape[1]
-    labels, coverage = _unmix(frames.to(torch.float32))
-    regions = _regions(torch.where(coverage > 0.5, labels, -1)).flatten(1)  # (B, H * W)
-    numbers = torch.arange(1, size * size + 1, device=frames.device)
-    index, root = torch.nonzero(regions == numbers, as_tuple=True)  # one for each shape
-
-    whole = _with_edge(regions.reshape(labels.shape), labels).flatten(1)
-    weight = coverage.flatten(1)[index] * (whole[index] == root[:, None] + 1)  # (S, H * W)
-    centres = (torch.arange(size, device=frames.device) + 0.5) / size
-    area = weight.sum(1)
-    x = (weight * centres.repeat(size)).sum(1) / area
-    y = (weight * centres.repeat_interleave(size)).sum(1) / area
-    kinds, sizes = _fit(weight.reshape(-1, size, size), torch.stack([x, y], 1), size)
-    colours = labels.flatten(1)[index, root]
-
-    found: list[list[Shape]] = [[] for _ in frames]
-    for frame, *shape in zip(
-        *(v.tolist() for v in (index, colours, kinds, sizes, x, y)), strict=True
-    ):
-        found[frame].append(Shape(*shape))
-    return found
-
-
-def _unmix(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which palette colour a pixel (.., 3) is a share of, and which share: two (..) tensors."""
-    palette = torch.tensor(PALETTE, dtype=torch.float32, device=pixels.device)
-    along, power = pixels @ palette.T, palette.square().sum(1)  # (.., 12)
-    share = (along / power).clamp(0.0, 1.0)
-    labels = (share * (share * power - 2 * along)).argmin(-1)  # the error, less |pixel|^2
-    return labels, share.gather(-1, labels[..., None])[..., 0]
-
-
-def _neighbours(image: Tensor, fill: int, offsets: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """What lies at each offset (rows, columns; -1, 0 or 1) of every pixel of (B, H, W)."""
-    _, height, width = image.shape
-    padded = pad(image, (1, 1, 1, 1), value=fill)
-    return [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in offsets]
-
-
-def _regions(labels: Tensor) -> Tensor:
-    """4-connected regions of equal label in (B, H, W), -1 being none: (B, H, W) int64.
-
-    A region's number is the greatest index of its pixels plus one; 0 elsewhere.
-    """
-    offsets = ((0, 1), (0, -1), (1, 0), (-1, 0))
-    same = [other == labels for other in _neighbours(labels, -1, offsets)]
-    numbers = torch.arange(1, labels[0].numel() + 1, device=labels.device).reshape(labels[0].shape)
-    regions = numbers * (labels >= 0)
-    while True:
-        before = regions
-        for other, alike in zip(_neighbours(before, 0, offsets), same, strict=True):
-            regions = torch.maximum(regions, other * alike)
-        if torch.equal(regions, before):
-            return regions
-
-
-def _with_edge(regions: Tensor, labels: Tensor) -> Tensor:
-    """Regions (B, H, W) with the soft edge, a pixel wide, that has their label."""
-    offsets = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    near = torch.zeros_like(regions)
-    pairs = zip(_neighbours(regions, 0, offsets), _neighbours(labels, -1, offsets), strict=True)
-    for region, label in pairs:
-        near = torch.maximum(near, region * (label == labels))
-    return torch.where(regions > 0, regions, near)
-
-
-def _fit(parts: Tensor, positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Kind and size whose drawing is nearest: coverage (S, H, W), centres (S, 2) -> two (S,)."""
-    errors = []
-    for kind, grade in itertools.product(range(len(KIND_NAMES)), range(len(RADII))):
-        white, kinds, sizes = (
-            torch.full((len(parts), 1, 1), value, device=parts.device)
-            for value in (COLOUR_NAMES.index("white"), kind, grade)
-        )
-        drawn = render(positions[:, None, None], white, kinds, sizes, size)[:, 0, :, :, 0] / 255
-        errors.append((drawn - parts).square().sum((1, 2)))
-    best = torch.stack(errors).argmin(0)
-    return best // len(RADII), best % len(RADII)
+def _cut_out(masks: Tensor) -> Tensor:
+    """The middle of drawings (.., size, size), with room for any shape: odd, for convolutions."""
+    middle, reach = masks.shape[-1] // 2, math.ceil(_ROOM * masks.shape[-1]) + 2
+    part = slice(max(0, middle - reach), middle + reach + 1)
+    return masks[..., part, part]
 
 
 def visited_city(frames: Tensor, facts: TravelingSalesmanState) -> Tensor:
@@ -225,35 +59,15 @@ def visited_city(frames: Tensor, facts: TravelingSalesmanState) -> Tensor:
         ValueError: wrong shape.
     """
     batch = facts.scene_ids.shape[0]
-    if frames.ndim != 5 or frames.shape[0] != batch or frames.shape[2] != frames.shape[3]:
-        raise ValueError(f"frames must be ({batch}, n, size, size, 3), got {tuple(frames.shape)}")
+    seen = _seen(frames, batch)
     places = facts.positions[:, None].repeat(1, CITIES + 1, 1, 1)
     places[:, :CITIES, ACTOR] = facts.positions[:, :CITIES]
-    places[:, CITIES, ACTOR] = -10.0  # out of sight
+    places[:, CITIES, ACTOR] = _OUT_OF_SIGHT
     cast = (facts.colours[:, None], facts.kinds[:, None], facts.sizes[:, None])
     drawn = render(places, *cast, frames.shape[2]).to(torch.float32) / 255  # (B, 5, H, W, 3)
-    seen = frames.to(torch.float32) / (1 if frames.is_floating_point() else 255)
-    errors = seen.new_full((*frames.shape[:2], CITIES + 1), torch.inf)
-    for passes in _SOFTENING:
-        for _ in range(passes):
-            drawn = _softened(drawn)
-        for h in range(CITIES + 1):
-            error = (seen - drawn[:, None, h]).square().sum((2, 3, 4))
-            errors[..., h] = torch.minimum(errors[..., h], error)
-    nearest, city = errors[..., :CITIES].min(-1)
-    return torch.where(nearest <= errors[..., CITIES], city, ABSENT)
-
-
-def _softened(frames: Tensor) -> Tensor:
-    """Blur (B, n, H, W, 3) with the kernel 1, 2, 1 along rows and columns, black around."""
-    for row_pad, dim in (((0, 0, 0, 0, 1, 1), 2), ((0, 0, 1, 1), 3)):
-        padded, length = pad(frames, row_pad), frames.shape[dim]
-        frames = (
-            padded.narrow(dim, 0, length) / 4
-            + padded.narrow(dim, 1, length) / 2
-            + padded.narrow(dim, 2, length) / 4
-        )
-    return frames
+    error = errors(seen, drawn)
+    nearest, city = error[..., :CITIES].min(-1)
+    return torch.where(nearest <= error[..., CITIES], city, ABSENT)
 
 
 def coherent_story(visits: Tensor) -> Tensor:
@@ -261,3 +75,139 @@ def coherent_story(visits: Tensor) -> Tensor:
     if visits.ndim != 2 or visits.shape[1] != CITIES:
         raise ValueError(f"visits must be (B, {CITIES}), got {tuple(visits.shape)}")
     return (visits.sort(dim=1).values == torch.arange(CITIES, device=visits.device)).all(dim=1)
+
+
+def reagent_colours(frames: Tensor, facts: ColorReactionState) -> Tensor:
+    """Which colour each reagent has in frames of Color Reaction.
+
+    Right in 99.6% of agent's and 100% of nature's test frames at 64 pixels, however blurred (3 or 5
+    pixels wide); at 32 pixels in 99%, blurred in at least 94%.
+
+    Args:
+        frames: ``(B, n, size, size, 3)`` uint8, or floating point in [0, 1].
+        facts: the scenes, B of them, with R reagents.
+
+    Returns:
+        ``(B, n, R)`` int64, index into ``PALETTE``.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    seen = _seen(frames, len(facts.scene_ids))
+    reagents, colours = facts.products.shape[1], len(PALETTE)
+    positions = facts.positions[:, None].repeat(1, colours, 1, 1)
+    positions[:, :, reagents:] = _OUT_OF_SIGHT  # what moves or stays apart is in no one's favour
+    found = []
+    for reagent in range(reagents):
+        worn = facts.colours[:, None].repeat(1, colours, 1)
+        worn[:, :, reagent] = torch.arange(colours, device=worn.device)
+        cast = (worn, facts.kinds[:, None], facts.sizes[:, None])
+        drawn = render(positions, *cast, frames.shape[2]).to(torch.float32) / 255
+        found.append(errors(seen, drawn).argmin(-1))
+    return torch.stack(found, -1)
+
+
+def coherent_reaction(colours: Tensor) -> Tensor:
+    """Whether one colour changes once, and stays: ``(B, n)`` int64 over frames to ``(B,)`` bool."""
+    if colours.ndim != 2 or colours.shape[1] < 2:
+        raise ValueError(f"colours must be (B, n) with n >= 2, got {tuple(colours.shape)}")
+    return (colours[:, 1:] != colours[:, :-1]).sum(1) == 1
+
+
+def locate(frames: Tensor, facts: StoryState) -> Tensor:
+    """Where the known shapes are in frames, to the pixel.
+
+    Each shape is where the frame is nearest to its colour, and around it farthest. Within 1.5
+    pixels in DAG Chase's test frames, where shapes often cover each other, sharp / blurred 3 and 5
+    pixels wide: agent's .97 / .94, .90 at 64 pixels and .92 / .86, .51 at 32; nature's .90 / .87,
+    .82 and .87 / .81, .66.
+
+    Args:
+        frames: ``(B, n, size, size, 3)`` uint8, or floating point in [0, 1].
+        facts: the scenes, B of them, with N shapes.
+
+    Returns:
+        ``(B, n, N, 2)`` float32, centres in canvas units.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    seen = _seen(frames, len(facts.scene_ids))
+    size, shapes = frames.shape[2], facts.kinds.shape[1]
+    middle = torch.full((*facts.kinds.shape, 1, 2), (size // 2 + 0.5) / size, device=seen.device)
+    white = torch.full_like(facts.kinds, len(PALETTE) - 1)
+    one = [value.flatten()[:, None, None] for value in (white, facts.kinds, facts.sizes)]
+    drawn = render(middle.flatten(0, 1)[:, None], one[0], one[1], one[2], size)
+    masks = _cut_out(drawn[:, :, :, :, 0].to(torch.float32) / 255)  # (B * N, 1, k, k)
+    halos = max_pool2d(masks, _HALO, 1, _HALO // 2) - masks
+    kernels = masks / masks.sum((2, 3), keepdim=True)
+    kernels -= 0.5 * halos / halos.sum((2, 3), keepdim=True)
+    kernels = kernels.unflatten(0, facts.kinds.shape)
+    rgb = torch.tensor(PALETTE, device=seen.device)[facts.colours] / 255  # (B, N, 3)
+    found = []
+    for pixels, colour, kernel in zip(seen, rgb, kernels, strict=True):
+        away = (pixels[:, None] - colour[:, None, None]).square().sum(-1)  # (n, N, size, size)
+        away = pad(away.clamp_max_(_FAR), (kernel.shape[-1] // 2,) * 4, value=_FAR)
+        best = conv2d(away, kernel, groups=shapes).flatten(2).argmin(-1)
+        found.append(torch.stack([best % size, best // size], -1))
+    return (torch.stack(found).to(torch.float32) + 0.5) / size
+
+
+def chases(places: Tensor) -> Tensor:
+    """Who chases whom, read from motion: each shape's best target.
+
+    Always right in nature's test stories if places are exact; right for .88 of chasers from
+    :func:`locate` at 64 pixels, for .80 from frames blurred 3 pixels wide.
+
+    Args:
+        places: ``(B, n, N, 2)`` float32 in canvas units, as of :func:`locate`.
+
+    Returns:
+        ``(B, N)`` int64. A shape that chases nobody gets an answer too; the caller knows the root.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    if places.ndim != 4 or places.shape[-1] != 2 or places.shape[1] < 2:
+        raise ValueError(f"places must be (B, n, N, 2) with n >= 2, got {tuple(places.shape)}")
+    moves = (places[:, 1:] - places[:, :-1])[:, :, :, None]  # (B, n - 1, N, 1, 2)
+    ways = places[:, :-1, None] - places[:, :-1, :, None]  # (B, n - 1, N, N, 2), to each other
+    nothing = torch.zeros(2, device=places.device)
+    length = distances(moves, nothing) * distances(ways, nothing)
+    aligned = (moves * ways).sum(-1) / length.clamp_min(1e-6)  # cosine
+    weight = distances(moves, nothing)
+    score = (aligned * weight).sum(1)
+    itself = torch.eye(score.shape[1], dtype=torch.bool, device=score.device)
+    return score.masked_fill(itself, -torch.inf).argmax(-1)
+
+
+def ring_position(frames: Tensor, facts: InterceptState) -> Tensor:
+    """Where the agent's ring is in frames of Intercept, to the pixel.
+
+    Within 1.5 pixels in all test frames at 64 pixels, also blurred 3 or 5 pixels wide; in at least
+    95% at 32.
+
+    Args:
+        frames: ``(B, n, size, size, 3)`` uint8, or floating point in [0, 1].
+        facts: the scenes, B of them.
+
+    Returns:
+        ``(B, n, 2)`` float32 in canvas units.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    seen = _seen(frames, len(facts.scene_ids))
+    size = frames.shape[2]
+    # White is what all channels share; the cities' share is known and taken away.
+    places = facts.positions.clone()
+    places[:, ACTOR] = _OUT_OF_SIGHT
+    cast = (facts.colours[:, None], facts.kinds[:, None], facts.sizes[:, None])
+    cities = render(places[:, None], *cast, size).to(torch.float32) / 255
+    white = (seen.amin(-1) - soften(cities).amin(-1)).clamp_min(0)
+    middle = torch.full((1, 2), (size // 2 + 0.5) / size, device=seen.device)
+    mask = _cut_out(soften(ring_cover(middle, size, size)[None, ..., None])[0, ..., 0])[0]
+    mask = mask - mask.mean()
+    score = conv2d(white.flatten(0, 1)[:, None], mask[None, None], padding="same")
+    best = score.flatten(1).argmax(1).unflatten(0, seen.shape[:2])
+    return (torch.stack([best % size, best // size], -1).to(torch.float32) + 0.5) / size

@@ -12,6 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from envs.simulator import check_size
+
 COLOUR_NAMES: Final = (
     "red", "green", "blue", "yellow", "orange", "purple",
     "cyan", "magenta", "lime", "pink", "azure", "white",
@@ -38,15 +40,6 @@ _NEVER: Final = -1e6  # a signed distance that never wins the maximum
 # Numbers in the canvas that is drawn at once: stays in a CPU's cache, fills a GPU.
 _CHUNK_CPU: Final = 1 << 19
 _CHUNK_GPU: Final = 1 << 26
-
-
-def check_size(size: int) -> int:
-    """Return ``size`` if frames can have it; else raise TypeError or ValueError."""
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"size must be an int (pixels), got {type(size).__name__}")
-    if size <= 0 or size % 8:
-        raise ValueError(f"size must be a positive multiple of 8 pixels (32, 64, ..), got {size}")
-    return size
 
 
 def _half_planes() -> tuple[list[list[tuple[float, float]]], list[float]]:

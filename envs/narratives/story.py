@@ -2,24 +2,23 @@
 
 A story is a batch of scenes that evolve in steps. Between *decision points* shapes do what was
 decided; at a decision point somebody, nature or the agent, decides what comes next. A story says
-how a scene begins and how it advances; the engine draws casts, finds room for them, and freezes
-scenes that have ended.
+how a scene begins and how it advances; here casts are drawn, find room, and are painted.
 
 Source: Consistent Jumpy Predictions, sec. 4.1 "Narratives".
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, Final, TypeVar
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
-from typing_extensions import Self
 
-from envs.narratives.randomness import integers, uniform
 from envs.narratives.shapes import KIND_NAMES, PALETTE, RADII, bounding_radii, render
+from envs.randomness import integers, uniform
+from envs.simulator import Simulator, State
 
 # Streams of a scene's randomness; stories number their own from STORY_STREAM on.
 COLOUR_STREAM: Final = 0
@@ -34,94 +33,44 @@ _CANDIDATES: Final = 64
 
 
 @dataclass(frozen=True)
-class StoryState:
+class StoryState(State):
     """A batch of scenes at one moment; stories add fields, each a tensor with B rows.
 
     Attributes:
-        scene_ids: ``(B,)`` int64.
-        steps: ``(B,)`` int64, steps taken so far.
-        ended: ``(B,)`` bool, the story is over; further steps change nothing.
         positions: ``(B, N, 2)`` float32, centres in canvas units, in drawing order.
         colours, kinds, sizes: ``(B, N)`` int64, indices into the tables of ``shapes``.
     """
 
-    scene_ids: Tensor
-    steps: Tensor
-    ended: Tensor
     positions: Tensor
     colours: Tensor
     kinds: Tensor
     sizes: Tensor
 
-    def where(self, mask: Tensor, other: Self) -> Self:
-        """Rows of this state where ``mask (B,)`` is true, rows of ``other`` elsewhere."""
-        chosen = {}
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            rows = mask.reshape(-1, *[1] * (mine.ndim - 1))
-            chosen[field.name] = mine if mine is theirs else torch.where(rows, mine, theirs)
-        return type(self)(**chosen)
 
-    def put(self, rows: Tensor, other: Self) -> Self:
-        """This state with ``rows`` ``(R,)`` int64 replaced by the R rows of ``other``."""
-        chosen = {}
-        for field in fields(self):
-            value = getattr(self, field.name).clone()
-            value[rows] = getattr(other, field.name)
-            chosen[field.name] = value
-        return type(self)(**chosen)
-
-    def render(self, size: int) -> Tensor:
-        """The present frames, ``(B, size, size, 3)`` uint8."""
-        cast = (self.colours[:, None], self.kinds[:, None], self.sizes[:, None])
-        return render(self.positions[:, None], *cast, size)[:, 0]
+ST = TypeVar("ST", bound=StoryState)
 
 
-State = TypeVar("State", bound=StoryState)
-
-
-class Story(ABC, Generic[State]):
+class Story(Simulator[ST]):
     """How scenes of one kind begin and go on.
 
     Attributes:
         shapes: number of shapes N.
-        actions: number of actions; 1 where nature decides everything.
-        max_steps: a scene that has not ended by then is cut off (truncated).
+        controlled: whether an agent decides (else nature does, and there is one action).
     """
 
-    def __init__(self, *, shapes: int, actions: int, max_steps: int) -> None:
-        if isinstance(max_steps, bool) or not isinstance(max_steps, int):
-            raise TypeError(f"max_steps must be an int, got {type(max_steps).__name__}")
-        if max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    hold: ClassVar[int] = 5
+
+    def __init__(self, *, controlled: bool, shapes: int, actions: int, max_steps: int) -> None:
+        if not isinstance(controlled, bool):
+            raise TypeError(f"controlled must be a bool, got {type(controlled).__name__}")
+        super().__init__(spaces.Discrete(actions if controlled else 1), max_steps)
+        self.controlled = controlled
         self.shapes = shapes
-        self.actions = actions
-        self.max_steps = max_steps
 
-    @abstractmethod
-    def begin(self, scene_ids: Tensor) -> State:
-        """The first moment of each scene ``(B,)`` int64; the same id is always the same scene."""
-
-    @abstractmethod
-    def advance(self, state: State, actions: Tensor) -> tuple[State, Tensor]:
-        """One step of every scene, as if none had ended; the engine counts ``steps``.
-
-        Returns:
-            The next state, with ``ended`` set, and rewards ``(B,)`` float32.
-        """
-
-    def step(self, state: State, actions: Tensor) -> tuple[State, Tensor, Tensor]:
-        """Take one action ``(B,)`` int64 in every scene; ended scenes stay as they are.
-
-        Returns:
-            The next state, rewards ``(B,)`` float32 (0 where ended before) and terminated ``(B,)``
-            bool: whether this step ended the story.
-        """
-        after, rewards = self.advance(state, actions)
-        after = state.where(state.ended, after)
-        rewards = torch.where(state.ended, 0.0, rewards)
-        after = replace(after, steps=state.steps + (~state.ended).to(torch.int64))
-        return after, rewards, after.ended & ~state.ended
+    def render(self, state: ST, size: int) -> Tensor:
+        """The present frames, ``(B, size, size, 3)`` uint8."""
+        cast = (state.colours[:, None], state.kinds[:, None], state.sizes[:, None])
+        return render(state.positions[:, None], *cast, size)[:, 0]
 
 
 def draw_cast(scene_ids: Tensor, shapes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,7 +82,9 @@ def draw_cast(scene_ids: Tensor, shapes: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def place(scene_ids: Tensor, kinds: Tensor, sizes: Tensor) -> Tensor:
+def place(
+    scene_ids: Tensor, kinds: Tensor, sizes: Tensor, kept: tuple[float, float, float] | None = None
+) -> Tensor:
     """Random places where shapes neither touch each other nor the edge.
 
     Shapes are placed one by one, large ones first: each takes the first of 64 random places that
@@ -142,6 +93,7 @@ def place(scene_ids: Tensor, kinds: Tensor, sizes: Tensor) -> Tensor:
     Args:
         scene_ids: ``(B,)`` int64.
         kinds, sizes: ``(B, N)`` int64.
+        kept: x, y and radius of a circle that is kept free, in canvas units.
 
     Returns:
         ``(B, N, 2)`` float32 in canvas units.
@@ -152,10 +104,15 @@ def place(scene_ids: Tensor, kinds: Tensor, sizes: Tensor) -> Tensor:
     margin = (radii + CLEARANCE)[..., None, None]
     candidates = margin + draws * (1 - 2 * margin)  # (B, N, K, 2)
     placed = candidates[:, :, 0].clone()
-    for i in range(1, shapes):
-        gaps = candidates[:, i, :, None] - placed[:, None, :i]  # (B, K, i, 2)
+    circle = torch.tensor(kept or (0.5, 0.5, 0.0), device=kinds.device).expand(batch, 1, 3)
+    for i in range(0 if kept else 1, shapes):
+        others, reach = placed[:, :i], radii[:, :i]
+        if kept:
+            others = torch.cat([circle[..., :2], others], 1)
+            reach = torch.cat([circle[..., 2], reach], 1)
+        gaps = candidates[:, i, :, None] - others[:, None]  # (B, K, i, 2)
         distances = (gaps[..., 0] * gaps[..., 0] + gaps[..., 1] * gaps[..., 1]).sqrt()
-        room = (distances - radii[:, None, :i] - radii[:, i, None, None]).amin(-1)  # (B, K)
+        room = (distances - reach[:, None] - radii[:, i, None, None]).amin(-1)  # (B, K)
         # All free places count alike, and argmax may return any of the equal ones: rank them.
         rank = torch.arange(_CANDIDATES, 0, -1, device=room.device, dtype=room.dtype)
         best = torch.where(room >= CLEARANCE, rank, room - 2).argmax(-1)

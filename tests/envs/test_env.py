@@ -12,7 +12,8 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 
-AGENT, NATURE = envs.ENV_IDS
+AGENT, NATURE = "narratives/TravelingSalesman-v0", "narratives/TravelingSalesmanNature-v0"
+VIEWS = "dice/Views-v0"
 
 
 @pytest.mark.parametrize("env_id", envs.ENV_IDS)
@@ -34,27 +35,27 @@ def play_single(env_id, seed, actions, **kwargs):
     """Frames, rewards, flags and scenes of one env that is reset by hand one step after an end."""
     env = gym.make(env_id, **kwargs)
     frame, info = env.reset(seed=seed)
-    told, over = [(frame, 0.0, False, False, info.get("scene"))], False
+    told, over = [(frame, 0.0, False, False, info)], False
     for action in actions:
         if over:
             frame, info = env.reset()
-            told.append((frame, 0.0, False, False, info["scene"]))
+            told.append((frame, 0.0, False, False, info))
             over = False
         else:
             frame, reward, terminated, truncated, info = env.step(action)
             assert type(reward) is float and type(terminated) is bool and type(truncated) is bool
-            told.append((frame, reward, terminated, truncated, None))
+            told.append((frame, reward, terminated, truncated, info))
             over = terminated or truncated
     return told
 
 
 @pytest.mark.parametrize("env_id", envs.ENV_IDS)
 def test_single_sync_and_native_agree_frame_for_frame(env_id):
-    kwargs = {"size": 16, "max_steps": 23 if env_id == AGENT else 20}
+    kwargs = {"size": 16, "max_steps": 13}
     sync = gym.make_vec(env_id, 3, "sync", **kwargs)
     native = gym.make_vec(env_id, 3, "vector_entry_point", **kwargs)
-    rng = np.random.default_rng(0)
-    actions = rng.integers(native.single_action_space.n, size=(14, 3)).repeat(5, 0)
+    native.action_space.seed(0)
+    actions = np.stack([native.action_space.sample() for _ in range(15)]).repeat(4, 0)
     singles = [play_single(env_id, 7 + i, actions[:, i], **kwargs) for i in range(3)]
     ends = 0
     outs = [(v.reset(seed=7)[0], *np.zeros((3, 3)), v.reset(seed=7)[1]) for v in (sync, native)]
@@ -62,14 +63,14 @@ def test_single_sync_and_native_agree_frame_for_frame(env_id):
         if t:
             outs = [v.step(actions[t - 1]) for v in (sync, native)]
         for i in range(3):
-            frame, reward, terminated, truncated, scene = singles[i][t]
+            frame, reward, terminated, truncated, info = singles[i][t]
             ends += terminated or truncated
             for observations, rewards, terminations, truncations, infos in outs:
                 assert np.array_equal(observations[i], frame)
                 assert rewards[i] == reward
                 assert (terminations[i], truncations[i]) == (terminated, truncated)
-                if scene is not None:
-                    assert infos["_scene"][i] and infos["scene"][i] == scene
+                for name, value in info.items():
+                    assert infos[f"_{name}"][i] and np.array_equal(infos[name][i], value)
         assert_same_info(outs[0][4], outs[1][4])
     assert ends >= 6
     assert native.metadata == sync.metadata
@@ -89,18 +90,19 @@ def assert_same_info(a, b):
             assert np.array_equal(a[key], b[key]) and a[key].dtype == b[key].dtype
 
 
-def test_same_step_equals_sync():
+@pytest.mark.parametrize("env_id", envs.ENV_IDS)
+def test_same_step_equals_sync(env_id):
     mode = "SameStep"
-    sync = gym.make_vec(AGENT, 3, "sync", {"autoreset_mode": mode}, size=16, max_steps=7)
-    native = gym.make_vec(AGENT, 3, autoreset_mode=mode, size=16, max_steps=7)
+    sync = gym.make_vec(env_id, 3, "sync", {"autoreset_mode": mode}, size=16, max_steps=7)
+    native = gym.make_vec(env_id, 3, autoreset_mode=mode, size=16, max_steps=7)
     assert native.metadata == sync.metadata
-    rng = np.random.default_rng(0)
+    native.action_space.seed(0)
     outs = [v.reset(seed=3) for v in (sync, native)]
     for _ in range(30):
         for x, y in zip(outs[0][:-1], outs[1][:-1], strict=True):
             assert np.array_equal(x, y) and x.dtype == y.dtype
         assert_same_info(outs[0][-1], outs[1][-1])
-        action = rng.integers(4, size=3)
+        action = native.action_space.sample()
         outs = [v.step(action) for v in (sync, native)]
 
 
@@ -146,6 +148,9 @@ def test_frames_are_fresh_and_rendered():
         ({"size": 20}, ValueError, "size"),
         ({"split": "valid"}, ValueError, "split"),
         ({"max_steps": 0}, ValueError, "max_steps"),
+        ({"max_steps": 2.5}, TypeError, "max_steps"),
+        ({"simulator": "TravelingSalesmen"}, ValueError, "simulator must be one of"),
+        ({"colour": "red"}, TypeError, "colour"),
     ],
 )
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
@@ -163,8 +168,9 @@ def test_bad_use():
     with pytest.raises(TypeError, match="scene"):
         env.reset(options={"scene": "first"})
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="action"):
-        env.step(4)
+    for action in (4, -1, 1.0, "north", None, [1]):
+        with pytest.raises(ValueError, match="action"):
+            env.step(action)
     with pytest.raises(ValueError, match="render_mode"):
         type(env)("TravelingSalesman", render_mode="human")
     with pytest.raises(ValueError, match="autoreset_mode"):
@@ -175,5 +181,16 @@ def test_bad_use():
     with pytest.raises(ValueError, match="seed"):
         vector.reset(seed=[1])
     vector.reset(seed=0)
-    with pytest.raises(ValueError, match="actions"):
-        vector.step(np.array([0, 4]))
+    for actions in (np.array([0, 4]), np.array([0]), np.array([0.0, 1.0])):
+        with pytest.raises(ValueError, match="actions"):
+            vector.step(actions)
+
+
+def test_box_actions_are_taken_in_any_float_and_checked():
+    env = gym.make(VIEWS, size=8).unwrapped
+    env.reset(seed=0)
+    for action in (np.array([0.5], np.float64), np.array([0.5], np.float32), [0.5]):
+        assert np.array_equal(env.step(action)[0], env.step(action)[0])
+    for action in ([1.01], [np.nan], 0.5, [0.5, 0.5], ["left"]):
+        with pytest.raises(ValueError, match="action"):
+            env.step(action)

@@ -10,30 +10,40 @@ import pytest
 import torch
 
 import envs
-from envs import SceneStream, sample_scenes
-from envs.narratives.stream import play
+from envs import SceneStream, play, sample_scenes
+from envs.stream import random_actions
 
-AGENT, NATURE = envs.ENV_IDS
+AGENT, NATURE = "narratives/TravelingSalesman-v0", "narratives/TravelingSalesmanNature-v0"
+VIEWS = "dice/Views-v0"
 
 
 def same(a, b):
-    names = [f.name for f in fields(a) if f.name not in ("story", "size")]
-    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in names)
+    """Equality of batches or states, field by field."""
+    for field in fields(a):
+        mine, theirs = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(mine, torch.Tensor) and not torch.equal(mine, theirs):
+            return False
+        if isinstance(mine, envs.State) and not same(mine, theirs):
+            return False
+    return True
 
 
 @pytest.mark.parametrize("env_id", envs.ENV_IDS)
 def test_frames_rewards_and_ends_are_those_of_the_environment(env_id):
     batch = sample_scenes(env_id, 3, size=16, seed=1)
     steps = batch.actions.shape[1]
-    frames = batch.observations(torch.arange(steps + 1).expand(3, -1)).numpy()
+    times = torch.arange(steps + 1).expand(3, -1)
+    frames, poses = batch.observations(times).numpy(), batch.poses(times)
     env = gym.make(env_id, size=16)
     for i in range(3):
-        frame, _ = env.reset(options={"scene": int(batch.scene_ids[i])})
+        frame, info = env.reset(options={"scene": int(batch.scene_ids[i])})
         assert np.array_equal(frames[i, 0], frame)
+        assert ("key" in info) == (poses is not None)
         length = int(batch.lengths[i])
         for t in range(length):
-            frame, reward, terminated, truncated, _ = env.step(int(batch.actions[i, t]))
+            frame, reward, terminated, truncated, info = env.step(batch.actions[i, t].numpy()[()])
             assert np.array_equal(frames[i, t + 1], frame)
+            assert poses is None or np.array_equal(poses[i, t + 1], info["key"])
             assert reward == batch.rewards[i, t].item()
             assert terminated == batch.terminated[i, t].item()
             assert (terminated or truncated) == (t == length - 1)
@@ -65,10 +75,25 @@ def test_a_batch_is_named_by_its_index():
         assert not np.intersect1d(other.batch(0).scene_ids, ids).size
 
 
-def test_scenes_do_not_depend_on_the_batch():
-    batch = sample_scenes(AGENT, 256)
-    alone = play(batch.story, batch.scene_ids[9:10], batch.actions[9:10], 32)
-    assert same(alone, batch.rows(slice(9, 10)))
+@pytest.mark.parametrize("env_id", envs.ENV_IDS)
+def test_scenes_and_frames_do_not_depend_on_the_batch(env_id):
+    batch = sample_scenes(env_id, 256, size=64)
+    rows = range(0, 256, 16)
+    last = torch.full((256, 1), batch.actions.shape[1])
+    frames = batch.observations(last)
+    for i in rows:
+        row = slice(i, i + 1)
+        alone = play(batch.simulator, batch.scene_ids[row], batch.actions[row], 64)
+        assert same(alone, batch.rows(row))
+        assert torch.equal(alone.observations(last[:1]), frames[row])
+
+
+@pytest.mark.parametrize("env_id", envs.ENV_IDS)
+def test_train_and_test_scenes_differ(env_id):
+    train, test = (sample_scenes(env_id, 64, split=split) for split in ("train", "test"))
+    assert not set(train.scene_ids.tolist()) & set(test.scene_ids.tolist())
+    assert {s >> 40 for s in test.scene_ids.tolist()} == {1}
+    assert {s >> 40 for s in train.scene_ids.tolist()} == {0}
 
 
 @pytest.mark.parametrize("hold", [1, 3, 5])
@@ -88,14 +113,23 @@ def test_an_environment_offers_its_own_stream():
     batch = env.unwrapped.scenes(2, seed=3).batch(0)
     assert batch.actions.shape == (2, 12) and batch.size == 16
     assert (batch.scene_ids >= 2**40).all()
-    assert same(batch, SceneStream(env.unwrapped.story, 2, split="test", seed=3).batch(0))
+    assert same(batch, SceneStream(env.unwrapped.simulator, 2, split="test", seed=3).batch(0))
 
 
-def test_start_knows_the_story():
-    batch = sample_scenes(NATURE, 5)
-    start = batch.start()
-    assert torch.equal(start.positions, batch.positions[:, 0])
-    assert start.order.shape == (5, 4)
+@pytest.mark.parametrize("env_id", envs.ENV_IDS)
+def test_start_is_the_beginning(env_id):
+    batch = sample_scenes(env_id, 5)
+    assert same(batch.start(), batch.simulator.begin(batch.scene_ids))
+
+
+def test_box_actions_are_uniform():
+    batch = sample_scenes(VIEWS, 400)
+    assert batch.actions.dtype == torch.float32 and batch.actions.shape == (400, 9, 1)
+    shares = torch.histc(batch.actions, 8, -1, 1) / batch.actions.numel()
+    assert (shares - 1 / 8).abs().max() < 0.02
+    assert batch.poses(torch.zeros(400, 2, dtype=torch.int64)).shape == (400, 2, 7)
+    with pytest.raises(TypeError, match="space"):
+        random_actions(gym.spaces.MultiBinary(2), torch.arange(3), 4)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +163,7 @@ def test_bad_use():
     ):
         with pytest.raises(error, match="times"):
             batch.observations(times)
-    with pytest.raises(ValueError, match="narrative"):
+    with pytest.raises(ValueError, match="source"):
         SceneStream("CartPole-v1")
 
 
@@ -138,7 +172,9 @@ def test_a_gpu_tells_the_same():
     cpu, gpu = (sample_scenes(AGENT, 64, device=d) for d in ("cpu", "cuda"))
     assert torch.equal(cpu.scene_ids, gpu.scene_ids.cpu())
     assert torch.equal(cpu.actions, gpu.actions.cpu())
-    torch.testing.assert_close(cpu.positions, gpu.positions.cpu(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        cpu.trajectory.positions, gpu.trajectory.positions.cpu(), atol=1e-6, rtol=0
+    )
     times = torch.arange(41).expand(64, -1)
     a, b = cpu.observations(times).int(), gpu.observations(times.cuda()).cpu().int()
     assert (a - b).abs().max() <= 1

@@ -13,9 +13,8 @@ from torch import Tensor
 
 import worldmodel
 from agents import RandomAgent
-from envs import sample_scenes
-from envs.narratives.oracle import best_tour
-from envs.narratives.stream import play, story_of
+from envs import play, sample_scenes, simulator_of
+from envs.narratives.traveling_salesman import best_tour
 from evaluation import consistency
 from evaluation.control import Contestant, control, reference
 from worldmodel import ActionSpec, Prediction, Queries, Spec, Worlds
@@ -44,7 +43,7 @@ def truth(env: str, scenes: int) -> Tensor:
     batch = sample_scenes(env, scenes, split="test", size=32)
     if env == consistency.AGENT:
         tours = torch.rand(scenes, 4, generator=torch.Generator().manual_seed(0)).argsort(1)
-        batch = play(batch.story, batch.scene_ids, tours.repeat_interleave(5, 1), 32)
+        batch = play(batch.simulator, batch.scene_ids, tours.repeat_interleave(5, 1), 32)
     return worldmodel.to_float(batch.observations(torch.arange(21).expand(scenes, -1)))
 
 
@@ -75,7 +74,7 @@ class BestTour:
     def __init__(self, episodes: int, envs: int) -> None:
         env = gym.make("envs:narratives/TravelingSalesman-v0", size=32, split="test")
         ids = [env.reset(seed=seed)[1]["scene"] for seed in range(episodes)]
-        story = story_of(consistency.AGENT)
+        story = simulator_of(consistency.AGENT)
         self.tours = best_tour(story.begin(torch.tensor(ids)), story.max_steps)[1].numpy()  # type: ignore[arg-type]
         self.episode, self.leg = np.arange(envs) - envs, np.zeros(envs, int)
 

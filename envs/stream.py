@@ -7,17 +7,16 @@ drawn only for the frames that are asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 
-from envs.narratives import make_story
-from envs.narratives.randomness import Split, check_split, hash_ids, integers, to_split
-from envs.narratives.shapes import check_size, render
-from envs.narratives.story import Story, StoryState
+from envs.randomness import Split, check_split, hash_ids, integers, to_split, uniform
+from envs.scenes import simulator_of
+from envs.simulator import Simulator, State, check_size, stack
 
 _ACTION_STREAM: Final = 10
 _BLOCK_SCENES: Final = 512
@@ -28,33 +27,31 @@ _ACTION_SALT: Final = 2
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """B scenes from beginning to end; T = ``story.max_steps``.
+    """B scenes from beginning to end; T steps.
 
     Attributes:
-        story: the story that is told.
+        simulator: what the scenes were made with.
         size: height and width of the frames in pixels.
-        scene_ids: ``(B,)`` int64.
-        actions: ``(B, T)`` int64.
+        trajectory: all T + 1 moments; its tensors are ``(B, T + 1, ..)``.
+        actions: ``(B, T, *action)``, int64 for discrete actions, float32 for boxes.
         rewards: ``(B, T)`` float32; ``rewards[:, t]`` follows ``actions[:, t]``, 0 after the end.
-        terminated: ``(B, T)`` bool; true at the one step that ends the story, if any does.
+        terminated: ``(B, T)`` bool; true at the one step that ends the scene, if any does.
         lengths: ``(B,)`` int64, steps until the end or the cut-off; frames ``0 .. lengths`` belong
             to the scene, later ones repeat the last.
-        positions: ``(B, T + 1, N, 2)`` float32, centres in canvas units.
-        colours: ``(B, T + 1, N)`` int64.
-        kinds, sizes: ``(B, N)`` int64.
     """
 
-    story: Story[Any]
+    simulator: Simulator[Any]
     size: int
-    scene_ids: Tensor
+    trajectory: State
     actions: Tensor
     rewards: Tensor
     terminated: Tensor
     lengths: Tensor
-    positions: Tensor
-    colours: Tensor
-    kinds: Tensor
-    sizes: Tensor
+
+    @property
+    def scene_ids(self) -> Tensor:
+        """``(B,)`` int64."""
+        return self.trajectory.scene_ids[:, 0]
 
     def observations(self, times: Tensor) -> Tensor:
         """Draw the frames at ``times`` ``(B, n)`` int64, 0 .. T: uint8 ``(B, n, H, W, 3)``.
@@ -64,7 +61,21 @@ class SceneBatch:
             ValueError: wrong shape, or a time outside the scene (checked on the CPU only; on a GPU
                 the check would wait for the device, and such a time is an error of indexing).
         """
-        batch, moments, shapes, _ = self.positions.shape
+        frames = self.simulator.render(self.moments(times), self.size)
+        return frames.reshape(*times.shape, *frames.shape[1:])
+
+    def poses(self, times: Tensor) -> Tensor | None:
+        """Camera poses at ``times`` ``(B, n)``: float32 ``(B, n, P)``; None if there is no camera.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`observations`.
+        """
+        poses = self.simulator.poses(self.moments(times))
+        return None if poses is None else poses.reshape(*times.shape, -1)
+
+    def moments(self, times: Tensor) -> State:
+        """The scenes at ``times`` ``(B, n)`` int64, as one batch of B * n."""
+        batch, moments = self.trajectory.steps.shape
         if times.dtype != torch.int64:
             raise TypeError(f"times must be int64, got {times.dtype}")
         if times.ndim != 2 or times.shape[0] != batch:
@@ -73,61 +84,70 @@ class SceneBatch:
         if outside:
             raise ValueError(f"times must lie in 0 .. {moments - 1}, got {times.tolist()}")
         rows = torch.arange(batch, device=times.device)[:, None]
-        cast = (self.kinds[:, None], self.sizes[:, None])
-        return render(self.positions[rows, times], self.colours[rows, times], *cast, self.size)
+        return self.trajectory.map(lambda value: value[rows, times].flatten(0, 1))
 
-    def start(self) -> StoryState:
-        """The scenes at their first moment, with all that the story knows about them."""
-        state: StoryState = self.story.begin(self.scene_ids)
-        return state
+    def start(self) -> State:
+        """The scenes at their first moment, with all that the simulator knows about them."""
+        return self.trajectory.map(lambda value: value[:, 0])
 
     def rows(self, part: slice) -> SceneBatch:
         """Some of the scenes."""
-        tensors = {
-            field.name: getattr(self, field.name)[part]
-            for field in fields(self)
-            if field.name not in ("story", "size")
-        }
-        return replace(self, **tensors)
+        tensors = ("actions", "rewards", "terminated", "lengths")
+        return replace(
+            self,
+            trajectory=self.trajectory.map(lambda value: value[part]),
+            **{name: getattr(self, name)[part] for name in tensors},
+        )
 
 
-def play(story: Story[Any], scene_ids: Tensor, actions: Tensor, size: int) -> SceneBatch:
-    """Tell scenes ``(B,)`` under actions ``(B, T)``, both int64 on the device to work on."""
-    state = story.begin(scene_ids)
-    positions, colours = [state.positions], [state.colours]
-    rewards, terminated = [], []
+def play(
+    simulator: Simulator[Any], scene_ids: Tensor, actions: Tensor, size: int = 64
+) -> SceneBatch:
+    """Play scenes ``(B,)`` int64 under actions ``(B, T, *action)``, on the device to work on."""
+    state = simulator.begin(scene_ids)
+    states, rewards, terminated = [state], [], []
     for t in range(actions.shape[1]):
-        state, reward, over = story.step(state, actions[:, t])
-        positions.append(state.positions)
-        colours.append(state.colours)
+        state, reward, over = simulator.step(state, actions[:, t])
+        states.append(state)
         rewards.append(reward)
         terminated.append(over)
     return SceneBatch(
-        story=story,
-        size=size,
-        scene_ids=scene_ids,
+        simulator=simulator,
+        size=check_size(size),
+        trajectory=stack(states),
         actions=actions,
         rewards=torch.stack(rewards, dim=1),
         terminated=torch.stack(terminated, dim=1),
         lengths=state.steps,
-        positions=torch.stack(positions, dim=1),
-        colours=torch.stack(colours, dim=1),
-        kinds=state.kinds,
-        sizes=state.sizes,
     )
+
+
+def random_actions(space: gym.Space[Any], keys: Tensor, n: int) -> Tensor:
+    """Uniform actions ``(B, n, *action)`` that depend on nothing but ``keys`` ``(B,)`` int64.
+
+    Raises:
+        TypeError: ``space`` is neither ``Discrete`` nor a bounded ``Box``.
+    """
+    if isinstance(space, gym.spaces.Discrete):
+        return integers(keys, _ACTION_STREAM, n, int(space.n))
+    if isinstance(space, gym.spaces.Box) and space.is_bounded():
+        low, high = (torch.from_numpy(end).to(keys.device) for end in (space.low, space.high))
+        return low + (high - low) * uniform(keys, _ACTION_STREAM, (n, *space.shape))
+    raise TypeError(f"space must be Discrete or a bounded Box, got {space}")
 
 
 class SceneStream:
     """An endless, deterministic source of scene batches.
 
     Args:
-        source: a story, or a registered id of one, such as ``narratives/TravelingSalesman-v0``.
+        source: a simulator, or a registered id, such as ``narratives/TravelingSalesman-v0``.
         batch_size: scenes in a batch.
         split: ``train`` or ``test``; they share no scene.
         size: height and width of frames in pixels, a multiple of 8.
         device: where scenes are made and drawn.
         seed: another seed, another stream.
-        hold: actions are uniformly random and each is kept for so many steps.
+        hold: actions are uniformly random and each is kept for so many steps; None for what the
+            simulator suggests.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -136,15 +156,17 @@ class SceneStream:
 
     def __init__(
         self,
-        source: Story[Any] | str,
+        source: Simulator[Any] | str,
         batch_size: int = 32,
         *,
         split: Split = "train",
         size: int = 32,
         device: torch.device | str = "cpu",
         seed: int = 0,
-        hold: int = 5,
+        hold: int | None = None,
     ) -> None:
+        self.simulator = source if isinstance(source, Simulator) else simulator_of(source)
+        hold = self.simulator.hold if hold is None else hold
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("hold", hold, 1),
@@ -154,8 +176,7 @@ class SceneStream:
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.story = source if isinstance(source, Story) else story_of(source)
-        self.action_space = gym.spaces.Discrete(self.story.actions)
+        self.action_space = self.simulator.action_space
         self.batch_size = batch_size
         self.split = check_split(split)
         self.size = check_size(size)
@@ -177,29 +198,17 @@ class SceneStream:
         return self._block[1].rows(slice(place * self.batch_size, (place + 1) * self.batch_size))
 
     def _play(self, first: int, batches: int) -> SceneBatch:
-        """Tell the scenes of batches ``first .. first + batches - 1``, one after the other."""
+        """Play the scenes of batches ``first .. first + batches - 1``, one after the other."""
         rows = torch.arange(self.batch_size, device=self.device)
         indices = torch.arange(first, first + batches, device=self.device)[:, None]
         names = hash_ids(rows, indices, self.seed).reshape(-1)
         scene_ids = to_split(hash_ids(names, _SCENE_SALT), self.split)
-        steps = self.story.max_steps
+        steps = self.simulator.max_steps
         decisions = -(-steps // self.hold)
         keys = hash_ids(names, _ACTION_SALT, scene_ids)
-        drawn = integers(keys, _ACTION_STREAM, decisions, self.story.actions)
+        drawn = random_actions(self.action_space, keys, decisions)
         actions = drawn.repeat_interleave(self.hold, dim=1)[:, :steps]
-        return play(self.story, scene_ids, actions, self.size)
-
-
-def story_of(env_id: str) -> Story[Any]:
-    """The story of a registered environment id (``envs:`` in front is fine).
-
-    Raises:
-        ValueError: the environment tells no story.
-    """
-    kwargs = dict(gym.spec(env_id.removeprefix("envs:")).kwargs)
-    if "story" not in kwargs:
-        raise ValueError(f"source must be the id of a narrative, got {env_id!r}")
-    return make_story(kwargs.pop("story"), **kwargs)
+        return play(self.simulator, scene_ids, actions, self.size)
 
 
 def sample_scenes(
@@ -211,7 +220,7 @@ def sample_scenes(
     device: torch.device | str = "cpu",
     seed: int = 0,
     index: int = 0,
-    hold: int = 5,
+    hold: int | None = None,
 ) -> SceneBatch:
     """One batch of scenes: ``SceneStream(env_id, batch_size, ...).batch(index)``."""
     stream = SceneStream(

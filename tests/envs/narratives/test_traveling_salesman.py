@@ -7,8 +7,7 @@ import itertools
 import pytest
 import torch
 
-from envs.narratives import make_story
-from envs.narratives.traveling_salesman import ACTOR, TravelingSalesman
+from envs.narratives.traveling_salesman import ABSENT, ACTOR, TravelingSalesman, best_tour
 
 
 def run(story, ids, actions):
@@ -111,6 +110,44 @@ def test_bad_arguments(kwargs, error):
         TravelingSalesman(**kwargs)
 
 
-def test_unknown_story():
-    with pytest.raises(ValueError, match="TravelingSalesman"):
-        make_story("Odyssey")
+def test_continuations_after_the_first_visit_are_uniform():
+    """The paper shows six frames: what is left are 3! orders, each as likely."""
+    order = TravelingSalesman(controlled=False).begin(torch.arange(12_000)).order
+    for first in range(4):
+        rest = order[order[:, 0] == first][:, 1:]
+        _, counts = rest.unique(dim=0, return_counts=True)
+        expected = len(rest) / 6
+        assert len(counts) == 6
+        assert ((counts - expected).square() / expected).sum() < 20.5  # 5 dof: p = 0.001
+
+
+@pytest.mark.parametrize("max_steps", [40, 12])
+def test_best_tour_reaches_its_return(max_steps):
+    story, ids = TravelingSalesman(max_steps=max_steps), torch.arange(50)
+    value, tour = best_tour(story.begin(ids), max_steps)
+    state, total = story.begin(ids), torch.zeros(50)
+    for step in range(max_steps):
+        leg = min(step // 5, 3)
+        earlier = tour[:, 0]
+        for k in range(1, leg + 1):  # after the last city: stay
+            earlier = torch.where(tour[:, k] == ABSENT, earlier, tour[:, k])
+        state, reward, _ = story.step(state, earlier.clamp_min(0))
+        total += reward
+    torch.testing.assert_close(total, value)
+
+
+def test_best_return_from_the_middle_of_a_story():
+    story, ids = TravelingSalesman(), torch.arange(100)
+    value, tour = best_tour(story.begin(ids))
+    state, total = story.begin(ids), torch.zeros(100)
+    for _ in range(5):
+        state, reward, _ = story.step(state, tour[:, 0])
+        total += reward
+    torch.testing.assert_close(total + story.best_return(state), value)
+
+
+def test_natures_return_is_what_it_will_get():
+    story = TravelingSalesman(controlled=False)
+    states, rewards = run(story, torch.arange(20), torch.zeros(20, 20, dtype=torch.int64))
+    for step in (0, 7):
+        torch.testing.assert_close(story.best_return(states[step]), rewards[:, step:].sum(1))

@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from envs.narratives.randomness import (
+from envs.narratives.shapes import PALETTE, RADII, bounding_radii, render
+from envs.narratives.story import CLEARANCE, draw_cast, place
+from envs.randomness import (
     check_scene_id,
     hash_ids,
     integers,
     to_split,
     uniform,
 )
-from envs.narratives.shapes import PALETTE, RADII, bounding_radii, render
-from envs.narratives.story import CLEARANCE, draw_cast, place
 
 
 def one_shape(

@@ -1,0 +1,201 @@
+"""A cube with handwritten digits in a room: geometry, and how scenes are drawn.
+
+Axes: x and y along the floor, z up; the room's centre is the origin. Lengths are in cube edges.
+Side face k of the cube looks, before it is turned, along angle k * 90 degrees: +x, +y, -x, -y;
+face 4 is the top, face 5 lies on the floor. (The paper's own scenes were never published; sizes
+are ours.)
+
+Source: Consistent Jumpy Predictions, sec. 4.2 "MNIST Dice".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from envs.digits import Digits, digit_pool
+from envs.randomness import SPLIT_BIT, integers, uniform
+from envs.simulator import Simulator, State
+
+CAMERA_RADIUS: Final = 3.2
+CAMERA_HEIGHT: Final = 1.5
+LOOK_HEIGHT: Final = 0.4
+"""The camera looks at the point of this height above the room's centre."""
+FIELD_OF_VIEW: Final = math.radians(45)
+"""Vertical and horizontal."""
+PITCH: Final = -math.atan2(CAMERA_HEIGHT - LOOK_HEIGHT, CAMERA_RADIUS)
+ROOM: Final = 4.0
+"""Walls are this far from the centre."""
+HALF: Final = 0.5
+"""Half an edge of the cube."""
+JITTER: Final = 0.35
+"""The cube's centre lies within so much of the room's, along x and y."""
+
+SIDES: Final = 4
+FACES: Final = 6
+POOL: Final = 100
+"""Digits that faces are drawn from, ten of each class."""
+
+TestDigits = Literal["same", "unseen"]
+
+_PLACE_STREAM: Final = 0
+_TURN_STREAM: Final = 1
+_FACE_STREAM: Final = 2
+_PATTERN_STREAM: Final = 3
+_COLOUR_STREAM: Final = 4
+_LIGHT_STREAM: Final = 5
+_CAMERA_STREAM: Final = 6
+
+
+@dataclass(frozen=True)
+class DiceState(State):
+    """B rooms, each seen from one place.
+
+    Attributes:
+        centre: ``(B, 2)`` float32, x and y of the cube's centre.
+        turn: ``(B,)`` float32, yaw of the cube in radians, 0 .. pi / 2.
+        faces: ``(B, 6)`` int64, which digit of the pool each face bears; rows 100 .. 199 of the
+            pool are the unseen ones.
+        patterns: ``(B, 2)`` int64, of floor and walls.
+        colours: ``(B, 6, 3)`` float32 in [0, 1]: of floor and its pattern, walls and theirs, cube
+            and ink.
+        light: ``(B, 3)`` float32, unit vector towards the light.
+        camera: ``(B,)`` float32, where on its circle the camera stands, radians.
+    """
+
+    centre: Tensor
+    turn: Tensor
+    faces: Tensor
+    patterns: Tensor
+    colours: Tensor
+    light: Tensor
+    camera: Tensor
+
+
+class Dice(Simulator[DiceState]):
+    """What all dice scenes share; subclasses say how the camera moves.
+
+    Args:
+        action_space: of the subclass.
+        max_steps: cut-off.
+        test_digits: what cubes of test scenes bear. ``same``: the training scenes' 100 digits, as
+            in the paper, where a hidden face holds ln 100 nats. ``unseen``: 100 others.
+
+    Raises:
+        ValueError: ``test_digits`` is neither.
+    """
+
+    def __init__(
+        self, action_space: gym.Space[Any], max_steps: int, test_digits: TestDigits
+    ) -> None:
+        if test_digits not in get_args(TestDigits):
+            raise ValueError(
+                f"test_digits must be one of {get_args(TestDigits)}, got {test_digits!r}"
+            )
+        super().__init__(action_space, max_steps)
+        self.test_digits = test_digits
+
+    def render(self, state: DiceState, size: int) -> Tensor:
+        """The present views, ``(B, size, size, 3)`` uint8."""
+        from envs.dice.raycast import render  # it needs this module's geometry
+
+        return render(state, size)
+
+    def poses(self, state: DiceState) -> Tensor:
+        """Of the camera, ``(B, 7)`` float32; see :func:`poses`."""
+        return poses(state.camera)
+
+    def draw(self, scene_ids: Tensor) -> dict[str, Tensor]:
+        """All fields of ``DiceState`` at the first moment, the same for the same ids."""
+        height = math.radians(45) + math.radians(20) * uniform(scene_ids, _LIGHT_STREAM, 1)[:, 0]
+        around = 2 * math.pi * uniform(scene_ids, _LIGHT_STREAM + 100, 1)[:, 0]
+        light = [height.cos() * around.cos(), height.cos() * around.sin(), height.sin()]
+        faces = integers(scene_ids, _FACE_STREAM, FACES, POOL)
+        if self.test_digits == "unseen":
+            faces = faces + POOL * ((scene_ids >> SPLIT_BIT) & 1)[:, None]
+        from envs.dice.textures import PATTERNS
+
+        camera = uniform(scene_ids, _CAMERA_STREAM, 1)[:, 0] * (2 * math.pi) - math.pi
+        return {
+            "scene_ids": scene_ids,
+            "steps": torch.zeros_like(scene_ids),
+            "ended": torch.zeros_like(scene_ids, dtype=torch.bool),
+            "centre": (2 * uniform(scene_ids, _PLACE_STREAM, 2) - 1) * JITTER,
+            "turn": uniform(scene_ids, _TURN_STREAM, 1)[:, 0] * (math.pi / 2),
+            "faces": faces,
+            "patterns": integers(scene_ids, _PATTERN_STREAM, 2, len(PATTERNS)),
+            "colours": _colours(scene_ids),
+            "light": torch.stack(light, -1),
+            "camera": camera,
+        }
+
+
+def _colours(scene_ids: Tensor) -> Tensor:
+    """Floor and walls of any colour, their patterns darker; a pale cube with dark ink."""
+    drawn = uniform(scene_ids, _COLOUR_STREAM, (6, 3))
+    ground = 0.35 + 0.6 * drawn[:, 0:4:2]
+    pattern = ground * (0.5 + 0.3 * drawn[:, 1:4:2])
+    cube = 0.8 + 0.2 * drawn[:, 4:5]
+    ink = 0.05 + 0.2 * drawn[:, 5:6]
+    parts = [ground[:, :1], pattern[:, :1], ground[:, 1:], pattern[:, 1:], cube, ink]
+    return torch.cat(parts, 1)
+
+
+def pool() -> Digits:
+    """The 100 digits of the faces, and behind them the 100 unseen ones: 200 rows."""
+    seen, unseen = digit_pool("train", POOL), digit_pool("test", POOL)
+    return Digits(torch.cat([seen.images, unseen.images]), torch.cat([seen.labels, unseen.labels]))
+
+
+def poses(camera: Tensor) -> Tensor:
+    """Poses of cameras at angles ``(..)`` on the circle, in radians.
+
+    Returns:
+        ``(.., 7)`` float32: x, y, z; cosine and sine of the view's yaw (towards the centre: the
+        angle plus pi); cosine and sine of its pitch (constant, downwards).
+    """
+    cos, sin = camera.cos(), camera.sin()
+    constant = torch.ones_like(cos)
+    return torch.stack(
+        [
+            CAMERA_RADIUS * cos,
+            CAMERA_RADIUS * sin,
+            CAMERA_HEIGHT * constant,
+            -cos,
+            -sin,
+            math.cos(PITCH) * constant,
+            math.sin(PITCH) * constant,
+        ],
+        -1,
+    )
+
+
+def side_depths(state: DiceState, camera: Tensor) -> Tensor:
+    """How far in front of each side face's plane cameras stand; negative behind it.
+
+    Args:
+        state: B scenes.
+        camera: ``(B, n)`` float32, angles on the circle in radians.
+
+    Returns:
+        ``(B, n, 4)`` float32, in cube edges.
+    """
+    side = state.turn[:, None] + torch.arange(SIDES, device=camera.device) * (math.pi / 2)
+    normal = torch.stack([side.cos(), side.sin()], -1)[:, None]  # (B, 1, 4, 2)
+    there = CAMERA_RADIUS * torch.stack([camera.cos(), camera.sin()], -1) - state.centre[:, None]
+    return (there[:, :, None] * normal).sum(-1) - HALF
+
+
+def visible_sides(state: DiceState, camera: Tensor) -> Tensor:
+    """Which side faces cameras ``(B, n)`` see: ``(B, n, 4)`` bool, one or two of the four."""
+    return side_depths(state, camera) > 0
+
+
+def facing(state: DiceState, camera: Tensor) -> Tensor:
+    """The side face that is turned most to cameras ``(B, n)``: ``(B, n)`` int64, 0-3."""
+    return side_depths(state, camera).argmax(-1)

@@ -59,8 +59,12 @@ def load_digits(split: Split) -> Digits:
         ValueError: ``split`` is none, or a file is corrupt.
         FileNotFoundError: ``JUMPY_MNIST_DIR`` is set, but the files are not there.
     """
-    directory = os.environ.get(DIRECTORY_VARIABLE)
-    return _load(check_split(split), directory or None)
+    return _load(check_split(split), directory())
+
+
+def directory() -> str | None:
+    """What ``JUMPY_MNIST_DIR`` names now; None for scikit-learn's digits."""
+    return os.environ.get(DIRECTORY_VARIABLE) or None
 
 
 def digit_pool(split: Split, count: int = 100) -> Digits:
@@ -88,8 +92,8 @@ def digit_pool(split: Split, count: int = 100) -> Digits:
 
 
 @lru_cache(maxsize=8)
-def _load(split: Split, directory: str | None) -> Digits:
-    return _bundled(split) if directory is None else _mnist(split, Path(directory))
+def _load(split: Split, source: str | None) -> Digits:
+    return _bundled(split) if source is None else _mnist(split, Path(source))
 
 
 def _bundled(split: Split) -> Digits:

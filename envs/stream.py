@@ -8,6 +8,7 @@ drawn only for the frames that are asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Final
 
 import gymnasium as gym
@@ -95,7 +96,7 @@ class SceneBatch:
         tensors = ("actions", "rewards", "terminated", "lengths")
         return replace(
             self,
-            trajectory=self.trajectory.map(lambda value: value[part]),
+            trajectory=self.trajectory.map(itemgetter(part)),
             **{name: getattr(self, name)[part] for name in tensors},
         )
 

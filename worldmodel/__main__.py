@@ -17,7 +17,7 @@ from worldmodel.collect import collect
 from worldmodel.data import Episodes
 from worldmodel.registry import MODELS, entry, make, preset
 from worldmodel.training import fit
-from worldmodel.types import ActionSpec, SceneSource, Spec
+from worldmodel.types import ActionSpec, SceneBatch, SceneSource, Spec
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ class Train:
     batch_size: int = 32
     size: int | None = 32
     """Frame size, with --env; None where the environment takes none."""
-    hold: int = 5
-    """Steps for which random actions are held, with --env."""
+    hold: int | None = None
+    """Steps for which random actions are held, with --env; None for what the env suggests."""
+    poses: bool = False
+    """Keys are camera poses, with --env; else times and actions."""
     window: int | None = None
     """Steps that the model looks across; needed with --episodes."""
     seed: int = 0
@@ -112,8 +114,10 @@ class Train:
                     "`python -m worldmodel collect` and pass --episodes"
                 )
             source = offer(self.batch_size, device=device, seed=self.seed, hold=self.hold)
-            steps = int(source.batch(0).actions.shape[1])
-            return Spec.from_spaces(env.observation_space, env.action_space, steps), source
+            scenes = source.batch(0)
+            pose = _pose_size(scenes) if self.poses else 0
+            steps = int(scenes.actions.shape[1])
+            return Spec.from_spaces(env.observation_space, env.action_space, steps, pose), source
         assert self.episodes is not None
         if self.window is None:
             raise ValueError("window: needed with --episodes; how many steps to look across")
@@ -131,6 +135,8 @@ class Info:
     """A preset (narrative), model:preset (svg-lp:paper), or a checkpoint."""
     size: int = 64
     """Frame size, for a preset."""
+    pose: int = 0
+    """Numbers of a camera pose, for a preset whose keys are poses (dice: 7)."""
 
     def run(self) -> None:
         model = self._model()
@@ -149,7 +155,7 @@ class Info:
 
     def _model(self) -> Any:
         name, _, chosen = self.name.partition(":")
-        spec = Spec((3, self.size, self.size), ActionSpec("none"), 20)
+        spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
         if chosen or name in MODELS:
             return make(name, spec, chosen or next(iter(entry(name).presets)))
         for model, known in MODELS.items():
@@ -160,6 +166,13 @@ class Info:
         except FileNotFoundError as error:
             presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
             raise FileNotFoundError(f"{error}; presets are {presets}") from error
+
+
+def _pose_size(scenes: SceneBatch) -> int:
+    poses = scenes.poses(torch.zeros_like(scenes.lengths).unsqueeze(1))
+    if poses is None:
+        raise ValueError("poses: this environment has no camera; its keys are times")
+    return int(poses.shape[-1])
 
 
 def _make_env(env_id: str, size: int | None) -> gym.Env[Any, Any]:

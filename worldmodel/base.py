@@ -171,6 +171,7 @@ class WorldModel(nn.Module, ABC):
                 f"{float(seen.max()):.3g}], expected [0, 1]"
             )
         self._check_times(times[mask], "context.times")
+        self._check_poses(context.poses, times, "context.poses")
         self._check_path(context)
 
     def _check_path(self, context: Context) -> None:
@@ -205,6 +206,7 @@ class WorldModel(nn.Module, ABC):
         if times.shape[1] == 0:
             raise ValueError("queries.times: empty; ask for at least one time")
         self._check_times(times, "queries.times")
+        self._check_poses(queries.poses, times, "queries.poses")
         ahead = int((times.amax(1) - worlds.present).max())
         planned = 0
         if queries.actions is not None:
@@ -234,6 +236,16 @@ class WorldModel(nn.Module, ABC):
                 f"{argument}: times from {int(times.min())} to {int(times.max())} leave the window "
                 f"[0, {self.spec.window}]"
             )
+
+    def _check_poses(self, poses: Tensor | None, times: Tensor, argument: str) -> None:
+        if poses is None and not self.spec.pose:
+            return
+        expected = (*times.shape, self.spec.pose) if self.spec.pose else None
+        got = None if poses is None else tuple(poses.shape)
+        if got != expected:
+            raise ValueError(f"{argument}: expected {expected}, got {got}")
+        if poses is not None and not bool(torch.isfinite(poses).all()):
+            raise ValueError(f"{argument}: holds NaN or infinity")
 
     def _check_actions(self, actions: Tensor, argument: str, lead: tuple[int, ...]) -> None:
         expected = self.spec.action.shape

@@ -246,6 +246,9 @@ class WindowBatch:
             frames.append(episode.observations[offset + np.minimum(asked, last[row])])
         return torch.from_numpy(np.stack(frames)).to(self._device)
 
+    def poses(self, times: Tensor) -> None:
+        """None: episodes hold no camera poses."""
+
 
 class WindowSource:
     """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.

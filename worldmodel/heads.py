@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class SceneVector(nn.Module):
-    """A world (z, r) to one vector, computed once per world."""
+    """A world (z, r) to one vector, computed once per world. Without a global z: ``latent = 0``."""
 
     def __init__(self, memory: int, latent: int, grid: tuple[int, int], features: int) -> None:
         super().__init__()
         self.from_memory = nn.Conv2d(memory, 32, 2, 2)
-        self.from_latent = nn.Conv2d(latent, 32, 3, padding=1)
+        self.from_latent = nn.Conv2d(latent, 32, 3, padding=1) if latent else None
         self.to_vector = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(32, 32, 3, padding=1),
@@ -21,9 +21,12 @@ class SceneVector(nn.Module):
             nn.Linear(32 * grid[0] * grid[1], features),
         )
 
-    def forward(self, z: Tensor, r: Tensor) -> Tensor:
+    def forward(self, z: Tensor | None, r: Tensor) -> Tensor:
         """z (P, nt, latent, h, w) and r (P, memory, 2h, 2w) to (P, features)."""
-        vector: Tensor = self.to_vector(self.from_latent(z.flatten(1, 2)) + self.from_memory(r))
+        grid = self.from_memory(r)
+        if self.from_latent is not None and z is not None:
+            grid = self.from_latent(z.flatten(1, 2)) + grid
+        vector: Tensor = self.to_vector(grid)
         return vector
 
 

@@ -11,6 +11,7 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg
+from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
 from worldmodel.jump.config import PRESETS as JUMP_PRESETS
 from worldmodel.jump.model import Jump
 from worldmodel.types import Spec
@@ -26,6 +27,8 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     Jump.name: Entry(Jump, JUMP_PRESETS),
+    Badj.name: Entry(Badj, BADJ_PRESETS),
+    Gqn.name: Entry(Gqn, GQN_PRESETS),
     Svg.name: Entry(Svg, SVG_PRESETS),
 }
 

@@ -160,13 +160,21 @@ def fit(
 
 def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
     """Raise ValueError unless a source, of which ``scenes`` is a batch, fits a model's spec."""
-    if ActionSpec.from_space(source.action_space) != spec.action:
+    first = torch.zeros_like(scenes.lengths).unsqueeze(1)
+    if spec.pose:  # poses say all that its actions could
+        poses = scenes.poses(first)
+        numbers = 0 if poses is None else poses.shape[-1]
+        if numbers != spec.pose:
+            raise ValueError(
+                f"source: its poses have {numbers} numbers, the model was made for {spec.pose}"
+            )
+    elif ActionSpec.from_space(source.action_space) != spec.action:
         raise ValueError(
             f"source: its action space is {source.action_space}, the model was made for "
             f"{spec.action.to_space()}"
         )
     steps = scenes.actions.shape[1]
-    frames = scenes.observations(torch.zeros_like(scenes.lengths).unsqueeze(1))
+    frames = scenes.observations(first)
     channels, height, width = spec.observation
     if frames.dtype != torch.uint8 or frames.shape[2:] != (height, width, channels):
         raise ValueError(

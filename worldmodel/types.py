@@ -137,11 +137,14 @@ class Spec:
         observation: image shape (C, H, W); H and W are multiples of 8.
         action: the action space.
         window: W, the number of steps that the model can look across.
+        pose: P, numbers of a camera pose. Above 0 the scene stands still, poses alone are its
+            keys (times count for nothing), nothing is decided and nothing is at stake.
     """
 
     observation: tuple[int, int, int]
     action: ActionSpec
     window: int
+    pose: int = 0
 
     def __post_init__(self) -> None:
         channels, height, width = self.observation
@@ -152,12 +155,26 @@ class Spec:
             )
         if self.window < 1:
             raise ValueError(f"window: expected at least 1 step, got {self.window}")
+        if self.pose < 0:
+            raise ValueError(f"pose: expected 0 or more numbers, got {self.pose}")
+        if self.pose and self.action.kind != "none":
+            raise ValueError(
+                f"pose: a scene with poses as keys stands still and takes no actions, got "
+                f"{self.action.kind} actions"
+            )
 
     @classmethod
     def from_spaces(
-        cls, observation_space: gym.Space[Any], action_space: gym.Space[Any], window: int
+        cls,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        window: int,
+        pose: int = 0,
     ) -> Spec:
         """Describe an environment with uint8 image observations (H, W, C).
+
+        With ``pose`` numbers in a camera pose, its actions only move the camera: they are left
+        away, since the pose says where it is.
 
         Raises:
             ValueError: the observation space is not such an image space, or the action space is
@@ -171,7 +188,8 @@ class Spec:
                 "ResizeObservation make one"
             )
         height, width, channels = box.shape
-        return cls((channels, height, width), ActionSpec.from_space(action_space), window)
+        action = ActionSpec("none") if pose else ActionSpec.from_space(action_space)
+        return cls((channels, height, width), action, window, pose)
 
     def observation_space(self) -> gym.spaces.Box:
         """The uint8 (H, W, C) space that this describes."""
@@ -202,7 +220,8 @@ class Spec:
         """The inverse of ``to_dict``, through JSON or not."""
         channels, height, width = data["observation"]
         action = ActionSpec.from_dict(data["action"])
-        return cls((channels, height, width), action, int(data["window"]))
+        pose = int(data.get("pose", 0))  # checkpoints from before poses have none
+        return cls((channels, height, width), action, int(data["window"]), pose)
 
 
 def to_float(observations: Tensor) -> Tensor:
@@ -226,6 +245,7 @@ class Context:
             up to its present; what lies behind is padding.
         mask: bool (B, M), True where a pair is there; None means all are.
         present: int64 (B,), the number of steps taken so far; None means the latest time seen.
+        poses: float32 (B, M, P), where the camera was; None where times are the keys.
     """
 
     observations: Tensor
@@ -233,6 +253,13 @@ class Context:
     actions: Tensor | None = None
     mask: Tensor | None = None
     present: Tensor | None = None
+    poses: Tensor | None = None
+
+    @classmethod
+    def views(cls, observations: Tensor, poses: Tensor, mask: Tensor | None = None) -> Context:
+        """Views of a scene that stands still: (B, M, C, H, W) seen from poses (B, M, P)."""
+        times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
+        return cls(observations, times, mask=mask, poses=poses)
 
     def full_mask(self) -> Tensor:
         """The mask (B, M), made of True where none was given."""
@@ -255,10 +282,18 @@ class Queries:
         times: int64 (B, K), steps from the window's origin, in [0, window].
         actions: (B, N, L, \\*action), N plans that start at each world's present, or None where
             nothing is decided (passive scenes, or no query after the present).
+        poses: float32 (B, K, P), where to look from; None where times are the keys.
     """
 
     times: Tensor
     actions: Tensor | None = None
+    poses: Tensor | None = None
+
+    @classmethod
+    def views(cls, poses: Tensor) -> Queries:
+        """Look at a scene that stands still from poses (B, K, P)."""
+        times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
+        return cls(times, poses=poses)
 
 
 @dataclass(frozen=True)
@@ -352,6 +387,9 @@ class SceneBatch(Protocol):
 
     def observations(self, times: Tensor) -> Tensor:
         """uint8 (B, n, H, W, C) at the times int64 (B, n)."""
+
+    def poses(self, times: Tensor) -> Tensor | None:
+        """float32 (B, n, P), where the camera was at the times; None if there is no camera."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Final
 
 import torch
@@ -136,7 +137,7 @@ def read_face(frames: Tensor, state: DiceState, camera: Tensor, side: Tensor) ->
     every = torch.arange(POOL, device=frames.device)
     found = torch.empty((batch, n), dtype=torch.int64, device=frames.device)
     for b in range(batch):
-        scenes = state.map(lambda value, b=b: value[b].expand(POOL, *value.shape[1:]))  # type: ignore[misc]
+        scenes = state.map(itemgetter(torch.full((POOL,), b, device=frames.device)))
         faces = scenes.faces.clone()
         faces[:, side[b]] = first[b] + every
         for i in range(n):

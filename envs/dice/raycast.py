@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ from envs.dice.scene import (
     pool,
 )
 from envs.dice.textures import PER_EDGE, SIDE, patterns
+from envs.digits import directory
 from envs.simulator import check_size
 
 AMBIENT: Final = 0.5
@@ -111,8 +113,13 @@ def bands(size: int, device: torch.device) -> Bands:
 
 
 @lru_cache(maxsize=4)
-def digit_bitmaps(device: torch.device) -> Tensor:
-    """Ink of the 200 digits, ``(200, 64, 64)`` float32 in [0, 1], with a margin, softened."""
+def digit_bitmaps(device: torch.device, source: str | None) -> Tensor:
+    """Ink of the 200 digits, ``(200, 64, 64)`` float32 in [0, 1], with a margin, softened.
+
+    Args:
+        device: where they are used.
+        source: ``envs.digits.directory()``: other files, other digits.
+    """
     inner = round(_DIGIT_SIDE * _DIGIT_SHARE)
     large = interpolate(pool().images[:, None], (inner, inner), mode="bilinear")
     margin = _DIGIT_SIDE - inner
@@ -133,7 +140,7 @@ def render(state: DiceState, size: int) -> Tensor:
     step = max(1, pixels // (size * size))
     for start in range(0, batch, step):
         part = slice(start, start + step)
-        frames[part] = _cast(state.map(lambda value, part=part: value[part]), size)  # type: ignore[misc]
+        frames[part] = _cast(state.map(itemgetter(part)), size)
     return frames
 
 
@@ -191,9 +198,9 @@ def _raise_walls(canvas: Tensor, state: DiceState, view: Rays) -> None:
     pattern = _look_up(state.patterns[:, 1], along, height.clamp(-_FAR, _FAR))
     # Where the wall's foot crosses a pixel, part of it is floor.
     cover = height.div_(t.mul_(view.pixel)).add_(0.5).clamp_(0, 1)
-    towards = state.light[:, :2, None, None].clone()
-    lit_x = torch.where(right, -towards[:, 0], towards[:, 0])
-    lit_y = torch.where(behind, -towards[:, 1], towards[:, 1])
+    towards_x, towards_y = state.light[:, :2, None, None].unbind(1)
+    lit_x = torch.where(right, -towards_x, towards_x)
+    lit_y = torch.where(behind, -towards_y, towards_y)
     light = torch.where(sideways, lit_x, lit_y).clamp_(min=0).mul_(DIFFUSE).add_(AMBIENT + 0.1)
     for channel in range(3):
         ground, other = state.colours[:, 2:4, channel, None, None].unbind(1)
@@ -317,7 +324,7 @@ def _show_face(
     column = a.add_(HALF).mul_(_DIGIT_SIDE).clamp_(0, _DIGIT_SIDE - 1).to(torch.int64)
     row = b.neg_().add_(HALF).mul_(_DIGIT_SIDE).clamp_(0, _DIGIT_SIDE - 1).to(torch.int64)
     row += digit[:, None, None] * _DIGIT_SIDE
-    ink = digit_bitmaps(a.device).flatten()[row.mul_(_DIGIT_SIDE).add_(column)]
+    ink = digit_bitmaps(a.device, directory()).flatten()[row.mul_(_DIGIT_SIDE).add_(column)]
     colours = state.colours[:, 4:] * (AMBIENT + DIFFUSE * lit.clamp_min(0))[:, None, None]
     for channel in range(3):
         ground, dark = colours[:, :, channel, None, None].unbind(1)

@@ -168,13 +168,14 @@ def test_bad_use():
 
 
 @pytest.mark.gpu
-def test_a_gpu_tells_the_same():
-    cpu, gpu = (sample_scenes(AGENT, 64, device=d) for d in ("cpu", "cuda"))
+@pytest.mark.parametrize("env_id", envs.ENV_IDS)
+def test_a_gpu_tells_the_same(env_id):
+    cpu, gpu = (sample_scenes(env_id, 64, device=device) for device in ("cpu", "cuda"))
     assert torch.equal(cpu.scene_ids, gpu.scene_ids.cpu())
-    assert torch.equal(cpu.actions, gpu.actions.cpu())
-    torch.testing.assert_close(
-        cpu.trajectory.positions, gpu.trajectory.positions.cpu(), atol=1e-6, rtol=0
-    )
-    times = torch.arange(41).expand(64, -1)
+    torch.testing.assert_close(cpu.actions, gpu.actions.cpu())
+    torch.testing.assert_close(cpu.rewards, gpu.rewards.cpu(), atol=1e-5, rtol=0)
+    assert torch.equal(cpu.terminated, gpu.terminated.cpu())
+    times = torch.arange(cpu.actions.shape[1] + 1).expand(64, -1)
     a, b = cpu.observations(times).int(), gpu.observations(times.cuda()).cpu().int()
-    assert (a - b).abs().max() <= 1
+    # Sines may differ in the last bit: rounding, and here and there another pixel of a pattern.
+    assert ((a - b).abs() > 1).float().mean() < 1e-3

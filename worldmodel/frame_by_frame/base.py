@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from worldmodel.base import UnsupportedQuery, WorldModel
 from worldmodel.outcomes import at_queries, symexp
-from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
+from worldmodel.types import Belief, Context, Prediction, Queries, Spec, Worlds
 
 State = dict[str, Tensor]
 
@@ -58,6 +58,14 @@ class FrameByFrame(WorldModel):
 
     jumpy: ClassVar[bool] = False
     feeds_back: ClassVar[bool]
+
+    def __init__(self, spec: Spec, config: Any) -> None:
+        if spec.pose:
+            raise ValueError(
+                f"spec: {self.name} steps through time and cannot look from camera poses; a jumpy "
+                "model can"
+            )
+        super().__init__(spec, config)
 
     # -- what a subclass says --------------------------------------------------------------------
 

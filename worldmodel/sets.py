@@ -1,0 +1,356 @@
+"""What jumpy models share: the context is a set of (key, frame) pairs, summed up in r.
+
+    r = sum_j M_theta(v_j, x_j)
+
+A key is a camera pose, or a time with a summary of the actions up to it. Rewards and terminations
+are read from (world, key) by a head, which renders nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel import outcomes
+from worldmodel.base import Losses, WorldModel
+from worldmodel.heads import OutcomeHead
+from worldmodel.keys import ActionPath, TimeFeatures
+from worldmodel.outcomes import at_queries, symexp
+from worldmodel.types import (
+    Belief,
+    Context,
+    Prediction,
+    Queries,
+    SceneBatch,
+    Spec,
+    Worlds,
+    to_float,
+)
+
+
+@dataclass(frozen=True)
+class SetConfig:
+    """Keys, heads, schedules and training draws; the defaults are JUMP's on narratives.
+
+    (Seed 001, appendix B. Names in brackets are the paper's.)
+
+    Attributes:
+        time_bands: Fourier bands of the time key; 0 is the paper's scalar.
+        path: features of the action path.
+        scene: width of the vector that the heads read a world from.
+        head: hidden width of the heads; scoring plans costs its square.
+        variance_start, variance_end: pixel variance at the start and the end of the annealing.
+        anneal: share of the training after which the variance stays at its end (1.0 anneals to
+            the last step; the paper anneals over 100,000 steps).
+        variance_steps: instead of annealing: pairs (share of the training, pixel variance until
+            then), the last share 1.0; empty to anneal. The paper's dice go down and up again.
+        context_min, context_max: context size, uniform in between (m1, m2).
+        context_frames: contexts come from the first that many frames (m); 0: from the frames up to
+            a random present, half of the time the origin (where plans begin).
+        targets: frames to predict, anywhere in the window (k).
+        reward_variance: variance of the reward head's Gaussian, in symlog space.
+        learning_rate, learning_rate_end: Adam, linear in between.
+    """
+
+    time_bands: int = 0
+    path: int = 32
+    scene: int = 256
+    head: int = 128
+    variance_start: float = 2.0
+    variance_end: float = 0.5
+    anneal: float = 1.0
+    variance_steps: tuple[tuple[float, float], ...] = ()
+    context_min: int = 1
+    context_max: int = 6
+    context_frames: int = 6
+    targets: int = 3
+    reward_variance: float = 0.02
+    learning_rate: float = 5e-4
+    learning_rate_end: float = 5e-5
+
+    def __post_init__(self) -> None:
+        self.check_positive("path", "scene", "head", "targets")
+        if not 1 <= self.context_min <= self.context_max:
+            raise ValueError(
+                f"context_min, context_max: expected 1 <= min <= max, got {self.context_min}, "
+                f"{self.context_max}"
+            )
+        above = "variance_start variance_end reward_variance anneal learning_rate learning_rate_end"
+        for name in above.split():
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+        for name in ("time_bands", "context_frames"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        self._check_variance_steps()
+
+    def check_positive(self, *names: str) -> None:
+        """Raise ValueError unless all these settings are at least 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    def _check_variance_steps(self) -> None:
+        steps = tuple((float(share), float(value)) for share, value in self.variance_steps)
+        object.__setattr__(self, "variance_steps", steps)  # JSON turns tuples into lists
+        shares = [share for share, _ in steps]
+        rising = all(a < b for a, b in zip([0.0, *shares], shares, strict=False))
+        if steps and not (rising and shares[-1] == 1.0 and min(v for _, v in steps) > 0):
+            raise ValueError(
+                "variance_steps: expected pairs (share, variance) with rising shares up to 1.0 and "
+                f"variances above 0, got {self.variance_steps}"
+            )
+
+
+class SetModel(WorldModel):
+    """Everything but how a world is drawn and how it is rendered.
+
+    Subclasses set ``encoder``, ``scene`` and ``heads``, and say how to sample, ``_render`` and
+    ``_explain``. ``Worlds.state`` holds at least ``scene`` (B, S, scene) and ``path``.
+    """
+
+    jumpy: ClassVar[bool] = True
+    config: SetConfig
+    encoder: nn.Module
+    heads: OutcomeHead | None
+
+    def __init__(self, spec: Spec, config: SetConfig) -> None:
+        super().__init__(spec, config)
+        self.max_context = config.context_max
+        self.time = TimeFeatures(spec.window, config.time_bands)
+        self.path = None if spec.action.kind == "none" else ActionPath(spec.action, config.path)
+        self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
+
+    def _make_heads(self) -> OutcomeHead | None:
+        """Nothing is at stake where poses are the keys."""
+        return (
+            None if self.spec.pose else OutcomeHead(self.config.scene, self.key, self.config.head)
+        )
+
+    @abstractmethod
+    def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
+        """Frames (B, S, N, K, C, H, W) at keys (B, N, K, key); ``queries`` says what they mean."""
+
+    @abstractmethod
+    def _explain(
+        self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct targets (B, n, C, H, W) at keys (B, n, key) from the posterior.
+
+        Returns:
+            their means (B, n, C, H, W), the KL to the prior (B,) in nats, and the scene vector
+            (B, scene) for the heads.
+        """
+
+    # -- keys ------------------------------------------------------------------------------------
+
+    def _past(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
+        """h_0 .. h_steps of the actions so far: (B, steps + 1, path); path is 0 if passive."""
+        if self.path is None:
+            return torch.zeros(batch, steps + 1, 0, device=self.device)
+        start = self.path.start(batch)
+        if actions is None or steps == 0:
+            return start[:, None].expand(-1, steps + 1, -1)
+        return torch.cat([start[:, None], self.path(actions[:, :steps], start)], 1)
+
+    def _keys(self, times: Tensor, path: Tensor, poses: Tensor | None = None) -> Tensor:
+        """Keys (..., K, key) from times (..., K) and path features (..., K, path), or the poses."""
+        if poses is not None:
+            return poses
+        features = self.time(times)
+        return torch.cat([features.expand(*path.shape[:-1], -1), path], -1)
+
+    # -- the three verbs -------------------------------------------------------------------------
+
+    def _observe(self, context: Context) -> Belief:
+        present, mask = context.present_times(), context.full_mask()
+        batch, window = context.times.shape[0], self.spec.window
+        actions = context.actions
+        steps = int(present.max())
+        past = self._past(actions, batch, steps)
+        taken = torch.arange(steps + 1, device=self.device) <= present[:, None]
+        table = past.new_zeros(batch, window + 1, past.shape[-1])
+        table[:, : steps + 1] = past * taken.unsqueeze(-1)
+        times = context.times.masked_fill(~mask, 0)
+        path = table.gather(1, times[..., None].expand(-1, -1, table.shape[-1]))
+        # masked pairs may hold anything, NaN included: blank them before they are multiplied by 0
+        frames = context.observations.masked_fill(~mask[..., None, None, None], 0.0)
+        poses = context.poses
+        if poses is not None:
+            poses = poses.masked_fill(~mask[..., None], 0.0)
+        r = self.encoder(frames, self._keys(times, path, poses), mask)
+        return Belief(present, {"r": r, "path": table})
+
+    def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
+        present, steps = worlds.present, actions.shape[1]
+        if self.path is None:
+            return replace(worlds, present=present + steps)
+        table = worlds.state["path"][:, 0].clone()
+        rows = torch.arange(table.shape[0], device=table.device)
+        state = table[rows, present]
+        for step in range(steps):
+            state = self.path.step(state, actions[:, step])
+            table[rows, present + step + 1] = state
+        path = table.unsqueeze(1).expand(-1, worlds.shape[1], -1, -1)
+        return Worlds(present + steps, {**worlds.state, "path": path})
+
+    def _plan_paths(self, worlds: Worlds, actions: Tensor | None, ahead: int) -> Tensor:
+        """h of the times present + 1 .. present + ahead along each plan: (B, N, ahead, path)."""
+        table = worlds.state["path"][:, 0]
+        batch = table.shape[0]
+        if self.path is None or actions is None:
+            return table.new_zeros(batch, 1, ahead, table.shape[-1])
+        plans = actions.shape[1]
+        now = table[torch.arange(batch, device=table.device), worlds.present]
+        start = now.repeat_interleave(plans, 0)
+        paths: Tensor = self.path(actions[:, :, :ahead].flatten(0, 1), start)
+        return paths.view(batch, plans, ahead, self.path.features)
+
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+        present, times = worlds.present, queries.times
+        ahead = max(int((times.amax(1) - present).max()), 0)
+        paths = self._plan_paths(worlds, queries.actions, ahead)
+        steps = present[:, None] + torch.arange(1, ahead + 1, device=times.device)
+        steps = steps.clamp_max(self.spec.window)
+        reward, logit = self._outcomes(worlds.state["scene"], steps, paths)
+        rewards, alive = at_queries(symexp(reward), logit.sigmoid(), present, times)
+        seen = None
+        if frames:
+            past = worlds.state["path"][:, :1].expand(-1, paths.shape[1], -1, -1)
+            keys = (
+                self._query_keys(present, times, past, paths)
+                if queries.poses is None
+                else queries.poses.unsqueeze(1)
+            )
+            seen = self._render(worlds, keys, queries)
+        if queries.actions is None:
+            seen = None if seen is None else seen.squeeze(2)
+            return Prediction(seen, rewards.squeeze(2), alive.squeeze(2))
+        if self.path is None:  # no plan changes a passive scene: one answer serves all
+            n = queries.actions.shape[1]
+            seen = None if seen is None else seen.expand(-1, -1, n, *seen.shape[3:])
+            rewards, alive = rewards.expand(-1, -1, n, -1), alive.expand(-1, -1, n, -1)
+        return Prediction(seen, rewards, alive)
+
+    def _outcomes(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
+        """Symlog reward and continuation logit of steps, both (B, S, N, L).
+
+        Args:
+            scene: (B, S, scene).
+            times: (B, L), when the steps end.
+            paths: (B, N, L, path).
+        """
+        if self.heads is None:
+            none = scene.new_zeros(*scene.shape[:2], *paths.shape[1:3])
+            return none, none + math.inf
+        if self.path is not None:
+            asked = self.heads.ask(self._keys(times.unsqueeze(1), paths))
+        else:  # all scenes share the keys
+            window = torch.arange(self.spec.window + 1, device=times.device)
+            asked = self.heads.ask(self.time(window))[times].unsqueeze(1)
+        reward, logit = self.heads(scene, asked)
+        return reward, logit
+
+    def _query_keys(self, present: Tensor, times: Tensor, past: Tensor, paths: Tensor) -> Tensor:
+        """Keys (B, N, K, key): from the actions taken up to the present, from the plan after it."""
+        both = torch.cat([past, paths], 2)  # (B, N, W + 1 + ahead, path)
+        ahead = times - present[:, None]
+        index = torch.where(ahead > 0, past.shape[2] - 1 + ahead, times)
+        index = index[:, None, :, None].expand(-1, both.shape[1], -1, both.shape[-1])
+        return self._keys(times.unsqueeze(1), both.gather(2, index))
+
+    # -- training --------------------------------------------------------------------------------
+
+    def pixel_variance(self, progress: float) -> float:
+        """By ``variance_steps``; else linear up to ``anneal``, constant after it."""
+        config = self.config
+        for until, value in config.variance_steps:
+            if progress < until or until == 1.0:
+                return value
+        share = min(progress / config.anneal, 1.0)
+        return config.variance_start + share * (config.variance_end - config.variance_start)
+
+    def _poses(self, scenes: SceneBatch, times: Tensor) -> Tensor | None:
+        return scenes.poses(times) if self.spec.pose else None
+
+    def draw_times(
+        self, lengths: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which frames to see and which to predict.
+
+        Args:
+            lengths: int64 (B,), the last valid time of each scene.
+            generator: on the device of ``lengths``.
+
+        Returns:
+            context times (B, context_max), their mask, target times (B, targets). Context times
+            differ from each other; targets lie anywhere in 0 .. length.
+        """
+        config, batch, device = self.config, lengths.shape[0], lengths.device
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=device)
+
+        if config.context_frames:
+            latest = lengths.clamp_max(config.context_frames - 1)
+        else:  # half of the presents are the origin's, where every episode and every plan begins
+            anywhere = (uniform(batch) * lengths.float()).long()
+            latest = torch.where(uniform(batch) < 0.5, 0, anywhere)
+        span = torch.arange(self.spec.window + 1, device=device)
+        score = uniform(batch, self.spec.window + 1).masked_fill(span > latest[:, None], -1.0)
+        slots = min(config.context_max, self.spec.window + 1)
+        value, times = score.topk(slots, 1)
+        sizes = config.context_min + uniform(batch) * (config.context_max - config.context_min + 1)
+        mask = (torch.arange(slots, device=device) < sizes.long()[:, None]) & (value >= 0)
+        targets = (uniform(batch, config.targets) * (lengths[:, None] + 1)).long()
+        return times, mask, targets
+
+    def loss(
+        self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
+    ) -> Losses:
+        """KL(q || p) + sum_i SSE_i / pixel_variance (seed 001, figure 2), plus the heads'.
+
+        The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
+        negative ELBO of the targets, in nats, is reported beside it.
+        """
+        lengths = scenes.lengths
+        seen_at, mask, targets = self.draw_times(lengths, generator)
+        both = torch.cat([seen_at, targets], 1)
+        seen = to_float(scenes.observations(both))
+        steps = int(lengths.max())
+        past = self._past(scenes.actions, len(lengths), steps)
+        index = both.clamp_max(steps)[..., None].expand(-1, -1, past.shape[-1])
+        keys = self._keys(both, past.gather(1, index), self._poses(scenes, both))
+
+        slots = seen_at.shape[1]
+        r = self.encoder(seen[:, :slots], keys[:, :slots], mask)
+        frames, kl, scene = self._explain(r, keys[:, slots:], seen[:, slots:], generator)
+        squared = (frames - seen[:, slots:]).square().flatten(2).sum(2)  # (B, targets)
+        variance = self.pixel_variance(progress)
+        reconstruction = squared.sum(1) / variance
+        # the same Gaussian with its constant: -log N(x; mean, variance / 2) over all targets
+        constant = 0.5 * seen[:, slots:].flatten(1).shape[1] * math.log(math.pi * variance)
+        times = torch.arange(1, steps + 1, device=scene.device).expand(len(lengths), -1)
+        told = self._outcomes(scene.unsqueeze(1), times, past[:, 1:].unsqueeze(1))
+        step_reward, step_logit = (value[:, 0, 0] for value in told)
+        if self.heads is None:
+            reward = ending = torch.zeros_like(kl)
+        else:
+            reward, ending = outcomes.loss(
+                scenes, step_reward, step_logit, self.config.reward_variance
+            )
+        total = (kl + reconstruction + reward + ending).mean()
+        parts = {
+            "loss": total,
+            "kl": kl.mean(),
+            "negative_elbo": (kl + reconstruction).mean() + constant,
+            "mse": squared.mean() / seen[0, 0].numel(),
+            "reward": reward.mean(),
+            "continue": ending.mean(),
+        }
+        return Losses(total, {name: value.detach() for name, value in parts.items()})

@@ -27,6 +27,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
 def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "info", "narrative")
     assert "3,496,615  (3.50 M)" in capsys.readouterr().out
+    run(monkeypatch, "info", "jump:dice", "--pose", 7)
+    assert "10,276,775  (10.28 M)" in capsys.readouterr().out
     run(monkeypatch, "info", "svg-lp:paper")
     assert "frame by frame" in capsys.readouterr().out
     run(monkeypatch, "info", "traveling-salesman")
@@ -72,12 +74,20 @@ def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert load(tmp_path / "a").spec.window == 40
 
 
+def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env = ("--env", "envs:dice/Views-v0", "--poses", "--size", 16, "--batch-size", 2, "--steps", 1)
+    run(monkeypatch, "train", *env, "--out", tmp_path / "a", *TINY)
+    spec = load(tmp_path / "a").spec
+    assert spec.pose == 7 and spec.window == 9 and spec.action.kind == "none"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("info", "nosuch"), "presets are .*jump:narrative"),
         (("train",), "give exactly one"),
         (("train", "--env", ENV, "--window", 20), "window: only with --episodes"),
+        (("train", "--env", ENV, "--poses"), "poses: this environment has no camera"),
         (("train", "--env", "narratives/Nothing-v0"), "may name the module that registers it"),
         (("train", "--env", "CartPole-v1"), "CartPole-v1 does not take one"),
         (("train", "--env", "CartPole-v1", "--size", "None"), "no scene stream of its own"),

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from envs.dice.scene import SIDES, Dice, DiceState, TestDigits, facing, pool
+from envs.dice.base import Dice, TestDigits
+from envs.dice.scene import SIDES, DiceState, facing, pool
 from envs.randomness import integers
 
 LEFT: Final = 0

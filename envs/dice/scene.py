@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 
+from envs.dice.textures import PATTERNS
 from envs.digits import Digits, digit_pool
 from envs.randomness import SPLIT_BIT, integers, uniform
-from envs.simulator import Simulator, State
+from envs.simulator import State
 
 CAMERA_RADIUS: Final = 3.2
 CAMERA_HEIGHT: Final = 1.5
@@ -40,8 +40,6 @@ SIDES: Final = 4
 FACES: Final = 6
 POOL: Final = 100
 """Digits that faces are drawn from, ten of each class."""
-
-TestDigits = Literal["same", "unseen"]
 
 _PLACE_STREAM: Final = 0
 _TURN_STREAM: Final = 1
@@ -77,62 +75,32 @@ class DiceState(State):
     camera: Tensor
 
 
-class Dice(Simulator[DiceState]):
-    """What all dice scenes share; subclasses say how the camera moves.
+def draw(scene_ids: Tensor, unseen: bool) -> dict[str, Tensor]:
+    """All fields of ``DiceState`` at the first moment, the same for the same ids.
 
     Args:
-        action_space: of the subclass.
-        max_steps: cut-off.
-        test_digits: what cubes of test scenes bear. ``same``: the training scenes' 100 digits, as
-            in the paper, where a hidden face holds ln 100 nats. ``unseen``: 100 others.
-
-    Raises:
-        ValueError: ``test_digits`` is neither.
+        scene_ids: ``(B,)`` int64.
+        unseen: whether test scenes bear the unseen digits.
     """
-
-    def __init__(
-        self, action_space: gym.Space[Any], max_steps: int, test_digits: TestDigits
-    ) -> None:
-        if test_digits not in get_args(TestDigits):
-            raise ValueError(
-                f"test_digits must be one of {get_args(TestDigits)}, got {test_digits!r}"
-            )
-        super().__init__(action_space, max_steps)
-        self.test_digits = test_digits
-
-    def render(self, state: DiceState, size: int) -> Tensor:
-        """The present views, ``(B, size, size, 3)`` uint8."""
-        from envs.dice.raycast import render  # it needs this module's geometry
-
-        return render(state, size)
-
-    def poses(self, state: DiceState) -> Tensor:
-        """Of the camera, ``(B, 7)`` float32; see :func:`poses`."""
-        return poses(state.camera)
-
-    def draw(self, scene_ids: Tensor) -> dict[str, Tensor]:
-        """All fields of ``DiceState`` at the first moment, the same for the same ids."""
-        height = math.radians(45) + math.radians(20) * uniform(scene_ids, _LIGHT_STREAM, 1)[:, 0]
-        around = 2 * math.pi * uniform(scene_ids, _LIGHT_STREAM + 100, 1)[:, 0]
-        light = [height.cos() * around.cos(), height.cos() * around.sin(), height.sin()]
-        faces = integers(scene_ids, _FACE_STREAM, FACES, POOL)
-        if self.test_digits == "unseen":
-            faces = faces + POOL * ((scene_ids >> SPLIT_BIT) & 1)[:, None]
-        from envs.dice.textures import PATTERNS
-
-        camera = uniform(scene_ids, _CAMERA_STREAM, 1)[:, 0] * (2 * math.pi) - math.pi
-        return {
-            "scene_ids": scene_ids,
-            "steps": torch.zeros_like(scene_ids),
-            "ended": torch.zeros_like(scene_ids, dtype=torch.bool),
-            "centre": (2 * uniform(scene_ids, _PLACE_STREAM, 2) - 1) * JITTER,
-            "turn": uniform(scene_ids, _TURN_STREAM, 1)[:, 0] * (math.pi / 2),
-            "faces": faces,
-            "patterns": integers(scene_ids, _PATTERN_STREAM, 2, len(PATTERNS)),
-            "colours": _colours(scene_ids),
-            "light": torch.stack(light, -1),
-            "camera": camera,
-        }
+    height = math.radians(45) + math.radians(20) * uniform(scene_ids, _LIGHT_STREAM, 1)[:, 0]
+    around = 2 * math.pi * uniform(scene_ids, _LIGHT_STREAM + 100, 1)[:, 0]
+    light = [height.cos() * around.cos(), height.cos() * around.sin(), height.sin()]
+    faces = integers(scene_ids, _FACE_STREAM, FACES, POOL)
+    if unseen:
+        faces = faces + POOL * ((scene_ids >> SPLIT_BIT) & 1)[:, None]
+    camera = uniform(scene_ids, _CAMERA_STREAM, 1)[:, 0] * (2 * math.pi) - math.pi
+    return {
+        "scene_ids": scene_ids,
+        "steps": torch.zeros_like(scene_ids),
+        "ended": torch.zeros_like(scene_ids, dtype=torch.bool),
+        "centre": (2 * uniform(scene_ids, _PLACE_STREAM, 2) - 1) * JITTER,
+        "turn": uniform(scene_ids, _TURN_STREAM, 1)[:, 0] * (math.pi / 2),
+        "faces": faces,
+        "patterns": integers(scene_ids, _PATTERN_STREAM, 2, len(PATTERNS)),
+        "colours": _colours(scene_ids),
+        "light": torch.stack(light, -1),
+        "camera": camera,
+    }
 
 
 def _colours(scene_ids: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.dice.scene import Dice, DiceState, TestDigits
+from envs.dice.base import Dice, TestDigits
+from envs.dice.scene import DiceState
 
 
 class Views(Dice):

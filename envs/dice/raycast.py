@@ -271,7 +271,8 @@ def _show_side(canvas: Tensor, state: DiceState, view: Rays, axis: int) -> None:
     sign = torch.where(place[:, axis] < 0, -1.0, 1.0)[:, None, None]
     depth = HALF * sign - place[:, axis, None, None]
     depth = torch.where(depth * sign < 0, depth, 0.0)  # behind the plane: nothing is seen
-    t = depth / towards
+    # Once in millions of rays one runs along the plane exactly, and meets it nowhere.
+    t = (depth / towards).nan_to_num_(0.0, 0.0, 0.0)
     right = sign if axis == 0 else -sign  # to the right along the face, seen from outside
     a = across.mul_(t).add_(place[:, 1 - axis, None, None]).mul_(right)
     b = (t * view.up).add_(CAMERA_HEIGHT - HALF)

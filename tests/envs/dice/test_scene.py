@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.dice import DiceState, Views, look, poses
-from envs.dice.raycast import render
+from envs.dice.raycast import Rays, _show_side, render
 from envs.dice.scene import CAMERA_HEIGHT, CAMERA_RADIUS, PITCH, POOL, facing, pool, visible_sides
 from envs.dice.textures import PATTERNS, patterns
 
@@ -115,6 +115,17 @@ def test_the_picture_is_the_same_scene_at_any_size():
     small, large = render(scenes(20), 64).float(), render(scenes(20), 256).float()
     mean = large.unflatten(1, (64, 4)).unflatten(3, (64, 4)).mean((2, 4))
     assert (small - mean).abs().mean() < 6
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_ray_along_a_face_meets_it_nowhere(axis):
+    """Such a ray divides by zero; nothing may come of it, also where the face is turned away."""
+    zero, state = torch.zeros(1, 1), scenes(40)
+    state = replace(state, camera=torch.zeros(40), turn=torch.zeros(40))
+    view = Rays(slice(0, 1), zero + 1.0, zero, zero - 0.3, 0.01)
+    canvas = torch.zeros(3, 40, 1, 1)
+    _show_side(canvas, state, view, axis)
+    assert torch.isfinite(canvas).all()
 
 
 def test_digits_stand_upright_and_are_not_mirrored():

@@ -1,4 +1,4 @@
-"""``python -m worldmodel collect | train | info``: models from the command line."""
+"""``python -m worldmodel collect | train | imagine | info``: models from the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import gymnasium as gym
 import torch
 import tyro
 
-from worldmodel import checkpoint
+from worldmodel import checkpoint, imagine
 from worldmodel.collect import collect
 from worldmodel.data import Episodes
 from worldmodel.registry import MODELS, entry, make, preset
@@ -52,9 +52,9 @@ class Train:
     episodes: Path | None = None
     """Folder of recorded episodes."""
     model: str = "jump"
-    """jump or svg-lp."""
+    """jump, badj, gqn or svg-lp."""
     preset: str = "small"
-    """jump: narrative, small; svg-lp: paper, small."""
+    """Its size and schedules; ``info`` lists those of each model."""
     steps: int = 10_000
     """Of the whole run; a resumed run keeps it."""
     batch_size: int = 32
@@ -107,13 +107,9 @@ class Train:
                     "window: only with --episodes; an env's scenes have their own length"
                 )
             env = _make_env(self.env, self.size)
-            offer = getattr(env.unwrapped, "scenes", None)
-            if offer is None:
-                raise ValueError(
-                    f"env: {self.env} has no scene stream of its own; record it with "
-                    "`python -m worldmodel collect` and pass --episodes"
-                )
-            source = offer(self.batch_size, device=device, seed=self.seed, hold=self.hold)
+            source = _offer(env, self.env)(
+                self.batch_size, device=device, seed=self.seed, hold=self.hold
+            )
             scenes = source.batch(0)
             pose = _pose_size(scenes) if self.poses else 0
             steps = int(scenes.actions.shape[1])
@@ -125,6 +121,42 @@ class Train:
         height, width, channels = recorded[0].observations.shape[1:]
         spec = Spec((channels, height, width), recorded.action, self.window)
         return spec, recorded.windows(self.window, self.batch_size, self.seed, device)
+
+
+@dataclass(frozen=True)
+class Imagine:
+    """Show a model some frames of test scenes, and draw what it imagines at other times.
+
+    Any times will do: the first and ask for the last, the last and ask for the first, both ends
+    and ask for what lies between.
+    """
+
+    checkpoint: tyro.conf.Positional[str]
+    """Folder, shipped name or hub id."""
+    env: str
+    """Id of an environment that generates scenes by itself (ours do)."""
+    out: Path
+    """A contact sheet (.png) or a film (.gif)."""
+    seen: tuple[int, ...] = (0,)
+    """Times of the frames that are shown; views by number, with poses."""
+    asked: tuple[int, ...] = ()
+    """Times to look at; all by default."""
+    scenes: int = 3
+    worlds: int = 4
+    seed: int = 0
+    scale: int = 2
+    """Times by which each pixel is repeated."""
+    num_threads: int = 1
+
+    def run(self) -> None:
+        torch.set_num_threads(self.num_threads)
+        model = checkpoint.load(self.checkpoint)
+        env = _make_env(self.env, model.spec.observation[1], split="test")
+        batch = _offer(env, self.env)(self.scenes, seed=self.seed).batch(0)
+        asked = self.asked or tuple(range(int(batch.lengths.min()) + 1))
+        imagined = imagine.imagine(model, batch, self.seen, asked, self.worlds, self.seed)
+        imagine.write(imagined, self.out, scale=self.scale)
+        print(f"{self.scenes} scenes, truth above {self.worlds} sampled worlds: {self.out}")
 
 
 @dataclass(frozen=True)
@@ -168,6 +200,17 @@ class Info:
             raise FileNotFoundError(f"{error}; presets are {presets}") from error
 
 
+def _offer(env: gym.Env[Any, Any], env_id: str) -> Callable[..., SceneSource]:
+    """What makes an environment's scene stream."""
+    offer: Callable[..., SceneSource] | None = getattr(env.unwrapped, "scenes", None)
+    if offer is None:
+        raise ValueError(
+            f"env: {env_id} has no scene stream of its own; record it with "
+            "`python -m worldmodel collect` and pass --episodes"
+        )
+    return offer
+
+
 def _pose_size(scenes: SceneBatch) -> int:
     poses = scenes.poses(torch.zeros_like(scenes.lengths).unsqueeze(1))
     if poses is None:
@@ -175,9 +218,11 @@ def _pose_size(scenes: SceneBatch) -> int:
     return int(poses.shape[-1])
 
 
-def _make_env(env_id: str, size: int | None) -> gym.Env[Any, Any]:
+def _make_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, Any]:
+    if size is not None:
+        settings["size"] = size
     try:
-        return gym.make(env_id) if size is None else gym.make(env_id, size=size)
+        return gym.make(env_id, **settings)
     except gym.error.UnregisteredEnv as error:
         raise ValueError(
             f"env: {error} An id may name the module that registers it, as in "
@@ -207,7 +252,12 @@ def _override(config: Any, changes: tuple[str, ...]) -> Any:
     return config
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"collect": Collect, "train": Train, "info": Info}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "collect": Collect,
+    "train": Train,
+    "imagine": Imagine,
+    "info": Info,
+}
 
 
 def main() -> None:

@@ -15,13 +15,14 @@ answer; two queries of one world still share nothing but r. Rewards and terminat
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel.heads import SceneVector
+from worldmodel.jump.config import PRESETS as JUMP_PRESETS
 from worldmodel.jump.encoder import TiledKeyEncoder
 from worldmodel.nets import gaussian, pinned
 from worldmodel.nets.conv_lstm import ConvLSTMCell
@@ -317,24 +318,9 @@ BADJ_PRESETS: dict[str, GqnConfig] = {
         core="jump",
         steps=6,
         canvas_in=128,
-        variance_steps=((1 / 3, 2.0), (1 / 2, 0.2), (2 / 3, 0.4), (1.0, 0.9)),
+        variance_steps=JUMP_PRESETS["dice"].variance_steps,
         context_frames=10,
         context_max=5,
     ),
-    "small": GqnConfig(
-        core="jump",
-        steps=4,
-        hidden=32,
-        canvas=32,
-        tower=32,
-        canvas_in=32,
-        kernel=3,
-        time_bands=6,
-        variance_start=2.0,
-        variance_end=0.1,
-        anneal=0.5,
-        context_frames=0,
-        learning_rate=1e-3,
-        learning_rate_end=1e-4,
-    ),
+    "small": replace(GQN_PRESETS["small"], core="jump", tower=32, canvas_in=32),
 }

@@ -67,10 +67,14 @@ def write_film(out: Path, frames: Film, fps: int) -> None:
         first, *rest = [Image.fromarray(frame) for frame in frames]
         first.save(out, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
         return
-    from moviepy import ImageSequenceClip
+    # moviepy's clips sample frames at rounded times; its writer takes each frame once.
+    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
-    clip = ImageSequenceClip(list(frames), fps=fps)
-    clip.write_videofile(str(out), fps=fps, codec="libx264", audio=False, logger=None)
+    _, height, width, _ = frames.shape  # the codec wants even sides
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with FFMPEG_VideoWriter(str(out), frames.shape[2:0:-1], fps, codec="libx264") as writer:
+        for frame in frames:
+            writer.write_frame(frame)
 
 
 def check_suffix(out: Path, *suffixes: str) -> None:

@@ -30,6 +30,12 @@ def test_record(monkeypatch, tmp_path, suffix):
     run(monkeypatch, "record", envs.ENV_IDS[1], "--out", film, "--episodes", 1, "--size", 32)
     head = film.read_bytes()[:8]
     assert head.startswith(b"GIF8") if suffix == "gif" else head[4:] == b"ftyp"
+    if suffix == "mp4":
+        from moviepy import VideoFileClip
+
+        with VideoFileClip(str(film)) as clip:
+            assert sum(1 for _ in clip.iter_frames()) == 21  # none lost, none twice
+            assert clip.size == [32, 32]
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])

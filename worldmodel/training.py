@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 STATE = "training.pt"
+COLLAPSED_KL = 0.1
+"""Nats below which a latent counts as unused."""
+COLLAPSE_AFTER = 0.25
+COLLAPSE_STEPS = 500
+"""Share of the training, and steps, after which an unused latent is worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +329,7 @@ class _Logger:
             mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
         )
         self.parts: dict[str, float] = {}
+        self.warned = False
 
     def __enter__(self) -> _Logger:
         return self
@@ -340,6 +347,7 @@ class _Logger:
                 f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
                 "kept. Lower the learning rate, or look for NaN in the observations and rewards"
             )
+        self._watch_latent(step)
         shown = {name: f"{value:.4g}" for name, value in self.parts.items()}
         self.bar.set_postfix(shown, refresh=sys.stderr.isatty())
         if self.writer is not None:
@@ -349,6 +357,20 @@ class _Logger:
         for callback in self.callbacks:
             callback(Progress(step, model.eval(), self.writer, self.parts))
         model.train()
+
+    def _watch_latent(self, step: int) -> None:
+        """Warn once if the latent says nothing well into the training: it seldom wakes up again."""
+        late = step >= max(COLLAPSE_AFTER * self.run.identity["steps"], COLLAPSE_STEPS)
+        if self.warned or not late or self.parts.get("kl", math.inf) >= COLLAPSED_KL:
+            return
+        self.warned = True
+        warnings.warn(
+            f"KL is {self.parts['kl']:.2g} nats at step {step}: the latent is not used, all "
+            "sampled worlds will look alike. Right if the context tells the whole scene; else lower the "
+            "pixel variance (variance_start, variance_end, or variance_steps that go down and up "
+            "again) or show smaller contexts (context_min)",
+            stacklevel=4,
+        )
 
 
 @contextmanager

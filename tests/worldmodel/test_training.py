@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from scenes import DISCRETE, SMALL, SPECS, moving_square
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import ActionSpec, Progress, WorldModel, fit, load, make, save
+from worldmodel import ActionSpec, Losses, Progress, WorldModel, fit, load, make, save, training
 from worldmodel.data import WindowSource
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -119,6 +119,21 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["training"]["step"] == 2
     assert all(torch.isfinite(p).all() for p in load(tmp_path).parameters())
+
+
+def test_an_unused_latent_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh()
+    forward = type(model).loss
+
+    def asleep(self: WorldModel, *args: Any) -> Losses:
+        losses = forward(self, *args)
+        return Losses(losses.total, {**losses.parts, "kl": torch.tensor(0.03)})
+
+    monkeypatch.setattr(type(model), "loss", asleep)
+    monkeypatch.setattr(training, "COLLAPSE_STEPS", 2)
+    with pytest.warns(UserWarning, match=r"KL is 0.03 nats at step 2: .*context_min") as told:
+        fit(model, source(), 8, log_every=1, **QUIET)
+    assert len([one for one in told if "KL is" in str(one.message)]) == 1
 
 
 def test_infinite_weights_stop() -> None:

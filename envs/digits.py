@@ -31,6 +31,7 @@ SIDE: Final = 28
 _INNER: Final = 22  # the enlarged ink, margin left away
 _TRAIN_SHARE: Final = 2 / 3  # of scikit-learn's digits of each class
 _MNIST_TRAIN: Final = 5_000  # of the test file, where the training file is missing
+_PARTS: Final = (("images", 3), ("labels", 1))  # of an MNIST set, and their dimensions
 _UBYTE: Final = 0x08
 _MOST: Final = 1_000_000  # digits in a file; MNIST has 60,000
 
@@ -51,12 +52,12 @@ class Digits:
 def load_digits(split: Split) -> Digits:
     """All digits of a split; the splits share none.
 
-    MNIST's own files are its splits. Where only the ``t10k`` files are there, their first 5,000
-    digits are for training and the rest for tests. Of scikit-learn's, two thirds of each class are
-    for training.
+    MNIST's own files are its splits. Where neither of the ``train`` files is there, the first 5,000
+    digits of the ``t10k`` files are for training and the rest for tests. Of scikit-learn's, two
+    thirds of each class are for training.
 
     Raises:
-        ValueError: ``split`` is none, or a file is corrupt.
+        ValueError: ``split`` is none, or a file is corrupt or holds too few digits.
         FileNotFoundError: ``JUMPY_MNIST_DIR`` is set, but the files are not there.
     """
     return _load(check_split(split), directory())
@@ -121,20 +122,24 @@ def _mnist(split: Split, directory: Path) -> Digits:
         raise FileNotFoundError(
             f"{DIRECTORY_VARIABLE} must name a directory with MNIST's IDX files, got {directory}"
         )
-    if split == "test" or _find(directory, "train-images", 3) is not None:
-        digits = _read_pair(directory, "train" if split == "train" else "t10k")
-        rows = slice(None)
-        if split == "test" and _find(directory, "train-images", 3) is None:
-            rows = slice(_MNIST_TRAIN, None)
-    else:
-        digits, rows = _read_pair(directory, "t10k"), slice(_MNIST_TRAIN)
+    # Where one file of the pair is there, the other is asked for, not replaced by test digits.
+    pair = [_find(directory, f"train-{part}", dimensions) for part, dimensions in _PARTS]
+    if any(path is not None for path in pair):
+        return _read_pair(directory, "train" if split == "train" else "t10k")
+    digits = _read_pair(directory, "t10k")
+    if len(digits.labels) <= _MNIST_TRAIN:
+        raise ValueError(
+            f"{directory} ({DIRECTORY_VARIABLE}): without train files, t10k-images must hold more "
+            f"than {_MNIST_TRAIN} digits, got {len(digits.labels)}"
+        )
+    rows = slice(_MNIST_TRAIN) if split == "train" else slice(_MNIST_TRAIN, None)
     return Digits(digits.images[rows], digits.labels[rows])
 
 
 def _read_pair(directory: Path, stem: str) -> Digits:
     """Images and labels of one of MNIST's two sets."""
     paths = []
-    for part, dimensions in (("images", 3), ("labels", 1)):
+    for part, dimensions in _PARTS:
         name = f"{stem}-{part}"
         path = _find(directory, name, dimensions)
         if path is None:
@@ -150,7 +155,9 @@ def _read_pair(directory: Path, stem: str) -> Digits:
         raise ValueError(
             f"{paths[1]}: must hold a label for each of {len(images)} images, got {len(labels)}"
         )
-    if len(labels) and labels.max() > 9:
+    if not len(labels):
+        raise ValueError(f"{paths[0]}: must hold at least one image, got none")
+    if labels.max() > 9:
         raise ValueError(f"{paths[1]}: labels must be 0-9, got {labels.max()}")
     return Digits(
         torch.from_numpy(images.astype(np.float32) / 255),

@@ -366,9 +366,9 @@ class _Logger:
         self.warned = True
         warnings.warn(
             f"KL is {self.parts['kl']:.2g} nats at step {step}: the latent is not used, all "
-            "sampled worlds will look alike. Right if the context tells the whole scene; else lower the "
-            "pixel variance (variance_start, variance_end, or variance_steps that go down and up "
-            "again) or show smaller contexts (context_min)",
+            "sampled worlds will look alike. Right if the context tells the whole scene; else "
+            "lower the pixel variance (variance_start, variance_end, or variance_steps that go "
+            "down and up again) or show smaller contexts (context_min)",
             stacklevel=4,
         )
 

@@ -31,9 +31,9 @@ def locate(frames: Tensor, facts: RandomWalkState) -> Tensor:
     Raises:
         ValueError: wrong shape.
     """
-    batch = len(facts.scene_ids)
-    if frames.ndim != 5 or frames.shape[0] != batch or frames.shape[2] != frames.shape[3]:
-        raise ValueError(f"frames must be ({batch}, n, S, S, 3), got {tuple(frames.shape)}")
+    batch, shape = len(facts.scene_ids), tuple(frames.shape)
+    if len(shape) != 5 or shape[0] != batch or shape[2:] != (shape[2], shape[2], 3):
+        raise ValueError(f"frames must be ({batch}, n, S, S, 3), got {shape}")
     seen = frames.to(torch.float32) / (1 if frames.is_floating_point() else 255)
     middles = seen.flatten(2, 3).transpose(2, 3) @ _middles(frames.shape[2], frames.device)
     colours = torch.tensor(PALETTE, device=frames.device)[facts.colours] / 255  # (B, 3, 3)

@@ -87,6 +87,27 @@ def test_a_missing_directory_is_no_fallback(monkeypatch, tmp_path):
         load_digits("train")
 
 
+def test_half_a_training_pair_is_not_replaced(monkeypatch, tmp_path):
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    write_pair(tmp_path, "t10k", 5040)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(60))
+    with pytest.raises(FileNotFoundError, match="train-images"):
+        load_digits("train")
+    assert len(load_digits("test").labels) == 5040
+
+
+def test_splits_are_never_empty(monkeypatch, tmp_path):
+    few, none = tmp_path / "few", tmp_path / "none"
+    for folder, count in ((few, 5000), (none, 0)):
+        folder.mkdir()
+        write_pair(folder, "t10k", count)
+    for folder, match in ((few, "more than 5000"), (none, "at least one")):
+        monkeypatch.setenv(DIRECTORY_VARIABLE, str(folder))
+        for split in ("train", "test"):
+            with pytest.raises(ValueError, match=match):
+                load_digits(split)
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [

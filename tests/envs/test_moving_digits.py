@@ -135,7 +135,11 @@ def test_bad_input():
         with pytest.raises(error, match="digits"):
             StochasticMovingDigits(digits)
     simulator = StochasticMovingDigits()
-    with pytest.raises(ValueError, match="frames"):
-        locate(torch.zeros(3, 1, 64, 64, 3), simulator, simulator.begin(torch.arange(2)))
-    with pytest.raises(ValueError, match="places"):
-        coherent_motion(torch.zeros(2, 5, 2, 3))
+    for shape in ((3, 1, 64, 64, 3), (2, 1, 64, 64, 1), (2, 1, 64, 32, 3), (2, 0, 64, 64, 3)):
+        with pytest.raises(ValueError, match="frames"):
+            locate(torch.zeros(shape), simulator, simulator.begin(torch.arange(2)))
+    for shape in ((2, 5, 2, 3), (2, 1, 2, 2)):
+        with pytest.raises(ValueError, match="places"):
+            coherent_motion(torch.zeros(shape))
+    with pytest.raises(ValueError, match="tolerance"):
+        coherent_motion(torch.zeros(2, 5, 2, 2), tolerance=-1)

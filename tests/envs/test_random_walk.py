@@ -69,7 +69,8 @@ def test_bad_input():
     for moves, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match="moves"):
             RandomWalk(moves)
-    with pytest.raises(ValueError, match="frames"):
-        locate(torch.zeros(3, 1, 32, 32, 3), RandomWalk().begin(torch.arange(2)))
+    for shape in ((3, 1, 32, 32, 3), (2, 1, 32, 32, 1), (2, 1, 32, 64, 3)):
+        with pytest.raises(ValueError, match="frames"):
+            locate(torch.zeros(shape), RandomWalk().begin(torch.arange(2)))
     with pytest.raises(ValueError, match="cells"):
         moves_of(torch.zeros(3, 3, 2))

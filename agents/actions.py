@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.types import ActionSpec
+from worldmodel.spec import ActionSpec
 
 
 def to_tensor(

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from agents import actions as action_border
 from worldmodel.base import WorldModel
-from worldmodel.types import Context, Prediction, Queries, Spec, Worlds, to_float, to_uint8
+from worldmodel.spec import Spec
+from worldmodel.types import Context, Prediction, Queries, Worlds
 
-Frames = NDArray[np.uint8]
+Frames = NDArray[Any]
+"""uint8 images (..., H, W, C), or float32 vectors (..., D)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class History:
     """What has been seen and done in one scene since the origin of its window. Immutable.
 
     Attributes:
-        frames: uint8 (H, W, C) each.
+        frames: uint8 (H, W, C), or float32 (D,), each.
         times: ascending steps from the origin, one per frame; the last is the present.
         actions: one (*action) per step from the origin to the present.
     """
@@ -43,7 +45,7 @@ class History:
     @classmethod
     def start(cls, frame: Frames) -> History:
         """A window that begins at this frame."""
-        return cls((np.array(frame, np.uint8),), (0,))
+        return cls((np.array(frame),), (0,))
 
     @property
     def present(self) -> int:
@@ -53,7 +55,7 @@ class History:
     def add(self, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
         """The actions that followed, and the frame that they led to."""
         taken = (*self.actions, *(np.array(action) for action in actions))
-        frames = (*self.frames, np.array(frame, np.uint8))
+        frames = (*self.frames, np.array(frame))
         return History(frames, (*self.times, len(taken)), taken)
 
     def latest(self, count: int) -> History:
@@ -64,28 +66,29 @@ class History:
 
 
 def check_frames(spec: Spec, observations: Any, argument: str, count: int | None = None) -> Frames:
-    """Return uint8 frames (B, H, W, C) of the model's size.
+    """Return uint8 images (B, H, W, C) of the model's size, or float32 vectors (B, D).
 
     Raises:
-        TypeError: not uint8.
-        ValueError: another shape; says so if the channels come first.
+        TypeError: images that are not uint8, vectors that are not numbers.
+        ValueError: another shape (says so if the channels come first), or NaN.
     """
+    shape, dtype = spec.border
     frames = np.asarray(observations)
-    if frames.dtype != np.uint8:
-        raise TypeError(
-            f"{argument}: expected uint8 images (B, H, W, C), got {frames.dtype} {frames.shape}"
-        )
-    channels, height, width = spec.observation
-    if frames.shape[1:] != (height, width, channels) or frames.shape[0] < 1:
+    numbers = np.issubdtype(frames.dtype, np.floating)
+    if frames.dtype != dtype and not (numbers and not spec.is_image):
+        kind = "images (B, H, W, C)" if spec.is_image else "vectors (B, D)"
+        raise TypeError(f"{argument}: expected {dtype} {kind}, got {frames.dtype} {frames.shape}")
+    if frames.shape[1:] != shape or frames.shape[0] < 1:
         hint = ""
-        if frames.shape[1:] == spec.observation:
+        if spec.is_image and frames.shape[1:] == spec.observation:
             hint = "; the channels come first: leave VecTransposeImage away"
-        raise ValueError(
-            f"{argument}: expected shape (B, {height}, {width}, {channels}), got "
-            f"{frames.shape}{hint}"
-        )
+        expected = ", ".join(str(n) for n in shape)
+        raise ValueError(f"{argument}: expected shape (B, {expected}), got {frames.shape}{hint}")
+    if numbers and not np.isfinite(frames).all():
+        raise ValueError(f"{argument}: holds NaN or infinity")
+    frames = frames.astype(dtype, copy=False)
     if count is not None and len(frames) != count:
-        raise ValueError(f"{argument}: expected {count} images, got {len(frames)}")
+        raise ValueError(f"{argument}: expected {count} observations, got {len(frames)}")
     return frames
 
 
@@ -150,7 +153,7 @@ class Imagination:
         """Begin new scenes: all of them, or those of ``rows``.
 
         Args:
-            observations: uint8 (B, H, W, C), or one per row.
+            observations: uint8 (B, H, W, C) or float32 (B, D), or one per row.
             rows: which scenes; None replaces all, and their number.
 
         Raises:
@@ -170,7 +173,7 @@ class Imagination:
 
         Args:
             actions: (B, T, *action), what was done since the last frame, T >= 1.
-            observations: uint8 (B, H, W, C), what was seen then.
+            observations: uint8 (B, H, W, C) or float32 (B, D), what was seen then.
             rows: which scenes; None means all.
 
         Raises:
@@ -213,8 +216,8 @@ class Imagination:
         chosen = [self._subset(history) for history in self.histories]
         slots = max(len(times) for _, times in chosen)
         batch, spec = len(chosen), self.spec
-        channels, height, width = spec.observation
-        frames = np.zeros((batch, slots, height, width, channels), np.uint8)
+        shape, dtype = spec.border
+        frames = np.zeros((batch, slots, *shape), dtype)
         times = np.zeros((batch, slots), np.int64)
         mask = np.zeros((batch, slots), np.bool_)
         for row, (own, when) in enumerate(chosen):
@@ -224,7 +227,7 @@ class Imagination:
         device = self.model.device
         present = self.present
         return Context(
-            to_float(torch.from_numpy(frames).to(device)),
+            spec.to_model(torch.from_numpy(frames).to(device)),
             torch.from_numpy(times).to(device),
             self._taken(int(present.max())),
             torch.from_numpy(mask).to(device),
@@ -302,10 +305,13 @@ class Imagination:
         return self.model.predict(worlds, Queries(when, plans), frames)
 
     def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Frames:
-        """Frames of the worlds: uint8 (B, S, [N,] K, H, W, C); arguments as in ``predict``."""
+        """Observations of the worlds: uint8 (B, S, [N,] K, H, W, C), or float32 (B, S, [N,] K, D).
+
+        Arguments as in ``predict``.
+        """
         seen = self.predict(worlds, times, plans).observations
         assert seen is not None
-        return np.asarray(to_uint8(seen).cpu().numpy())
+        return np.asarray(self.spec.to_border(seen).cpu().numpy())
 
     # -- helpers ---------------------------------------------------------------------------------
 

@@ -70,23 +70,23 @@ def train_in_imagination(
     for name, value in (("steps", steps), ("frame_stack", frame_stack), ("threads", threads)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    channels, height, width = model.spec.observation
-    if channels * frame_stack >= min(height, width):
+    spec = model.spec
+    if spec.is_image and spec.observation[0] * frame_stack >= min(spec.observation[1:]):
         raise ValueError(
-            f"frame_stack: {frame_stack} frames of {channels} channels must be fewer than the "
-            f"{min(height, width)} pixels of a side"
+            f"frame_stack: {frame_stack} frames of {spec.observation[0]} channels must be fewer "
+            f"than the {min(spec.observation[1:])} pixels of a side"
         )
     imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed)
     venv: VecEnv = VecMonitor(imagined)
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
-    policy = {
-        "features_extractor_class": SmallCnn,
-        "net_arch": {"pi": [64], "vf": [64]},
-    }
-    chosen = {"policy_kwargs": policy, **PPO_SETTINGS, **settings}
+    kwargs: dict[str, Any] = {"net_arch": {"pi": [64], "vf": [64]}}
+    if spec.is_image:
+        kwargs["features_extractor_class"] = SmallCnn
+    chosen = {"policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
+    policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
     with torch_threads(threads):
-        agent = PPO("CnnPolicy", venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+        agent = PPO(policy, venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
         agent.learn(steps, callback=callback, progress_bar=progress_bar)
     return agent
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.imagination import Frames, check_frames
 from worldmodel.base import WorldModel
-from worldmodel.types import Context, Queries, Worlds, to_float, to_uint8
+from worldmodel.types import Context, Queries, Worlds
 
 Starts = Callable[[int, np.random.Generator], Frames] | Frames | Sequence[Frames]
 
@@ -92,14 +92,15 @@ class ImaginedVecEnv(VecEnv):
         self._generator.manual_seed(int(self._rng.integers(2**62)))
         self._worlds: Worlds | None = None
         self._held: Tensor | None = None
-        self._frames = np.zeros((num_envs, *(self.observation_space.shape or ())), np.uint8)
+        shape, dtype = model.spec.border
+        self._frames: Frames = np.zeros((num_envs, *shape), dtype)
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
     # -- the episode -----------------------------------------------------------------------------
 
     def reset(self) -> Frames:
-        """Begin an episode in every environment: uint8 (num_envs, H, W, C)."""
+        """Begin an episode in every environment: (num_envs, *observation)."""
         seeds = [seed for seed in self._seeds if seed is not None]
         if seeds:
             self._rng = np.random.default_rng(seeds)
@@ -133,7 +134,7 @@ class ImaginedVecEnv(VecEnv):
         seen = self.model.predict(worlds, Queries(arrival[:, None], held[:, None]))
         self._worlds = self.model.advance(worlds, held)
         assert seen.observations is not None
-        self._frames = to_uint8(seen.observations[:, 0, 0, 0]).cpu().numpy()
+        self._frames = self.model.spec.to_border(seen.observations[:, 0, 0, 0]).cpu().numpy()
         rewards = seen.rewards[:, 0, 0, 0].cpu().numpy().astype(np.float32)
         alive = seen.alive[:, 0, 0, 0].cpu().numpy()
 
@@ -181,7 +182,7 @@ class ImaginedVecEnv(VecEnv):
         else:
             frames = self.starts[self._rng.integers(len(self.starts), size=count)]
         device = self.model.device
-        seen = to_float(torch.from_numpy(frames).to(device)).unsqueeze(1)
+        seen = self.model.spec.to_model(torch.from_numpy(frames).to(device)).unsqueeze(1)
         times = torch.zeros(count, 1, dtype=torch.long, device=device)
         belief = self.model.observe(Context(seen, times))
         return frames, self.model.sample(belief, 1, self._generator)
@@ -189,7 +190,9 @@ class ImaginedVecEnv(VecEnv):
     # -- what VecEnv wants -----------------------------------------------------------------------
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
-        """The current frames, RGB uint8 (H, W, 3) each."""
+        """The current frames, RGB uint8 (H, W, 3) each; None for vectors."""
+        if not self.model.spec.is_image:
+            return [None] * self.num_envs
         colours = 3 // self._frames.shape[-1]
         return [frame.repeat(colours, -1) for frame in self._frames]
 

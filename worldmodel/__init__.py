@@ -10,20 +10,9 @@ from worldmodel.checkpoint import load, save
 from worldmodel.collect import collect
 from worldmodel.data import Episode, Episodes
 from worldmodel.registry import MODELS, make, preset
+from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
 from worldmodel.training import Progress, fit
-from worldmodel.types import (
-    ActionSpec,
-    Belief,
-    Context,
-    Prediction,
-    Queries,
-    SceneBatch,
-    SceneSource,
-    Spec,
-    Worlds,
-    to_float,
-    to_uint8,
-)
+from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
 
 __all__ = [
     "MODELS",

@@ -15,9 +15,10 @@ import tyro
 from worldmodel import checkpoint, imagine
 from worldmodel.collect import collect
 from worldmodel.data import Episodes
-from worldmodel.registry import MODELS, entry, make, preset
+from worldmodel.registry import MODELS, entry, make, preset, suggested
+from worldmodel.spec import ActionSpec, Spec
 from worldmodel.training import fit
-from worldmodel.types import ActionSpec, SceneBatch, SceneSource, Spec
+from worldmodel.types import SceneBatch, SceneSource
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Train:
     """Folder of recorded episodes."""
     model: str = "jump"
     """jump, badj, gqn or svg-lp."""
-    preset: str = "small"
-    """Its size and schedules; ``info`` lists those of each model."""
+    preset: str | None = None
+    """Its size and schedules; ``info`` lists those of each model. None: small, or vector."""
     steps: int = 10_000
     """Of the whole run; a resumed run keeps it."""
     batch_size: int = 32
@@ -80,7 +81,7 @@ class Train:
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
         spec, source = self._source()
-        config = _override(preset(self.model, self.preset), self.set)
+        config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
         model = make(self.model, spec, config, self.seed)
         facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
         fit(
@@ -118,8 +119,7 @@ class Train:
         if self.window is None:
             raise ValueError("window: needed with --episodes; how many steps to look across")
         recorded = Episodes.load(self.episodes)
-        height, width, channels = recorded[0].observations.shape[1:]
-        spec = Spec((channels, height, width), recorded.action, self.window)
+        spec = recorded.spec(self.window)
         return spec, recorded.windows(self.window, self.batch_size, self.seed, device)
 
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Spec, Worlds
+from worldmodel.spec import Spec
+from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
 
 
 class UnsupportedQuery(ValueError):
@@ -34,11 +35,13 @@ class WorldModel(nn.Module, ABC):
     Attributes:
         name: what the registry, the checkpoints and the tables call it.
         jumpy: whether the cost of a query is independent of its distance.
+        takes_vectors: whether observations may be vectors; else they are images.
         max_context: the largest context size M that training showed; None if any.
     """
 
     name: ClassVar[str]
     jumpy: ClassVar[bool]
+    takes_vectors: ClassVar[bool] = False
     max_context: int | None = None
 
     def __init__(self, spec: Spec, config: Any) -> None:
@@ -107,6 +110,9 @@ class WorldModel(nn.Module, ABC):
         self._check_queries(worlds, queries)
         return self._predict(worlds, queries, frames)
 
+    def prepare(self, source: SceneSource) -> None:
+        """Called by ``fit`` before the first step: learn what training keeps, such as scales."""
+
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
     ) -> Losses:
@@ -135,12 +141,13 @@ class WorldModel(nn.Module, ABC):
         frames, times = context.observations, context.times
         if not frames.is_floating_point():
             raise TypeError(
-                f"context.observations: expected float frames in [0, 1], got {frames.dtype}; "
+                f"context.observations: expected float observations, got {frames.dtype}; "
                 "worldmodel.to_float converts uint8 (..., H, W, C)"
             )
-        if frames.dim() != 5 or tuple(frames.shape[2:]) != self.spec.observation:
+        if frames.dim() < 3 or tuple(frames.shape[2:]) != self.spec.observation:
+            axes = "C, H, W" if self.spec.is_image else "D,"
             raise ValueError(
-                "context.observations: expected (B, M, C, H, W) with (C, H, W) = "
+                f"context.observations: expected (B, M, {axes}) with ({axes}) = "
                 f"{self.spec.observation}, got {tuple(frames.shape)}"
             )
         if times.is_floating_point() or times.shape != frames.shape[:2]:
@@ -164,8 +171,9 @@ class WorldModel(nn.Module, ABC):
             )
         seen = frames[mask]
         if not bool(torch.isfinite(seen).all()):
-            raise ValueError("context.observations: holds NaN or infinity; frames lie in [0, 1]")
-        if float(seen.min()) < -1e-3 or float(seen.max()) > 1 + 1e-3:
+            raise ValueError("context.observations: holds NaN or infinity")
+        outside = float(seen.min()) < -1e-3 or float(seen.max()) > 1 + 1e-3
+        if self.spec.is_image and outside:
             raise ValueError(
                 f"context.observations: values lie in [{float(seen.min()):.3g}, "
                 f"{float(seen.max()):.3g}], expected [0, 1]"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from worldmodel.base import WorldModel
 from worldmodel.data import atomic
 from worldmodel.registry import entry, make
-from worldmodel.types import Spec
+from worldmodel.spec import Spec
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "checkpoints"

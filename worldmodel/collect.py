@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from worldmodel.data import Episode, Episodes
-from worldmodel.types import ActionSpec, Spec
+from worldmodel.spec import Spec
 
-Policy = Callable[[NDArray[np.uint8]], Any]
+Policy = Callable[[NDArray[Any]], Any]
 
 
 def collect(
@@ -29,11 +29,11 @@ def collect(
     """Play episodes and keep them in memory.
 
     Args:
-        env: a Gymnasium environment with uint8 (H, W, C) observations, or its id
+        env: a Gymnasium environment with uint8 (H, W, C) or float (D,) observations, or its id
             (``"module:namespace/Name-v0"`` imports the module first). An environment made here is
             closed here; one that was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
-        policy: observation (H, W, C) to action; None draws uniformly from the action space.
+        policy: observation to action; None draws uniformly from the action space.
         hold: steps for which each action is repeated, as ``agents.HoldAction`` will.
         seed: of the environment and of the random policy.
         max_steps: an episode that has not ended by then is cut, as a truncation.
@@ -48,10 +48,10 @@ def collect(
         )
     made = gym.make(env) if isinstance(env, str) else env
     try:
-        Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
         made.action_space.seed(seed)
         recorded = [
-            _play(made, policy, hold, seed + number, max_steps)
+            _play(made, spec, policy, hold, seed + number, max_steps)
             for number in tqdm(
                 range(episodes), "collect", unit="episode", disable=None if progress else True
             )
@@ -59,14 +59,20 @@ def collect(
     finally:
         if isinstance(env, str):
             made.close()
-    return Episodes(recorded, ActionSpec.from_space(made.action_space))
+    return Episodes(recorded, spec.action, spec.observation_space())
 
 
 def _play(
-    env: gym.Env[Any, Any], policy: Policy | None, hold: int, seed: int, max_steps: int
+    env: gym.Env[Any, Any],
+    spec: Spec,
+    policy: Policy | None,
+    hold: int,
+    seed: int,
+    max_steps: int,
 ) -> Episode:
+    _, dtype = spec.border
     observation, _ = env.reset(seed=seed)
-    frames = [np.array(observation)]  # a copy: environments may reuse their buffer
+    frames = [np.array(observation, dtype)]  # a copy: environments may reuse their buffer
     actions: list[NDArray[Any]] = []
     rewards: list[float] = []
     terminated = truncated = False
@@ -74,7 +80,7 @@ def _play(
         if len(actions) % hold == 0:
             action = env.action_space.sample() if policy is None else policy(frames[-1])
         observation, reward, terminated, truncated, _ = env.step(action)
-        frames.append(np.array(observation))
+        frames.append(np.array(observation, dtype))
         actions.append(np.array(action))
         rewards.append(float(reward))
     return Episode(

@@ -7,16 +7,17 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.types import ActionSpec
+from worldmodel.spec import ActionSpec, Spec
 
 FORMAT = 1
 EPISODES_PER_SHARD = 256
@@ -27,32 +28,33 @@ class Episode:
     """One recorded episode of T steps.
 
     Attributes:
-        observations: uint8 (T + 1, H, W, C).
+        observations: uint8 (T + 1, H, W, C), or float32 (T + 1, D).
         actions: (T, \\*action).
         rewards: float32 (T,).
         terminated: whether the last step ended it (False: it was truncated).
     """
 
-    observations: NDArray[np.uint8]
+    observations: NDArray[Any]
     actions: NDArray[Any]
     rewards: NDArray[np.float32]
     terminated: bool
 
     def __post_init__(self) -> None:
         frames, steps = self.observations, len(self.actions)
-        if frames.dtype != np.uint8 or frames.ndim != 4:
+        if (str(frames.dtype), frames.ndim) not in (("uint8", 4), ("float32", 2)):
             raise ValueError(
-                f"observations: expected uint8 (T + 1, H, W, C), got {frames.dtype} {frames.shape}"
+                "observations: expected uint8 (T + 1, H, W, C) or float32 (T + 1, D), got "
+                f"{frames.dtype} {frames.shape}"
             )
         if steps < 1 or len(frames) != steps + 1 or self.rewards.shape != (steps,):
             raise ValueError(
                 f"episode: {steps} actions need {steps + 1} observations and {steps} rewards (at "
                 f"least 1 step), got {len(frames)} and {self.rewards.shape}"
             )
-        if not np.isfinite(self.rewards).all():
-            raise ValueError("rewards: hold NaN or infinity")
-        if np.issubdtype(self.actions.dtype, np.floating) and not np.isfinite(self.actions).all():
-            raise ValueError("actions: hold NaN or infinity")
+        for name in ("observations", "rewards", "actions"):
+            values = getattr(self, name)
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                raise ValueError(f"{name}: hold NaN or infinity")
 
 
 class Episodes:
@@ -61,12 +63,18 @@ class Episodes:
     Args:
         episodes: at least one; observation and action shapes agree.
         action: what their actions are.
+        observation_space: the environment's; None for images, or vectors without bounds.
 
     Raises:
         ValueError: there is none, or shapes differ.
     """
 
-    def __init__(self, episodes: Sequence[Episode], action: ActionSpec) -> None:
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        action: ActionSpec,
+        observation_space: gym.Space[Any] | None = None,
+    ) -> None:
         if not episodes:
             raise ValueError("episodes: empty; record at least one")
         first = episodes[0]
@@ -83,6 +91,14 @@ class Episodes:
                 )
         self.episodes = list(episodes)
         self.action = action
+        self.observation_space = observation_space or _space_of(first.observations)
+        _, dtype = self.spec(1).border
+        space = self.observation_space
+        if space.shape != first.observations.shape[1:] or dtype != first.observations.dtype:
+            raise ValueError(
+                f"observation_space: {space} does not fit observations of "
+                f"{first.observations.dtype} {first.observations.shape[1:]}"
+            )
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -90,13 +106,17 @@ class Episodes:
     def __getitem__(self, number: int) -> Episode:
         return self.episodes[number]
 
+    def spec(self, window: int) -> Spec:
+        """What a model of these episodes is made for, with windows of that many steps."""
+        return Spec.from_spaces(self.observation_space, self.action.to_space(), window)
+
     @property
     def steps(self) -> int:
         """Environment steps recorded in all."""
         return sum(len(episode.actions) for episode in self.episodes)
 
-    def starts(self) -> NDArray[np.uint8]:
-        """The first observations, uint8 (episodes, H, W, C)."""
+    def starts(self) -> NDArray[Any]:
+        """The first observations, (episodes, *observation)."""
         return np.stack([episode.observations[0] for episode in self.episodes])
 
     def save(self, folder: str | Path) -> Path:
@@ -123,7 +143,9 @@ class Episodes:
                     steps=np.array([len(e.actions) for e in part]),
                 )
             shards.append({"file": name, "episodes": len(part)})
-        meta = {"format": FORMAT, "action": asdict(self.action), "shards": shards}
+        spec = self.spec(1).to_dict()
+        bounds = {name: spec[name] for name in ("low", "high", "dtype")}
+        meta = {"format": FORMAT, "action": spec["action"], **bounds, "shards": shards}
         with atomic(folder / "meta.json") as path:
             path.write_text(json.dumps(meta, indent=1) + "\n")
         return folder
@@ -157,13 +179,24 @@ class Episodes:
                     f"says {shard['episodes']}"
                 )
             episodes += part
-        return cls(episodes, ActionSpec.from_dict(meta["action"]))
+        shape = episodes[0].observations.shape[1:]
+        if len(shape) != 1:
+            return cls(episodes, ActionSpec.from_dict(meta["action"]))
+        spec = Spec.from_dict({**meta, "observation": shape, "window": 1})
+        return cls(episodes, spec.action, spec.observation_space())
 
     def windows(
         self, window: int, batch_size: int, seed: int = 0, device: str | torch.device = "cpu"
     ) -> WindowSource:
         """An endless source of training batches of ``window`` steps, cut at random offsets."""
         return WindowSource(self, window, batch_size, seed, torch.device(device))
+
+
+def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
+    """The space of images, or of vectors without bounds, (T + 1, *observation)."""
+    if observations.dtype == np.uint8:
+        return gym.spaces.Box(0, 255, observations.shape[1:], np.uint8)
+    return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)
 
 
 def _read_shard(path: Path) -> list[Episode]:
@@ -237,7 +270,7 @@ class WindowBatch:
         self.lengths = torch.from_numpy(lengths).to(device)
 
     def observations(self, times: Tensor) -> Tensor:
-        """uint8 (B, n, H, W, C) at the times int64 (B, n); times after the end show the last."""
+        """(B, n, *observation) at the times int64 (B, n); times after the end show the last."""
         frames = []
         last = self.lengths.cpu().numpy()
         for row, (asked, (episode, offset)) in enumerate(

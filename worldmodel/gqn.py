@@ -28,7 +28,8 @@ from worldmodel.nets import gaussian, pinned
 from worldmodel.nets.conv_lstm import ConvLSTMCell
 from worldmodel.nets.conv_lstm import State as LSTMState
 from worldmodel.sets import SetConfig, SetModel
-from worldmodel.types import Belief, Queries, Spec, Worlds
+from worldmodel.spec import Spec
+from worldmodel.types import Belief, Queries, Worlds
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class Gqn(SetModel):
         self.encoder = (TiledKeyEncoder if jump else TowerEncoder)(channels, self.key)
         memory = self.encoder.channels
         self.renderer = (JumpCore if jump else GqnCore)(channels, self.key, memory, config)
-        self.scene = SceneVector(memory, 0, (height // 8, width // 8), config.scene)
+        self.scene = SceneVector(memory, 0, (height // 8, width // 8), 2, config.scene)
         self.heads = self._make_heads()
         cell = 8 if jump else 4
         self._noise_shape = (config.steps, config.latent, height // cell, width // cell)

@@ -7,11 +7,21 @@ from torch import Tensor, nn
 
 
 class SceneVector(nn.Module):
-    """A world (z, r) to one vector, computed once per world. Without a global z: ``latent = 0``."""
+    """A world (z, r) to one vector, computed once per world.
 
-    def __init__(self, memory: int, latent: int, grid: tuple[int, int], features: int) -> None:
+    Args:
+        memory: channels of r.
+        latent: channels of all of z; 0 without a global z.
+        grid: height and width of z.
+        cell: side of the cells of r that make one of z.
+        features: width of the vector.
+    """
+
+    def __init__(
+        self, memory: int, latent: int, grid: tuple[int, int], cell: int, features: int
+    ) -> None:
         super().__init__()
-        self.from_memory = nn.Conv2d(memory, 32, 2, 2)
+        self.from_memory = nn.Conv2d(memory, 32, cell, cell)
         self.from_latent = nn.Conv2d(latent, 32, 3, padding=1) if latent else None
         self.to_vector = nn.Sequential(
             nn.ReLU(),
@@ -22,7 +32,7 @@ class SceneVector(nn.Module):
         )
 
     def forward(self, z: Tensor | None, r: Tensor) -> Tensor:
-        """z (P, nt, latent, h, w) and r (P, memory, 2h, 2w) to (P, features)."""
+        """z (P, nt, latent, h, w) and r (P, memory, cell h, cell w) to (P, features)."""
         grid = self.from_memory(r)
         if self.from_latent is not None and z is not None:
             grid = self.from_latent(z.flatten(1, 2)) + grid

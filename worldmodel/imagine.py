@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from worldmodel.base import WorldModel
-from worldmodel.types import Context, Queries, SceneBatch, to_float, to_uint8
+from worldmodel.spec import to_float, to_uint8
+from worldmodel.types import Context, Queries, SceneBatch
 
 _GAP = 2  # pixels between pictures
 _SEEN = (255, 200, 0)  # border of the frames that were shown

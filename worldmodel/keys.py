@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from worldmodel.types import ActionSpec
+from worldmodel.spec import ActionSpec
 
 
 class TimeFeatures(nn.Module):

@@ -14,7 +14,7 @@ from worldmodel.frame_by_frame.svg import Svg
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
 from worldmodel.jump.config import PRESETS as JUMP_PRESETS
 from worldmodel.jump.model import Jump
-from worldmodel.types import Spec
+from worldmodel.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,29 @@ def preset(name: str, preset: str) -> Any:
     return presets[preset]
 
 
-def make(name: str, spec: Spec, config: Any = "small", seed: int = 0) -> WorldModel:
+def suggested(spec: Spec) -> str:
+    """The preset to begin with: sized for a CPU."""
+    return "small" if spec.is_image else "vector"
+
+
+def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel:
     """A fresh model.
 
     Args:
         name: a registered model, such as "jump" or "svg-lp".
         spec: what it will see and do; ``Spec.from_spaces`` reads it off an environment.
-        config: a preset's name, or the model's own config object.
+        config: a preset's name, or the model's own config object; None for the ``suggested``.
         seed: of the initial weights; torch's global generator stays as it is.
     """
+    model: Any = entry(name).model
+    if not (spec.is_image or model.takes_vectors):
+        raise ValueError(
+            f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; jump takes "
+            "both"
+        )
+    config = suggested(spec) if config is None else config
     if isinstance(config, str):
         config = preset(name, config)
-    model: Any = entry(name).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: WorldModel = model(spec, config)

@@ -21,16 +21,11 @@ from worldmodel.base import Losses, WorldModel
 from worldmodel.heads import OutcomeHead
 from worldmodel.keys import ActionPath, TimeFeatures
 from worldmodel.outcomes import at_queries, symexp
-from worldmodel.types import (
-    Belief,
-    Context,
-    Prediction,
-    Queries,
-    SceneBatch,
-    Spec,
-    Worlds,
-    to_float,
-)
+from worldmodel.spec import Spec
+from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
+
+PREPARE_BATCHES = 32
+"""Of the training source, from which the scale of vectors is learnt."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +111,17 @@ class SetModel(WorldModel):
 
     jumpy: ClassVar[bool] = True
     config: SetConfig
+    shift: Tensor
+    scale: Tensor
     encoder: nn.Module
     heads: OutcomeHead | None
 
     def __init__(self, spec: Spec, config: SetConfig) -> None:
         super().__init__(spec, config)
         self.max_context = config.context_max
+        if not spec.is_image:
+            self.register_buffer("shift", torch.zeros(spec.observation))
+            self.register_buffer("scale", torch.ones(spec.observation))
         self.time = TimeFeatures(spec.window, config.time_bands)
         self.path = None if spec.action.kind == "none" else ActionPath(spec.action, config.path)
         self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
@@ -132,9 +132,17 @@ class SetModel(WorldModel):
             None if self.spec.pose else OutcomeHead(self.config.scene, self.key, self.config.head)
         )
 
+    def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """r of pairs (B, M, \\*observation), (B, M, key), where mask (B, M)."""
+        r: Tensor = self.encoder(observations, keys, mask)
+        return r
+
     @abstractmethod
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
-        """Frames (B, S, N, K, C, H, W) at keys (B, N, K, key); ``queries`` says what they mean."""
+        """Observations (B, S, N, K, *observation), standardised, at keys (B, N, K, key).
+
+        ``queries`` says what the keys mean.
+        """
 
     @abstractmethod
     def _explain(
@@ -146,6 +154,26 @@ class SetModel(WorldModel):
             their means (B, n, C, H, W), the KL to the prior (B,) in nats, and the scene vector
             (B, scene) for the heads.
         """
+
+    # -- observations ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prepare(self, source: SceneSource) -> None:
+        """Learn mean and spread of vectors, which are standardised; the checkpoint keeps them."""
+        if self.spec.is_image:
+            return
+        seen = []
+        for index in range(PREPARE_BATCHES):
+            scenes = source.batch(index)
+            times = torch.arange(scenes.actions.shape[1] + 1, device=scenes.lengths.device)
+            frames = scenes.observations(times.expand(len(scenes.lengths), -1))
+            seen.append(frames[times <= scenes.lengths[:, None]].double())
+        scale, shift = torch.std_mean(torch.cat(seen), 0)
+        self.shift.copy_(shift)
+        self.scale.copy_(torch.where(scale > 1e-6, scale, 1.0))  # a number that never changes
+
+    def _standardised(self, observations: Tensor) -> Tensor:
+        return observations if self.spec.is_image else (observations - self.shift) / self.scale
 
     # -- keys ------------------------------------------------------------------------------------
 
@@ -179,11 +207,12 @@ class SetModel(WorldModel):
         times = context.times.masked_fill(~mask, 0)
         path = table.gather(1, times[..., None].expand(-1, -1, table.shape[-1]))
         # masked pairs may hold anything, NaN included: blank them before they are multiplied by 0
-        frames = context.observations.masked_fill(~mask[..., None, None, None], 0.0)
+        blank = ~mask.view(*mask.shape, *[1] * len(self.spec.observation))
+        frames = self._standardised(context.observations).masked_fill(blank, 0.0)
         poses = context.poses
         if poses is not None:
             poses = poses.masked_fill(~mask[..., None], 0.0)
-        r = self.encoder(frames, self._keys(times, path, poses), mask)
+        r = self._encode(frames, self._keys(times, path, poses), mask)
         return Belief(present, {"r": r, "path": table})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
@@ -228,6 +257,7 @@ class SetModel(WorldModel):
                 else queries.poses.unsqueeze(1)
             )
             seen = self._render(worlds, keys, queries)
+            seen = seen if self.spec.is_image else seen * self.scale + self.shift
         if queries.actions is None:
             seen = None if seen is None else seen.squeeze(2)
             return Prediction(seen, rewards.squeeze(2), alive.squeeze(2))
@@ -321,14 +351,14 @@ class SetModel(WorldModel):
         lengths = scenes.lengths
         seen_at, mask, targets = self.draw_times(lengths, generator)
         both = torch.cat([seen_at, targets], 1)
-        seen = to_float(scenes.observations(both))
+        seen = self._standardised(self.spec.to_model(scenes.observations(both)))
         steps = int(lengths.max())
         past = self._past(scenes.actions, len(lengths), steps)
         index = both.clamp_max(steps)[..., None].expand(-1, -1, past.shape[-1])
         keys = self._keys(both, past.gather(1, index), self._poses(scenes, both))
 
         slots = seen_at.shape[1]
-        r = self.encoder(seen[:, :slots], keys[:, :slots], mask)
+        r = self._encode(seen[:, :slots], keys[:, :slots], mask)
         frames, kl, scene = self._explain(r, keys[:, slots:], seen[:, slots:], generator)
         squared = (frames - seen[:, slots:]).square().flatten(2).sum(2)  # (B, targets)
         variance = self.pixel_variance(progress)

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import atomic
-from worldmodel.types import ActionSpec, SceneBatch, SceneSource, Spec
+from worldmodel.spec import ActionSpec, Spec
+from worldmodel.types import SceneBatch, SceneSource
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -131,7 +132,11 @@ def fit(
     if fabric.world_size > 1:
         fabric.launch()
     module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
-    done = run.resume() if resume else 0
+    done = 0
+    if resume:
+        done = run.resume()
+    else:
+        model.prepare(source)
     lead = fabric.is_global_zero
     logger = _Logger(run, callbacks if lead else (), lead, lead and progress, done)
     saved = time.monotonic()
@@ -181,11 +186,12 @@ def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
         )
     steps = scenes.actions.shape[1]
     frames = scenes.observations(first)
-    channels, height, width = spec.observation
-    if frames.dtype != torch.uint8 or frames.shape[2:] != (height, width, channels):
+    shape, dtype = spec.border
+    found = str(frames.dtype).removeprefix("torch.")
+    if found != dtype.name or tuple(frames.shape[2:]) != shape:
         raise ValueError(
-            f"source: its observations are {frames.dtype} {tuple(frames.shape[2:])}, the model was "
-            f"made for torch.uint8 {(height, width, channels)}"
+            f"source: its observations are {found} {tuple(frames.shape[2:])}, the model was made "
+            f"for {dtype.name} {shape}"
         )
     if steps > spec.window:
         raise ValueError(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from agents import actions as action_border
 from agents.imagination import History, Imagination, check_frames
 from worldmodel.base import WorldModel
-from worldmodel.types import ActionSpec, Worlds
+from worldmodel.spec import ActionSpec
+from worldmodel.types import Worlds
 
 
 class Agent(Protocol):

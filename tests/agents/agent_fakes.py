@@ -17,16 +17,8 @@ from torch import Tensor
 
 from worldmodel.base import Losses, WorldModel
 from worldmodel.outcomes import at_queries
-from worldmodel.types import (
-    ActionSpec,
-    Belief,
-    Context,
-    Prediction,
-    Queries,
-    SceneBatch,
-    Spec,
-    Worlds,
-)
+from worldmodel.spec import ActionSpec, Spec
+from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Worlds
 
 SIZE = 32
 SPEC = Spec((3, SIZE, SIZE), ActionSpec("discrete", (), (4,)), 12)

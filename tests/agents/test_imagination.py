@@ -5,7 +5,7 @@ from agent_fakes import SPEC, FakeModel, FrameByFrameFake, frame, frames
 
 from agents.actions import draw_actions, to_numpy
 from agents.imagination import Imagination
-from worldmodel.types import ActionSpec, Spec
+from worldmodel.spec import ActionSpec, Spec
 
 PASSIVE = Spec(SPEC.observation, ActionSpec("none"), 12)
 

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.planners import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.wrappers import HoldAction
-from worldmodel.types import ActionSpec, Spec
+from worldmodel.spec import ActionSpec, Spec
 
 
 def test_finds_the_rewarding_action() -> None:

@@ -21,7 +21,7 @@ from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.jump.config import JumpConfig
 from worldmodel.jump.model import Jump
-from worldmodel.types import ActionSpec, Spec
+from worldmodel.spec import ActionSpec, Spec
 
 STARTS = frames(0, 1, 2, 3)
 POLICY = {"features_extractor_class": SmallCnn, "features_extractor_kwargs": {"features_dim": 8}}

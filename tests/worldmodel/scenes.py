@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,23 @@ WINDOW = 8
 PASSIVE = Spec((3, 32, 32), ActionSpec("none"), WINDOW)
 DISCRETE = Spec((3, 32, 32), ActionSpec("discrete", (), (3,)), WINDOW)
 BOX = Spec((3, 32, 32), ActionSpec("box", (2,), (), (-1.0, 0.0), (1.0, 4.0)), WINDOW)
-SPECS = {"passive": PASSIVE, "discrete": DISCRETE, "box": BOX}
+MULTI = Spec((3, 32, 32), ActionSpec("multi_discrete", (2,), (3, 2)), WINDOW)
+BINARY = Spec((3, 32, 32), ActionSpec("multi_binary", (4,)), WINDOW)
+VECTOR = Spec((5,), DISCRETE.action, WINDOW, low=(-math.inf,) * 5, high=(math.inf,) * 5)
+SPECS = {
+    "passive": PASSIVE,
+    "discrete": DISCRETE,
+    "box": BOX,
+    "multi_discrete": MULTI,
+    "multi_binary": BINARY,
+}
 
 # name and config of everything that obeys the contract, at test size; the last is the paper's JUMP
 PAPER = JumpConfig(hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, scene=16, head=16)
 SMALL: list[tuple[str, Any]] = [*((name, "small") for name in sorted(MODELS)), ("jump", PAPER)]
+# every model with every spec that it takes: name, config, spec
+CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
+CASES.append(("jump", "vector", VECTOR))
 
 
 def fresh(name: str, preset: Any, spec: Spec, seed: int = 0) -> WorldModel:
@@ -35,10 +48,10 @@ def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
     """Actions (*lead, *action), or None for passive scenes."""
     if spec.action.kind == "none":
         return None
-    if spec.action.kind == "discrete":
-        return torch.randint(0, spec.action.categories[0], lead, generator=generator(seed))
-    low, high = torch.tensor(spec.action.low), torch.tensor(spec.action.high)
-    return low + (high - low) * torch.rand(*lead, len(low), generator=generator(seed))
+    space = spec.action.to_space()
+    space.seed(seed)
+    drawn = np.stack([space.sample() for _ in range(math.prod(lead))])
+    return torch.from_numpy(drawn).view(*lead, *spec.action.shape)
 
 
 def context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:

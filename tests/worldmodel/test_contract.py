@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from scenes import SMALL, SPECS, WINDOW, context, fresh, generator, random_actions
+from scenes import CASES, SMALL, SPECS, WINDOW, context, fresh, generator, random_actions
 
 from worldmodel import Context, Prediction, Queries, UnsupportedQuery, WorldModel, Worlds
-from worldmodel.types import Spec
+from worldmodel.spec import Spec
 
 MODELS = pytest.mark.parametrize(("name", "preset"), SMALL)
-EVERY_SPEC = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+EVERY = pytest.mark.parametrize(("name", "preset", "spec"), CASES)
 
 
 def imagine(model: WorldModel, worlds: int = 3, seed: int = 0) -> Worlds:
@@ -30,8 +30,7 @@ def ask(model: WorldModel, worlds: Worlds, times: list[int], plans: int | None) 
         return model.predict(worlds, Queries(torch.tensor(times).expand(batch, -1), actions))
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_shapes(name: str, preset: Any, spec: Spec) -> None:
     model = fresh(name, preset, spec)
     answer = ask(model, imagine(model), [4, 6, 8], plans=2)
@@ -42,8 +41,7 @@ def test_shapes(name: str, preset: Any, spec: Spec) -> None:
     assert ((answer.alive >= 0) & (answer.alive <= 1)).all()
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_a_world_is_one_world(name: str, preset: Any, spec: Spec) -> None:
     """Together, one by one, in another order, with other plans beside: the same answer."""
     model = fresh(name, preset, spec)
@@ -68,8 +66,7 @@ def test_a_world_is_one_world(name: str, preset: Any, spec: Spec) -> None:
         torch.testing.assert_close(alive[..., place], alone.alive[..., 0], rtol=1e-4, atol=1e-5)
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_rewards_of_intervals_add_up(name: str, preset: Any, spec: Spec) -> None:
     """sum_k alive_(k-1) rewards_k does not depend on where the intervals are cut."""
     model = fresh(name, preset, spec)
@@ -81,8 +78,7 @@ def test_rewards_of_intervals_add_up(name: str, preset: Any, spec: Spec) -> None
     torch.testing.assert_close(cut.alive[..., -1], whole.alive[..., 0])
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_the_seed_is_the_only_randomness(name: str, preset: Any, spec: Spec) -> None:
     model = fresh(name, preset, spec)
     one, same, other = (ask(model, imagine(model, seed=seed), [8], 1) for seed in (0, 0, 1))
@@ -92,8 +88,7 @@ def test_the_seed_is_the_only_randomness(name: str, preset: Any, spec: Spec) -> 
     assert not torch.equal(one.observations, other.observations)
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_scoring_needs_no_frames(
     name: str, preset: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,8 +110,7 @@ def test_scoring_needs_no_frames(
     torch.testing.assert_close(scored.alive, expected.alive)
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_advance_commits_a_plan(name: str, preset: Any, spec: Spec) -> None:
     """Stepping along a plan shows what looking ahead along it shows."""
     model = fresh(name, preset, spec)
@@ -134,8 +128,7 @@ def test_advance_commits_a_plan(name: str, preset: Any, spec: Spec) -> None:
     torch.testing.assert_close(there.rewards[..., 1], ahead.rewards[..., 1], rtol=1e-3, atol=1e-5)
 
 
-@MODELS
-@EVERY_SPEC
+@EVERY
 def test_rows_are_independent(name: str, preset: Any, spec: Spec) -> None:
     """Scenes of different presents in one padded batch are answered as if alone."""
     model = fresh(name, preset, spec)

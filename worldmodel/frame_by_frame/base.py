@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from worldmodel.base import UnsupportedQuery, WorldModel
 from worldmodel.outcomes import at_queries, symexp
-from worldmodel.types import Belief, Context, Prediction, Queries, Spec, Worlds
+from worldmodel.spec import Spec
+from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
 State = dict[str, Tensor]
 

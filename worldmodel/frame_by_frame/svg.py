@@ -35,7 +35,8 @@ from worldmodel import outcomes
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.types import SceneBatch, Spec, to_float
+from worldmodel.spec import Spec, to_float
+from worldmodel.types import SceneBatch
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,11 @@ class JumpConfig(SetConfig):
         kernel: size of the LSTM kernels.
         key_features: product keys (``r = sum_j k(v_j) (outer) phi(x_j)``) of that many features;
             0 tiles the key onto the image, as the paper does.
-        renderer: "draw", the paper's recurrence, or "film", feed-forward and modulated by the key.
+        renderer: "draw", the paper's recurrence; "film", feed-forward and modulated by the key; or
+            "mlp", for vectors.
         film: channels of the "film" renderer.
+        glances: heads by which the "film" renderer looks at places of the scene; 0 for none.
+        mlp: hidden width of the "mlp" renderer.
     """
 
     steps: int = 4
@@ -37,20 +40,23 @@ class JumpConfig(SetConfig):
     latent: int = 3
     kernel: int = 5
     key_features: int = 0
-    renderer: Literal["draw", "film"] = "draw"
+    renderer: Literal["draw", "film", "mlp"] = "draw"
     film: int = 48
+    glances: int = 0
+    mlp: int = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_positive(
-            "steps", "hidden", "tower", "canvas", "canvas_in", "latent", "kernel", "film"
+            "steps", "hidden", "tower", "canvas", "canvas_in", "latent", "kernel", "film", "mlp"
         )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd size, got {self.kernel}")
-        if self.renderer not in ("draw", "film"):
-            raise ValueError(f"renderer: expected 'draw' or 'film', got {self.renderer!r}")
-        if self.key_features < 0:
-            raise ValueError(f"key_features: expected 0 or more, got {self.key_features}")
+        if self.renderer not in ("draw", "film", "mlp"):
+            raise ValueError(f"renderer: expected 'draw', 'film' or 'mlp', got {self.renderer!r}")
+        for name in ("key_features", "glances"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 PRESETS: dict[str, JumpConfig] = {
@@ -79,5 +85,22 @@ PRESETS: dict[str, JumpConfig] = {
         targets=4,
         learning_rate=1e-3,
         learning_rate_end=1e-4,
+    ),
+    "vector": JumpConfig(
+        steps=1,
+        hidden=32,
+        tower=32,
+        latent=8,
+        kernel=1,
+        time_bands=4,
+        key_features=12,
+        renderer="mlp",
+        path=128,
+        variance_start=0.1,
+        variance_end=0.005,
+        context_frames=0,
+        targets=12,
+        learning_rate=1e-3,
+        learning_rate_end=2e-5,
     ),
 }

@@ -16,9 +16,9 @@ from worldmodel.nets.conv_lstm import ConvLSTMCell, State
 class Tower(nn.Module):
     """One recurrence from a representation (B, in, H/4, W/4) to the statistics of z_1 .. z_nt."""
 
-    def __init__(self, in_channels: int, config: JumpConfig) -> None:
+    def __init__(self, in_channels: int, cell: int, config: JumpConfig) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(in_channels, config.tower, 2, 2)
+        self.embed = nn.Conv2d(in_channels, config.tower, cell, cell)
         self.lstm = ConvLSTMCell(config.tower + config.latent, config.hidden, config.kernel)
         self.statistics = nn.Conv2d(
             config.hidden, 2 * config.latent, config.kernel, padding=config.kernel // 2
@@ -32,13 +32,16 @@ class Tower(nn.Module):
 
 
 class GlobalLatent(nn.Module):
-    """P_phi(z | r) and P_psi(z | r, r_targets); z is (B, steps, latent, H/8, W/8)."""
+    """P_phi(z | r) and P_psi(z | r, r_targets); z is (B, steps, latent, H/8, W/8).
 
-    def __init__(self, channels: int, config: JumpConfig) -> None:
+    ``cell`` is the side of the cells of r that make one of z: 2, or 1 for vectors.
+    """
+
+    def __init__(self, channels: int, cell: int, config: JumpConfig) -> None:
         super().__init__()
         self.config = config
-        self.prior = Tower(channels, config)
-        self.posterior = Tower(2 * channels, config)
+        self.prior = Tower(channels, cell, config)
+        self.posterior = Tower(2 * channels, cell, config)
 
     def _first(self, embedded: Tensor) -> Tensor:
         return embedded.new_zeros(embedded.shape[0], self.config.latent, *embedded.shape[-2:])

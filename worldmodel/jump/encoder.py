@@ -6,8 +6,16 @@ import torch
 from torch import Tensor, nn
 
 
-def convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
-    """The paper's encoder: 8 2x2/2, 16 2x2/2, 32 3x3, ``out`` 3x3; no ReLU after the last."""
+def coder(image: bool, in_channels: int, out_channels: int) -> nn.Sequential:
+    """The paper's encoder: 8 2x2/2, 16 2x2/2, 32 3x3, ``out`` 3x3; no ReLU after the last.
+
+    Vectors are images of one pixel: for them it is a perceptron.
+    """
+    if not image:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, 128, 1), nn.ReLU(), nn.Conv2d(128, 128, 1), nn.ReLU(),
+            nn.Conv2d(128, out_channels, 1),
+        )  # fmt: skip
     return nn.Sequential(
         nn.Conv2d(in_channels, 8, 2, 2),
         nn.ReLU(),
@@ -24,9 +32,9 @@ class TiledKeyEncoder(nn.Module):
 
     channels = 32
 
-    def __init__(self, image_channels: int, key: int) -> None:
+    def __init__(self, channels: int, key: int, image: bool = True) -> None:
         super().__init__()
-        self.net = convolutions(image_channels + key, self.channels)
+        self.net = coder(image, channels + key, self.channels)
 
     def forward(self, frames: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """r (B, 32, H/4, W/4): the sum over pairs (B, M, C, H, W), (B, M, key), mask (B, M)."""
@@ -46,11 +54,11 @@ class ProductKeyEncoder(nn.Module):
 
     content = 16
 
-    def __init__(self, image_channels: int, key: int, features: int) -> None:
+    def __init__(self, channels: int, key: int, features: int, image: bool = True) -> None:
         super().__init__()
         self.features = features
         self.channels = features * self.content
-        self.net = convolutions(image_channels, self.content)
+        self.net = coder(image, channels, self.content)
         self.write_key = _key_net(key, features)
         self.read_key = _key_net(key, features)
 

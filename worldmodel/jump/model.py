@@ -18,37 +18,46 @@ from worldmodel.heads import SceneVector
 from worldmodel.jump.config import JumpConfig
 from worldmodel.jump.draw import GlobalLatent
 from worldmodel.jump.encoder import ProductKeyEncoder, TiledKeyEncoder
-from worldmodel.jump.renderer import DrawRenderer, FilmRenderer
+from worldmodel.jump.renderer import DrawRenderer, FilmRenderer, VectorRenderer
 from worldmodel.sets import SetModel
-from worldmodel.types import Belief, Queries, Spec, Worlds
+from worldmodel.spec import Spec
+from worldmodel.types import Belief, Queries, Worlds
 
 
 class Jump(SetModel):
     """The jumpy world model; see ``JumpConfig`` for what can be set."""
 
     name: ClassVar[str] = "jump"
+    takes_vectors: ClassVar[bool] = True
     config: JumpConfig
 
     def __init__(self, spec: Spec, config: JumpConfig) -> None:
         super().__init__(spec, config)
-        channels, height, width = spec.observation
+        if (config.renderer == "mlp") == spec.is_image:
+            raise ValueError(
+                "renderer: expected 'mlp' for vectors (preset 'vector') and 'draw' or 'film' for "
+                f"images, got {config.renderer!r} for observations {spec.observation}"
+            )
+        image, channels = spec.is_image, spec.observation[0]
+        cell = 2 if image else 1
+        grid = (spec.observation[1] // 8, spec.observation[2] // 8) if image else (1, 1)
         self.encoder: TiledKeyEncoder | ProductKeyEncoder
         if config.key_features:
-            self.encoder = ProductKeyEncoder(channels, self.key, config.key_features)
+            self.encoder = ProductKeyEncoder(channels, self.key, config.key_features, image)
         else:
-            self.encoder = TiledKeyEncoder(channels, self.key)
+            self.encoder = TiledKeyEncoder(channels, self.key, image)
         memory = self.encoder.channels
-        self.latent = GlobalLatent(memory, config)
-        self.scene = SceneVector(
-            memory, config.steps * config.latent, (height // 8, width // 8), config.scene
-        )
+        self.latent = GlobalLatent(memory, cell, config)
+        self.scene = SceneVector(memory, config.steps * config.latent, grid, cell, config.scene)
         self.heads = self._make_heads()
-        self.renderer: DrawRenderer | FilmRenderer
+        read = ProductKeyEncoder.content if config.key_features else 0
+        self.renderer: DrawRenderer | FilmRenderer | VectorRenderer
         if config.renderer == "draw":
             self.renderer = DrawRenderer(channels, self.key, config)
-        else:
-            read = ProductKeyEncoder.content if config.key_features else 0
+        elif config.renderer == "film":
             self.renderer = FilmRenderer(spec.observation, self.key, memory, read, config)
+        else:
+            self.renderer = VectorRenderer(channels, self.key, read, config)
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         r, table = belief.state["r"], belief.state["path"]
@@ -63,6 +72,12 @@ class Jump(SetModel):
         }
         return Worlds(belief.present, state)
 
+    def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """r of pairs (B, M, \\*observation), (B, M, key), mask (B, M); vectors are one pixel."""
+        pixels = observations if self.spec.is_image else observations[..., None, None]
+        r: Tensor = self.encoder(pixels, keys, mask)
+        return r
+
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
         """Frames (B, S, N, K, C, H, W), all in one batch."""
         flat = keys.flatten(1, 2).repeat_interleave(worlds.shape[1], 0)  # (B * S, N * K, key)
@@ -73,16 +88,19 @@ class Jump(SetModel):
     def _look(self, z: Tensor, r: Tensor, scene: Tensor, keys: Tensor) -> Tensor:
         """M_gamma for P worlds at Q keys each: (P, Q, C, H, W)."""
         if isinstance(self.renderer, DrawRenderer):
-            frames: Tensor = self.renderer(z, keys)
-            return frames
+            drawn: Tensor = self.renderer(z, keys)
+            return drawn
         read = self.encoder.read(r, keys) if isinstance(self.encoder, ProductKeyEncoder) else None
-        frames = self.renderer(z, r, scene, keys, read)
+        if isinstance(self.renderer, VectorRenderer):
+            numbers: Tensor = self.renderer(scene, keys, read)
+            return numbers
+        frames: Tensor = self.renderer(z, r, scene, keys, read)
         return frames
 
     def _explain(
         self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         every = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
-        z, kl = self.latent.infer(r, self.encoder(frames, keys, every), generator)
+        z, kl = self.latent.infer(r, self._encode(frames, keys, every), generator)
         scene = self.scene(z, r)
         return self._look(z, r, scene, keys), kl, scene

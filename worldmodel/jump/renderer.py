@@ -6,9 +6,11 @@ Both take P worlds with Q keys each and render all P x Q frames in one batch.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.jump.config import JumpConfig
 from worldmodel.nets.conv_lstm import ConvLSTMCell
@@ -54,7 +56,7 @@ class FilmRenderer(nn.Module):
 
     def __init__(
         self,
-        image: tuple[int, int, int],
+        image: tuple[int, ...],
         key: int,
         memory: int,
         read: int,
@@ -68,11 +70,14 @@ class FilmRenderer(nn.Module):
         self.from_memory = nn.Conv2d(memory, width, 3, padding=1)
         self.from_read = nn.Conv2d(read, width, 3, padding=1) if read else None
         wide = width + waves.shape[0]
-        self.modulate = nn.Sequential(
-            nn.Linear(key + config.scene, 128),
-            nn.ReLU(),
-            nn.Linear(128, 2 * (wide + (self.blocks - 1) * width)),
-        )
+        films = 2 * (wide + (self.blocks - 1) * width)
+        told = key + config.scene
+        hidden = [128]
+        self.glance: Glance | None = None
+        if config.glances:
+            self.glance = Glance(wide, told, config.glances)
+            told, hidden = told + self.glance.features, [256, 256]
+        self.modulate = perceptron(told, *hidden, films)
         self.enter = nn.Conv2d(wide, width, 3, padding=1)
         self.convolve = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=1) for _ in range(self.blocks - 1)
@@ -105,15 +110,78 @@ class FilmRenderer(nn.Module):
             x = x + self.from_read(read.flatten(0, 1))
         waves = self.coordinates.expand(x.shape[0], -1, -1, -1)
         x = torch.cat([x, waves], 1)
-        told = torch.cat([keys, scene.unsqueeze(1).expand(-1, queries, -1)], -1).flatten(0, 1)
+        told = torch.cat([keys, scene.unsqueeze(1).expand(-1, queries, -1)], -1)
+        if self.glance is not None:
+            places = torch.cat([grid, self.coordinates.expand(worlds, -1, -1, -1)], 1)
+            told = torch.cat([told, self.glance(places, told)], -1)
         width = self.enter.out_channels
         sizes = [2 * x.shape[1]] + [2 * width] * (self.blocks - 1)
-        films = self.modulate(told)[..., None, None].split(sizes, 1)
+        films = self.modulate(told.flatten(0, 1))[..., None, None].split(sizes, 1)
         x = self.enter(_film(x, films[0]))
         for convolution, film in zip(self.convolve, films[1:], strict=True):
             x = x + convolution(_film(x, film).relu())
         frames: Tensor = self.upsample(x)
         return frames.view(worlds, queries, *frames.shape[1:])
+
+
+class VectorRenderer(nn.Module):
+    """For vectors (ours): a perceptron of key, scene vector, their product and what memory answers.
+
+    The scene vector knows z. The product lets the key scale what the scene says, as time scales a
+    velocity.
+    """
+
+    def __init__(self, numbers: int, key: int, read: int, config: JumpConfig) -> None:
+        super().__init__()
+        width = config.mlp
+        self.from_key = perceptron(key + read, width, 2 * width)
+        self.from_scene = nn.Linear(config.scene, 2 * width)
+        self.out = nn.Sequential(nn.ReLU(), perceptron(width, width, width, numbers))
+
+    def forward(self, scene: Tensor, keys: Tensor, read: Tensor | None) -> Tensor:
+        """Vectors (P, Q, numbers) of scene (P, scene) at keys (P, Q, key).
+
+        ``read`` (P, Q, read, 1, 1) is what the memory answers the keys; None without one.
+        """
+        told = keys if read is None else torch.cat([keys, read.flatten(2)], -1)
+        k_add, k_gate = self.from_key(told).chunk(2, -1)
+        s_add, s_gate = self.from_scene(scene).unsqueeze(1).chunk(2, -1)
+        numbers: Tensor = self.out(k_add + s_add + k_gate * s_gate)
+        return numbers
+
+
+class Glance(nn.Module):
+    """Looks at places of a scene's grid: attention of S heads from each key.
+
+    A latent can mark places (the third visit is here), and a time can ask for the place that is
+    marked for it; what it gets holds the place's coordinates. One vector for the scene would have
+    to say all places at once.
+    """
+
+    depth = 32  # of each head
+
+    def __init__(self, channels: int, told: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.features = heads * self.depth
+        self.ask = perceptron(told, 128, self.features)
+        self.places = perceptron(channels, 64, 2 * self.features)
+
+    def forward(self, grid: Tensor, told: Tensor) -> Tensor:
+        """grid (P, channels, h, w) and told (P, Q, told) to (P, Q, features)."""
+        ask = self.ask(told).unflatten(-1, (self.heads, self.depth)).transpose(1, 2)
+        places = self.places(grid.flatten(2).transpose(1, 2))
+        places = places.unflatten(-1, (2 * self.heads, self.depth)).transpose(1, 2)
+        found = scaled_dot_product_attention(ask, *places.chunk(2, 1))  # (P, heads, Q, depth)
+        return found.transpose(1, 2).flatten(2)
+
+
+def perceptron(*widths: int) -> nn.Sequential:
+    """Linear layers of these widths, ReLUs between them."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.ReLU()] * bool(layers) + [nn.Linear(before, after)]
+    return nn.Sequential(*layers)
 
 
 def _film(x: Tensor, film: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import worldmodel
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from evaluation import consistency, results
 from evaluation.control import Contestant, control
+from evaluation.dynamics import dynamics
 from evaluation.speed import exponents, ratios, speed, wide
 
 DEFAULT_MODELS = ("jump:narrative", "svg-lp:paper")
@@ -117,6 +118,29 @@ class Control:
         _finish("control", self, rows)
 
 
+@dataclass(frozen=True)
+class Dynamics:
+    """Error of one jump of k steps on vectors, beside a per-step model and copy-last."""
+
+    envs: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
+    episodes: int = 2000
+    steps: int = 10_000
+    """Of training, for each model."""
+    distances: tuple[int, ...] = (1, 5, 20)
+    seed: int = 0
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Collect, train, measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        rows = []
+        for env in self.envs:
+            rows += dynamics(env, self.episodes, self.steps, self.distances, seed=self.seed)
+        print(results.table(rows, ["env", "model", "k", "mse", "low", "high", "n"]))
+        _finish("dynamics", self, rows)
+
+
 def _name_and_preset(text: str) -> tuple[str, str]:
     name, colon, preset = text.partition(":")
     if not colon:
@@ -130,7 +154,12 @@ def _finish(benchmark: str, settings: Any, rows: list[dict[str, Any]]) -> None:
         print(f"\nresult: {results.write(settings.json, result)}")
 
 
-COMMANDS: dict[str, Any] = {"speed": Speed, "consistency": Consistency, "control": Control}
+COMMANDS: dict[str, Any] = {
+    "speed": Speed,
+    "consistency": Consistency,
+    "control": Control,
+    "dynamics": Dynamics,
+}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,9 @@ class Episodes:
 
     def __getitem__(self, number: int) -> Episode:
         return self.episodes[number]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self.episodes)
 
     def spec(self, window: int) -> Spec:
         """What a model of these episodes is made for, with windows of that many steps."""

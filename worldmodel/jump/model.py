@@ -46,7 +46,7 @@ class Jump(SetModel):
             self.encoder = ProductKeyEncoder(channels, self.key, config.key_features, image)
         else:
             self.encoder = TiledKeyEncoder(channels, self.key, image)
-        memory = self.encoder.channels
+        memory = self.encoder.channels + (0 if image else channels)
         self.latent = GlobalLatent(memory, cell, config)
         self.scene = SceneVector(memory, config.steps * config.latent, grid, cell, config.scene)
         self.heads = self._make_heads()
@@ -73,10 +73,18 @@ class Jump(SetModel):
         return Worlds(belief.present, state)
 
     def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """r of pairs (B, M, \\*observation), (B, M, key), mask (B, M); vectors are one pixel."""
-        pixels = observations if self.spec.is_image else observations[..., None, None]
-        r: Tensor = self.encoder(pixels, keys, mask)
-        return r
+        """r of pairs (B, M, \\*observation), (B, M, key), mask (B, M).
+
+        Vectors are images of one pixel. Beside the sum, r holds the latest of them, from which the
+        renderer counts: small changes are learnt as such.
+        """
+        if self.spec.is_image:
+            r: Tensor = self.encoder(observations, keys, mask)
+            return r
+        pixels = observations[..., None, None]
+        latest = keys[..., 0].masked_fill(~mask, -1.0).argmax(1)  # a key begins with its time
+        rows = torch.arange(len(latest), device=latest.device)
+        return torch.cat([self.encoder(pixels, keys, mask), pixels[rows, latest]], 1)
 
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
         """Frames (B, S, N, K, C, H, W), all in one batch."""
@@ -90,9 +98,13 @@ class Jump(SetModel):
         if isinstance(self.renderer, DrawRenderer):
             drawn: Tensor = self.renderer(z, keys)
             return drawn
-        read = self.encoder.read(r, keys) if isinstance(self.encoder, ProductKeyEncoder) else None
+        summed = r[:, : self.encoder.channels]
+        read = None
+        if isinstance(self.encoder, ProductKeyEncoder):
+            read = self.encoder.read(summed, keys)
         if isinstance(self.renderer, VectorRenderer):
-            numbers: Tensor = self.renderer(scene, keys, read)
+            latest = r[:, self.encoder.channels :].flatten(1)
+            numbers: Tensor = self.renderer(latest, scene, keys, read)
             return numbers
         frames: Tensor = self.renderer(z, r, scene, keys, read)
         return frames

@@ -138,16 +138,20 @@ class VectorRenderer(nn.Module):
         self.from_scene = nn.Linear(config.scene, 2 * width)
         self.out = nn.Sequential(nn.ReLU(), perceptron(width, width, width, numbers))
 
-    def forward(self, scene: Tensor, keys: Tensor, read: Tensor | None) -> Tensor:
-        """Vectors (P, Q, numbers) of scene (P, scene) at keys (P, Q, key).
+    def forward(self, latest: Tensor, scene: Tensor, keys: Tensor, read: Tensor | None) -> Tensor:
+        """Vectors (P, Q, numbers).
 
-        ``read`` (P, Q, read, 1, 1) is what the memory answers the keys; None without one.
+        Args:
+            latest: (P, numbers), the last one seen; the output is a change of it.
+            scene: (P, scene).
+            keys: (P, Q, key).
+            read: (P, Q, read, 1, 1), what the memory answers the keys; None without one.
         """
         told = keys if read is None else torch.cat([keys, read.flatten(2)], -1)
         k_add, k_gate = self.from_key(told).chunk(2, -1)
         s_add, s_gate = self.from_scene(scene).unsqueeze(1).chunk(2, -1)
-        numbers: Tensor = self.out(k_add + s_add + k_gate * s_gate)
-        return numbers
+        change: Tensor = self.out(k_add + s_add + k_gate * s_gate)
+        return latest.unsqueeze(1) + change
 
 
 class Glance(nn.Module):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from agents.imagination import Frames, Imagination
 from agents.planners.base import Agent, RandomAgent
-from agents.tensorboard import tile_videos
 from worldmodel.base import WorldModel
+from worldmodel.tensorboard import tile_videos
 
 
 def play(

@@ -10,8 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 from agents.beside import real_beside_imagined
-from agents.tensorboard import add_video
 from worldmodel.base import WorldModel
+from worldmodel.tensorboard import add_video
 
 
 class ImaginationVideo(BaseCallback):

@@ -28,12 +28,12 @@ from agents import (
     real_beside_imagined,
     train_in_imagination,
 )
-from agents.tensorboard import add_video, tile_videos, write_video
 from envs import play, sample_scenes
 from evaluation import results
 from evaluation.control import Contestant, control
 from evaluation.speed import ratios, speed, wide
 from worldmodel import Spec, WorldModel
+from worldmodel.tensorboard import add_video, tile_videos, write_video
 
 ENV = "envs:narratives/TravelingSalesman-v0"
 HOLD = 5  # steps of one leg: the agents decide once per leg

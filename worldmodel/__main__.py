@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import tyro
 from worldmodel import checkpoint, imagine
 from worldmodel.collect import collect
 from worldmodel.data import Episodes
+from worldmodel.imagine import ImaginedVideo
 from worldmodel.registry import MODELS, entry, make, preset, suggested
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.training import fit
 from worldmodel.types import SceneBatch, SceneSource
+
+SHOWN = 4
+"""Scenes in an imagined film."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,16 @@ class Collect:
         env = _make_env(self.env, self.size)
         episodes = collect(env, self.episodes, hold=self.hold, seed=self.seed)
         print(f"{len(episodes)} episodes, {episodes.steps} steps: {episodes.save(self.out)}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model is trained on, validated on and shown with."""
+
+    spec: Spec
+    training: SceneSource
+    unseen: SceneSource
+    shown: SceneBatch
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,16 @@ class Train:
     """auto, cpu or cuda."""
     devices: int = 1
     precision: str = "32-true"
+    """32-true, bf16-mixed, ...: what lightning.fabric.Fabric takes."""
+    ema: float = 0.0
+    """Decay of a running average of the weights, which then are the checkpoint; 0 for none."""
+    compile: bool = False
+    """Run the model's blocks through torch.compile."""
+    validate_every: int = 0
+    """Steps between validations on scenes of the test split (or a tenth of the episodes), the best
+    of which is kept in OUT/best; 0 for none."""
+    video_every: int = 1000
+    """Steps between imagined films in TensorBoard; 0 for none."""
     num_threads: int = 1
     """CPU threads; more than the free cores can be many times slower."""
     resume: bool = False
@@ -80,47 +105,62 @@ class Train:
 
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
-        spec, source = self._source()
-        config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
-        model = make(self.model, spec, config, self.seed)
+        data = self._data()
+        config = _override(preset(self.model, self.preset or suggested(data.spec)), self.set)
+        model = make(self.model, data.spec, config, self.seed)
         facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
+        videos = self.video_every > 0 and data.spec.is_image and not data.spec.pose
         fit(
             model,
-            source,
+            data.training,
             self.steps,
             folder=self.out,
             resume=self.resume,
             seed=self.seed,
             devices=self.devices,
             precision=self.precision,
+            ema=self.ema,
+            compile=self.compile,
+            validation=data.unseen if self.validate_every else None,
+            validate_every=max(self.validate_every, 1),
+            callbacks=[ImaginedVideo(data.shown, self.video_every)] if videos else [],
             training=facts,
         )
         print(f"checkpoint: {self.out}\nscalars: tensorboard --logdir {self.out}")
 
-    def _source(self) -> tuple[Spec, SceneSource]:
+    def _data(self) -> Data:
         cuda = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
         device = "cuda" if cuda else "cpu"
         if (self.env is None) == (self.episodes is None):
             raise ValueError("env, episodes: give exactly one of them")
-        if self.env is not None:
-            if self.window is not None:
-                raise ValueError(
-                    "window: only with --episodes; an env's scenes have their own length"
-                )
-            env = _make_env(self.env, self.size)
-            source = _offer(env, self.env)(
-                self.batch_size, device=device, seed=self.seed, hold=self.hold
-            )
-            scenes = source.batch(0)
-            pose = _pose_size(scenes) if self.poses else 0
-            steps = int(scenes.actions.shape[1])
-            return Spec.from_spaces(env.observation_space, env.action_space, steps, pose), source
-        assert self.episodes is not None
+        return self._of_env(device) if self.env is not None else self._of_episodes(device)
+
+    def _of_env(self, device: str) -> Data:
+        if self.window is not None:
+            raise ValueError("window: only with --episodes; an env's scenes have their own length")
+        assert self.env is not None
+        env = _make_env(self.env, self.size)
+        settings = {"device": device, "seed": self.seed, "hold": self.hold}
+        training = _offer(env, self.env)(self.batch_size, **settings)
+        unseen = _offer(_make_env(self.env, self.size, split="test"), self.env)
+        scenes = training.batch(0)
+        pose = _pose_size(scenes) if self.poses else 0
+        steps = int(scenes.actions.shape[1])
+        spec = Spec.from_spaces(env.observation_space, env.action_space, steps, pose)
+        shown = unseen(SHOWN, **settings).batch(0)
+        return Data(spec, training, unseen(self.batch_size, **settings), shown)
+
+    def _of_episodes(self, device: str) -> Data:
         if self.window is None:
             raise ValueError("window: needed with --episodes; how many steps to look across")
-        recorded = Episodes.load(self.episodes)
-        spec = recorded.spec(self.window)
-        return spec, recorded.windows(self.window, self.batch_size, self.seed, device)
+        assert self.episodes is not None
+        training = Episodes.load(self.episodes)
+        spec, unseen = training.spec(self.window), training
+        if self.validate_every:
+            training, unseen = training.split(0.1)
+        take = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
+        first, second = (take(part, batch_size=self.batch_size) for part in (training, unseen))
+        return Data(spec, first, second, take(unseen, batch_size=SHOWN).batch(0))
 
 
 @dataclass(frozen=True)

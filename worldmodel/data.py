@@ -118,6 +118,24 @@ class Episodes:
         """Environment steps recorded in all."""
         return sum(len(episode.actions) for episode in self.episodes)
 
+    def split(self, share: float) -> tuple[Episodes, Episodes]:
+        """Two sets: all but the last episodes, and the last ``share`` of them, to validate on.
+
+        Raises:
+            ValueError: one of them would be empty.
+        """
+        held = round(share * len(self))
+        if not 0 < held < len(self):
+            raise ValueError(
+                f"share: expected one that leaves episodes on both sides of {len(self)}, got "
+                f"{share}"
+            )
+        first, last = self.episodes[:-held], self.episodes[-held:]
+        return (
+            Episodes(first, self.action, self.observation_space),
+            Episodes(last, self.action, self.observation_space),
+        )
+
     def starts(self) -> NDArray[Any]:
         """The first observations, (episodes, *observation)."""
         return np.stack([episode.observations[0] for episode in self.episodes])

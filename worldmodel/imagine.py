@@ -18,6 +18,8 @@ from torch import Tensor
 
 from worldmodel.base import WorldModel
 from worldmodel.spec import to_float, to_uint8
+from worldmodel.tensorboard import add_video
+from worldmodel.training import Progress
 from worldmodel.types import Context, Queries, SceneBatch
 
 _GAP = 2  # pixels between pictures
@@ -144,6 +146,39 @@ def write(imagined: Imagined, out: Path, fps: int = 4, scale: int = 2) -> None:
         return
     first, *rest = [Image.fromarray(frame) for frame in film(imagined, scale)]
     first.save(out, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
+
+
+class ImaginedVideo:
+    """A callback of ``fit``: a film in TensorBoard of truth and what the model imagines by then.
+
+    Args:
+        scenes: what to imagine; their first frames are shown.
+        every: training steps between films; one is also made at the first log.
+        worlds: futures per scene.
+        seed: of the worlds: always the same noise, so that films can be compared.
+        fps: frames per second.
+
+    Raises:
+        ValueError: ``every`` is below 1.
+    """
+
+    def __init__(
+        self, scenes: SceneBatch, every: int = 1000, worlds: int = 2, seed: int = 0, fps: float = 4
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every: expected at least 1 step, got {every}")
+        self.scenes, self.every, self.worlds = scenes, every, worlds
+        self.seed, self.fps = seed, fps
+        self._next = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Log a film if it is time for one and there is a TensorBoard."""
+        if progress.writer is None or progress.step < self._next:
+            return
+        self._next = progress.step + self.every
+        times = range(int(self.scenes.lengths.min()) + 1)
+        imagined = imagine(progress.model, self.scenes, [0], times, self.worlds, self.seed)
+        add_video(progress.writer, "imagined", film(imagined), progress.step, self.fps)
 
 
 def _row(pictures: NDArray[np.uint8], marked: Tensor, scale: int) -> NDArray[np.uint8]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from worldmodel import Episodes, load
 from worldmodel.__main__ import main
-from worldmodel.training import _Logger
+from worldmodel.training import BEST
+from worldmodel.training.monitor import Monitor
 
 ENV = "envs:narratives/TravelingSalesman-v0"
 TINY = ("--set", "film=8", "scene=16", "head=8", "hidden=8", "tower=8")
@@ -43,9 +45,9 @@ def test_collect_train_interrupt_resume(
     assert len(Episodes.load(data)) == 2
     train = ("train", "--episodes", data, "--window", 40, "--out", out, "--steps", 2)
     train = (*train, "--batch-size", 2, *TINY)
-    original = _Logger.log
+    original = Monitor.log
 
-    def interrupt(self: _Logger, *arguments: Any) -> None:
+    def interrupt(self: Monitor, *arguments: Any) -> None:
         original(self, *arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -55,7 +57,7 @@ def test_collect_train_interrupt_resume(
     ):
         from worldmodel import __main__ as module
 
-        patched.setattr(_Logger, "log", interrupt)
+        patched.setattr(Monitor, "log", interrupt)
         fit = module.fit
         patched.setattr(module, "fit", lambda *a, **k: fit(*a, **k, log_every=1))
         run(monkeypatch, *train)
@@ -70,8 +72,19 @@ def test_collect_train_interrupt_resume(
 
 def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env = ("--env", ENV, "--size", 16, "--batch-size", 2, "--steps", 1)
-    run(monkeypatch, "train", *env, "--out", tmp_path / "a", *TINY)
-    assert load(tmp_path / "a").spec.window == 40
+    run(monkeypatch, "train", *env, "--out", tmp_path / "a", "--validate-every", 1, *TINY)
+    assert load(tmp_path / "a").spec.window == load(tmp_path / "a" / BEST).spec.window == 40
+    log = EventAccumulator(str(tmp_path / "a")).Reload()
+    assert log.Tags()["images"] == ["imagined"]
+    assert "validation/loss" in log.Tags()["scalars"]
+
+
+def test_train_on_vectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    run(monkeypatch, "collect", "--env", "CartPole-v1", "--out", data, "--episodes", 10)
+    train = ("--episodes", data, "--window", 8, "--out", out, "--steps", 1, "--ema", 0.9)
+    run(monkeypatch, "train", *train, "--validate-every", 1)
+    assert load(out).spec.observation == (4,) and (out / BEST).is_dir()
 
 
 def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

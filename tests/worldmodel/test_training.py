@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from scenes import DISCRETE, SMALL, SPECS, moving_square
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import ActionSpec, Losses, Progress, WorldModel, fit, load, make, save, training
+from worldmodel import ActionSpec, Losses, Progress, WorldModel, fit, load, make, save
 from worldmodel.data import WindowSource
+from worldmodel.training import monitor
 
 QUIET: dict[str, Any] = {"progress": False}
 
@@ -130,7 +131,7 @@ def test_an_unused_latent_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> N
         return Losses(losses.total, {**losses.parts, "kl": torch.tensor(0.03)})
 
     monkeypatch.setattr(type(model), "loss", asleep)
-    monkeypatch.setattr(training, "COLLAPSE_STEPS", 2)
+    monkeypatch.setattr(monitor, "COLLAPSE_STEPS", 2)
     with pytest.warns(UserWarning, match=r"KL is 0.03 nats at step 2: .*context_min") as told:
         fit(model, source(), 8, log_every=1, **QUIET)
     assert len([one for one in told if "KL is" in str(one.message)]) == 1

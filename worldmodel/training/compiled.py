@@ -1,0 +1,45 @@
+"""``torch.compile`` for the parts of a model that do the arithmetic."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from worldmodel.base import WorldModel
+from worldmodel.nets.conv_lstm import ConvLSTMCell
+
+
+def compile_parts(model: WorldModel, attempt: Callable[[], object]) -> bool:
+    """Compile a model's blocks in place, and try them; go on uncompiled where that fails.
+
+    The loss around them draws random numbers and lengths, at which a compiler would break anyway.
+    Names of weights stay as they are.
+
+    Args:
+        model: blocks that are called as modules, and LSTM cells, are compiled.
+        attempt: a training step's forward and backward pass, to find out.
+
+    Returns:
+        whether it worked; if not, a warning says why.
+    """
+    parts: list[nn.Module] = [m for m in model.modules() if isinstance(m, ConvLSTMCell)]
+    parts += [getattr(model, name) for name in ("encoder", "scene") if hasattr(model, name)]
+    for part in parts:
+        part.compile()
+    try:
+        attempt()
+    except Exception as error:  # compilers fail in many ways, all of which leave the model whole
+        for part in parts:
+            part._compiled_call_impl = None
+        torch.compiler.reset()
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"compile: torch.compile failed, training goes on without it: {reason[0]}", stacklevel=3
+        )
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+    return True

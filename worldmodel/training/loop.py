@@ -1,0 +1,215 @@
+"""The one training loop: any model, any source, on Lightning Fabric."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.base import WorldModel
+from worldmodel.training.compiled import compile_parts
+from worldmodel.training.monitor import Callback, Monitor
+from worldmodel.training.run import Run
+from worldmodel.training.source import check_source, fingerprint
+from worldmodel.training.validation import Validation
+from worldmodel.types import SceneSource
+
+
+def fit(
+    model: WorldModel,
+    source: SceneSource,
+    steps: int,
+    *,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    accelerator: str | None = None,
+    devices: int = 1,
+    strategy: str = "auto",
+    precision: Any = "32-true",
+    clip: float = 100.0,
+    ema: float = 0.0,
+    compile: bool = False,
+    validation: SceneSource | None = None,
+    validate_every: int = 1000,
+    log_every: int = 50,
+    save_minutes: float = 5.0,
+    callbacks: Sequence[Callback] = (),
+    training: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Train ``model`` in place for ``steps`` steps in all and return the last losses.
+
+    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``; models
+    scale their own schedules to ``steps``.
+
+    Args:
+        model: a registered world model; it is moved to the device.
+        source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device.
+        steps: the whole run's, including those done before a resume; the schedules are scaled to
+            it, so a resumed run keeps it.
+        folder: where the checkpoint, the training state and TensorBoard's scalars go; None keeps
+            nothing.
+        resume: go on from the training state in ``folder``; bit-exact on one device.
+        seed: of the training draws; the source has its own.
+        accelerator, devices, strategy, precision: as in ``lightning.fabric.Fabric``; None takes
+            the kind of device that the source's batches are on.
+        clip: gradient norm above which gradients are scaled down.
+        ema: decay of a running average of the weights, such as 0.999: the checkpoint, the
+            validation and the trained model are then of the average. 0: of the last weights.
+        compile: run the model's blocks through ``torch.compile``; a warning says if that failed.
+        validation: scenes that are not trained on. Their losses are logged, and the weights with
+            the lowest are kept as a checkpoint in ``folder/best``.
+        validate_every: steps between validations; the last step is validated too.
+        log_every: steps between logs, callbacks and checks of the loss.
+        save_minutes: time between checkpoints; one is also written at the end and on SIGINT or
+            SIGTERM.
+        callbacks: called at every log.
+        training: facts to keep in the checkpoint beside steps and seed.
+        progress: show a progress bar, or a line every 30 s where there is no terminal.
+
+    Raises:
+        ValueError: a number is out of range; the source's scenes are not what the model was made
+            for; ``resume`` without a folder, or of another run.
+        FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
+        FileNotFoundError: ``resume``, but there is no training state.
+        FloatingPointError: loss, gradient or weights are not finite; the last good checkpoint is
+            kept.
+        KeyboardInterrupt: a signal came; the checkpoint has been written.
+    """
+    if steps < 1 or log_every < 1:
+        raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
+    scenes = source.batch(0)
+    check_source(model.spec, source, scenes)
+    if validation is not None:
+        check_source(model.spec, validation, validation.batch(0))
+    checks = Validation(validation, validate_every, seed)
+    settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
+    settings |= {"devices": devices, "source": fingerprint(scenes)}
+    run = Run(model, folder, settings, training or {})
+    run.check_folder(resume)
+    device = scenes.lengths.device.type
+    fabric = _fabric(device, accelerator or device, devices, strategy, precision)
+    step = _Step(model, source, seed)
+    if compile:
+        model.to(fabric.device)
+        compile_parts(model, lambda: fabric.backward(step(0, 0.0)[0]))
+    module, optimizer = fabric.setup(step, run.optimizer)
+    done = 0
+    if resume:
+        done = run.resume()
+    else:
+        model.prepare(source)
+    lead = fabric.is_global_zero
+    monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
+    saved = time.monotonic()
+    model.train()
+    with _stop_signals() as stopped, monitor:
+        while done < steps and not _agreed(fabric, stopped, done % log_every == 0):
+            rate = run.set_rate(optimizer, done / steps)
+            total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(total)
+            parts["gradient"] = fabric.clip_gradients(
+                module, optimizer, max_norm=clip, error_if_nonfinite=False
+            )
+            optimizer.step()
+            run.average.update()
+            done += 1
+            monitor.bar.update()
+            if done % log_every == 0 or done == steps:
+                monitor.log(done, parts, rate)
+            if lead and checks.due(done, steps):
+                with run.average.swapped():
+                    found = checks.measure(model)
+                    monitor.validated(done, found)
+                    run.keep_best(done, found["loss"])
+                model.train()
+            if lead and time.monotonic() - saved > save_minutes * 60:
+                run.save(done)
+                saved = time.monotonic()
+        if lead:  # however the loop ended; a signal may come at any point of it
+            run.save(done)
+    run.average.apply()
+    model.eval()
+    if done < steps:
+        raise KeyboardInterrupt(
+            f"stopped after step {done}; resume=True (--resume) goes on from there"
+        )
+    return monitor.parts
+
+
+def _fabric(device: str, accelerator: str, devices: int, strategy: str, precision: Any) -> Any:
+    """Fabric, with all its processes started.
+
+    Raises:
+        ValueError: the batches are on another device than training.
+    """
+    from lightning.fabric import Fabric  # importing takes seconds
+
+    fabric = Fabric(
+        accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
+    )
+    if fabric.device.type != device:
+        raise ValueError(
+            f"source: its batches are on {device}, training runs on {fabric.device.type}; make the "
+            f"source with device={fabric.device.type!r}"
+        )
+    if fabric.world_size > 1:
+        fabric.launch()
+    return fabric
+
+
+def _agreed(fabric: Any, stopped: threading.Event, ask: bool) -> bool:
+    """Whether to stop. Of several processes all stop at the same step, if one was told to.
+
+    They would wait for each other forever else. Asking costs a round: only at some steps.
+    """
+    if fabric.world_size == 1:
+        return stopped.is_set()
+    if not ask:
+        return False
+    told = torch.tensor(float(stopped.is_set()), device=fabric.device)
+    return bool(fabric.all_reduce(told, reduce_op="max") > 0)
+
+
+class _Step(nn.Module):
+    """One training step as a module, so that no batch travels through Fabric's conversions."""
+
+    def __init__(self, model: WorldModel, source: SceneSource, seed: int) -> None:
+        super().__init__()
+        self.model, self.source, self.seed = model, source, seed
+
+    def forward(self, index: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        # The step's randomness is a function of seed and index alone: resuming needs no RNG state.
+        generator = torch.Generator(self.model.device)
+        generator.manual_seed((self.seed * 0x9E3779B1 + index * 0x85EBCA77) % 2**63)
+        losses = self.model(self.source.batch(index), progress, generator)
+        return losses.total, losses.parts
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event, so that a step is never torn apart."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread may handle signals
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

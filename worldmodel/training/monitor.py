@@ -1,0 +1,116 @@
+"""What a person sees of a run: progress bar, TensorBoard, callbacks, warnings."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from tqdm import tqdm
+
+from worldmodel.base import WorldModel
+from worldmodel.training.run import Run
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+COLLAPSED_KL = 0.1
+"""Nats below which a latent counts as unused."""
+COLLAPSE_AFTER = 0.25
+COLLAPSE_STEPS = 500
+"""Share of the training, and steps, after which an unused latent is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees.
+
+    Attributes:
+        step: training steps done.
+        model: the model as it is now.
+        writer: TensorBoard's, or None without a folder.
+        parts: the losses of this step.
+    """
+
+    step: int
+    model: WorldModel
+    writer: SummaryWriter | None
+    parts: dict[str, float]
+
+
+Callback = Callable[[Progress], None]
+
+
+class Monitor:
+    """Progress bar, TensorBoard scalars and callbacks; checks that the losses are finite."""
+
+    def __init__(
+        self, run: Run, callbacks: Sequence[Callback], lead: bool, bar: bool, done: int
+    ) -> None:
+        self.run, self.callbacks = run, callbacks
+        self.writer: SummaryWriter | None = None
+        if lead and run.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run.folder), purge_step=done + 1 if done else None)
+        self.bar = tqdm(
+            total=run.identity["steps"],
+            initial=done,
+            desc=f"fit {run.model.name}",
+            unit="step",
+            disable=not bar,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
+        )
+        self.parts: dict[str, float] = {}
+        self.warned = False
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
+        """Log one step's losses; raises FloatingPointError where they are not finite."""
+        self.parts = {name: float(value) for name, value in parts.items()}
+        if not all(math.isfinite(value) for value in self.parts.values()):
+            raise FloatingPointError(
+                f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
+                "kept. Lower the learning rate, or look for NaN in the observations and rewards"
+            )
+        self._watch_latent(step)
+        shown = {name: f"{value:.4g}" for name, value in self.parts.items()}
+        self.bar.set_postfix(shown, refresh=sys.stderr.isatty())
+        if self.writer is not None:
+            for name, value in {**self.parts, "learning_rate": rate}.items():
+                self.writer.add_scalar(f"train/{name}", value, step)
+        model = self.run.model
+        for callback in self.callbacks:
+            callback(Progress(step, model.eval(), self.writer, self.parts))
+        model.train()
+
+    def validated(self, step: int, found: dict[str, float]) -> None:
+        """Log the losses of a validation."""
+        if self.writer is not None:
+            for name, value in found.items():
+                self.writer.add_scalar(f"validation/{name}", value, step)
+
+    def _watch_latent(self, step: int) -> None:
+        """Warn once if the latent says nothing well into the training: it seldom wakes up again."""
+        late = step >= max(COLLAPSE_AFTER * self.run.identity["steps"], COLLAPSE_STEPS)
+        if self.warned or not late or self.parts.get("kl", math.inf) >= COLLAPSED_KL:
+            return
+        self.warned = True
+        warnings.warn(
+            f"KL is {self.parts['kl']:.2g} nats at step {step}: the latent is not used, all "
+            "sampled worlds will look alike. Right if the context tells the whole scene; else "
+            "lower the pixel variance (variance_start, variance_end, or variance_steps that go "
+            "down and up again) or show smaller contexts (context_min)",
+            stacklevel=4,
+        )

@@ -1,0 +1,133 @@
+"""What a run keeps on disk: the checkpoint, and beside it all that resuming needs."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldmodel import checkpoint
+from worldmodel.base import WorldModel
+from worldmodel.data import atomic
+from worldmodel.training.average import Average
+
+STATE = "training.pt"
+BEST = "best"
+"""Folder of the checkpoint with the lowest validation loss, inside the run's."""
+
+
+class Run:
+    """Optimizer, checkpoint and training state of one run."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        folder: str | Path | None,
+        settings: dict[str, Any],
+        training: dict[str, Any],
+    ) -> None:
+        self.model, self.training = model, training
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
+        self.folder = None if folder is None else Path(folder)
+        self.average = Average(model, settings["ema"])
+        self.best = math.inf
+        self.identity = {
+            "model": model.name,
+            "config": asdict(model.config),
+            "spec": model.spec.to_dict(),
+            **settings,
+        }
+        self.began, self.seconds = time.monotonic(), 0.0
+
+    def check_folder(self, resume: bool) -> None:
+        """Refuse to lose an older checkpoint, or to resume from nothing."""
+        if resume and self.folder is None:
+            raise ValueError("resume: needs the folder of the run to go on with")
+        if self.folder is None:
+            return
+        if resume and not (self.folder / STATE).is_file():
+            raise FileNotFoundError(
+                f"resume: {self.folder / STATE} is missing; nothing was trained there"
+            )
+        if not resume and (self.folder / "config.json").exists():
+            raise FileExistsError(
+                f"folder: {self.folder} already holds a checkpoint; pass resume=True (--resume) to "
+                "go on, or another folder (--out)"
+            )
+
+    def set_rate(self, optimizer: Any, share: float) -> float:
+        """The learning rate after that share of the steps."""
+        first, last = self.model.config.learning_rate, self.model.config.learning_rate_end
+        rate = float(first + share * (last - first))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def resume(self) -> int:
+        """Restore weights and optimizer; returns the steps done.
+
+        Raises:
+            ValueError: the file is corrupt or belongs to another run.
+        """
+        assert self.folder is not None
+        path = self.folder / STATE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"resume: {path} is corrupt or truncated ({error})") from error
+        for name, value in self.identity.items():
+            before = state["run"].get(name)
+            if before != value:
+                raise ValueError(
+                    f"resume: {path} was trained with {name} = {before!r}, now it is {value!r}"
+                )
+        self.model.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.best = float(state["best"])
+        self.seconds, self.training = float(state["seconds"]), state["training"]
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint and, after it, the training state."""
+        if self.folder is None:
+            return
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise FloatingPointError(
+                f"the weights are not finite at step {step}; the last good checkpoint is kept"
+            )
+        with self.average.swapped():
+            checkpoint.save(self.model, self.folder, self._facts(step))
+        state = {
+            "run": self.identity,
+            "step": step,
+            "seconds": self._seconds(),
+            "training": self.training,
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best,
+        }
+        with atomic(self.folder / STATE) as path:
+            torch.save(state, path)
+
+    def keep_best(self, step: int, loss: float) -> None:
+        """Keep the model as it is in ``BEST`` if its validation loss is the lowest so far."""
+        if self.folder is None or not loss < self.best:
+            return
+        self.best = loss
+        facts = {**self._facts(step), "validation_loss": loss}
+        checkpoint.save(self.model, self.folder / BEST, facts)
+
+    def _seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """What the checkpoint says of its training."""
+        facts = {"step": step, "minutes": round(self._seconds() / 60, 1), **self.training}
+        return facts | {name: self.identity[name] for name in ("steps", "seed")}

@@ -1,0 +1,49 @@
+"""Sources of training batches: do they fit the model, and which one is it?"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from worldmodel.spec import ActionSpec, Spec
+from worldmodel.types import SceneBatch, SceneSource
+
+
+def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
+    """Raise ValueError unless a source, of which ``scenes`` is a batch, fits a model's spec."""
+    first = torch.zeros_like(scenes.lengths).unsqueeze(1)
+    if spec.pose:  # poses say all that its actions could
+        poses = scenes.poses(first)
+        numbers = 0 if poses is None else poses.shape[-1]
+        if numbers != spec.pose:
+            raise ValueError(
+                f"source: its poses have {numbers} numbers, the model was made for {spec.pose}"
+            )
+    elif ActionSpec.from_space(source.action_space) != spec.action:
+        raise ValueError(
+            f"source: its action space is {source.action_space}, the model was made for "
+            f"{spec.action.to_space()}"
+        )
+    steps = scenes.actions.shape[1]
+    frames = scenes.observations(first)
+    shape, dtype = spec.border
+    found = str(frames.dtype).removeprefix("torch.")
+    if found != dtype.name or tuple(frames.shape[2:]) != shape:
+        raise ValueError(
+            f"source: its observations are {found} {tuple(frames.shape[2:])}, the model was made "
+            f"for {dtype.name} {shape}"
+        )
+    if steps > spec.window:
+        raise ValueError(
+            f"source: its windows have {steps} steps, more than the model's {spec.window}"
+        )
+
+
+def fingerprint(scenes: SceneBatch) -> str:
+    """Tells sources apart by their first batch's actions and ends, on whatever device."""
+    actions = np.ascontiguousarray(scenes.actions.cpu().numpy())
+    digest = hashlib.sha256(repr(actions.shape).encode() + actions.tobytes())
+    digest.update(scenes.lengths.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

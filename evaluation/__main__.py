@@ -15,6 +15,8 @@ from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from evaluation import consistency, results
 from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
+from evaluation.fidelity import fidelity
+from evaluation.options import VARIANTS, options
 from evaluation.speed import exponents, ratios, speed, wide
 
 DEFAULT_MODELS = ("jump:narrative", "svg-lp:paper")
@@ -141,6 +143,55 @@ class Dynamics:
         _finish("dynamics", self, rows)
 
 
+@dataclass(frozen=True)
+class Fidelity:
+    """Error of the sampled future that comes closest, of nature's Traveling Salesman."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    """Folders, shipped names or hub ids."""
+    scenes: int = 200
+    worlds: int = 30
+    seed: int = 0
+    device: str = "cpu"
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        rows = []
+        for name in self.checkpoints:
+            model = worldmodel.load(name, self.device)
+            found = fidelity(model, self.scenes, self.worlds, self.seed)
+            rows += [{"checkpoint": name, **row} for row in found]
+        columns = ["checkpoint", "model", "metric", "worlds", "value", "low", "high", "n"]
+        print(results.table(rows, columns))
+        _finish("fidelity", self, rows)
+
+
+@dataclass(frozen=True)
+class Options:
+    """JUMP's options beyond the paper, at equal steps and at equal time."""
+
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    steps: int = 2000
+    seconds: float = 300.0
+    """Of CPU time."""
+    scenes: int = 128
+    seed: int = 0
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Train all, measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        rows = options(self.variants, self.steps, self.seconds, self.scenes, self.seed)
+        rows.sort(key=lambda row: str(row["equal"]))
+        columns = ["equal", "variant", "parameters", "step", "seconds", "seen", "min-of-n"]
+        print(results.table(rows, [*columns, "mean-of-n", "copy-last", "kl", "negative_elbo"]))
+        _finish("options", self, rows)
+
+
 def _name_and_preset(text: str) -> tuple[str, str]:
     name, colon, preset = text.partition(":")
     if not colon:
@@ -159,6 +210,8 @@ COMMANDS: dict[str, Any] = {
     "consistency": Consistency,
     "control": Control,
     "dynamics": Dynamics,
+    "fidelity": Fidelity,
+    "options": Options,
 }
 
 

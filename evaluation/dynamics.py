@@ -39,7 +39,7 @@ class StepModel(nn.Module):
         after = torch.from_numpy(np.concatenate([e.observations[1:] for e in episodes]))
         self.changes = after - self.states
         self.actions = torch.from_numpy(np.concatenate([e.actions for e in episodes]))
-        self.moments = [torch.std_mean(x, 0) for x in (self.states, self.changes)]
+        self.moments = [_moments(x) for x in (self.states, self.changes)]
         size = self.states.shape[1]
         self.net = nn.Sequential(
             nn.Linear(size + self.action.features, hidden), nn.ReLU(),
@@ -76,6 +76,12 @@ class StepModel(nn.Module):
         for step in range(actions.shape[1]):
             states = states + self(states, actions[:, step]) * scale + shift
         return states
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift (D,) of values (n, D); numbers that never change keep their scale."""
+    scale, shift = torch.std_mean(values, 0)
+    return torch.where(scale > 1e-6, scale, 1.0), shift
 
 
 def one_jump(model: WorldModel, seed: int) -> Predict:

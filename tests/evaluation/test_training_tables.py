@@ -1,0 +1,72 @@
+"""fidelity, options and dynamics: what they measure, at a size that says nothing about models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation import dynamics, fidelity, options
+from worldmodel import ActionSpec, Episode, Episodes, Spec, make
+
+
+def test_fidelity_of_an_untrained_model() -> None:
+    model = make("jump", Spec((3, 16, 16), ActionSpec("none"), 20), "small").eval()
+    found = fidelity.errors(model, scenes=3, worlds=4)
+    assert all(values.shape == (3,) for values in found.values())
+    assert (found["min-of-n"] <= found["mean-of-n"]).all()
+    assert (found["copy-last"] < found["mean-of-n"]).all()
+    again = fidelity.errors(model, scenes=3, worlds=4)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    rows = fidelity.fidelity(model, scenes=3, worlds=2)
+    assert [row["metric"] for row in rows] == [
+        "mse, min-of-n", "mse, mean-of-n", "mse, copy-last", "mse, seen",
+    ]  # fmt: skip
+    passive = make("svg-lp", Spec((3, 16, 16), ActionSpec("none"), 20), "small").eval()
+    assert "seen" not in fidelity.errors(passive, scenes=2, worlds=2)
+    with pytest.raises(ValueError, match="model: expected one of"):
+        fidelity.errors(make("jump", Spec((3, 16, 16), ActionSpec("none"), 9)))
+
+
+def test_options_are_judged_at_equal_steps_and_equal_time() -> None:
+    rows = options.options(["paper", "+ Fourier, film"], steps=20, seconds=1e-3, scenes=2)
+    assert [(row["variant"], row["equal"]) for row in rows] == [
+        ("paper", "steps"), ("paper", "time"),
+        ("+ Fourier, film", "steps"), ("+ Fourier, film", "time"),
+    ]  # fmt: skip
+    assert all(row["step"] == 20 and row["min-of-n"] > 0 for row in rows)
+    with pytest.raises(ValueError, match="expected some of"):
+        options.options(["+ magic"], 1, 1.0)
+
+
+def drift(episodes: int, steps: int = 6) -> Episodes:
+    """A number that grows by the action, 0 or 1, at every step."""
+    random, made = np.random.default_rng(0), []
+    for _ in range(episodes):
+        actions = random.integers(2, size=steps)
+        walk = np.concatenate([[0], actions.cumsum()]).astype(np.float32) + random.normal()
+        seen = np.stack([walk, np.ones_like(walk)], 1).astype(np.float32)
+        made.append(Episode(seen, actions, np.zeros(steps, np.float32), False))
+    return Episodes(made, ActionSpec("discrete", (), (2,)))
+
+
+def test_questions_of_one_jump() -> None:
+    episodes = drift(3)
+    states, actions, answers, owner = dynamics.questions(episodes, 4)
+    assert states.shape == (9, 2) and actions.shape == (9, 4)
+    assert owner.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    torch.testing.assert_close(answers[:, 0] - states[:, 0], actions.sum(1).float())
+    with pytest.raises(ValueError, match="none of them has 7 steps"):
+        dynamics.questions(episodes, 7)
+
+
+def test_the_step_model_learns_to_count() -> None:
+    episodes = drift(40)
+    model = dynamics.StepModel(episodes).learn(300, seed=0)
+    scale = model.moments[0][0].clamp_min(1)
+    rows = dynamics.errors(
+        {"copy-last": lambda states, _: states, "rolled": model.roll}, episodes, [1, 4], scale
+    )
+    error = {(row["model"], row["k"]): row["mse"] for row in rows}
+    assert error["copy-last", 4] > error["copy-last", 1] > 0.01
+    assert error["rolled", 4] < 0.02 * error["copy-last", 4]

@@ -12,12 +12,13 @@ import tyro
 
 import worldmodel
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
-from evaluation import consistency, results
+from evaluation import consistency
 from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
 from evaluation.speed import exponents, ratios, speed, wide
+from worldmodel import results
 
 DEFAULT_MODELS = ("jump:narrative", "svg-lp:paper")
 
@@ -43,7 +44,7 @@ class Speed:
     def run(self) -> None:
         """Measure, print, write."""
         torch.set_num_threads(self.num_threads)
-        models = [_name_and_preset(model) for model in self.models]
+        models = [results.name_and_preset(model) for model in self.models]
         rows = speed(
             models, self.distances, self.batches,
             size=self.size, frames=self.frames, repeats=self.repeats, device=self.device,
@@ -190,13 +191,6 @@ class Options:
         columns = ["equal", "variant", "parameters", "step", "seconds", "seen", "min-of-n"]
         print(results.table(rows, [*columns, "mean-of-n", "copy-last", "kl", "negative_elbo"]))
         _finish("options", self, rows)
-
-
-def _name_and_preset(text: str) -> tuple[str, str]:
-    name, colon, preset = text.partition(":")
-    if not colon:
-        raise ValueError(f"models: expected model:preset such as jump:narrative, got {text!r}")
-    return name, preset
 
 
 def _finish(benchmark: str, settings: Any, rows: list[dict[str, Any]]) -> None:

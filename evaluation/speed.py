@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import worldmodel
-from evaluation.timing import interleaved
 from worldmodel import ActionSpec, Context, Queries, Spec, WorldModel
+from worldmodel.timing import interleaved
 
 
 def look_ahead(model: WorldModel, frames: int, distance: int, batch: int) -> Callable[[], object]:

@@ -29,10 +29,9 @@ from agents import (
     train_in_imagination,
 )
 from envs import play, sample_scenes
-from evaluation import results
 from evaluation.control import Contestant, control
 from evaluation.speed import ratios, speed, wide
-from worldmodel import Spec, WorldModel
+from worldmodel import Spec, WorldModel, results
 from worldmodel.tensorboard import add_video, tile_videos, write_video
 
 ENV = "envs:narratives/TravelingSalesman-v0"

@@ -1,10 +1,10 @@
-"""``python -m worldmodel collect | train | imagine | info``: models from the command line."""
+"""``python -m worldmodel collect | train | imagine | info | bench``: models by command."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import gymnasium as gym
 import torch
 import tyro
 
-from worldmodel import checkpoint, imagine
+from worldmodel import checkpoint, imagine, results
+from worldmodel.bench import bench
 from worldmodel.collect import collect
 from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
@@ -240,6 +241,32 @@ class Info:
             raise FileNotFoundError(f"{error}; presets are {presets}") from error
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Speed of training, imagination and plan scoring, beside what the machine can do."""
+
+    models: tuple[str, ...] = ("jump:small", "jump:narrative", "svg-lp:small")
+    """As model:preset."""
+    size: int = 64
+    batch_size: int = 32
+    repeats: int = 5
+    device: str = "cpu"
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        torch.set_num_threads(self.num_threads)
+        pairs = [results.name_and_preset(model) for model in self.models]
+        rows = bench(pairs, self.size, self.batch_size, self.repeats, self.device)
+        for kind in dict.fromkeys(row["kind"] for row in rows):
+            part = [row for row in rows if row["kind"] == kind]
+            columns = [name for name in part[0] if name not in ("kind", "size", "device")]
+            print(f"{kind}\n{results.table(part, columns)}\n")
+        if self.json is not None:
+            result = results.envelope("bench", asdict(self), rows)
+            print(f"result: {results.write(self.json, result)}")
+
+
 def _offer(env: gym.Env[Any, Any], env_id: str) -> Callable[..., SceneSource]:
     """What makes an environment's scene stream."""
     offer: Callable[..., SceneSource] | None = getattr(env.unwrapped, "scenes", None)
@@ -297,6 +324,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "imagine": Imagine,
     "info": Info,
+    "bench": Bench,
 }
 
 

@@ -56,7 +56,8 @@ class OutcomeHead(nn.Module):
         middle, last = nn.Linear(hidden, hidden // 2), nn.Linear(hidden // 2, 2)
         with torch.no_grad():  # most steps do not end an episode: start from there
             last.bias[1] = 4.0
-        self.out = nn.Sequential(nn.ReLU(), middle, nn.ReLU(), last)
+        # in place: scoring plans is bound by memory, not by arithmetic
+        self.out = nn.Sequential(nn.ReLU(inplace=True), middle, nn.ReLU(inplace=True), last)
 
     def ask(self, keys: Tensor) -> Tensor:
         """What keys (..., key) contribute, (..., 2 * hidden): computed once per key."""
@@ -71,6 +72,6 @@ class OutcomeHead(nn.Module):
         """
         s_add, s_gate = self.from_scene(scene)[:, :, None, None].chunk(2, -1)
         v_add, v_gate = asked[:, None].chunk(2, -1)
-        out = torch.addcmul(s_add + v_add, s_gate, v_gate)
+        out = (s_add + v_add).addcmul_(s_gate, v_gate)
         reward, logit = self.out(out).unbind(-1)
         return reward, logit

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import worldmodel
-from evaluation import results
 from evaluation.speed import exponents, look_ahead, ratios, speed, wide
-from evaluation.timing import interleaved
-from worldmodel import ActionSpec, Spec
+from worldmodel import ActionSpec, Spec, results
+from worldmodel.timing import interleaved
 
 
 def test_jobs_are_interleaved() -> None:

@@ -57,6 +57,14 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def name_and_preset(text: str) -> tuple[str, str]:
+    """Both parts of ``model:preset``; raises ValueError for another form."""
+    name, colon, preset = text.partition(":")
+    if not colon:
+        raise ValueError(f"models: expected model:preset such as jump:narrative, got {text!r}")
+    return name, preset
+
+
 def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"

@@ -1,0 +1,49 @@
+"""``python -m worldmodel bench``: what it counts, at a size that says nothing about speed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel import bench
+from worldmodel.__main__ import main
+
+
+def test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench, "PLANS", 70)
+    arguments = ["bench", "--models", "jump:small", "svg-lp:small", "--size", "32"]
+    arguments += ["--batch-size", "2", "--repeats", "1", "--json", str(tmp_path / "bench.json")]
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *arguments])
+    main()
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert result["benchmark"] == "bench" and result["settings"]["batch_size"] == 2
+    rows = result["rows"]
+    assert [row["kind"] for row in rows] == [
+        *["ceiling"] * 2, *["training"] * 2, *["imagination"] * 4, "plans",
+    ]  # fmt: skip
+    assert {row["name"] for row in rows[:2]} == {"matmul", "convolution"}
+    training = rows[2]
+    assert training["model"] == "jump" and training["flops"] > 1e7
+    assert training["flops_per_second"] == pytest.approx(
+        training["flops"] * training["steps_per_second"]
+    )
+    plans = rows[-1]
+    assert (plans["plans"], plans["worlds"], plans["steps"]) == (70, 16, 40)
+    assert plans["ratio"] == pytest.approx(plans["render_seconds"] / plans["score_seconds"])
+
+
+def test_flops_of_a_known_layer() -> None:
+    """A multiply-add counts two, and the backward pass twice the forward pass."""
+    layer, x = torch.nn.Linear(8, 4), torch.rand(2, 8, requires_grad=True)
+    with bench.FlopCounterMode(display=False) as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * 8 * 4
+
+
+def test_bad_numbers() -> None:
+    with pytest.raises(ValueError, match="repeats: expected at least 1"):
+        bench.bench([("jump", "small")], 32, 2, 0, "cpu")

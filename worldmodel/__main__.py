@@ -21,6 +21,7 @@ from worldmodel.imagine import ImaginedVideo
 from worldmodel.registry import MODELS, entry, make, preset, suggested
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.training import fit
+from worldmodel.training.source import check_source
 from worldmodel.types import SceneBatch, SceneSource
 
 SHOWN = 4
@@ -166,7 +167,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Imagine:
-    """Show a model some frames of test scenes, and draw what it imagines at other times.
+    """Show a model some frames of scenes, and draw what it imagines at other times.
 
     Any times will do: the first and ask for the last, the last and ask for the first, both ends
     and ask for what lies between.
@@ -174,10 +175,12 @@ class Imagine:
 
     checkpoint: tyro.conf.Positional[str]
     """Folder, shipped name or hub id."""
-    env: str
-    """Id of an environment that generates scenes by itself (ours do)."""
     out: Path
     """A contact sheet (.png) or a film (.gif)."""
+    env: str | None = None
+    """Id of an environment that generates scenes by itself (ours do): its test scenes."""
+    episodes: Path | None = None
+    """Folder of recorded episodes: windows of them."""
     seen: tuple[int, ...] = (0,)
     """Times of the frames that are shown; views by number, with poses."""
     asked: tuple[int, ...] = ()
@@ -192,12 +195,23 @@ class Imagine:
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
-        env = _make_env(self.env, model.spec.observation[1], split="test")
-        batch = _offer(env, self.env)(self.scenes, seed=self.seed).batch(0)
+        batch = self._scenes(model.spec)
         asked = self.asked or tuple(range(int(batch.lengths.min()) + 1))
         imagined = imagine.imagine(model, batch, self.seen, asked, self.worlds, self.seed)
         imagine.write(imagined, self.out, scale=self.scale)
         print(f"{self.scenes} scenes, truth above {self.worlds} sampled worlds: {self.out}")
+
+    def _scenes(self, spec: Spec) -> SceneBatch:
+        if (self.env is None) == (self.episodes is None):
+            raise ValueError("env, episodes: give exactly one of them")
+        if self.env is not None:
+            env = _make_env(self.env, spec.observation[-1], split="test")
+            return _offer(env, self.env)(self.scenes, seed=self.seed).batch(0)
+        assert self.episodes is not None
+        source = Episodes.load(self.episodes).windows(spec.window, self.scenes, self.seed)
+        scenes = source.batch(0)
+        check_source(spec, source, scenes)
+        return scenes
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from scenes import DISCRETE, PASSIVE, fresh, moving_square
+from scenes import DISCRETE, PASSIVE, VECTOR, fresh, moving_square
 
 import worldmodel
 from worldmodel import UnsupportedQuery
@@ -79,3 +79,28 @@ def test_command_line(
     monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, command), "--asked", "30"])
     with pytest.raises(SystemExit, match="asked"):
         main()
+
+
+def test_command_line_on_recorded_episodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worldmodel.save(fresh("jump", "small", DISCRETE), tmp_path / "model")
+    worldmodel.save(fresh("jump", "vector", VECTOR), tmp_path / "vectors")
+    moving_square(4).save(tmp_path / "episodes")
+    out = tmp_path / "imagined.gif"
+
+    def run(model: str, *more: str) -> None:
+        command = ["imagine", str(tmp_path / model), "--out", str(out), *more]
+        monkeypatch.setattr(sys, "argv", ["worldmodel", *command])
+        main()
+
+    episodes = ("--episodes", str(tmp_path / "episodes"))
+    run("model", *episodes, "--seen", "0", "8", "--asked", "4")
+    assert out.is_file()
+    for model, more, message in [
+        ("model", (), "exactly one"),
+        ("model", (*episodes, "--env", ENV), "exactly one"),
+        ("vectors", episodes, "source: its observations are uint8"),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            run(model, *more)
+    with pytest.raises(ValueError, match="model: it sees vectors"):
+        imagine(fresh("jump", "vector", VECTOR), moving_square().windows(8, 2).batch(0), [0], [1])

@@ -87,7 +87,8 @@ class Train:
     seed: int = 0
     device: str = "auto"
     """auto, cpu or cuda."""
-    devices: int = 1
+    devices: int | None = None
+    """Processes to start; None for one, or for as many as torchrun started."""
     precision: str = "32-true"
     """32-true, bf16-mixed, ...: what lightning.fabric.Fabric takes."""
     ema: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ def fit(
     resume: bool = False,
     seed: int = 0,
     accelerator: str | None = None,
-    devices: int = 1,
+    devices: int | None = None,
     strategy: str = "auto",
     precision: Any = "32-true",
     clip: float = 100.0,
@@ -60,8 +61,10 @@ def fit(
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
         seed: of the training draws; the source has its own.
-        accelerator, devices, strategy, precision: as in ``lightning.fabric.Fabric``; None takes
-            the kind of device that the source's batches are on.
+        accelerator, strategy, precision: as in ``lightning.fabric.Fabric``; None takes the kind of
+            device that the source's batches are on.
+        devices: processes to start on this machine; None for one, or for as many as ``torchrun``
+            started, on however many machines. Each draws batches of its own.
         clip: gradient norm above which gradients are scaled down.
         ema: decay of a running average of the weights, such as 0.999: the checkpoint, the
             validation and the trained model are then of the average. 0: of the last weights.
@@ -93,11 +96,12 @@ def fit(
         check_source(model.spec, validation, validation.batch(0))
     checks = Validation(validation, validate_every, seed)
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
-    settings |= {"devices": devices, "source": fingerprint(scenes)}
+    local, nodes = (devices, 1) if devices is not None else _launched()
+    settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
     run = Run(model, folder, settings, training or {})
     run.check_folder(resume)
     device = scenes.lengths.device.type
-    fabric = _fabric(device, accelerator or device, devices, strategy, precision)
+    fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
     step = _Step(model, source, seed)
     if compile:
         model.to(fabric.device)
@@ -147,7 +151,15 @@ def fit(
     return monitor.parts
 
 
-def _fabric(device: str, accelerator: str, devices: int, strategy: str, precision: Any) -> Any:
+def _launched() -> tuple[int, int]:
+    """Processes on each machine, and machines: as ``torchrun`` says, else one."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return local, int(os.environ.get("WORLD_SIZE", local)) // local
+
+
+def _fabric(
+    device: str, accelerator: str, devices: int, nodes: int, strategy: str, precision: Any
+) -> Any:
     """Fabric, with all its processes started.
 
     Raises:
@@ -156,7 +168,11 @@ def _fabric(device: str, accelerator: str, devices: int, strategy: str, precisio
     from lightning.fabric import Fabric  # importing takes seconds
 
     fabric = Fabric(
-        accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=precision,
     )
     if fabric.device.type != device:
         raise ValueError(

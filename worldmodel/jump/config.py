@@ -57,6 +57,11 @@ class JumpConfig(SetConfig):
         for name in ("key_features", "glances"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.renderer == "draw" and (self.key_features or self.glances):
+            raise ValueError(
+                "key_features, glances: the 'draw' renderer reads neither; set them to 0, or "
+                f"renderer='film', got {self.key_features} and {self.glances}"
+            )
 
 
 PRESETS: dict[str, JumpConfig] = {

@@ -311,7 +311,7 @@ class Imagination:
         """
         seen = self.predict(worlds, times, plans).observations
         assert seen is not None
-        return np.asarray(self.spec.to_border(seen).cpu().numpy())
+        return self.spec.to_numpy(seen)
 
     # -- helpers ---------------------------------------------------------------------------------
 

@@ -92,8 +92,8 @@ class ImaginedVecEnv(VecEnv):
         self._generator.manual_seed(int(self._rng.integers(2**62)))
         self._worlds: Worlds | None = None
         self._held: Tensor | None = None
-        shape, dtype = model.spec.border
-        self._frames: Frames = np.zeros((num_envs, *shape), dtype)
+        space = model.spec.observation_space()
+        self._frames: Frames = np.zeros((num_envs, *space.shape), space.dtype)
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
@@ -134,7 +134,7 @@ class ImaginedVecEnv(VecEnv):
         seen = self.model.predict(worlds, Queries(arrival[:, None], held[:, None]))
         self._worlds = self.model.advance(worlds, held)
         assert seen.observations is not None
-        self._frames = self.model.spec.to_border(seen.observations[:, 0, 0, 0]).cpu().numpy()
+        self._frames = self.model.spec.to_numpy(seen.observations[:, 0, 0, 0])
         rewards = seen.rewards[:, 0, 0, 0].cpu().numpy().astype(np.float32)
         alive = seen.alive[:, 0, 0, 0].cpu().numpy()
 
@@ -185,7 +185,8 @@ class ImaginedVecEnv(VecEnv):
         seen = self.model.spec.to_model(torch.from_numpy(frames).to(device)).unsqueeze(1)
         times = torch.zeros(count, 1, dtype=torch.long, device=device)
         belief = self.model.observe(Context(seen, times))
-        return frames, self.model.sample(belief, 1, self._generator)
+        shown = frames.astype(self.observation_space.dtype, copy=False)
+        return shown, self.model.sample(belief, 1, self._generator)
 
     # -- what VecEnv wants -----------------------------------------------------------------------
 

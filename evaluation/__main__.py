@@ -1,4 +1,4 @@
-"""``python -m evaluation speed | consistency | control``: one protocol, JSON out."""
+"""Measure models by one protocol; every verb writes JSON."""
 
 from __future__ import annotations
 

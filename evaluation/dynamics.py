@@ -32,7 +32,7 @@ class StepModel(nn.Module):
     ensemble: 2 hidden layers of 256.
     """
 
-    def __init__(self, episodes: Episodes, hidden: int = 256) -> None:
+    def __init__(self, episodes: Episodes, seed: int, hidden: int = 256) -> None:
         super().__init__()
         self.action: ActionSpec = episodes.action
         self.states = torch.from_numpy(np.concatenate([e.observations[:-1] for e in episodes]))
@@ -41,10 +41,12 @@ class StepModel(nn.Module):
         self.actions = torch.from_numpy(np.concatenate([e.actions for e in episodes]))
         self.moments = [_moments(x) for x in (self.states, self.changes)]
         size = self.states.shape[1]
-        self.net = nn.Sequential(
-            nn.Linear(size + self.action.features, hidden), nn.ReLU(),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, size),
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = nn.Sequential(
+                nn.Linear(size + self.action.features, hidden), nn.ReLU(),
+                nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, size),
+            )  # fmt: skip
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """The standardised change (n, D) that actions (n, \\*action) make to states (n, D)."""
@@ -167,7 +169,7 @@ def dynamics(
     window = max(distances)
     model = worldmodel.make("jump", learned.spec(window), seed=seed)
     worldmodel.fit(model, learned.windows(window, batch, seed), steps, seed=seed)
-    rolled = StepModel(learned).learn(steps, seed)
+    rolled = StepModel(learned, seed).learn(steps, seed)
     contestants: dict[str, Predict] = {
         "copy-last": lambda states, _: states,
         "jump, one jump": one_jump(model, seed),

@@ -160,6 +160,11 @@ class Train:
         training = Episodes.load(self.episodes)
         spec, unseen = training.spec(self.window), training
         if self.validate_every:
+            if len(training) < 10:
+                raise ValueError(
+                    "validate_every: a tenth of the episodes is held back, of at least 10; there "
+                    f"are {len(training)}"
+                )
             training, unseen = training.split(0.1)
         take = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
         first, second = (take(part, batch_size=self.batch_size) for part in (training, unseen))
@@ -244,6 +249,10 @@ class Info:
     def _model(self) -> Any:
         name, _, chosen = self.name.partition(":")
         spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
+        if "vector" in (name, chosen):  # as of CartPole
+            spec = Spec(
+                (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
+            )
         if chosen or name in MODELS:
             return make(name, spec, chosen or next(iter(entry(name).presets)))
         for model, known in MODELS.items():

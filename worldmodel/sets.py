@@ -113,6 +113,7 @@ class SetModel(WorldModel):
     config: SetConfig
     shift: Tensor
     scale: Tensor
+    prepared: Tensor
     encoder: nn.Module
     heads: OutcomeHead | None
 
@@ -122,6 +123,7 @@ class SetModel(WorldModel):
         if not spec.is_image:
             self.register_buffer("shift", torch.zeros(spec.observation))
             self.register_buffer("scale", torch.ones(spec.observation))
+            self.register_buffer("prepared", torch.tensor(False))
         self.time = TimeFeatures(spec.window, config.time_bands)
         self.path = None if spec.action.kind == "none" else ActionPath(spec.action, config.path)
         self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
@@ -159,9 +161,14 @@ class SetModel(WorldModel):
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:
-        """Learn mean and spread of vectors, which are standardised; the checkpoint keeps them."""
-        if self.spec.is_image:
+        """Learn mean and spread of vectors, which are standardised; the checkpoint keeps them.
+
+        Only once: weights that were trained with a scale keep it, whatever they are trained on
+        next.
+        """
+        if self.spec.is_image or bool(self.prepared):
             return
+        self.prepared.fill_(True)
         seen = []
         for index in range(PREPARE_BATCHES):
             scenes = source.batch(index)
@@ -346,7 +353,8 @@ class SetModel(WorldModel):
         """KL(q || p) + sum_i SSE_i / pixel_variance (seed 001, figure 2), plus the heads'.
 
         The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
-        negative ELBO of the targets, in nats, is reported beside it.
+        negative ELBO of the targets, in nats, is reported beside it. For vectors it, and ``mse``,
+        are those of the standardised numbers.
         """
         lengths = scenes.lengths
         seen_at, mask, targets = self.draw_times(lengths, generator)

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -165,6 +166,8 @@ class Spec:
             raise ValueError(f"window: expected at least 1 step, got {self.window}")
         if self.pose < 0:
             raise ValueError(f"pose: expected 0 or more numbers, got {self.pose}")
+        if self.pose and not self.is_image:
+            raise ValueError(f"pose: cameras take images, got vectors {self.observation}")
         if self.pose and self.action.kind != "none":
             raise ValueError(
                 f"pose: a scene with poses as keys stands still and takes no actions, got "
@@ -195,6 +198,14 @@ class Spec:
         low = torch.tensor(self.low, device=observations.device)
         high = torch.tensor(self.high, device=observations.device)
         return observations.float().clamp(low, high)
+
+    def to_numpy(self, observations: Tensor) -> NDArray[Any]:
+        """As ``to_border``, and in the dtype and within the bounds of ``observation_space()``."""
+        seen: NDArray[Any] = self.to_border(observations).cpu().numpy()
+        if self.is_image:
+            return seen
+        space = self.observation_space()
+        return np.clip(seen.astype(space.dtype), space.low, space.high)
 
     @classmethod
     def from_spaces(

@@ -114,20 +114,20 @@ class Planner(ABC):
         """Decide.
 
         Args:
-            observation: uint8 (n, H, W, C), or one image (H, W, C).
+            observation: uint8 (n, H, W, C) or float (n, D); or one of them, without n.
             state: what the call before returned; None begins new episodes everywhere.
             episode_start: bool (n,), rows that begin a new episode.
             deterministic: without effect; the best plan found is always the one done.
 
         Returns:
-            Actions (n, *action), or (*action) for one image, and the state for the next call.
+            Actions (n, *action), or (*action) for one observation, and the state for the next call.
 
         Raises:
             TypeError: images that are not uint8, or a foreign state.
-            ValueError: images of another shape, or another number of rows than in the state.
+            ValueError: observations of another shape, or another number of rows than in the state.
         """
         images = np.asarray(observation)
-        single = images.ndim == 3
+        single = images.ndim == len(self.model.spec.observation)
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
         self.imagination.histories = self._remember(images, state, episode_start)
         with torch.no_grad():
@@ -137,7 +137,7 @@ class Planner(ABC):
         memory = Memory(tuple(self.imagination.histories), actions.copy())
         return (np.asarray(actions[0]) if single else actions), memory
 
-    def _remember(self, images: NDArray[np.uint8], state: Any, start: Any) -> list[History]:
+    def _remember(self, images: NDArray[Any], state: Any, start: Any) -> list[History]:
         if state is None:
             return [History.start(image) for image in images]
         if not isinstance(state, Memory):
@@ -180,8 +180,8 @@ class RandomAgent:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], None]:
-        """One random action per observation (n, H, W, C), or one for a single image."""
+        """One random action per observation, (n, H, W, C) or (n, D), or one for a single one."""
         images = np.asarray(observation)
-        lead = () if images.ndim == 3 else (len(images),)
+        lead = () if images.ndim in (1, 3) else (len(images),)
         drawn = action_border.draw_actions(self.spec, lead, self.generator)
         return action_border.to_numpy(self.spec, drawn), None

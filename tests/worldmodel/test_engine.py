@@ -207,6 +207,17 @@ def test_compiling_that_fails_is_survived(monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.equal(a, b)
 
 
+def test_trying_a_compiler_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SVG's batch norms count the batches that they see."""
+    monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+    source = moving_square(8).windows(8, batch_size=4)
+    plain, tried = (make("svg-lp", DISCRETE) for _ in range(2))
+    fit(plain, source, 1, **QUIET)
+    fit(tried, source, 1, compile=True, **QUIET)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, tried.state_dict()[name]), name
+
+
 @pytest.mark.slow
 def test_compiled_training_is_the_same(tmp_path: Path) -> None:
     source = moving_square(8).windows(8, batch_size=4)

@@ -31,6 +31,8 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "3,496,615  (3.50 M)" in capsys.readouterr().out
     run(monkeypatch, "info", "jump:dice", "--pose", 7)
     assert "10,276,775  (10.28 M)" in capsys.readouterr().out
+    run(monkeypatch, "info", "vector")
+    assert "observation=(4,)" in capsys.readouterr().out
     run(monkeypatch, "info", "svg-lp:paper")
     assert "frame by frame" in capsys.readouterr().out
     run(monkeypatch, "info", "traveling-salesman")

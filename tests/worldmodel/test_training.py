@@ -10,13 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from scenes import DISCRETE, SMALL, SPECS, moving_square
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import ActionSpec, Losses, Progress, WorldModel, fit, load, make, save
+from worldmodel import (
+    ActionSpec,
+    Episode,
+    Episodes,
+    Losses,
+    Progress,
+    WorldModel,
+    fit,
+    load,
+    make,
+    save,
+)
 from worldmodel.data import WindowSource
 from worldmodel.training import monitor
 
@@ -215,3 +227,16 @@ def test_broken_checkpoints(tmp_path: Path) -> None:
     expect("not JSON")
     with pytest.raises(FileNotFoundError, match="shipped ones are"):
         load("nowhere")
+
+
+def test_passive_sources_are_told_apart(tmp_path: Path) -> None:
+    """Their actions and rewards say nothing: the frames do."""
+
+    def still(level: int) -> WindowSource:
+        frames = np.full((5, 32, 32, 3), level, np.uint8)
+        one = Episode(frames, np.zeros(4, np.int64), np.zeros(4, np.float32), False)
+        return Episodes([one], ActionSpec("none")).windows(4, 2)
+
+    fit(make("jump", SPECS["passive"]), still(100), 1, folder=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="was trained with first observations = "):
+        fit(make("jump", SPECS["passive"]), still(150), 1, folder=tmp_path, resume=True, **QUIET)

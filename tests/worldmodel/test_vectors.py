@@ -9,10 +9,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.env_checker import check_env
 
-from agents import ImaginedVecEnv
-from worldmodel import Context, Episodes, Queries, Spec, collect, fit, load, make
+from agents import (
+    ImaginationVideo,
+    ImaginedVecEnv,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+    real_beside_imagined,
+)
+from worldmodel import ActionSpec, Context, Episodes, Queries, Spec, collect, fit, load, make
 
 QUIET = {"progress": False}
 
@@ -35,7 +41,8 @@ def test_from_environment_to_checkpoint(env_id: str, tmp_path: Path) -> None:
     assert torch.allclose(scale, torch.from_numpy(seen.std(0)), rtol=0.3)
     again = load(tmp_path / "model")
     assert again.spec == spec and torch.equal(torch.as_tensor(again.scale), scale)
-    assert "inf" in (tmp_path / "model" / "config.json").read_text() or math.isfinite(spec.low[0])
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert "Infinity" not in text and ('"-inf"' in text) == (not all(map(math.isfinite, spec.low)))
 
     context = Context(torch.from_numpy(episodes.starts()).unsqueeze(1), torch.zeros(6, 1).long())
     plans = torch.from_numpy(np.stack([e.actions[:7] for e in episodes.episodes])).unsqueeze(1)
@@ -73,7 +80,36 @@ def test_imagined_env_has_the_real_spaces() -> None:
     assert all(venv.observation_space.contains(row) for row in observations)
     assert rewards.shape == dones.shape == (3,)
     assert venv.get_images() == [None] * 3
-    check_env(env)
+
+
+def test_scales_are_learnt_once() -> None:
+    """Weights that were trained with a scale keep it, on whatever they are trained next."""
+    episodes = collect("CartPole-v1", 4, **QUIET)
+    model = make("jump", episodes.spec(8))
+    fit(model, episodes.windows(8, 4), 1, **QUIET)
+    before = torch.as_tensor(model.scale).clone()
+    fit(model, Episodes(episodes.episodes[:1], episodes.action).windows(8, 4), 1, **QUIET)
+    assert torch.equal(torch.as_tensor(model.scale), before)
+
+
+def test_planners_take_one_vector_or_many() -> None:
+    episodes = collect("CartPole-v1", 2, **QUIET)
+    model = make("jump", episodes.spec(12))
+    planner = RandomShooting(model, RandomShootingConfig(plans=4, worlds=1, horizon=2, hold=2))
+    random = RandomAgent(gym.make("CartPole-v1").action_space)
+    for agent in (planner, random):
+        assert agent.predict(episodes.starts()[0])[0].shape == ()
+        assert agent.predict(episodes.starts())[0].shape == (2,)
+
+
+def test_wide_floats_stay_in_their_space() -> None:
+    """MuJoCo's spaces are float64: a float32 at the bound would lie outside of them."""
+    space = gym.spaces.Box(-0.1, 0.1, (3,), np.float64)
+    spec = Spec.from_spaces(space, gym.spaces.Discrete(2), 8)
+    assert spec.observation_space() == space and Spec.from_dict(spec.to_dict()) == spec
+    assert space.contains(spec.to_numpy(torch.full((3,), 9.0)))
+    venv = ImaginedVecEnv(make("jump", spec), np.zeros((2, 3)), num_envs=2)
+    assert venv.reset().dtype == venv.step(np.array([0, 1]))[0].dtype == np.float64
 
 
 def test_what_vectors_cannot_have() -> None:
@@ -88,6 +124,12 @@ def test_what_vectors_cannot_have() -> None:
         Spec.from_spaces(gym.spaces.Box(0, 9, (4,), np.int64), env.action_space, 8)
     with pytest.raises(ValueError, match="with D low and high bounds"):
         Spec((4,), spec.action, 8)
+    with pytest.raises(ValueError, match="pose: cameras take images"):
+        Spec((4,), ActionSpec("none"), 8, pose=2, low=spec.low, high=spec.high)
+    for clip in (real_beside_imagined, ImaginationVideo):
+        order = [make("jump", spec), env]
+        with pytest.raises(ValueError, match="model: it sees vectors"):
+            clip(*(order if clip is real_beside_imagined else order[::-1]))  # type: ignore[operator]
     model, venv_starts = make("jump", spec), np.full((2, 4), np.nan, np.float32)
     with pytest.raises(ValueError, match="starts: holds NaN"):
         ImaginedVecEnv(model, venv_starts)

@@ -9,6 +9,7 @@ of preset ``small`` (there the renderer also reads r).
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -82,7 +83,7 @@ class Jump(SetModel):
             r: Tensor = self.encoder(observations, keys, mask)
             return r
         pixels = observations[..., None, None]
-        latest = keys[..., 0].masked_fill(~mask, -1.0).argmax(1)  # a key begins with its time
+        latest = keys[..., 0].masked_fill(~mask, -math.inf).argmax(1)  # a key begins with its time
         rows = torch.arange(len(latest), device=latest.device)
         return torch.cat([self.encoder(pixels, keys, mask), pixels[rows, latest]], 1)
 

@@ -19,14 +19,16 @@ def compile_parts(model: WorldModel, attempt: Callable[[], object]) -> bool:
     Names of weights stay as they are.
 
     Args:
-        model: blocks that are called as modules, and LSTM cells, are compiled.
+        model: its encoder, renderer, scene vector and heads, and all LSTM cells, are compiled.
         attempt: a training step's forward and backward pass, to find out.
 
     Returns:
         whether it worked; if not, a warning says why.
     """
     parts: list[nn.Module] = [m for m in model.modules() if isinstance(m, ConvLSTMCell)]
-    parts += [getattr(model, name) for name in ("encoder", "scene") if hasattr(model, name)]
+    named = (getattr(model, name, None) for name in ("encoder", "scene", "renderer", "heads"))
+    parts += [part for part in named if isinstance(part, nn.Module)]
+    buffers = [buffer.clone() for buffer in model.buffers()]  # batch norms count what they see
     for part in parts:
         part.compile()
     try:
@@ -42,4 +44,6 @@ def compile_parts(model: WorldModel, attempt: Callable[[], object]) -> bool:
         return False
     finally:
         model.zero_grad(set_to_none=True)
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
     return True

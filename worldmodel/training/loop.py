@@ -19,7 +19,7 @@ from worldmodel.base import WorldModel
 from worldmodel.training.compiled import compile_parts
 from worldmodel.training.monitor import Callback, Monitor
 from worldmodel.training.run import Run
-from worldmodel.training.source import check_source, fingerprint
+from worldmodel.training.source import brightness, check_source, fingerprint
 from worldmodel.training.validation import Validation
 from worldmodel.types import SceneSource
 
@@ -48,6 +48,8 @@ def fit(
     progress: bool = True,
 ) -> dict[str, float]:
     """Train ``model`` in place for ``steps`` steps in all and return the last losses.
+
+    A run that was complete already returns none.
 
     The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``; models
     scale their own schedules to ``steps``.
@@ -93,19 +95,23 @@ def fit(
     scenes = source.batch(0)
     check_source(model.spec, source, scenes)
     if validation is not None:
-        check_source(model.spec, validation, validation.batch(0))
+        unseen = validation.batch(0)
+        check_source(model.spec, validation, unseen)
+        if unseen.lengths.device.type != scenes.lengths.device.type:
+            raise ValueError(
+                f"validation: its batches are on {unseen.lengths.device.type}, those of source on "
+                f"{scenes.lengths.device.type}"
+            )
     checks = Validation(validation, validate_every, seed)
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
+    settings |= {"first observations": brightness(scenes)}
     run = Run(model, folder, settings, training or {})
     run.check_folder(resume)
     device = scenes.lengths.device.type
     fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
     step = _Step(model, source, seed)
-    if compile:
-        model.to(fabric.device)
-        compile_parts(model, lambda: fabric.backward(step(0, 0.0)[0]))
     module, optimizer = fabric.setup(step, run.optimizer)
     done = 0
     if resume:
@@ -116,6 +122,8 @@ def fit(
     monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
     saved = time.monotonic()
     model.train()
+    if compile:
+        compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
     with _stop_signals() as stopped, monitor:
         while done < steps and not _agreed(fabric, stopped, done % log_every == 0):
             rate = run.set_rate(optimizer, done / steps)
@@ -142,6 +150,8 @@ def fit(
                 saved = time.monotonic()
         if lead:  # however the loop ended; a signal may come at any point of it
             run.save(done)
+    if fabric.world_size > 1:
+        fabric.barrier()  # who returns may load what the lead has saved
     run.average.apply()
     model.eval()
     if done < steps:

@@ -21,6 +21,14 @@ BEST = "best"
 """Folder of the checkpoint with the lowest validation loss, inside the run's."""
 
 
+def _same(before: Any, now: Any) -> bool:
+    """Equal; lists of numbers, nearly."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = zip(before, now, strict=True)
+        return all(math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-2) for a, b in pairs)
+    return bool(before == now)
+
+
 class Run:
     """Optimizer, checkpoint and training state of one run."""
 
@@ -82,7 +90,7 @@ class Run:
             raise ValueError(f"resume: {path} is corrupt or truncated ({error})") from error
         for name, value in self.identity.items():
             before = state["run"].get(name)
-            if before != value:
+            if not _same(before, value):
                 raise ValueError(
                     f"resume: {path} was trained with {name} = {before!r}, now it is {value!r}"
                 )

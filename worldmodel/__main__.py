@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +15,7 @@ import torch
 import tyro
 
 from worldmodel import checkpoint, imagine, results
+from worldmodel.base import WorldModel
 from worldmodel.bench import bench
 from worldmodel.collect import collect
 from worldmodel.data import Episodes
@@ -73,6 +75,8 @@ class Train:
     """jump, badj, gqn or svg-lp."""
     preset: str | None = None
     """Its size and schedules; ``info`` lists those of each model. None: small, or vector."""
+    start: str | None = None
+    """Checkpoint (folder, shipped name or hub id) whose settings and weights to begin with."""
     steps: int = 10_000
     """Of the whole run; a resumed run keeps it."""
     batch_size: int = 32
@@ -109,8 +113,7 @@ class Train:
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
         data = self._data()
-        config = _override(preset(self.model, self.preset or suggested(data.spec)), self.set)
-        model = make(self.model, data.spec, config, self.seed)
+        model = self._model(data.spec)
         facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
         videos = self.video_every > 0 and data.spec.is_image and not data.spec.pose
         fit(
@@ -130,6 +133,23 @@ class Train:
             training=facts,
         )
         print(f"checkpoint: {self.out}\nscalars: tensorboard --logdir {self.out}")
+
+    def _model(self, spec: Spec) -> WorldModel:
+        if self.start is None:
+            config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
+            return make(self.model, spec, config, self.seed)
+        begun = checkpoint.load(self.start)
+        if begun.name != self.model or begun.spec != spec or self.preset is not None:
+            raise ValueError(
+                f"start: {self.start} is a {begun.name} of {begun.spec}; give the same --model and "
+                f"no --preset, got {self.model} and {self.preset} for {spec}"
+            )
+        model = make(self.model, spec, _override(begun.config, self.set), self.seed)
+        try:
+            model.load_state_dict(begun.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"set: {self.set} changes what the weights are: {error}") from error
+        return model
 
     def _data(self) -> Data:
         cuda = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
@@ -324,7 +344,7 @@ def _make_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, An
 
 
 def _override(config: Any, changes: tuple[str, ...]) -> Any:
-    """A config with ``name=value`` changes; tuples are written as 16,32,64."""
+    """A config with ``name=value`` changes; tuples look like 16,32,64 or [0.5,2],[1,1]."""
     known = {field.name: getattr(config, field.name) for field in fields(config)}
     for change in changes:
         name, _, text = change.partition("=")
@@ -334,7 +354,7 @@ def _override(config: Any, changes: tuple[str, ...]) -> Any:
         try:
             value: Any
             if isinstance(old, tuple):
-                value = tuple(type(old[0])(part) for part in text.split(","))
+                value = tuple(json.loads(f"[{text}]"))
             else:
                 value = type(old)(text)
         except ValueError as error:

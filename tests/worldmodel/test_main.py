@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from worldmodel import Episodes, load
@@ -87,6 +88,27 @@ def test_train_on_vectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     train = ("--episodes", data, "--window", 8, "--out", out, "--steps", 1, "--ema", 0.9)
     run(monkeypatch, "train", *train, "--validate-every", 1)
     assert load(out).spec.observation == (4,) and (out / BEST).is_dir()
+
+
+def test_train_from_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its settings, changed where told to, and its weights."""
+    env = ("train", "--env", ENV, "--size", 16, "--batch-size", 2, "--steps", 1)
+    first, second = tmp_path / "a", tmp_path / "b"
+    run(monkeypatch, *env, "--out", first, *TINY)
+    still = ("learning_rate=1e-9", "learning_rate_end=1e-9", "variance_steps=[0.5,2.0],[1,0.1]")
+    run(monkeypatch, *env, "--out", second, "--start", first, "--set", *still)
+    begun, model = load(first), load(second)
+    assert model.config.film == 8 and model.config.variance_steps == ((0.5, 2.0), (1.0, 0.1))
+    for one, other in zip(begun.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    for more, message in [
+        (("--model", "gqn"), "start: .* is a jump"),
+        (("--preset", "small"), "no --preset"),
+        (("--set", "film=16"), "changes what the weights are"),
+        (("--size", 32), "start: "),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            run(monkeypatch, *env, "--out", tmp_path / "c", "--start", first, *more)
 
 
 def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

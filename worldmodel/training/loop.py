@@ -21,7 +21,7 @@ from worldmodel.training.monitor import Callback, Monitor
 from worldmodel.training.run import Run
 from worldmodel.training.source import brightness, check_source, fingerprint
 from worldmodel.training.validation import Validation
-from worldmodel.types import SceneSource
+from worldmodel.types import SceneBatch, SceneSource
 
 
 def fit(
@@ -92,16 +92,7 @@ def fit(
     """
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
-    scenes = source.batch(0)
-    check_source(model.spec, source, scenes)
-    if validation is not None:
-        unseen = validation.batch(0)
-        check_source(model.spec, validation, unseen)
-        if unseen.lengths.device.type != scenes.lengths.device.type:
-            raise ValueError(
-                f"validation: its batches are on {unseen.lengths.device.type}, those of source on "
-                f"{scenes.lengths.device.type}"
-            )
+    scenes = _first_batch(model, source, validation)
     checks = Validation(validation, validate_every, seed)
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
@@ -111,13 +102,9 @@ def fit(
     run.check_folder(resume)
     device = scenes.lengths.device.type
     fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
-    step = _Step(model, source, seed)
-    module, optimizer = fabric.setup(step, run.optimizer)
-    done = 0
-    if resume:
-        done = run.resume()
-    else:
-        model.prepare(source)
+    module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
+    model.prepare(source)
+    done = run.resume() if resume else 0
     lead = fabric.is_global_zero
     monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
     saved = time.monotonic()
@@ -142,8 +129,8 @@ def fit(
             if lead and checks.due(done, steps):
                 with run.average.swapped():
                     found = checks.measure(model)
-                    monitor.validated(done, found)
                     run.keep_best(done, found["loss"])
+                monitor.validated(done, found)
                 model.train()
             if lead and time.monotonic() - saved > save_minutes * 60:
                 run.save(done)
@@ -159,6 +146,23 @@ def fit(
             f"stopped after step {done}; resume=True (--resume) goes on from there"
         )
     return monitor.parts
+
+
+def _first_batch(
+    model: WorldModel, source: SceneSource, validation: SceneSource | None
+) -> SceneBatch:
+    """The first batch of ``source``, after both sources were checked."""
+    scenes = source.batch(0)
+    check_source(model.spec, source, scenes)
+    if validation is not None:
+        unseen = validation.batch(0)
+        check_source(model.spec, validation, unseen)
+        if unseen.lengths.device.type != scenes.lengths.device.type:
+            raise ValueError(
+                f"validation: its batches are on {unseen.lengths.device.type}, those of source on "
+                f"{scenes.lengths.device.type}"
+            )
+    return scenes
 
 
 def _launched() -> tuple[int, int]:

@@ -29,6 +29,14 @@ def test_narrative_preset_has_the_papers_parameters() -> None:
     assert parameters(model.renderer) == 916_931
 
 
+@pytest.mark.parametrize(("name", "numbers"), [("narrative", 768), ("dice", 1152)])
+def test_latent_has_the_papers_size(name: str, numbers: int) -> None:
+    model = make("jump", Spec((3, 64, 64), ActionSpec("none"), 20), name)
+    with torch.inference_mode():
+        worlds = model.sample(model.observe(context(model.spec, 1, 1)), 2, generator())
+    assert worlds.state["z"][0, 0].numel() == numbers
+
+
 def test_pixel_variance_is_annealed() -> None:
     model = make("jump", PASSIVE, replace(preset("jump", "narrative"), anneal=0.5))
     assert isinstance(model, Jump)

@@ -32,7 +32,7 @@ PAPER = JumpConfig(hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, scene=16,
 SMALL: list[tuple[str, Any]] = [*((name, "small") for name in sorted(MODELS)), ("jump", PAPER)]
 # every model with every spec that it takes: name, config, spec
 CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
-CASES.append(("jump", "vector", VECTOR))
+CASES += [("jump", "jumpy", DISCRETE), ("jump", "vector", VECTOR)]
 
 
 def fresh(name: str, preset: Any, spec: Spec, seed: int = 0) -> WorldModel:

@@ -60,7 +60,7 @@ def test_action_path_parallel_equals_stepwise(spec: Spec) -> None:
         torch.testing.assert_close(path(later, path.start(4))[:, :5], parallel[:, :5])
 
 
-@pytest.mark.parametrize("name", ["narrative", "small"])
+@pytest.mark.parametrize("name", ["narrative", "small", "jumpy"])
 def test_adding_context_adds_to_the_representation(name: str) -> None:
     """r is a sum: the whole context's equals the parts' (seed 001, section 3.2)."""
     model = fresh("jump", name, PASSIVE)

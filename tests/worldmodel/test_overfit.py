@@ -32,7 +32,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {
                             time_bands=4, context_frames=0, **SHARP), 600),
     "badj": (replace(preset("badj", "small"), **SHARP), 600),
     "gqn": (replace(preset("gqn", "small"), hidden=16, canvas=16, **SHARP), 400),
-    "svg-lp": (preset("svg-lp", "small"), 300),
+    "svg-lp": (preset("svg-lp", "small"), 600),
 }  # fmt: skip
 
 

@@ -50,8 +50,8 @@ def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
         return None
     space = spec.action.to_space()
     space.seed(seed)
-    drawn = np.stack([space.sample() for _ in range(math.prod(lead))])
-    return torch.from_numpy(drawn).view(*lead, *spec.action.shape)
+    drawn = [space.sample() for _ in range(math.prod(lead))]  # none, where a length is 0
+    return torch.from_numpy(np.array(drawn, space.dtype)).view(*lead, *spec.action.shape)
 
 
 def context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:

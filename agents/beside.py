@@ -56,15 +56,6 @@ def play(
     return np.stack(frames), np.stack(actions)
 
 
-def check_images(model: WorldModel) -> None:
-    """Raise ValueError if a model sees vectors, of which there are no pictures."""
-    if not model.spec.is_image:
-        raise ValueError(
-            f"model: it sees vectors {model.spec.observation}; clips need images, as "
-            "gymnasium.wrappers.AddRenderObservation makes them"
-        )
-
-
 def real_beside_imagined(
     model: WorldModel,
     env: gym.Env[Any, Any],
@@ -94,7 +85,7 @@ def real_beside_imagined(
         ValueError: the environment's spaces are not the model's, or ``hold`` or ``frame_stack`` is
             below 1.
     """
-    check_images(model)
+    model.spec.require_images("model")
     model.spec.check_spaces(env.observation_space, env.action_space, "env")
     if min(hold, frame_stack) < 1:
         raise ValueError(f"hold, frame_stack: expected at least 1, got {hold}, {frame_stack}")

@@ -9,7 +9,7 @@ import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from agents.beside import check_images, real_beside_imagined
+from agents.beside import real_beside_imagined
 from worldmodel.base import WorldModel
 from worldmodel.tensorboard import add_video
 
@@ -50,7 +50,7 @@ class ImaginationVideo(BaseCallback):
             raise ValueError(f"every, hold: expected at least 1, got {every}, {hold}")
         if play not in ("policy", "random"):
             raise ValueError(f"play: expected 'policy' or 'random', got {play!r}")
-        check_images(world_model)
+        world_model.spec.require_images("world_model")
         world_model.spec.check_spaces(env.observation_space, env.action_space, "env")
         self.env = env
         self.world_model = world_model  # BaseCallback.model is the SB3 algorithm

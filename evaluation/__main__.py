@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
 from evaluation.speed import exponents, ratios, speed, wide
-from worldmodel import results
+from worldmodel import WorldModel, results
 
 DEFAULT_MODELS = ("jump:narrative", "svg-lp:paper")
 
@@ -75,15 +76,7 @@ class Consistency:
 
     def run(self) -> None:
         """Measure, print, write."""
-        torch.set_num_threads(self.num_threads)
-        rows = []
-        for name in self.checkpoints:
-            model = worldmodel.load(name, self.device)
-            found = consistency.consistency(model, self.scenes, self.worlds, self.seed)
-            rows += [{"checkpoint": name, **row} for row in found]
-        columns = ["checkpoint", "model", "metric", "value", "low", "high", "n"]
-        print(results.table(rows, columns))
-        _finish("consistency", self, rows)
+        _measure("consistency", self, consistency.consistency, ["value", "low", "high", "n"])
 
 
 @dataclass(frozen=True)
@@ -159,15 +152,7 @@ class Fidelity:
 
     def run(self) -> None:
         """Measure, print, write."""
-        torch.set_num_threads(self.num_threads)
-        rows = []
-        for name in self.checkpoints:
-            model = worldmodel.load(name, self.device)
-            found = fidelity(model, self.scenes, self.worlds, self.seed)
-            rows += [{"checkpoint": name, **row} for row in found]
-        columns = ["checkpoint", "model", "metric", "worlds", "value", "low", "high", "n"]
-        print(results.table(rows, columns))
-        _finish("fidelity", self, rows)
+        _measure("fidelity", self, fidelity, ["worlds", "value", "low", "high", "n"])
 
 
 @dataclass(frozen=True)
@@ -197,6 +182,23 @@ def _finish(benchmark: str, settings: Any, rows: list[dict[str, Any]]) -> None:
     if settings.json is not None:
         result = results.envelope(benchmark, asdict(settings), rows)
         print(f"\nresult: {results.write(settings.json, result)}")
+
+
+def _measure(
+    benchmark: str,
+    settings: Consistency | Fidelity,
+    measure: Callable[[WorldModel, int, int, int], list[dict[str, Any]]],
+    columns: Sequence[str],
+) -> None:
+    """Measure each checkpoint of ``settings``, print, write."""
+    torch.set_num_threads(settings.num_threads)
+    rows = []
+    for name in settings.checkpoints:
+        model = worldmodel.load(name, settings.device)
+        found = measure(model, settings.scenes, settings.worlds, settings.seed)
+        rows += [{"checkpoint": name, **row} for row in found]
+    print(results.table(rows, ["checkpoint", "model", "metric", *columns]))
+    _finish(benchmark, settings, rows)
 
 
 COMMANDS: dict[str, Any] = {

@@ -66,10 +66,7 @@ def imagine(
         UnsupportedQuery: a frame-by-frame model cannot look there.
         ValueError: a time lies outside of the scenes, or the model cannot take the context.
     """
-    if not model.spec.is_image:
-        raise ValueError(
-            f"model: it sees vectors of {model.spec.observation[0]} numbers, no images"
-        )
+    model.spec.require_images("model")
     last = int(scenes.lengths.min())
     for name, times in (("seen", seen), ("asked", asked)):
         if not times or min(times) < 0 or max(times) > last:

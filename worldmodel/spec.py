@@ -191,21 +191,13 @@ class Spec:
         """From the border to what models take: float32 (..., C, H, W) in [0, 1], or (..., D)."""
         return to_float(observations) if self.is_image else observations.float()
 
-    def to_border(self, observations: Tensor) -> Tensor:
-        """Its inverse: uint8 (..., H, W, C), or float32 (..., D) within the bounds."""
-        if self.is_image:
-            return to_uint8(observations)
-        low = torch.tensor(self.low, device=observations.device)
-        high = torch.tensor(self.high, device=observations.device)
-        return observations.float().clamp(low, high)
-
     def to_numpy(self, observations: Tensor) -> NDArray[Any]:
-        """As ``to_border``, and in the dtype and within the bounds of ``observation_space()``."""
-        seen: NDArray[Any] = self.to_border(observations).cpu().numpy()
+        """The inverse of ``to_model``, in the dtype and within the bounds of the environment."""
         if self.is_image:
-            return seen
+            return np.asarray(to_uint8(observations).cpu().numpy())
         space = self.observation_space()
-        return np.clip(seen.astype(space.dtype), space.low, space.high)
+        numbers = observations.cpu().numpy().astype(space.dtype)
+        return np.clip(numbers, space.low, space.high)
 
     @classmethod
     def from_spaces(
@@ -247,6 +239,14 @@ class Spec:
             return gym.spaces.Box(0, 255, self.border[0], np.uint8)
         low, high = np.array(self.low, self.dtype), np.array(self.high, self.dtype)
         return gym.spaces.Box(low, high, dtype=low.dtype.type)
+
+    def require_images(self, owner: str) -> None:
+        """Raise ValueError, naming ``owner``, if observations are vectors, not pictures."""
+        if not self.is_image:
+            raise ValueError(
+                f"{owner}: it sees vectors {self.observation}; pictures need images, as "
+                "gymnasium.wrappers.AddRenderObservation makes them"
+            )
 
     def check_spaces(
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], owner: str

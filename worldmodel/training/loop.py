@@ -103,8 +103,8 @@ def fit(
     device = scenes.lengths.device.type
     fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
     module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
-    model.prepare(source)
     done = run.resume() if resume else 0
+    model.prepare(source)
     lead = fabric.is_global_zero
     monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
     saved = time.monotonic()

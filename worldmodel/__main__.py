@@ -76,7 +76,8 @@ class Train:
     preset: str | None = None
     """Its size and schedules; ``info`` lists those of each model. None: small, or vector."""
     start: str | None = None
-    """Checkpoint (folder, shipped name or hub id) whose settings and weights to begin with."""
+    """Checkpoint (folder, shipped name or hub id) whose settings and weights to begin with. The
+    optimizer begins anew: lower the rate that it was begun with, as by --set learning_rate=3e-4."""
     steps: int = 10_000
     """Of the whole run; a resumed run keeps it."""
     batch_size: int = 32

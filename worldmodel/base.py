@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -19,10 +19,17 @@ class UnsupportedQuery(ValueError):
 
 @dataclass(frozen=True)
 class Losses:
-    """``total`` is minimised; ``parts`` are detached scalars for the log."""
+    """What a batch cost.
+
+    Attributes:
+        total: is minimised.
+        parts: detached scalars for the log.
+        curves: detached, one number for each step of time (T,), also for the log.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
+    curves: dict[str, Tensor] = field(default_factory=dict)
 
 
 class WorldModel(nn.Module, ABC):
@@ -37,12 +44,14 @@ class WorldModel(nn.Module, ABC):
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
         max_context: the largest context size M that training showed; None if any.
+        stride: from a present, only times that are multiples of it away are reached.
     """
 
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
     max_context: int | None = None
+    stride: int = 1
 
     def __init__(self, spec: Spec, config: Any) -> None:
         super().__init__()

@@ -65,7 +65,14 @@ def loss(
     """
     steps = reward.shape[1]
     valid = (torch.arange(1, steps + 1, device=reward.device) <= scenes.lengths[:, None]).float()
-    error = (reward - symlog(scenes.rewards[:, :steps])).square()
-    going = 1.0 - scenes.terminated[:, :steps].float()
-    crossed = binary_cross_entropy_with_logits(logit, going, reduction="none")
+    rewards, ended = scenes.rewards[:, :steps], scenes.terminated[:, :steps]
+    return nll(rewards, ended, valid, reward, logit, variance)
+
+
+def nll(
+    rewards: Tensor, ended: Tensor, valid: Tensor, reward: Tensor, logit: Tensor, variance: float
+) -> tuple[Tensor, Tensor]:
+    """As ``loss``, from what happened: rewards, bool ``ended``, 0 or 1 ``valid``; all (B, L)."""
+    error = (reward - symlog(rewards)).square()
+    crossed = binary_cross_entropy_with_logits(logit, 1.0 - ended.float(), reduction="none")
     return (0.5 * error / variance * valid).sum(1), (crossed * valid).sum(1)

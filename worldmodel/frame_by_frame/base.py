@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 # Entries of a belief or a world that the loop keeps; all others are the model's own.
 FRAME = "frame"  # (..., C, H, W), what the present shows: seen after observe, made after advance
-NOISE = "noise"  # (B, S, W, *noise_shape), the randomness of the step to time t at index t - 1
+NOISE = "noise"  # (B, S, W, *noise_shape), the randomness of the step from time t at index t
 
 
 class Stride(NamedTuple):
@@ -85,9 +85,19 @@ class FrameByFrame(WorldModel):
             present: int64 (B,), at most T - 1.
         """
 
+    def _begin(self, state: State, n: int, generator: torch.Generator | None) -> State:
+        """Entries (B, n, ...) of n worlds at the present, from the belief's (B, ...).
+
+        Here a model draws what is fixed for a whole world; ``noise_shape`` is each step's own.
+        """
+        return {
+            name: value.unsqueeze(1).expand(-1, n, *value.shape[1:])
+            for name, value in state.items()
+        }
+
     @abstractmethod
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        """One step: actions (P, action features) and noise (P, \\*noise_shape).
+        """One step: actions (P, stride * action features) and noise (P, \\*noise_shape).
 
         Returns:
             the state, the reward in symlog space (P,) and the logit of going on (P,).
@@ -112,7 +122,7 @@ class FrameByFrame(WorldModel):
 
         Args:
             state: entries (P, ...).
-            actions: float32 (P, L, action features).
+            actions: float32 (P, L, stride * action features).
             noise: float32 (P, L, \\*noise_shape).
             wanted: the steps, counted from 1, whose frames are asked for.
         """
@@ -141,22 +151,26 @@ class FrameByFrame(WorldModel):
         return Belief(present, {**state, FRAME: frames[rows, present]})
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
-        state = {
-            name: value.unsqueeze(1).expand(-1, n, *value.shape[1:])
-            for name, value in belief.state.items()
-        }
-        like = belief.state[FRAME]
-        shape = (like.shape[0], n, self.spec.window, *self.noise_shape)
-        noise = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-        return Worlds(belief.present, {**state, NOISE: noise})
+        own, now = dict(belief.state), belief.state[FRAME]
+        del own[FRAME]
+        with running_statistics(self):
+            state = self._begin(own, n, generator)
+        shape = (len(now), n, self.spec.window, *self.noise_shape)
+        noise = torch.randn(shape, generator=generator, device=now.device, dtype=now.dtype)
+        frame = now.unsqueeze(1).expand(-1, n, -1, -1, -1)
+        return Worlds(belief.present, {**state, FRAME: frame, NOISE: noise})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         batch, steps = actions.shape[:2]
         if steps == 0:
             return worlds
+        if steps % self.stride:
+            raise UnsupportedQuery(
+                f"actions: {self.name} takes {self.stride} steps at once, got {steps}"
+            )
         plans = self._plans(actions.unsqueeze(1), batch, steps)
         with running_statistics(self):
-            strides = self._roll(*self._spread(worlds, plans), wanted=(steps,))
+            strides = self._roll(*self._spread(worlds, plans), wanted=(plans.shape[2],))
             last = deque(strides, maxlen=1).pop()
             assert last.frame is not None  # it was wanted
             state = self._feed(last.state, last.frame)
@@ -171,10 +185,11 @@ class FrameByFrame(WorldModel):
         returned, but a model that feeds back still decodes what its recurrence needs.
         """
         present, times = worlds.present, queries.times
-        offset = times - present.unsqueeze(1)
         self._check_ahead(present, times)
+        ahead = times - present.unsqueeze(1)
+        offset = ahead // self.stride
         batch, count = worlds.shape
-        plans = self._plans(queries.actions, batch, int(offset.max()))
+        plans = self._plans(queries.actions, batch, int(ahead.max()))
         lead = (batch, count, plans.shape[1])
         answer = _Frames(worlds.state[FRAME], offset, lead[2]) if frames else None
         rewards, logits = [], []
@@ -189,7 +204,7 @@ class FrameByFrame(WorldModel):
         if rewards:
             reward = symexp(torch.stack(rewards, -1).unflatten(0, lead))
             going = torch.stack(logits, -1).unflatten(0, lead).sigmoid()
-            reward, alive = at_queries(reward, going, present, times)
+            reward, alive = at_queries(reward, going, torch.zeros_like(present), offset)
         else:  # everything asked for is the present
             reward = worlds.state[FRAME].new_zeros(*lead, times.shape[1])
             alive = torch.ones_like(reward)
@@ -212,25 +227,31 @@ class FrameByFrame(WorldModel):
         Raises:
             UnsupportedQuery: a row does not hold exactly the times 0 .. present.
         """
-        mask, present = context.full_mask(), context.present_times()
-        length = int(present.max()) + 1
-        ordered, order = context.times.masked_fill(~mask, self.spec.window + 1).sort(1)
-        count = torch.arange(ordered.shape[1], device=present.device)
-        in_place = (ordered == count) | (count > present.unsqueeze(1))
-        right = (mask.sum(1) == present + 1) & in_place.all(1)
+        present = context.present_times()
+        count = torch.arange(int(present.max()) + 1, device=present.device)
+        behind = count > present.unsqueeze(1)
+        frames = self._frames_at(context, torch.minimum(count, present.unsqueeze(1)))
+        return frames.masked_fill(behind[..., None, None, None], 0.0), present
+
+    def _frames_at(self, context: Context, times: Tensor) -> Tensor:
+        """The frames (B, T, C, H, W) of the times (B, T), which may repeat.
+
+        Raises:
+            UnsupportedQuery: a row does not show each of its times exactly once.
+        """
+        shown = (context.times.unsqueeze(1) == times.unsqueeze(2)) & context.full_mask()[:, None]
+        right = (shown.sum(2) == 1).all(1)
         if not bool(right.all()):
             row = int((~right).long().argmax())
-            seen, last = context.times[row][mask[row]].tolist(), int(present[row])
-            lacking = sorted(set(range(last + 1)) - set(seen))
+            needed, found = times[row].unique().tolist(), shown[row].any(1)
+            lacking = sorted(set(needed) - set(times[row][found].tolist()))
             wrong = f"lacks the times {lacking}" if lacking else "shows a time more than once"
             raise UnsupportedQuery(
-                f"context.times: {self.name} needs every frame from 0 to the present once; scene "
-                f"{row}, whose present is {last}, {wrong}"
+                f"context.times: {self.name} needs the frames of the times {needed}, each once; "
+                f"scene {row}, whose present is {int(context.present_times()[row])}, {wrong}"
             )
-        rows = torch.arange(len(present), device=present.device).unsqueeze(1)
-        frames = context.observations[rows, order[:, :length]]
-        behind = count[:length] > present.unsqueeze(1)
-        return frames.masked_fill(behind[..., None, None, None], 0.0), present
+        rows = torch.arange(len(times), device=times.device).unsqueeze(1)
+        return context.observations[rows, shown.long().argmax(2)]
 
     def _taken(self, actions: Tensor | None, lengths: Tensor, steps: int) -> Tensor:
         """Features (B, steps, ...) of actions taken; zeros behind a row's length, never read."""
@@ -243,10 +264,13 @@ class FrameByFrame(WorldModel):
         return spec.encode(cleared).masked_fill(behind.unsqueeze(-1), 0.0)
 
     def _plans(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
-        """Features (B, N, steps, ...) of plans; N is 1 where nothing is decided."""
+        """Features (B, N, steps / stride, ...) of plans; N is 1 where nothing is decided."""
         if self.spec.action.kind == "none" or actions is None:
-            return torch.zeros(batch, 1, steps, self.spec.action.features, device=self.device)
-        return self.spec.action.encode(actions[:, :, :steps])
+            features = self.stride * self.spec.action.features
+            return torch.zeros(batch, 1, steps // self.stride, features, device=self.device)
+        encoded = self.spec.action.encode(actions[:, :, :steps])
+        strides: Tensor = encoded.unflatten(2, (steps // self.stride, self.stride)).flatten(3)
+        return strides
 
     def _spread(self, worlds: Worlds, plans: Tensor) -> tuple[State, Tensor, Tensor]:
         """State, actions and noise of P = B * S * N rollouts; plans are (B, N, L, features)."""
@@ -256,7 +280,8 @@ class FrameByFrame(WorldModel):
         state = {name: v.flatten(0, 1).repeat_interleave(n, 0) for name, v in own.items()}
         actions = plans.unsqueeze(1).expand(-1, count, -1, -1, -1).flatten(0, 2)
         rows = torch.arange(batch, device=plans.device).unsqueeze(1)
-        index = worlds.present.unsqueeze(1) + torch.arange(steps, device=plans.device)
+        strides = self.stride * torch.arange(steps, device=plans.device)
+        index = worlds.present.unsqueeze(1) + strides
         # a row that is not asked so far may walk past the window: its last noise will do
         noise = worlds.state[NOISE][rows, :, index.clamp_max(self.spec.window - 1)]
         return state, actions, noise.transpose(1, 2).flatten(0, 1).repeat_interleave(n, 0)
@@ -268,6 +293,11 @@ class FrameByFrame(WorldModel):
             raise UnsupportedQuery(
                 f"queries.times: {self.name} rolls forward only; scene {row} is asked for time "
                 f"{int(times[row].min())}, before its present at {int(present[row])}"
+            )
+        if bool(((times - present.unsqueeze(1)) % self.stride).any()):
+            raise UnsupportedQuery(
+                f"queries.times: {self.name} takes {self.stride} steps at once; ask for times that "
+                f"are multiples of {self.stride} after the present"
             )
 
 

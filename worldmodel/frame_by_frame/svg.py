@@ -31,11 +31,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from worldmodel import outcomes
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
+from worldmodel.frame_by_frame.clip import cut, losses, whole
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.spec import Spec, to_float
+from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
 
@@ -288,35 +288,20 @@ class Svg(FrameByFrame):
         does not count. ``mse`` in the parts is the mean over valid frames; ``kl``, ``reward`` and
         ``continue`` are nats per scene. ``progress`` is not used: nothing is annealed.
         """
-        lengths = scenes.lengths
-        steps = max(1, min(self.config.frames - 1, int(lengths.max())))
-        times = torch.arange(steps + 1, device=lengths.device)
-        valid = (times[1:] <= lengths[:, None]).float()
-        # behind its end a scene repeats its last frame: padding must not enter the batch statistics
-        x = to_float(scenes.observations(torch.minimum(times, lengths[:, None])))
+        clip = cut(scenes, self.spec.action, whole(scenes, self.config.frames - 1))
+        x, steps = clip.frames, clip.steps
         flat, maps = self.encoder(x.flatten(0, 1))
-        h = flat.unflatten(0, x.shape[:2])
-        actions = self._taken(scenes.actions, lengths, steps)
-        g, kl = self._infer(h, actions, generator)
+        g, kl = self._infer(flat.unflatten(0, x.shape[:2]), clip.actions, generator)
 
-        last = self.draw_last(lengths.clamp_max(steps), generator)
-        source = torch.minimum(times[:-1], last[:, None])
-        rows = torch.arange(len(lengths), device=lengths.device)[:, None]
+        last = self.draw_last(scenes.lengths.clamp_max(steps), generator)
+        source = torch.minimum(torch.arange(steps, device=last.device), last[:, None])
+        rows = torch.arange(len(x), device=last.device)[:, None]
         skips = [m.unflatten(0, x.shape[:2])[rows, source].flatten(0, 1) for m in maps]
-        frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, (len(lengths), steps))
-        mse = (frames - x[:, 1:]).square().flatten(2).mean(2) * valid
-        kl = (kl * valid).sum(1)
-        step_reward, step_logit = self.readout(g).unbind(-1)
-        reward, ending = outcomes.loss(scenes, step_reward, step_logit, self.config.reward_variance)
-        total = (mse.sum(1) + self.beta * (kl + reward + ending)).mean()
-        parts = {
-            "loss": total,
-            "kl": kl.mean(),
-            "mse": mse.sum() / valid.sum().clamp_min(1),
-            "reward": reward.mean(),
-            "continue": ending.mean(),
-        }
-        return Losses(total, {name: value.detach() for name, value in parts.items()})
+        frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, (len(x), steps))
+        error = (frames - x[:, 1:]).square().flatten(2).mean(2)
+        told = self.readout(g).unbind(-1)
+        variance = self.config.reward_variance
+        return losses(clip, error, kl, told, pixels=1.0, weight=self.beta, variance=variance)
 
     def draw_last(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
         """int64 (B,): the last context frame, whose skips are frozen; at most the length (B,)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from worldmodel.base import WorldModel
-from worldmodel.types import SceneSource
+from worldmodel.types import Context, Queries, SceneBatch, SceneSource
 
 BATCHES = 8
 
@@ -33,13 +33,63 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, model: WorldModel) -> dict[str, float]:
-        """Mean loss parts over the first batches of the source; the model is left in eval mode."""
+        """Means over the first batches of the source; the model is left in eval mode.
+
+        Returns:
+            the loss parts; ``free_mse``, the error of imagined frames (``free_running``) beside
+            ``mse``, for which the model is told the truth; and the losses' curves, one number for
+            each step of time, as ``kl_step/01`` and so on.
+        """
         assert self.source is not None
         model.eval()
         generator = torch.Generator(model.device).manual_seed(self.seed)
         found: dict[str, float] = {}
         for index in range(BATCHES):
             losses = model(self.source.batch(index), 1.0, generator)
-            for name, value in losses.parts.items():
-                found[name] = found.get(name, 0.0) + float(value) / BATCHES
+            parts = {name: float(value) for name, value in losses.parts.items()}
+            for name, curve in losses.curves.items():
+                steps = enumerate(curve.tolist(), 1)
+                parts |= {f"{name}_step/{step:02d}": value for step, value in steps}
+            free = free_running(model, self.source.batch(index), generator)
+            if free is not None:
+                parts["free_mse"] = free
+            for name, value in parts.items():
+                found[name] = found.get(name, 0.0) + value / BATCHES
         return found
+
+
+def free_running(
+    model: WorldModel, scenes: SceneBatch, generator: torch.Generator | None = None
+) -> float | None:
+    """Mean squared error of frames that a model imagines by itself, in one world of each scene.
+
+    It is shown the first quarter of a window (fewer frames, if it was trained with fewer) and told
+    the actions; the rest counts, up to the ends of the scenes. Vectors are compared as they are.
+
+    Returns:
+        the error, or None where there is nothing to compare: scenes that stand still (poses) or
+        end within the first quarter.
+    """
+    lengths = scenes.lengths
+    last, present = int(lengths.max()), model.spec.window // 4
+    if model.max_context is not None:
+        present = min(present, model.max_context - 1)
+    going = (lengths > present).nonzero().flatten()
+    if model.spec.pose or len(going) == 0:
+        return None
+    times = torch.arange(last + 1, device=lengths.device)
+    ends = torch.minimum(times, lengths[:, None])
+    truth = model.spec.to_model(scenes.observations(ends))[going]
+    passive = model.spec.action.kind == "none"
+    actions = None if passive else scenes.actions[going]
+    shown = times[: present + 1].expand(len(going), -1)
+    belief = model.observe(Context(truth[:, : present + 1], shown, actions))
+    ahead = times[present + model.stride :: model.stride]
+    plans = None if actions is None else actions[:, None, present:last]
+    queries = Queries(ahead.expand(len(going), -1), plans)
+    frames = model.predict(model.sample(belief, 1, generator), queries).observations
+    assert frames is not None
+    frames = frames[:, 0] if plans is None else frames[:, 0, 0]
+    valid = (ahead <= lengths[going, None]).float()
+    squared = (frames - truth[:, ahead]).square().flatten(2).mean(2)
+    return float((squared * valid).sum() / valid.sum().clamp_min(1))

@@ -1,0 +1,118 @@
+"""Teacher forcing: what a frame-by-frame model is trained on, and what it says of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from worldmodel import outcomes
+from worldmodel.base import Losses
+from worldmodel.spec import ActionSpec, to_float
+from worldmodel.types import SceneBatch
+
+
+class Clip(NamedTuple):
+    """L steps of B scenes, each ``stride`` steps of time long.
+
+    Attributes:
+        frames: float32 (B, L + 1, C, H, W) in [0, 1], at the beginning and after each step. Behind
+            its end a scene repeats its last frame: padding must not enter batch statistics.
+        actions: float32 (B, L, stride * action features), zeros behind the end.
+        rewards: float32 (B, L), summed over a step.
+        ended: bool (B, L), whether the episode terminated within the step.
+        valid: float32 (B, L), 1 for steps that begin before the end.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    ended: Tensor
+    valid: Tensor
+
+    @property
+    def steps(self) -> int:
+        """L."""
+        return self.actions.shape[1]
+
+
+def cut(
+    scenes: SceneBatch,
+    action: ActionSpec,
+    steps: int,
+    first: Tensor | None = None,
+    stride: int = 1,
+) -> Clip:
+    """``steps`` steps of each scene from the time ``first`` int64 (B,) on; None is time 0."""
+    lengths = scenes.lengths
+    first = torch.zeros_like(lengths) if first is None else first
+    edges = first[:, None] + stride * torch.arange(steps + 1, device=lengths.device)
+    frames = to_float(scenes.observations(torch.minimum(edges, lengths[:, None])))
+    times = edges[:, :-1, None] + torch.arange(stride, device=lengths.device)  # (B, L, stride)
+    inside = times < lengths[:, None, None]
+    rows = torch.arange(len(lengths), device=lengths.device)[:, None, None]
+    times = times.clamp_max(scenes.rewards.shape[1] - 1)
+
+    rewards = scenes.rewards[rows, times].masked_fill(~inside, 0.0).sum(2)
+    ended = (scenes.terminated[rows, times] & inside).any(2)
+    if action.kind == "none":
+        actions = rewards.new_zeros(*rewards.shape, 0)
+    else:
+        taken = scenes.actions[rows, times]
+        shut = (~inside).reshape(*inside.shape, *[1] * len(action.shape))
+        encoded = action.encode(taken.masked_fill(shut, 0))
+        actions = encoded.masked_fill(~inside.unsqueeze(-1), 0.0).flatten(2)
+    return Clip(frames, actions, rewards, ended, inside[..., 0].float())
+
+
+def whole(scenes: SceneBatch, longest: int, stride: int = 1) -> int:
+    """Steps that reach the end of the longest scene, at least 1 and at most ``longest``."""
+    return max(1, min(longest, -(-int(scenes.lengths.max()) // stride)))
+
+
+def losses(
+    clip: Clip,
+    error: Tensor,
+    kl: Tensor,
+    told: tuple[Tensor, Tensor],
+    *,
+    pixels: float,
+    weight: float,
+    variance: float,
+) -> Losses:
+    """sum over valid steps of pixels * MSE + weight * (KL + reward + continue), mean over scenes.
+
+    Args:
+        clip: the truth.
+        error: (B, L), mean squared error of each step's frame.
+        kl: (B, L), nats of each step; or (B,), of the whole video.
+        told: the reward in symlog space and the logit of going on, each (B, L).
+        pixels: weight of the squared error.
+        weight: of what is in nats.
+        variance: of the reward's Gaussian.
+
+    Returns:
+        ``mse``, the mean over valid frames, teacher-forced; ``kl``, ``reward`` and ``continue`` in
+        nats per scene; and the curves ``mse`` and ``kl`` (the latter where it has steps).
+    """
+    valid = clip.valid
+    reward, ending = outcomes.nll(clip.rewards, clip.ended, valid, *told, variance)
+    nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
+    total = (pixels * (error * valid).sum(1) + weight * (nats + reward + ending)).mean()
+    count = valid.sum(0).clamp_min(1)
+    curves = {"mse": (error * valid).sum(0) / count}
+    if kl.dim() == 2:
+        curves["kl"] = (kl * valid).sum(0) / count
+    parts = {
+        "loss": total,
+        "kl": nats.mean(),
+        "mse": (error * valid).sum() / valid.sum().clamp_min(1),
+        "reward": reward.mean(),
+        "continue": ending.mean(),
+    }
+    return Losses(
+        total,
+        {name: value.detach() for name, value in parts.items()},
+        {name: value.detach() for name, value in curves.items()},
+    )

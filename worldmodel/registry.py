@@ -10,7 +10,7 @@ import torch
 
 from worldmodel.base import WorldModel
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
-from worldmodel.frame_by_frame.svg import Svg
+from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
 from worldmodel.jump.config import PRESETS as JUMP_PRESETS
 from worldmodel.jump.model import Jump
@@ -30,6 +30,8 @@ MODELS: dict[str, Entry] = {
     Badj.name: Entry(Badj, BADJ_PRESETS),
     Gqn.name: Entry(Gqn, GQN_PRESETS),
     Svg.name: Entry(Svg, SVG_PRESETS),
+    SvgFixedPrior.name: Entry(SvgFixedPrior, SVG_PRESETS),
+    SvgDeterministic.name: Entry(SvgDeterministic, SVG_PRESETS),
 }
 
 

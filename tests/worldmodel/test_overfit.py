@@ -33,6 +33,9 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "badj": (replace(preset("badj", "small"), **SHARP), 600),
     "gqn": (replace(preset("gqn", "small"), hidden=16, canvas=16, **SHARP), 300),
     "svg-lp": (preset("svg-lp", "small"), 600),
+    "svg-lp, vgg": (replace(preset("svg-lp", "small"), backbone="vgg"), 400),
+    "svg-fp": (preset("svg-fp", "small"), 600),
+    "svg-det": (preset("svg-det", "small"), 600),
 }  # fmt: skip
 
 

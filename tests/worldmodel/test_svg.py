@@ -1,96 +1,27 @@
-"""SVG-LP against the layer table, and the rollout loop that all frame-by-frame models share."""
+"""SVG against the layer tables, and its losses."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square, random_actions
-from torch import Tensor, nn
+from lively import CLOSE, TINY, lively, scenes
+from scenes import DISCRETE, PASSIVE, generator
+from torch import nn
+from torch.distributions import Normal, kl_divergence
 
-from worldmodel import Context, Queries, Spec, UnsupportedQuery, Worlds
-from worldmodel.base import Losses
-from worldmodel.frame_by_frame import PRESETS, FrameByFrame, Svg, SvgConfig
-from worldmodel.frame_by_frame.base import State
-
-TINY = SvgConfig(channels=(8, 16, 32), features=32, latent=4, hidden=32, past=3, frames=9)
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-@dataclass
-class Scenes:
-    """A batch that is all there."""
-
-    frames: Tensor
-    actions: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    lengths: Tensor
-
-    def observations(self, times: Tensor) -> Tensor:
-        return self.frames[torch.arange(len(times))[:, None], times]
-
-
-def scenes(spec: Spec, batch: int = 4) -> Scenes:
-    """The moving square, two of the scenes shorter than the window."""
-    episodes = moving_square(batch, WINDOW).episodes
-    lengths = torch.tensor([WINDOW, 3] * (batch // 2))
-    behind = torch.arange(WINDOW) >= lengths[:, None]
-    rewards = torch.stack([torch.from_numpy(e.rewards) for e in episodes])
-    actions = random_actions(spec, batch, WINDOW)
-    return Scenes(
-        torch.stack([torch.from_numpy(e.observations) for e in episodes]),
-        torch.zeros(batch, WINDOW) if actions is None else actions,
-        rewards.masked_fill(behind, 0),
-        torch.arange(1, WINDOW + 1) == lengths[:, None],
-        lengths,
-    )
-
-
-def lively(spec: Spec, config: SvgConfig = TINY) -> Svg:
-    """An untrained model whose frames depend on everything: its batch norms know their input."""
-    torch.manual_seed(0)
-    model = Svg(spec, config)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = None  # a plain mean
-    with torch.no_grad():
-        model.decoder.get_parameter(f"stages.{len(config.channels) - 1}.0.weight").mul_(20)
-        for part in (model.prior, model.posterior, model.predictor):
-            part.enter.weight.mul_(20)
-            part.out.weight.mul_(20)
-        for _ in range(3):
-            model.loss(scenes(spec, 8), 0.0, generator())
-    return model.eval()
+from worldmodel import Spec, make
+from worldmodel.frame_by_frame import PRESETS, Svg, SvgConfig
+from worldmodel.frame_by_frame.clip import cut
 
 
 @pytest.fixture(scope="module")
 def model() -> Svg:
     return lively(DISCRETE)
-
-
-def plans(*lead: int) -> Tensor:
-    actions = random_actions(DISCRETE, *lead, seed=3)
-    assert actions is not None
-    return actions
-
-
-@torch.no_grad()
-def imagine(model: Svg, given: Context | None = None, n: int = 3, seed: int = 0) -> Worlds:
-    given = context(model.spec) if given is None else given
-    return model.sample(model.observe(given), n, generator(seed))
-
-
-@torch.no_grad()
-def look(model: Svg, worlds: Worlds, times: list[int], actions: Tensor | None) -> Tensor:
-    queries = Queries(torch.tensor(times).expand(worlds.shape[0], -1), actions)
-    seen = model.predict(worlds, queries).observations
-    assert seen is not None
-    return seen
 
 
 # -- the layer table ------------------------------------------------------------------------------
@@ -121,12 +52,34 @@ def test_paper_preset_has_the_tables_parameters() -> None:
     assert model.beta == 1e-4
 
 
+def test_vgg_presets_have_the_tables_parameters() -> None:
+    model = Svg(replace(PASSIVE, observation=(3, 64, 64)), PRESETS["bair"])
+    deep = [(3, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512)]
+    down = sum(conv(a, b, 3) for stage in deep for a, b in pairwise(stage))
+    assert parameters(model.encoder) == down + conv(512, 128, 4)
+    mirrored = [(1024, 512, 512, 256), (512, 256, 256, 128), (256, 128, 64), (128, 64)]
+    up = sum(conv(a, b, 3) for stage in mirrored for a, b in pairwise(stage))
+    assert parameters(model.decoder) == conv(128, 512, 4) + up + conv(64, 3, 3, norm=False)
+    assert parameters(model.predictor) == recurrence(128 + 64, 2, 128)
+    assert PRESETS["kth"].latent == 24 and PRESETS["kth"].beta == 1e-6
+
+
+def test_variants_differ_in_the_prior_alone() -> None:
+    spec, config = replace(PASSIVE, observation=(3, 64, 64)), PRESETS["paper"]
+    learned, fixed, none = (make(name, spec, config) for name in ("svg-lp", "svg-fp", "svg-det"))
+    prior = posterior = recurrence(128, 1, 2 * 10)
+    assert parameters(learned) - parameters(fixed) == prior
+    assert parameters(fixed) - parameters(none) == posterior + 10 * 256  # z into the predictor
+    assert isinstance(none, Svg) and not none.stochastic and none.noise_shape == (0,)
+
+
+@pytest.mark.parametrize("preset", ["paper", "bair"])
 @pytest.mark.parametrize(("size", "last"), [(64, 512), (32, 256)])
-def test_the_last_convolution_sees_4x4(size: int, last: int) -> None:
-    model = Svg(replace(PASSIVE, observation=(3, size, size)), PRESETS["paper"]).eval()
+def test_the_last_convolution_sees_4x4(preset: str, size: int, last: int) -> None:
+    model = Svg(replace(PASSIVE, observation=(3, size, size)), PRESETS[preset]).eval()
     with torch.no_grad():
         h, skips = model.encoder(torch.rand(2, 3, size, size))
-        assert h.shape == (2, 128) and skips[-1].shape == (2, last, 4, 4)
+        assert h.shape == (2, 128) and skips[-1].shape[1] == last
         frames = model.decoder(h, skips)
     assert frames.shape == (2, 3, size, size)
     assert ((frames >= 0) & (frames <= 1)).all()
@@ -149,6 +102,7 @@ def test_sizes_that_do_not_fit(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
+        ({"backbone": "resnet"}, "backbone"),
         ({"channels": ()}, "channels"),
         ({"channels": (8, 0)}, "channels"),
         ({"latent": 0}, "latent"),
@@ -171,228 +125,6 @@ def test_config_survives_json(preset: str) -> None:
     assert SvgConfig(**json.loads(json.dumps(asdict(config)))) == config
 
 
-# -- one world ------------------------------------------------------------------------------------
-
-
-def test_worlds_pin_their_noise(model: Svg) -> None:
-    worlds, actions = imagine(model), plans(2, 2, WINDOW)
-    together = look(model, worlds, [3, 5, 8], actions)
-    assert (together[:, 0] - together[:, 1]).abs().max() > 1e-2  # worlds differ
-    assert (together[:, :, 0] - together[:, :, 1]).abs().max() > 1e-2  # and plans matter
-    mixed = look(model, worlds, [8, 5, 3, 5], actions)
-    torch.testing.assert_close(mixed, together[:, :, :, [2, 1, 0, 1]], **CLOSE)
-    for place, time in enumerate([3, 5, 8]):
-        for n in range(2):
-            alone = look(model, worlds, [time], actions[:, n : n + 1])
-            torch.testing.assert_close(alone[:, :, 0, 0], together[:, :, n, place], **CLOSE)
-
-
-def test_advance_then_predict_is_predict(model: Svg) -> None:
-    worlds, actions = imagine(model), plans(2, 1, 6)
-    times = torch.tensor([[4, 6, 8]] * 2)
-    with torch.no_grad():
-        ahead = model.predict(worlds, Queries(times, actions))
-        moved = model.advance(model.advance(worlds, actions[:, 0, :1]), actions[:, 0, 1:2])
-        there = model.predict(moved, Queries(times, actions[:, :, 2:]))
-        end = model.advance(moved, actions[:, 0, 2:])
-    assert ahead.observations is not None and there.observations is not None
-    torch.testing.assert_close(there.observations, ahead.observations, **CLOSE)
-    torch.testing.assert_close(there.rewards[..., 1:], ahead.rewards[..., 1:], **CLOSE)
-    assert (there.rewards[..., 0] == 0).all() and (there.alive[..., 0] == 1).all()
-    assert end.present.tolist() == [WINDOW] * 2
-    last = look(model, end, [WINDOW], None)
-    torch.testing.assert_close(last[:, :, 0], ahead.observations[:, :, 0, 2], **CLOSE)
-    assert model.advance(worlds, actions[:, 0, :0]).present.equal(worlds.present)
-
-
-def test_the_present_shows_what_was_seen(model: Svg) -> None:
-    given = context(DISCRETE)
-    worlds = imagine(model, given)
-    seen = look(model, worlds, [2, 2], None)
-    assert seen.shape == (2, 3, 2, 3, 32, 32)
-    assert torch.equal(seen, given.observations[:, None, 2:].expand_as(seen))
-    with_plans = look(model, worlds, [2, 3], plans(2, 4, 1))
-    assert torch.equal(with_plans[:, :, 3, 0], seen[:, :, 0])
-
-
-@torch.no_grad()
-def test_skips_are_those_of_the_last_context_frame(model: Svg) -> None:
-    given = context(DISCRETE, frames=4)
-    state = model.observe(given).state
-    h, skips = model.encoder(given.observations[:, 3])
-    torch.testing.assert_close(state["h"], h, **CLOSE)
-    for i, skip in enumerate(skips):
-        torch.testing.assert_close(state[f"skip{i}"], skip, **CLOSE)
-    after = model.advance(imagine(model, given), plans(2, 2)).state
-    torch.testing.assert_close(after["skip0"][:, 1], skips[0], **CLOSE)
-    assert set(after) == set(imagine(model).state)
-
-
-def test_ragged_presents_equal_single_rows(model: Svg) -> None:
-    """Also with the frames out of order, and padding that must not be read."""
-    frames = context(DISCRETE, batch=3, frames=5)
-    assert frames.actions is not None
-    present = torch.tensor([0, 4, 2])
-    order = torch.tensor([3, 0, 4, 2, 1])
-    times = frames.times[:, order]
-    mask = times <= present[:, None]
-    pictures = frames.observations[:, order].masked_fill(~mask[..., None, None, None], torch.nan)
-    taken = frames.actions.masked_fill(torch.arange(4) >= present[:, None], -1)
-    worlds = imagine(model, Context(pictures, times, taken, mask, present))
-    asked = torch.tensor([[8, 1], [4, 5], [7, 2]])
-    actions = plans(3, 2, 8)
-    with torch.no_grad():
-        both = model.predict(worlds, Queries(asked, actions))
-        for row, now in enumerate(present.tolist()):
-            short = Context(
-                frames.observations[row : row + 1, : now + 1],
-                frames.times[row : row + 1, : now + 1],
-                frames.actions[row : row + 1, :now],
-            )
-            own = model.sample(model.observe(short), 3, generator())
-            own.state["noise"].copy_(worlds.state["noise"][row : row + 1])
-            part = slice(row, row + 1)
-            alone = model.predict(own, Queries(asked[part], actions[part]))
-            for name in ("observations", "rewards", "alive"):
-                torch.testing.assert_close(
-                    getattr(alone, name)[0], getattr(both, name)[row], **CLOSE
-                )
-
-
-def test_plans_are_rolled_as_if_alone(model: Svg) -> None:
-    worlds, actions = imagine(model), plans(2, 5, 6)
-    times = torch.tensor([[5, 8]] * 2)
-    with torch.no_grad():
-        all_of_them = model.predict(worlds, Queries(times, actions))
-        assert all_of_them.rewards.shape == all_of_them.alive.shape == (2, 3, 5, 2)
-        for n in range(5):
-            alone = model.predict(worlds, Queries(times, actions[:, n : n + 1]), frames=False)
-            torch.testing.assert_close(
-                alone.rewards[:, :, 0], all_of_them.rewards[:, :, n], **CLOSE
-            )
-            torch.testing.assert_close(alone.alive[:, :, 0], all_of_them.alive[:, :, n], **CLOSE)
-
-
-def test_passive_scenes_read_no_plans() -> None:
-    model = lively(PASSIVE)
-    worlds = imagine(model)
-    plain = look(model, worlds, [4, 8], None)
-    assert plain.shape == (2, 3, 2, 3, 32, 32)
-    answered = look(model, worlds, [4, 8], torch.full((2, 4, 1), -7))
-    assert torch.equal(answered, plain.unsqueeze(2).expand(-1, -1, 4, -1, -1, -1, -1))
-    with torch.no_grad():
-        moved = model.advance(worlds, torch.zeros(2, 2))
-    torch.testing.assert_close(look(model, moved, [4, 8], None), plain, **CLOSE)
-
-
-def test_verbs_use_running_statistics(model: Svg) -> None:
-    """Training mode changes nothing, and the statistics stay as they are."""
-    worlds, actions = imagine(model), plans(2, 1, 6)
-    expected = look(model, worlds, [8], actions)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    model.train()
-    again = look(model, imagine(model), [8], actions)
-    assert all(m.training for m in model.modules())
-    model.eval()
-    assert torch.equal(again, expected)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-# -- what it cannot do ----------------------------------------------------------------------------
-
-
-def test_the_past_is_refused(model: Svg) -> None:
-    worlds = imagine(model)
-    times = torch.tensor([[2, 3], [5, 1]])
-    with pytest.raises(UnsupportedQuery, match="scene 1 is asked for time 1, before its present"):
-        model.predict(worlds, Queries(times, plans(2, 1, 6)))
-
-
-@pytest.mark.parametrize(
-    ("times", "present", "message"),
-    [
-        ([0, 1, 3], None, r"scene 1, whose present is 3, lacks the times \[2\]"),
-        ([1, 2, 3], None, r"lacks the times \[0\]"),
-        ([0, 1, 2], 5, r"present is 5, lacks the times \[3, 4, 5\]"),
-        ([0, 1, 1], None, "shows a time more than once"),
-    ],
-)
-def test_gaps_are_refused(model: Svg, times: list[int], present: int | None, message: str) -> None:
-    given = replace(
-        context(DISCRETE),
-        times=torch.tensor([[0, 1, 2], times]),
-        present=None if present is None else torch.tensor([2, present]),
-        actions=plans(2, WINDOW),
-    )
-    with pytest.raises(UnsupportedQuery, match=message):
-        model.observe(given)
-
-
-# -- cost -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("frames", "decoded"), [(True, 5), (False, 4)])
-def test_every_frame_between_is_decoded(model: Svg, frames: bool, decoded: int) -> None:
-    worlds, calls = imagine(model), {"encoder": 0, "decoder": 0}
-
-    def count(name: str) -> Any:
-        def hook(*_: object) -> None:
-            calls[name] += 1
-
-        return hook
-
-    handles = [getattr(model, name).register_forward_hook(count(name)) for name in calls]
-    with torch.no_grad():
-        model.predict(worlds, Queries(torch.tensor([[7], [7]]), plans(2, 2, 5)), frames)
-    for handle in handles:
-        handle.remove()
-    assert calls == {"encoder": 4, "decoder": decoded}
-
-
-class Counter(FrameByFrame):
-    """A state-space model in small: adds up what it is told, decodes only when asked."""
-
-    name = "counter"
-    feeds_back = False
-    noise_shape = ()
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec, None)
-        self.unused = nn.Parameter(torch.zeros(()))
-        self.looked = 0
-
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        return {"sum": actions.argmax(-1).sum(1) if actions.shape[1] else present * 0.0}
-
-    def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        total = state["sum"] + actions.argmax(-1)
-        return {"sum": total}, torch.zeros_like(noise), torch.full_like(noise, 50.0)
-
-    def _look(self, state: State) -> Tensor:
-        self.looked += 1
-        return state["sum"].float()[:, None, None, None].expand(-1, *self.spec.observation)
-
-    def loss(self, scenes: Any, progress: float, generator: Any) -> Losses:
-        raise NotImplementedError
-
-
-def test_a_model_that_feeds_nothing_back_decodes_what_is_asked() -> None:
-    model = Counter(DISCRETE)
-    worlds = model.sample(model.observe(context(DISCRETE, frames=1)), 2, generator())
-    actions = plans(2, 3, 8)
-    answer = model.predict(worlds, Queries(torch.tensor([[2, 7], [7, 5]]), actions))
-    assert model.looked == 3  # at 2, 5 and 7
-    assert answer.observations is not None and (answer.alive == 1).all()
-    seen = answer.observations[:, 0, :, :, 0, 0, 0]
-    sums = actions.cumsum(-1).float()
-    assert torch.equal(seen[0], sums[0][:, [1, 6]]) and torch.equal(seen[1], sums[1][:, [6, 4]])
-    assert model.predict(worlds, Queries(torch.tensor([[7], [7]]), actions), False).alive.min() == 1
-    assert model.looked == 3
-    moved = model.advance(worlds, actions[:, 0, :3])
-    now = model.predict(moved, Queries(torch.tensor([[3], [3]]))).observations
-    assert now is not None and torch.equal(now[:, 0, 0, 0, 0, 0], sums[:, 0, 2])
-
-
 # -- training -------------------------------------------------------------------------------------
 
 
@@ -405,16 +137,43 @@ def test_sequences_equal_steps(model: Svg) -> None:
         torch.testing.assert_close(y, whole[:, t], **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["svg-lp", "svg-fp", "svg-det"])
+@pytest.mark.parametrize("backbone", ["dcgan", "vgg"])
 @pytest.mark.parametrize("spec", [PASSIVE, DISCRETE], ids=["passive", "discrete"])
-def test_loss_reaches_every_parameter(spec: Spec) -> None:
-    torch.manual_seed(0)
-    model = Svg(spec, replace(TINY, past=0))
+def test_loss_reaches_every_parameter(spec: Spec, backbone: Any, name: str) -> None:
+    model = make(name, spec, replace(TINY, past=0, backbone=backbone))
     losses = model(scenes(spec), 0.0, generator())
     losses.total.backward()
     assert all(torch.isfinite(part) for part in losses.parts.values())
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("name", ["svg-lp", "svg-fp", "svg-det"])
+def test_kl_is_that_of_the_distributions(name: str) -> None:
+    """Of the posterior from the learned prior, or from N(0, I); each step's is logged."""
+    model = make(name, DISCRETE, TINY).eval()
+    assert isinstance(model, Svg)
+    batch = scenes(DISCRETE)
+    with torch.no_grad():
+        clip = cut(batch, DISCRETE.action, 8)
+        h = model.encoder(clip.frames.flatten(0, 1))[0].unflatten(0, (4, 9))
+        kl = torch.zeros(4, 8)
+        if model.posterior is not None:
+            q = model.posterior(torch.cat([h[:, 1:], clip.actions], -1))
+            before = torch.cat([h[:, :-1], clip.actions], -1)
+            p = torch.zeros_like(q) if model.prior is None else model.prior(before)
+            pair = (
+                Normal(mean, (0.5 * logvar).exp())
+                for mean, logvar in (q.chunk(2, -1), p.chunk(2, -1))
+            )
+            kl = kl_divergence(*pair).sum(-1)
+        losses = model.loss(batch, 0.0, generator())
+    torch.testing.assert_close(losses.parts["kl"], (kl * clip.valid).sum(1).mean())
+    mean = (kl * clip.valid).sum(0) / clip.valid.sum(0)
+    torch.testing.assert_close(losses.curves["kl"], mean)
+    assert (losses.parts["kl"] > 0) == model.stochastic
 
 
 def test_loss_sums_steps_and_masks_the_end() -> None:

@@ -1,13 +1,14 @@
-"""SVG-LP: stochastic video generation with a learned prior (seed 003: Denton and Fergus 2018).
+"""SVG: stochastic video generation with a learned or a fixed prior, and the baseline without.
 
-For every step t, with h_t = Enc(x_t) (seed 003, section 3):
+For every step t, with h_t = Enc(x_t) (seed 003, Denton and Fergus 2018, section 3):
 
     z_t ~ N(mu_phi, sigma_phi)(t) = LSTM_phi(h_t)             posterior, while training
-    z_t ~ N(mu_psi, sigma_psi)(t) = LSTM_psi(h_{t-1})         learned prior, while generating
+    z_t ~ N(mu_psi, sigma_psi)(t) = LSTM_psi(h_{t-1})         prior of SVG-LP, while generating
+    z_t ~ N(0, I)                                             prior of SVG-FP
     g_t = LSTM_theta(h_{t-1}, z_t),   x_t = Dec(g_t, skips)
 
-Layers are the DCGAN ones of the public implementation, as tabulated in the reference notes (the
-paper's text names none); the code is our own. Deviations:
+The deterministic baseline is the same without z. Layers are those of the public implementation, as
+tabulated in the reference notes (the paper's text names none); the code is our own. Deviations:
 
 - Actions, where there are any: the features of the action from t-1 to t join the inputs of all
   three LSTMs. Rewards and continuations are read from g_t by a small MLP (ours).
@@ -25,8 +26,7 @@ paper's text names none); the code is our own. Deviations:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.frame_by_frame.clip import cut, losses, whole
+from worldmodel.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
@@ -45,6 +46,7 @@ class SvgConfig:
     the conditioning of the narratives. (Names in brackets are the public implementation's.)
 
     Attributes:
+        backbone: "dcgan" or "vgg" encoder and decoder.
         channels: of the encoder's stages, from the largest map to 4x4; smaller frames drop the
             last ones, the decoder mirrors them.
         features: width of h and g (g_dim).
@@ -59,6 +61,7 @@ class SvgConfig:
         learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
     """
 
+    backbone: Backbone = "dcgan"
     channels: tuple[int, ...] = (64, 128, 256, 512)
     features: int = 128
     latent: int = 10
@@ -75,6 +78,8 @@ class SvgConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON makes it a list
+        if self.backbone not in ("dcgan", "vgg"):
+            raise ValueError(f"backbone: expected 'dcgan' or 'vgg', got {self.backbone!r}")
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels: expected numbers of at least 1, got {self.channels}")
         layers = ("predictor_layers", "posterior_layers", "prior_layers")
@@ -101,74 +106,27 @@ class SvgConfig:
                 return count
         sizes = [4 * 2**count for count in range(2, len(self.channels) + 1)]
         raise ValueError(
-            f"observation: svg-lp with {len(self.channels)} stages of channels takes square frames "
+            f"observation: SVG with {len(self.channels)} stages of channels takes square frames "
             f"of {sizes} pixels, got {height}x{width}"
         )
 
 
 PRESETS: dict[str, SvgConfig] = {
     "paper": SvgConfig(),
+    "bair": SvgConfig(backbone="vgg", latent=64, past=2, frames=12),
+    "kth": SvgConfig(
+        backbone="vgg",
+        latent=24,
+        beta=1e-6,
+        past=10,
+        frames=20,
+        learning_rate=8e-4,
+        learning_rate_end=8e-4,
+    ),
     "small": SvgConfig(
         channels=(16, 32, 64, 128), features=64, hidden=128, past=0, learning_rate_end=2e-4
     ),
 }
-
-
-class Encoder(nn.Module):
-    """Enc: strided 4x4 convolutions down to 4x4, then one that sees all of it."""
-
-    def __init__(self, image_channels: int, channels: tuple[int, ...], features: int) -> None:
-        super().__init__()
-        widths = (image_channels, *channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)
-            )
-            for before, after in pairwise(widths)
-        )
-        self.out = nn.Sequential(
-            nn.Conv2d(channels[-1], features, 4), nn.BatchNorm2d(features), nn.Tanh()
-        )
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Frames (P, C, H, W) to h (P, features) and each stage's map, from large to small."""
-        skips: list[Tensor] = []
-        x = frames
-        for stage in self.stages:
-            x = stage(x)
-            skips.append(x)
-        return self.out(x).flatten(1), skips
-
-
-class Decoder(nn.Module):
-    """Dec: the encoder mirrored; each stage also reads the skip of its size."""
-
-    def __init__(self, image_channels: int, channels: tuple[int, ...], features: int) -> None:
-        super().__init__()
-        top = channels[-1]
-        self.enter = nn.Sequential(
-            nn.ConvTranspose2d(features, top, 4), nn.BatchNorm2d(top), nn.LeakyReLU(0.2)
-        )
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose2d(2 * before, after, 4, 2, 1),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(0.2),
-            )
-            for before, after in pairwise(reversed(channels))
-        )
-        self.stages.append(
-            nn.Sequential(
-                nn.ConvTranspose2d(2 * channels[0], image_channels, 4, 2, 1), nn.Sigmoid()
-            )
-        )
-
-    def forward(self, g: Tensor, skips: list[Tensor]) -> Tensor:
-        """Frames (P, C, H, W) in [0, 1] from g (P, features) and the encoder's maps."""
-        x: Tensor = self.enter(g[..., None, None])
-        for stage, skip in zip(self.stages, reversed(skips), strict=True):
-            x = stage(torch.cat([x, skip], 1))
-        return x
 
 
 class Recurrence(nn.Module):
@@ -203,15 +161,19 @@ class Svg(FrameByFrame):
     """SVG with a learned prior; see ``SvgConfig`` for what can be set.
 
     Its own state entries, with the lead (B,) or (B, S): ``h`` (features,), the encoded last frame;
-    ``prior_h/_c`` and ``predictor_h/_c`` (layers, hidden); ``skip0`` .. (channels, h, w), frozen.
-    It feeds frames back: every frame but a rollout's last is decoded and encoded again, also where
-    only rewards are asked for.
+    ``predictor_h/_c`` and, with a learned prior, ``prior_h/_c`` (layers, hidden); ``skip0`` ..
+    (channels, h, w), frozen. It feeds frames back: every frame but a rollout's last is decoded and
+    encoded again, also where only rewards are asked for.
+
+    Attributes:
+        prior_kind: "learned", "fixed" to N(0, I), or "none" without a latent.
 
     Raises:
         ValueError: the frames are not square, or their size does not fit the stages.
     """
 
     name: ClassVar[str] = "svg-lp"
+    prior_kind: ClassVar[Literal["learned", "fixed", "none"]] = "learned"
     feeds_back: ClassVar[bool] = True
     config: SvgConfig
 
@@ -220,13 +182,17 @@ class Svg(FrameByFrame):
         image, height, width = spec.observation
         channels = config.channels[: config.stages(height, width)]
         self.beta = config.beta * 64 * 64 / (height * width)
-        self.encoder = Encoder(image, channels, config.features)
-        self.decoder = Decoder(image, channels, config.features)
-        seen, hidden, z = config.features + spec.action.features, config.hidden, config.latent
-        self.posterior = Recurrence("posterior", seen, hidden, config.posterior_layers, 2 * z)
-        self.prior = Recurrence("prior", seen, hidden, config.prior_layers, 2 * z)
+        self.encoder, self.decoder = coders(config.backbone, image, channels, config.features)
+        seen, hidden = config.features + spec.action.features, config.hidden
+        self.latent = 0 if self.prior_kind == "none" else config.latent
+        self.posterior = self.prior = None
+        if self.latent:
+            posterior, z = config.posterior_layers, 2 * self.latent
+            self.posterior = Recurrence("posterior", seen, hidden, posterior, z)
+        if self.prior_kind == "learned":
+            self.prior = Recurrence("prior", seen, hidden, config.prior_layers, 2 * self.latent)
         self.predictor = Recurrence(
-            "predictor", seen + z, hidden, config.predictor_layers, config.features
+            "predictor", seen + self.latent, hidden, config.predictor_layers, config.features
         )
         self.apply(_initialise)
         self.readout = nn.Sequential(
@@ -238,20 +204,24 @@ class Svg(FrameByFrame):
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """(latent,)."""
-        return (self.config.latent,)
+        return (self.latent,)
 
     def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
         batch, length = frames.shape[:2]
         flat, maps = self.encoder(frames.flatten(0, 1))
         h = flat.unflatten(0, (batch, length))
-        state = {**self.prior.start(flat[:batch]), **self.predictor.start(flat[:batch])}
-        if length > 1:
-            means = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)[0]
+        state = self.predictor.start(flat[:batch])
+        if self.prior is not None:
+            state |= self.prior.start(flat[:batch])
+        z = h.new_zeros(batch, length - 1, 0)
+        if self.posterior is not None and length > 1:
+            z = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)[0]
         for t in range(1, length):
             before = torch.cat([h[:, t - 1], actions[:, t - 1]], -1)
-            _, prior = self.prior.step(before, state)
-            _, predictor = self.predictor.step(torch.cat([before, means[:, t - 1]], -1), state)
-            state = keep(t <= present, {**prior, **predictor}, state)
+            _, after = self.predictor.step(torch.cat([before, z[:, t - 1]], -1), state)
+            if self.prior is not None:
+                after |= self.prior.step(before, state)[1]
+            state = keep(t <= present, after, state)
         rows = torch.arange(batch, device=present.device)
         for i, skip in enumerate(maps):
             state[f"skip{i}"] = skip.unflatten(0, (batch, length))[rows, present]
@@ -259,9 +229,11 @@ class Svg(FrameByFrame):
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         before = torch.cat([state["h"], actions], -1)
-        numbers, prior = self.prior.step(before, state)
-        mean, logvar = numbers.chunk(2, -1)
-        z = draw(mean, logvar, noise)
+        z, prior = noise, State()
+        if self.prior is not None:
+            numbers, prior = self.prior.step(before, state)
+            mean, logvar = numbers.chunk(2, -1)
+            z = draw(mean, logvar, noise)
         g, predictor = self.predictor.step(torch.cat([before, z], -1), state)
         g = g.tanh()
         reward, logit = self.readout(g).unbind(-1)
@@ -319,17 +291,30 @@ class Svg(FrameByFrame):
             g (B, T - 1, features) and KL(posterior || prior) of each step (B, T - 1).
         """
         before = torch.cat([h[:, :-1], actions], -1)
-        q_mean, q_logvar = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)
-        p_mean, p_logvar = self.prior(before).chunk(2, -1)
-        z = draw(q_mean, q_logvar, standard_normal(q_mean, generator))
-        g = self.predictor(torch.cat([before, z], -1)).tanh()
-        kl = kl_divergence(
-            q_mean.flatten(0, 1),
-            q_logvar.flatten(0, 1),
-            p_mean.flatten(0, 1),
-            p_logvar.flatten(0, 1),
-        )
-        return g, kl.unflatten(0, g.shape[:2])
+        z, kl = before[..., :0], before.new_zeros(before.shape[:2])
+        if self.posterior is not None:
+            numbers = self.posterior(torch.cat([h[:, 1:], actions], -1))
+            q_mean, q_logvar = numbers.chunk(2, -1)
+            z = draw(q_mean, q_logvar, standard_normal(q_mean, generator))
+            prior = torch.zeros_like(numbers) if self.prior is None else self.prior(before)
+            pair = (q_mean, q_logvar, *prior.chunk(2, -1))
+            kl = kl_divergence(*(value.flatten(0, 1) for value in pair)).view_as(kl)
+        return self.predictor(torch.cat([before, z], -1)).tanh(), kl
+
+
+class SvgFixedPrior(Svg):
+    """SVG with the fixed prior N(0, I) (seed 003, section 3.1)."""
+
+    name: ClassVar[str] = "svg-fp"
+    prior_kind: ClassVar[Literal["learned", "fixed", "none"]] = "fixed"
+
+
+class SvgDeterministic(Svg):
+    """The baseline without a latent (seed 003, section 4): every sampled world is the same."""
+
+    name: ClassVar[str] = "svg-det"
+    stochastic: ClassVar[bool] = False
+    prior_kind: ClassVar[Literal["learned", "fixed", "none"]] = "none"
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,0 +1,68 @@
+"""A small SVG whose frames depend on everything, and scenes for frame-by-frame models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scenes import DISCRETE, WINDOW, generator, moving_square, random_actions
+from torch import Tensor, nn
+
+from worldmodel import Spec
+from worldmodel.frame_by_frame import Svg, SvgConfig
+
+TINY = SvgConfig(channels=(8, 16, 32), features=32, latent=4, hidden=32, past=3, frames=9)
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@dataclass
+class Scenes:
+    """A batch that is all there."""
+
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    lengths: Tensor
+
+    def observations(self, times: Tensor) -> Tensor:
+        return self.frames[torch.arange(len(times))[:, None], times]
+
+
+def scenes(spec: Spec, batch: int = 4) -> Scenes:
+    """The moving square, two of the scenes shorter than the window."""
+    episodes = moving_square(batch, WINDOW).episodes
+    lengths = torch.tensor([WINDOW, 3] * (batch // 2))
+    behind = torch.arange(WINDOW) >= lengths[:, None]
+    rewards = torch.stack([torch.from_numpy(e.rewards) for e in episodes])
+    actions = random_actions(spec, batch, WINDOW)
+    return Scenes(
+        torch.stack([torch.from_numpy(e.observations) for e in episodes]),
+        torch.zeros(batch, WINDOW) if actions is None else actions,
+        rewards.masked_fill(behind, 0),
+        torch.arange(1, WINDOW + 1) == lengths[:, None],
+        lengths,
+    )
+
+
+def lively(spec: Spec, config: SvgConfig = TINY) -> Svg:
+    """An untrained model whose frames depend on everything: its batch norms know their input."""
+    torch.manual_seed(0)
+    model = Svg(spec, config)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # a plain mean
+    with torch.no_grad():
+        model.decoder.get_parameter(f"stages.{len(config.channels) - 1}.0.weight").mul_(20)
+        for part in (model.prior, model.posterior, model.predictor):
+            part.enter.weight.mul_(20)
+            part.out.weight.mul_(20)
+        for _ in range(3):
+            model.loss(scenes(spec, 8), 0.0, generator())
+    return model.eval()
+
+
+def plans(*lead: int) -> Tensor:
+    actions = random_actions(DISCRETE, *lead, seed=3)
+    assert actions is not None
+    return actions

@@ -18,17 +18,21 @@ from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
+from evaluation.peers import draw, peers
 from evaluation.speed import exponents, ratios, speed, wide
-from worldmodel import WorldModel, results
+from worldmodel import MODELS, WorldModel, results
 
-DEFAULT_MODELS = ("jump:narrative", "svg-lp:paper")
+PRESETS = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
+PAPERS = tuple(f"{name}:{first}" for name, first in PRESETS.items())
+TRAINED = tuple(f"{name}:small" for name in PRESETS)
+"""Every model, as its paper has it and at a size for a CPU; replay needs an environment."""
 
 
 @dataclass(frozen=True)
 class Speed:
     """Seconds to the frame at distance T, all models interleaved in one process."""
 
-    models: tuple[str, ...] = DEFAULT_MODELS
+    models: tuple[str, ...] = PAPERS
     """model:preset, the first is what the others are compared with."""
     distances: tuple[int, ...] = (5, 10, 20, 40, 80)
     batches: tuple[int, ...] = (1, 16)
@@ -178,6 +182,41 @@ class Options:
         _finish("options", self, rows)
 
 
+@dataclass(frozen=True)
+class Peers:
+    """Every model on nature's Traveling Salesman, trained for the same time on the same scenes."""
+
+    models: tuple[str, ...] = TRAINED
+    """model:preset."""
+    seconds: float = 300.0
+    """Of CPU time, to train each."""
+    folder: Path = Path("runs/peers")
+    """For checkpoints; those that are there are not trained again."""
+    picture: Path | None = None
+    """PNG file with two futures by each model."""
+    scenes: int = 200
+    worlds: int = 30
+    seed: int = 0
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Train, measure, print, draw, write."""
+        torch.set_num_threads(self.num_threads)
+        models = [results.name_and_preset(model) for model in self.models]
+        rows = peers(
+            models, self.seconds, self.folder,
+            scenes=self.scenes, worlds=self.worlds, seed=self.seed,
+        )  # fmt: skip
+        columns = ["model", "preset", "parameters", "steps", "seconds", "mse", "free_mse", "kl"]
+        columns += ["min-of-n", "low", "high", "copy-last", "coherent", "visits", "orders", "T=40"]
+        print(results.table(rows, columns))
+        if self.picture is not None:
+            draw(models, self.folder, self.picture)
+            print(f"\ntwo futures by each model: {self.picture}")
+        _finish("peers", self, rows)
+
+
 def _finish(benchmark: str, settings: Any, rows: list[dict[str, Any]]) -> None:
     if settings.json is not None:
         result = results.envelope(benchmark, asdict(settings), rows)
@@ -208,6 +247,7 @@ COMMANDS: dict[str, Any] = {
     "dynamics": Dynamics,
     "fidelity": Fidelity,
     "options": Options,
+    "peers": Peers,
 }
 
 

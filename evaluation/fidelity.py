@@ -27,32 +27,37 @@ def errors(
     - ``seen``: of the frames that were shown, over all sampled worlds.
     - ``copy-last``: of the later frames, if the last one shown is repeated.
 
+    Of a model that strides, only the times that it reaches are compared.
+
     Raises:
         ValueError: the model is not of nature's Traveling Salesman.
     """
     if model.spec.action.kind != "none" or model.spec.window != 20:
         raise ValueError(f"model: expected one of envs:{NATURE}, got {model.spec}")
     batch = sample_scenes(NATURE, scenes, split="test", size=model.spec.observation[1], seed=seed)
-    times = torch.arange(model.spec.window + 1).expand(scenes, -1)
+    every = torch.arange(model.spec.window + 1)
+    times = every.expand(scenes, -1)
     truth = to_float(batch.observations(times)).to(model.device)
     times = times.to(model.device)
-    first = 0 if model.jumpy else SEEN  # a frame-by-frame model cannot look back
+    # a frame-by-frame model cannot look back
+    asked = every if model.jumpy else every[SEEN - 1 + model.stride :: model.stride]
+    ahead = asked >= SEEN
     generator = torch.Generator(model.device).manual_seed(seed)
     squared = []
     with torch.inference_mode():
         for rows in torch.arange(scenes, device=model.device).split(16):
             context = Context(truth[rows, :SEEN], times[rows, :SEEN])
             sampled = model.sample(model.observe(context), worlds, generator)
-            frames = model.predict(sampled, Queries(times[rows, first:])).observations
+            frames = model.predict(sampled, Queries(times[rows][:, asked])).observations
             assert frames is not None
-            error = frames.clamp(0, 1) - truth[rows, None, first:]
+            error = frames.clamp(0, 1) - truth[rows][:, None, asked]
             squared.append(error.square().flatten(3).mean(3))  # (rows, worlds, times)
     all_times = torch.cat(squared)
-    later = all_times[:, :, SEEN - first :].mean(2)
-    copied = (truth[:, SEEN - 1 : SEEN] - truth[:, SEEN:]).square().flatten(1).mean(1)
+    later = all_times[:, :, ahead].mean(2)
+    copied = (truth[:, SEEN - 1 : SEEN] - truth[:, asked[ahead]]).square().flatten(1).mean(1)
     found = {"min-of-n": later.amin(1), "mean-of-n": later.mean(1), "copy-last": copied}
     if model.jumpy:
-        found["seen"] = all_times[:, :, :SEEN].mean((1, 2))
+        found["seen"] = all_times[:, :, ~ahead].mean((1, 2))
     return {name: values.cpu() for name, values in found.items()}
 
 

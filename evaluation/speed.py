@@ -43,6 +43,8 @@ def speed(
 ) -> list[dict[str, Any]]:
     """Rows ``model, preset, distance, batch, device, seconds``; passive scenes, fresh weights.
 
+    Distances that a model's stride does not reach are left out of its rows.
+
     Args:
         models: (name, preset) of the registry; speed does not depend on what was learned.
         distances: steps between the last context frame and the frame asked for.
@@ -65,6 +67,7 @@ def speed(
             (key, distance): look_ahead(model, frames, distance, batch)
             for key, model in made.items()
             for distance in distances
+            if distance % model.stride == 0
         }
         for ((name, preset), distance), seconds in interleaved(jobs, repeats).items():
             row = {"model": name, "preset": preset, "distance": distance, "batch": batch}
@@ -83,7 +86,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {**r, "ratio": r["seconds"] / base[r["batch"], r["distance"]], "to": "/".join(first)}
         for r in rows
-        if (r["model"], r["preset"]) != first
+        if (r["model"], r["preset"]) != first and (r["batch"], r["distance"]) in base
     ]
 
 

@@ -65,6 +65,11 @@ class WorldModel(nn.Module, ABC):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to learn."""
+        return any(weights.requires_grad for weights in self.parameters())
+
     def observe(self, context: Context) -> Belief:
         """What the context says.
 

@@ -124,9 +124,8 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     """
     folder = find(name)
     config = read_config(folder)
-    preset = next(iter(entry(config["model"]).presets.values()))
     try:
-        settings = type(preset)(**config["config"])
+        settings = entry(config["model"]).config_class(**config["config"])
         spec = Spec.from_dict(config["spec"])
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error

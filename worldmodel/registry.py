@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 from worldmodel.base import WorldModel
+from worldmodel.baselines.copy_last import PRESETS as COPY_LAST_PRESETS
+from worldmodel.baselines.copy_last import CopyLast
+from worldmodel.baselines.replay import Replay, ReplayConfig
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
@@ -19,10 +22,22 @@ from worldmodel.spec import Spec
 
 @dataclass(frozen=True)
 class Entry:
-    """A model class and its presets, the first of which is the paper's."""
+    """A model class and its presets, the first of which is the paper's.
+
+    Attributes:
+        model: takes a ``Spec`` and a config.
+        presets: configs by name.
+        config: class of the config; None for that of the presets.
+    """
 
     model: type[WorldModel]
     presets: Mapping[str, Any]
+    config: type | None = None
+
+    @property
+    def config_class(self) -> Any:
+        """The config's dataclass."""
+        return self.config or type(next(iter(self.presets.values())))
 
 
 MODELS: dict[str, Entry] = {
@@ -32,6 +47,8 @@ MODELS: dict[str, Entry] = {
     Svg.name: Entry(Svg, SVG_PRESETS),
     SvgFixedPrior.name: Entry(SvgFixedPrior, SVG_PRESETS),
     SvgDeterministic.name: Entry(SvgDeterministic, SVG_PRESETS),
+    CopyLast.name: Entry(CopyLast, COPY_LAST_PRESETS),
+    Replay.name: Entry(Replay, {}, ReplayConfig),
 }
 
 
@@ -49,6 +66,10 @@ def preset(name: str, preset: str) -> Any:
         ValueError: no such model or preset.
     """
     presets = entry(name).presets
+    if not presets:
+        raise ValueError(
+            f"preset: {name} has none; pass a {entry(name).config_class.__name__} as its config"
+        )
     if preset not in presets:
         raise ValueError(f"preset: {name} has no {preset!r}; it has {sorted(presets)}")
     return presets[preset]

@@ -82,8 +82,8 @@ def fit(
         progress: show a progress bar, or a line every 30 s where there is no terminal.
 
     Raises:
-        ValueError: a number is out of range; the source's scenes are not what the model was made
-            for; ``resume`` without a folder, or of another run.
+        ValueError: a number is out of range; the model has no weights; the source's scenes are not
+            what the model was made for; ``resume`` without a folder, or of another run.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         FileNotFoundError: ``resume``, but there is no training state.
         FloatingPointError: loss, gradient or weights are not finite; the last good checkpoint is
@@ -92,6 +92,8 @@ def fit(
     """
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
+    if not model.trainable:
+        raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
     scenes = _first_batch(model, source, validation)
     checks = Validation(validation, validate_every, seed)
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}

@@ -1,0 +1,175 @@
+"""Every model on the paper's task, each trained for the same time on the same scenes.
+
+Nature's Traveling Salesman, the first six of 21 frames shown (seed 001, section 4.1). The time is
+CPU time of the training process, measured over some steps first, so that each schedule runs to its
+end within it. A checkpoint that is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+import worldmodel
+from envs import SceneStream, sample_scenes
+from evaluation.consistency import LEG_ENDS, NATURE, consistency
+from evaluation.fidelity import SEEN, fidelity
+from evaluation.speed import speed
+from worldmodel import Progress, Spec, WorldModel
+from worldmodel.checkpoint import read_config
+from worldmodel.imagine import imagine, sheet
+from worldmodel.training.validation import Validation
+
+SIZE, BATCH, WINDOW = 32, 16, 20
+LABEL = 110
+"""Pixels, for the name of a model."""
+WARM_UP, TIMED = 4, 12
+"""Steps before and while a training step is timed."""
+
+Row = dict[str, Any]
+
+
+def peers(
+    models: Sequence[tuple[str, str]],
+    seconds: float,
+    folder: Path,
+    *,
+    scenes: int = 200,
+    worlds: int = 30,
+    seed: int = 0,
+) -> list[Row]:
+    """Rows ``model, preset, parameters, steps, seconds, mse, free_mse, kl, min-of-n (low, high),
+    copy-last, coherent, visits, orders, T=40``.
+
+    ``mse`` is teacher-forced, ``free_mse`` is of imagined frames; ``T=40`` are seconds to a frame
+    40 steps ahead, one scene. A model that strides is judged at the times that it reaches.
+
+    Args:
+        models: (name, preset) of the registry.
+        seconds: of CPU time, to train each.
+        folder: where checkpoints go, one folder for each model and preset.
+        scenes: of the test split.
+        worlds: sampled of each scene.
+        seed: of weights, training draws and scenes.
+
+    Raises:
+        ValueError: an unknown model or preset; ``seconds`` is not above 0.
+        FileExistsError: a checkpoint in ``folder`` was trained for another time or seed.
+    """
+    if seconds <= 0:
+        raise ValueError(f"seconds: expected above 0, got {seconds}")
+    fast = speed(models, [40], [1], size=SIZE)
+    rows = []
+    for (name, preset), timed in zip(models, fast, strict=True):
+        home = folder / f"{name}-{preset}"
+        model = trained(name, preset, seconds, home, seed)
+        facts = read_config(home)["training"] if model.trainable else {"steps": 0, "spent": 0.0}
+        row: Row = {"model": name, "preset": preset}
+        row["parameters"] = sum(weights.numel() for weights in model.parameters())
+        row |= {"steps": facts["steps"], "seconds": facts["spent"]}
+        row |= _losses(model, seed) | _told(model, scenes, worlds, seed)
+        rows.append({**row, "T=40": timed["seconds"]})
+    return rows
+
+
+def trained(name: str, preset: str, seconds: float | None, home: Path, seed: int) -> WorldModel:
+    """The model from ``home``, trained first if it is not there; see ``peers``.
+
+    Raises:
+        FileNotFoundError: it is not there, and ``seconds`` is None.
+    """
+    env = gym.make(f"envs:{NATURE}", size=SIZE)
+    spec = Spec.from_spaces(env.observation_space, env.action_space, WINDOW)
+    model = worldmodel.make(name, spec, preset, seed)
+    if not model.trainable:
+        return model.eval()
+    if seconds is None:
+        return worldmodel.load(home)
+    wanted = {"budget": seconds, "seed": seed}
+    if (home / "config.json").is_file():
+        facts = read_config(home)["training"]
+        if {key: facts.get(key) for key in wanted} != wanted:
+            raise FileExistsError(
+                f"{home}: was trained with {facts}, not with {wanted}; choose another folder"
+            )
+        return worldmodel.load(home)
+    source = SceneStream(NATURE, BATCH, size=SIZE, seed=seed)
+    steps = max(1, round(seconds / _seconds_per_step(worldmodel.make(name, spec, preset), source)))
+    began = time.process_time()
+    worldmodel.fit(model, source, steps, seed=seed)
+    spent = time.process_time() - began
+    worldmodel.save(model, home, training={**wanted, "steps": steps, "spent": spent})
+    return model
+
+
+def _seconds_per_step(model: WorldModel, source: SceneStream) -> float:
+    """CPU seconds of one training step, of a model that is thrown away."""
+    marks: list[float] = []
+
+    def mark(progress: Progress) -> None:
+        marks.append(time.process_time())
+
+    steps = WARM_UP + TIMED
+    worldmodel.fit(model, source, steps, log_every=1, callbacks=[mark], progress=False)
+    return (marks[-1] - marks[WARM_UP - 1]) / TIMED
+
+
+def _losses(model: WorldModel, seed: int) -> Row:
+    """Of test scenes: error with the truth told, and of what the model imagines."""
+    if not model.trainable:
+        return {}
+    unseen = SceneStream(NATURE, BATCH, size=SIZE, seed=seed, split="test")
+    found = Validation(unseen, 1, seed).measure(model)
+    return {name: found[name] for name in ("mse", "free_mse", "kl")}
+
+
+def _told(model: WorldModel, scenes: int, worlds: int, seed: int) -> Row:
+    error = {row["metric"]: row for row in fidelity(model, scenes, worlds, seed)}
+    best = error["mse, min-of-n"]
+    story = {row["metric"]: row["value"] for row in consistency(model, scenes, 8, seed)}
+    return {
+        "min-of-n": best["value"], "low": best["low"], "high": best["high"],
+        "copy-last": error["mse, copy-last"]["value"],
+        "coherent": story["coherent stories"], "visits": story["visits shown"],
+        "orders": story["distinct stories"],
+    }  # fmt: skip
+
+
+def draw(
+    models: Sequence[tuple[str, str]], folder: Path, out: Path, scene: int = 0, seed: int = 0
+) -> None:
+    """Write a picture like the paper's figure 4: truth, and two futures by each model.
+
+    Shown is frame 6, in yellow; imagined are frames 11, 16 and 21, where legs end.
+
+    Args:
+        models: (name, preset), that ``peers`` has trained into ``folder``.
+        folder: with the checkpoints.
+        out: a PNG file.
+        scene: number of the scene in the test split.
+        seed: of the scenes and worlds.
+    """
+    shown = sample_scenes(NATURE, 1, split="test", size=SIZE, seed=seed, index=scene)
+    bands: list[NDArray[np.uint8]] = []
+    for name, preset in models:
+        model = trained(name, preset, None, folder / f"{name}-{preset}", seed)
+        band = sheet(imagine(model, shown, range(SEEN), LEG_ENDS, worlds=2, seed=seed))
+        truth, futures = band[: len(band) // 3], band[len(band) // 3 :]
+        if not bands:
+            bands.append(_labelled(truth, "truth"))
+        bands.append(_labelled(futures, f"{name}\n{preset}"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(bands)).save(out, optimize=True)
+
+
+def _labelled(band: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    label = Image.new("RGB", (LABEL, len(band)), "white")
+    ImageDraw.Draw(label).text((4, len(band) // 2 - 10), text, fill="black")
+    return np.concatenate([np.asarray(label), band], 1)

@@ -1,0 +1,47 @@
+"""The table of peers: equal time for all, trained once, and a picture of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.peers import LABEL, draw, peers
+from worldmodel.checkpoint import read_config
+
+MODELS = [("jump", "small"), ("svg-det", "small"), ("copy-last", "small")]
+
+
+def test_peers_are_trained_once_and_judged_alike(tmp_path: Path) -> None:
+    rows = peers(MODELS, 0.5, tmp_path, scenes=3, worlds=2)
+    assert [(row["model"], row["preset"]) for row in rows] == MODELS
+    jump, svg, copied = rows
+    for row in rows:
+        assert row["low"] <= row["min-of-n"] <= row["high"] and row["T=40"] > 0
+        assert row["copy-last"] == jump["copy-last"] > 0
+    assert copied["min-of-n"] == pytest.approx(copied["copy-last"])  # it copies the last frame
+    assert copied["parameters"] == copied["steps"] == 0 and "free_mse" not in copied
+    assert svg["kl"] == 0 and svg["free_mse"] > 0
+    facts = read_config(tmp_path / "jump-small")["training"]
+    assert facts["steps"] == jump["steps"] >= 1 and facts["budget"] == 0.5
+
+    weights = (tmp_path / "svg-det-small" / "model.safetensors").stat()
+    again = peers(MODELS[1:2], 0.5, tmp_path, scenes=3, worlds=2)
+    assert again[0]["min-of-n"] == svg["min-of-n"]
+    assert (tmp_path / "svg-det-small" / "model.safetensors").stat() == weights
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        peers(MODELS[:1], 0.7, tmp_path, scenes=3, worlds=2)
+
+    draw(MODELS, tmp_path, tmp_path / "out" / "peers.png")
+    picture = np.asarray(Image.open(tmp_path / "out" / "peers.png"))
+    one = 2 * 32 + 2 * 2  # a picture of 32 px, doubled, in its border
+    assert picture.shape == ((1 + 2 * len(MODELS)) * one, LABEL + 4 * one, 3)
+
+
+def test_peers_need_time(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seconds: expected above 0, got 0"):
+        peers(MODELS, 0.0, tmp_path)
+    with pytest.raises(FileNotFoundError):
+        draw(MODELS, tmp_path, tmp_path / "peers.png")

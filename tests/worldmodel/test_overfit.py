@@ -33,6 +33,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "badj": (replace(preset("badj", "small"), **SHARP), 600),
     "gqn": (replace(preset("gqn", "small"), hidden=16, canvas=16, **SHARP), 300),
     "svg-lp": (preset("svg-lp", "small"), 600),
+    "hierarchical-vrnn": (preset("hierarchical-vrnn", "small"), 250),
 }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from worldmodel.base import WorldModel
 from worldmodel.baselines.copy_last import PRESETS as COPY_LAST_PRESETS
 from worldmodel.baselines.copy_last import CopyLast
 from worldmodel.baselines.replay import Replay, ReplayConfig
+from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
+from worldmodel.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
@@ -49,6 +51,7 @@ MODELS: dict[str, Entry] = {
     SvgDeterministic.name: Entry(SvgDeterministic, SVG_PRESETS),
     CopyLast.name: Entry(CopyLast, COPY_LAST_PRESETS),
     Replay.name: Entry(Replay, {}, ReplayConfig),
+    HierarchicalVrnn.name: Entry(HierarchicalVrnn, VRNN_PRESETS),
 }
 
 

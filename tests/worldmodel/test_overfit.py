@@ -36,6 +36,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "svg-lp, vgg": (replace(preset("svg-lp", "small"), backbone="vgg"), 400),
     "svg-fp": (preset("svg-fp", "small"), 600),
     "svg-det": (preset("svg-det", "small"), 600),
+    "hierarchical-vrnn": (preset("hierarchical-vrnn", "small"), 250),
 }  # fmt: skip
 
 

@@ -80,8 +80,10 @@ def losses(
     pixels: float,
     weight: float,
     variance: float,
+    beta: float = 1.0,
 ) -> Losses:
-    """sum over valid steps of pixels * MSE + weight * (KL + reward + continue), mean over scenes.
+    """pixels * MSE + weight * (beta * KL + reward + continue), summed over valid steps, mean over
+    scenes.
 
     Args:
         clip: the truth.
@@ -91,6 +93,7 @@ def losses(
         pixels: weight of the squared error.
         weight: of what is in nats.
         variance: of the reward's Gaussian.
+        beta: of the KL alone, which warms up in some models; ``kl`` is reported without it.
 
     Returns:
         ``mse``, the mean over valid frames, teacher-forced; ``kl``, ``reward`` and ``continue`` in
@@ -99,7 +102,7 @@ def losses(
     valid = clip.valid
     reward, ending = outcomes.nll(clip.rewards, clip.ended, valid, *told, variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
-    total = (pixels * (error * valid).sum(1) + weight * (nats + reward + ending)).mean()
+    total = (pixels * (error * valid).sum(1) + weight * (beta * nats + reward + ending)).mean()
     count = valid.sum(0).clamp_min(1)
     curves = {"mse": (error * valid).sum(0) / count}
     if kl.dim() == 2:

@@ -11,13 +11,15 @@ State = tuple[Tensor, Tensor]
 class ConvLSTMCell(nn.Module):
     """LSTM whose gates are one convolution over (input, hidden); no peepholes, no forget bias.
 
-    (Shi et al. 2015; JUMP's towers and renderer are made of it, seed 001 appendix B.)
+    (Shi et al. 2015; JUMP's towers and renderer are made of it, seed 001 appendix B.) With
+    ``groups`` the gates are group-normalised before their nonlinearities.
     """
 
-    def __init__(self, in_channels: int, hidden: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, hidden: int, kernel: int, groups: int = 0) -> None:
         super().__init__()
         self.hidden = hidden
         self.gates = nn.Conv2d(in_channels + hidden, 4 * hidden, kernel, padding=kernel // 2)
+        self.norm = nn.GroupNorm(groups, 4 * hidden) if groups else nn.Identity()
 
     def start(self, like: Tensor) -> State:
         """Zero state (B, hidden, h, w) for inputs of the batch and grid of ``like``."""
@@ -27,6 +29,6 @@ class ConvLSTMCell(nn.Module):
     def forward(self, x: Tensor, state: State) -> State:
         """One step: x (B, in, h, w) -> (h, c), each (B, hidden, h, w)."""
         h, c = state
-        i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        i, f, o, g = self.norm(self.gates(torch.cat([x, h], 1))).chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c

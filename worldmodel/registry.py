@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from worldmodel.base import WorldModel
+from worldmodel.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
+from worldmodel.frame_by_frame.sssm import DssmDet, DssmVae, Sssm
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
@@ -30,6 +32,9 @@ MODELS: dict[str, Entry] = {
     Badj.name: Entry(Badj, BADJ_PRESETS),
     Gqn.name: Entry(Gqn, GQN_PRESETS),
     Svg.name: Entry(Svg, SVG_PRESETS),
+    Sssm.name: Entry(Sssm, SSSM_PRESETS),
+    DssmVae.name: Entry(DssmVae, SSSM_PRESETS),
+    DssmDet.name: Entry(DssmDet, SSSM_PRESETS),
 }
 
 

@@ -26,6 +26,7 @@ from worldmodel import (
 from worldmodel.data import WindowBatch
 
 SHARP = {"variance_start": 0.1, "variance_end": 0.01, "learning_rate": 2e-3}
+QUICK = {"learning_rate": 3e-3, "learning_rate_end": 3e-4}
 SETTINGS: dict[str, tuple[Any, int]] = {
     "jump": (replace(preset("jump", "small"), film=32, **SHARP), 400),
     "jump, paper": (replace(PAPER, hidden=32, tower=32, canvas=32, canvas_in=32, kernel=5,
@@ -33,6 +34,9 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "badj": (replace(preset("badj", "small"), **SHARP), 600),
     "gqn": (replace(preset("gqn", "small"), hidden=16, canvas=16, **SHARP), 300),
     "svg-lp": (preset("svg-lp", "small"), 600),
+    "sssm": (replace(preset("sssm", "small"), **QUICK), 400),
+    "dssm-vae": (replace(preset("dssm-vae", "small"), **QUICK), 450),
+    "dssm-det": (replace(preset("dssm-det", "small"), **QUICK), 450),
 }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Train:
     episodes: Path | None = None
     """Folder of recorded episodes."""
     model: str = "jump"
-    """jump, badj, gqn, svg-lp or hierarchical-vrnn."""
+    """Its name; ``info`` lists them."""
     preset: str | None = None
     """Its size and schedules; ``info`` lists those of each model. None: small, or vector."""
     start: str | None = None

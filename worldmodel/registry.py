@@ -14,6 +14,8 @@ from worldmodel.baselines.copy_last import CopyLast
 from worldmodel.baselines.replay import Replay, ReplayConfig
 from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
 from worldmodel.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
+from worldmodel.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
+from worldmodel.frame_by_frame.sssm import DssmDet, DssmVae, Sssm
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
@@ -52,6 +54,9 @@ MODELS: dict[str, Entry] = {
     CopyLast.name: Entry(CopyLast, COPY_LAST_PRESETS),
     Replay.name: Entry(Replay, {}, ReplayConfig),
     HierarchicalVrnn.name: Entry(HierarchicalVrnn, VRNN_PRESETS),
+    Sssm.name: Entry(Sssm, SSSM_PRESETS),
+    DssmVae.name: Entry(DssmVae, SSSM_PRESETS),
+    DssmDet.name: Entry(DssmDet, SSSM_PRESETS),
 }
 
 

@@ -26,6 +26,7 @@ from worldmodel import (
 from worldmodel.data import WindowBatch
 
 SHARP = {"variance_start": 0.1, "variance_end": 0.01, "learning_rate": 2e-3}
+QUICK = {"learning_rate": 3e-3, "learning_rate_end": 3e-4}
 SETTINGS: dict[str, tuple[Any, int]] = {
     "jump": (replace(preset("jump", "small"), film=32, **SHARP), 400),
     "jump, paper": (replace(PAPER, hidden=32, tower=32, canvas=32, canvas_in=32, kernel=5,
@@ -37,6 +38,9 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "svg-fp": (preset("svg-fp", "small"), 600),
     "svg-det": (preset("svg-det", "small"), 600),
     "hierarchical-vrnn": (preset("hierarchical-vrnn", "small"), 250),
+    "sssm": (replace(preset("sssm", "small"), **QUICK), 400),
+    "dssm-vae": (replace(preset("dssm-vae", "small"), **QUICK), 450),
+    "dssm-det": (replace(preset("dssm-det", "small"), **QUICK), 450),
 }  # fmt: skip
 
 

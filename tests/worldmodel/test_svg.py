@@ -15,8 +15,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Spec, make
-from worldmodel.frame_by_frame import PRESETS, Svg, SvgConfig
+from worldmodel.frame_by_frame import Svg, SvgConfig
 from worldmodel.frame_by_frame.clip import cut
+from worldmodel.frame_by_frame.svg import PRESETS
 
 
 @pytest.fixture(scope="module")

@@ -43,10 +43,11 @@ class Stride(NamedTuple):
 class FrameByFrame(WorldModel):
     """A model whose state moves on one step at a time.
 
-    The context must hold every frame from time 0 to the present of its row, in any order along M;
-    rows may have different presents. A world pins the noise of each absolute time, so any two
-    rollouts of it that take the same actions show the same frames. Queries before the present
-    raise ``UnsupportedQuery``; a query at the present shows the present's frame.
+    The context must hold the frames that ``_history`` names (by default every frame from time 0 to
+    the present of its row), in any order along M; rows may have different presents. A world pins
+    the noise of each absolute time, so any two rollouts of it that take the same actions show the
+    same frames. Queries before the present raise ``UnsupportedQuery``; a query at the present shows
+    the present's frame.
 
     Subclasses describe one step: ``noise_shape``, ``_start``, ``_step``, ``_look`` and ``_feed``.
     State entries lead with the batch axis. Batch normalisation uses its running statistics in all
@@ -75,14 +76,23 @@ class FrameByFrame(WorldModel):
     def noise_shape(self) -> tuple[int, ...]:
         """Shape of the standard normal noise of one step of one world."""
 
+    def _history(self, present: Tensor) -> Tensor:
+        """The times (B, T) whose frames ``_start`` reads, the present (B,) of each row among them.
+
+        Times behind a row's present are padding.
+        """
+        count = torch.arange(int(present.max()) + 1, device=present.device)
+        return count.expand(len(present), -1)
+
     @abstractmethod
     def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
         """The state at the present, by teacher forcing.
 
         Args:
-            frames: float32 (B, T, C, H, W) of the times 0 .. T - 1, zeros behind a row's present.
-            actions: float32 (B, T - 1, action features), zeros behind a row's present.
-            present: int64 (B,), at most T - 1.
+            frames: float32 (B, T, C, H, W) of the times ``_history(present)``, zeros behind a
+                row's present.
+            actions: float32 (B, latest present, action features), zeros behind a row's present.
+            present: int64 (B,).
         """
 
     def _begin(self, state: State, n: int, generator: torch.Generator | None) -> State:
@@ -138,17 +148,21 @@ class FrameByFrame(WorldModel):
     # -- the three verbs -------------------------------------------------------------------------
 
     def _observe(self, context: Context) -> Belief:
-        """Condition on the frames 0 .. present.
+        """Condition on the frames that ``_history`` names.
 
         Raises:
             UnsupportedQuery: a row lacks one of them, or shows one twice.
         """
-        frames, present = self._consecutive(context)
-        actions = self._taken(context.actions, present, frames.shape[1] - 1)
+        present = context.present_times()
+        times = self._history(present)
+        behind = times > present.unsqueeze(1)
+        frames = self._frames_at(context, torch.minimum(times, present.unsqueeze(1)))
+        actions = self._taken(context.actions, present, int(present.max()))
         with running_statistics(self):
-            state = self._start(frames, actions, present)
-        rows = torch.arange(len(present), device=present.device)
-        return Belief(present, {**state, FRAME: frames[rows, present]})
+            hidden = behind[..., None, None, None]
+            state = self._start(frames.masked_fill(hidden, 0.0), actions, present)
+        now = self._frames_at(context, present.unsqueeze(1))[:, 0]
+        return Belief(present, {**state, FRAME: now})
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         own, now = dict(belief.state), belief.state[FRAME]
@@ -220,18 +234,6 @@ class FrameByFrame(WorldModel):
         return Prediction(seen, reward, alive)
 
     # -- shapes ----------------------------------------------------------------------------------
-
-    def _consecutive(self, context: Context) -> tuple[Tensor, Tensor]:
-        """The frames in order of time, (B, T, C, H, W) with T = latest present + 1; presents (B,).
-
-        Raises:
-            UnsupportedQuery: a row does not hold exactly the times 0 .. present.
-        """
-        present = context.present_times()
-        count = torch.arange(int(present.max()) + 1, device=present.device)
-        behind = count > present.unsqueeze(1)
-        frames = self._frames_at(context, torch.minimum(count, present.unsqueeze(1)))
-        return frames.masked_fill(behind[..., None, None, None], 0.0), present
 
     def _frames_at(self, context: Context, times: Tensor) -> Tensor:
         """The frames (B, T, C, H, W) of the times (B, T), which may repeat.

@@ -19,10 +19,13 @@ class Clip(NamedTuple):
     Attributes:
         frames: float32 (B, L + 1, C, H, W) in [0, 1], at the beginning and after each step. Behind
             its end a scene repeats its last frame: padding must not enter batch statistics.
-        actions: float32 (B, L, stride * action features), zeros behind the end.
+        actions: float32 (B, L, stride * action features). Zeros for steps that begin behind the
+            end; where the end comes within a step, the scene's actions come round again: a plan
+            holds actions there too, so nothing in them may tell that the episode is over.
         rewards: float32 (B, L), summed over a step.
         ended: bool (B, L), whether the episode terminated within the step.
-        valid: float32 (B, L), 1 for steps that begin before the end.
+        valid: float32 (B, L), 1 for steps that begin before the end and reach their own end or the
+            episode's. A recording that stops within a step does not say where the step leads.
     """
 
     frames: Tensor
@@ -52,18 +55,20 @@ def cut(
     times = edges[:, :-1, None] + torch.arange(stride, device=lengths.device)  # (B, L, stride)
     inside = times < lengths[:, None, None]
     rows = torch.arange(len(lengths), device=lengths.device)[:, None, None]
-    times = times.clamp_max(scenes.rewards.shape[1] - 1)
+    times = times % lengths.clamp_min(1)[:, None, None]
 
     rewards = scenes.rewards[rows, times].masked_fill(~inside, 0.0).sum(2)
     ended = (scenes.terminated[rows, times] & inside).any(2)
+    begun = inside[..., 0]
+    valid = begun & (ended | (edges[:, 1:] <= lengths[:, None]))
     if action.kind == "none":
         actions = rewards.new_zeros(*rewards.shape, 0)
     else:
         taken = scenes.actions[rows, times]
-        shut = (~inside).reshape(*inside.shape, *[1] * len(action.shape))
+        shut = (~begun).reshape(*begun.shape, 1, *[1] * len(action.shape))
         encoded = action.encode(taken.masked_fill(shut, 0))
-        actions = encoded.masked_fill(~inside.unsqueeze(-1), 0.0).flatten(2)
-    return Clip(frames, actions, rewards, ended, inside[..., 0].float())
+        actions = encoded.masked_fill(~begun[..., None, None], 0.0).flatten(2)
+    return Clip(frames, actions, rewards, ended, valid.float())
 
 
 def whole(scenes: SceneBatch, longest: int, stride: int = 1) -> int:
@@ -77,32 +82,37 @@ def losses(
     kl: Tensor,
     told: tuple[Tensor, Tensor],
     *,
-    pixels: float,
     weight: float,
     variance: float,
+    pixels: float = 1.0,
+    nll: Tensor | None = None,
     beta: float = 1.0,
 ) -> Losses:
-    """pixels * MSE + weight * (beta * KL + reward + continue), summed over valid steps, mean over
-    scenes.
+    """The mean over scenes of the sum over valid steps of
+
+        pixels * MSE + weight * (beta * KL + reward + continue)
 
     Args:
         clip: the truth.
         error: (B, L), mean squared error of each step's frame.
         kl: (B, L), nats of each step; or (B,), of the whole video.
         told: the reward in symlog space and the logit of going on, each (B, L).
-        pixels: weight of the squared error.
         weight: of what is in nats.
         variance: of the reward's Gaussian.
-        beta: of the KL alone, which warms up in some models; ``kl`` is reported without it.
+        pixels: weight of the squared error.
+        nll: (B, L), what each step's frame costs instead of pixels * MSE, in nats.
+        beta: weight of the KL among the nats.
 
     Returns:
-        ``mse``, the mean over valid frames, teacher-forced; ``kl``, ``reward`` and ``continue`` in
-        nats per scene; and the curves ``mse`` and ``kl`` (the latter where it has steps).
+        ``mse``, the mean over valid frames, teacher-forced; ``kl``, ``reward``, ``continue`` and,
+        where it was given, ``nll`` in nats per scene; and the curves ``mse`` and ``kl`` (the latter
+        where it has steps).
     """
     valid = clip.valid
     reward, ending = outcomes.nll(clip.rewards, clip.ended, valid, *told, variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
-    total = (pixels * (error * valid).sum(1) + weight * (beta * nats + reward + ending)).mean()
+    frames = ((pixels * error if nll is None else nll) * valid).sum(1)
+    total = (frames + weight * (beta * nats + reward + ending)).mean()
     count = valid.sum(0).clamp_min(1)
     curves = {"mse": (error * valid).sum(0) / count}
     if kl.dim() == 2:
@@ -114,6 +124,8 @@ def losses(
         "reward": reward.mean(),
         "continue": ending.mean(),
     }
+    if nll is not None:
+        parts["nll"] = frames.mean()
     return Losses(
         total,
         {name: value.detach() for name, value in parts.items()},

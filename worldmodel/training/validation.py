@@ -68,13 +68,13 @@ def free_running(
 
     Returns:
         the error, or None where there is nothing to compare: scenes that stand still (poses) or
-        end within the first quarter.
+        end within the first quarter, or before the model's first stride from there.
     """
     lengths = scenes.lengths
     last, present = int(lengths.max()), model.spec.window // 4
     if model.max_context is not None:
         present = min(present, model.max_context - 1)
-    going = (lengths > present).nonzero().flatten()
+    going = (lengths >= present + model.stride).nonzero().flatten()
     if model.spec.pose or len(going) == 0:
         return None
     times = torch.arange(last + 1, device=lengths.device)

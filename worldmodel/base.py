@@ -43,6 +43,7 @@ class WorldModel(nn.Module, ABC):
         name: what the registry, the checkpoints and the tables call it.
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
+        stochastic: whether two sampled worlds may differ.
         max_context: the largest context size M that training showed; None if any.
         stride: from a present, only times that are multiples of it away are reached.
     """
@@ -50,6 +51,7 @@ class WorldModel(nn.Module, ABC):
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
     max_context: int | None = None
     stride: int = 1
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from worldmodel.base import WorldModel
+from worldmodel.frame_by_frame.sv2p import PRESETS as SV2P_PRESETS
+from worldmodel.frame_by_frame.sv2p import Cdna, Sv2p
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
@@ -30,6 +32,8 @@ MODELS: dict[str, Entry] = {
     Badj.name: Entry(Badj, BADJ_PRESETS),
     Gqn.name: Entry(Gqn, GQN_PRESETS),
     Svg.name: Entry(Svg, SVG_PRESETS),
+    Sv2p.name: Entry(Sv2p, SV2P_PRESETS),
+    Cdna.name: Entry(Cdna, SV2P_PRESETS),
 }
 
 

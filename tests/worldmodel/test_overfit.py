@@ -33,6 +33,8 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "badj": (replace(preset("badj", "small"), **SHARP), 600),
     "gqn": (replace(preset("gqn", "small"), hidden=16, canvas=16, **SHARP), 300),
     "svg-lp": (preset("svg-lp", "small"), 600),
+    "sv2p": (preset("sv2p", "small"), 600),
+    "cdna": (preset("cdna", "small"), 600),
 }  # fmt: skip
 
 

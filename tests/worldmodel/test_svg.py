@@ -16,6 +16,7 @@ from worldmodel import Context, Queries, Spec, UnsupportedQuery, Worlds
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame import PRESETS, FrameByFrame, Svg, SvgConfig
 from worldmodel.frame_by_frame.base import State
+from worldmodel.frame_by_frame.clip import draw_last
 
 TINY = SvgConfig(channels=(8, 16, 32), features=32, latent=4, hidden=32, past=3, frames=9)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -439,9 +440,9 @@ def test_loss_sums_steps_and_masks_the_end() -> None:
 
 def test_draw_last() -> None:
     lengths = torch.tensor([8, 1, 0]).repeat(400)
-    fixed = Svg(PASSIVE, TINY).draw_last(lengths, None)
+    fixed = draw_last(lengths, 3, None)
     assert torch.equal(fixed, torch.tensor([2, 1, 0]).repeat(400))
-    drawn = Svg(PASSIVE, replace(TINY, past=0)).draw_last(lengths, generator())
+    drawn = draw_last(lengths, 0, generator())
     assert (drawn >= 0).all() and (drawn <= lengths).all()
     assert drawn[::3].unique().tolist() == list(range(8))
     assert 0.5 < (drawn[::3] == 0).float().mean() < 0.65

@@ -71,6 +71,20 @@ def whole(scenes: SceneBatch, longest: int, stride: int = 1) -> int:
     return max(1, min(longest, -(-int(scenes.lengths.max()) // stride)))
 
 
+def draw_last(lengths: Tensor, past: int, generator: torch.Generator | None) -> Tensor:
+    """int64 (B,): the last frame of each scene that is context in training.
+
+    Args:
+        lengths: int64 (B,), steps of each scene; no frame behind them is drawn.
+        past: frames that are context; 0 draws a random last one, half of the time the first.
+        generator: of the draws.
+    """
+    if past:
+        return lengths.clamp_max(past - 1)
+    chance = torch.rand(2, len(lengths), generator=generator, device=lengths.device)
+    return torch.where(chance[0] < 0.5, 0, (chance[1] * lengths).long())
+
+
 def losses(
     clip: Clip,
     error: Tensor,
@@ -80,8 +94,10 @@ def losses(
     pixels: float,
     weight: float,
     variance: float,
+    anneal: float = 1.0,
 ) -> Losses:
-    """sum over valid steps of pixels * MSE + weight * (KL + reward + continue), mean over scenes.
+    """sum over valid steps of pixels * MSE + weight * (anneal * KL + reward + continue), mean over
+    scenes.
 
     Args:
         clip: the truth.
@@ -91,15 +107,16 @@ def losses(
         pixels: weight of the squared error.
         weight: of what is in nats.
         variance: of the reward's Gaussian.
+        anneal: share of the KL that counts.
 
     Returns:
-        ``mse``, the mean over valid frames, teacher-forced; ``kl``, ``reward`` and ``continue`` in
-        nats per scene; and the curves ``mse`` and ``kl`` (the latter where it has steps).
+        ``mse``, the mean over valid frames, teacher-forced; ``kl`` (not annealed), ``reward`` and
+        ``continue`` in nats per scene; and the curves ``mse`` and ``kl`` (where that has steps).
     """
     valid = clip.valid
     reward, ending = outcomes.nll(clip.rewards, clip.ended, valid, *told, variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
-    total = (pixels * (error * valid).sum(1) + weight * (nats + reward + ending)).mean()
+    total = (pixels * (error * valid).sum(1) + weight * (anneal * nats + reward + ending)).mean()
     count = valid.sum(0).clamp_min(1)
     curves = {"mse": (error * valid).sum(0) / count}
     if kl.dim() == 2:

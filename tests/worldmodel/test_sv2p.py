@@ -405,8 +405,9 @@ def test_the_loss_of_each_phase() -> None:
         error = parts["mse"] * batch.lengths.sum() / len(batch.lengths)
         nats = anneal * parts["kl"] + parts["reward"] + parts["continue"]
         torch.testing.assert_close(losses.total.detach(), error + model.beta * nats)
-        assert (parts["kl"] > 0) == (progress > 0)
-        learns = [p.grad is not None and bool(p.grad.any()) for p in model.inference.parameters()]
+        grads = [p.grad for p in model.inference.parameters()]
+        learns = [bool(grad.any()) for grad in grads if grad is not None]
+        assert len(learns) == len(grads)  # all of them have one, also where it is 0
         assert all(learns) if progress else not any(learns)
 
 

@@ -348,16 +348,17 @@ class Sv2p(Cdna):
     def _infer(
         self, frames: Tensor, progress: float, generator: torch.Generator | None
     ) -> tuple[State, Tensor, float]:
-        """z (B, 1, H/8, W/8) of the phase; its KL is 0 where it is drawn from the prior."""
+        """z (B, 1, H/8, W/8) of the phase, and the posterior's KL.
+
+        The inference network runs in the first phase too, where nothing pulls at it: several
+        devices can only train what always has a gradient, be it 0.
+        """
         posterior, anneal = phase(progress, self.config.phases)
-        if not posterior:
-            shape = (len(frames), self.latent, *self.grid)
-            z = standard_normal(frames.new_empty(shape), generator)
-            return {"z": z}, frames.new_zeros(len(frames)), anneal
         mean, logvar = self.posterior(frames)
         prior = torch.zeros_like(mean)
         kl = kl_divergence(mean, logvar, prior, prior)
-        return {"z": draw(mean, logvar, standard_normal(mean, generator))}, kl, anneal
+        noise = standard_normal(mean, generator)
+        return {"z": draw(mean, logvar, noise) if posterior else noise}, kl, anneal
 
     def posterior(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of z, (B, 1, H/8, W/8), from frames (B, T, C, H, W).

@@ -16,6 +16,8 @@ from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
 from worldmodel.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
 from worldmodel.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
 from worldmodel.frame_by_frame.sssm import DssmDet, DssmVae, Sssm
+from worldmodel.frame_by_frame.sv2p import PRESETS as SV2P_PRESETS
+from worldmodel.frame_by_frame.sv2p import Cdna, Sv2p
 from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
@@ -57,6 +59,8 @@ MODELS: dict[str, Entry] = {
     Sssm.name: Entry(Sssm, SSSM_PRESETS),
     DssmVae.name: Entry(DssmVae, SSSM_PRESETS),
     DssmDet.name: Entry(DssmDet, SSSM_PRESETS),
+    Sv2p.name: Entry(Sv2p, SV2P_PRESETS),
+    Cdna.name: Entry(Cdna, SV2P_PRESETS),
 }
 
 

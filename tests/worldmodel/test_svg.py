@@ -16,7 +16,7 @@ from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Spec, make
 from worldmodel.frame_by_frame import Svg, SvgConfig
-from worldmodel.frame_by_frame.clip import cut
+from worldmodel.frame_by_frame.clip import cut, draw_last
 from worldmodel.frame_by_frame.svg import PRESETS
 
 
@@ -199,9 +199,9 @@ def test_loss_sums_steps_and_masks_the_end() -> None:
 
 def test_draw_last() -> None:
     lengths = torch.tensor([8, 1, 0]).repeat(400)
-    fixed = Svg(PASSIVE, TINY).draw_last(lengths, None)
+    fixed = draw_last(lengths, 3, None)
     assert torch.equal(fixed, torch.tensor([2, 1, 0]).repeat(400))
-    drawn = Svg(PASSIVE, replace(TINY, past=0)).draw_last(lengths, generator())
+    drawn = draw_last(lengths, 0, generator())
     assert (drawn >= 0).all() and (drawn <= lengths).all()
     assert drawn[::3].unique().tolist() == list(range(8))
     assert 0.5 < (drawn[::3] == 0).float().mean() < 0.65

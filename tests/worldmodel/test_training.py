@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,11 @@ def test_an_unused_latent_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.warns(UserWarning, match=r"KL is 0.03 nats at step 2: .*context_min") as told:
         fit(model, source(), 8, log_every=1, **QUIET)
     assert len([one for one in told if "KL is" in str(one.message)]) == 1
+    monkeypatch.setattr(type(model), "stochastic", False)  # no latent that could be of use
+    with warnings.catch_warnings(record=True) as quiet:
+        warnings.simplefilter("always")
+        fit(fresh(), source(), 8, log_every=1, **QUIET)
+    assert not [one for one in quiet if "KL is" in str(one.message)]
 
 
 def test_infinite_weights_stop() -> None:

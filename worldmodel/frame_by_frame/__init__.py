@@ -3,9 +3,11 @@
 from worldmodel.frame_by_frame.base import FrameByFrame
 from worldmodel.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn, HierarchicalVrnnConfig
 from worldmodel.frame_by_frame.sssm import DssmDet, DssmVae, Sssm, SssmConfig
+from worldmodel.frame_by_frame.sv2p import Cdna, Sv2p, Sv2pConfig
 from worldmodel.frame_by_frame.svg import Svg, SvgConfig, SvgDeterministic, SvgFixedPrior
 
 __all__ = [
+    "Cdna",
     "DssmDet",
     "DssmVae",
     "FrameByFrame",
@@ -13,6 +15,8 @@ __all__ = [
     "HierarchicalVrnnConfig",
     "Sssm",
     "SssmConfig",
+    "Sv2p",
+    "Sv2pConfig",
     "Svg",
     "SvgConfig",
     "SvgDeterministic",

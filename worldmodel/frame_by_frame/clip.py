@@ -76,6 +76,20 @@ def whole(scenes: SceneBatch, longest: int, stride: int = 1) -> int:
     return max(1, min(longest, -(-int(scenes.lengths.max()) // stride)))
 
 
+def draw_last(lengths: Tensor, past: int, generator: torch.Generator | None) -> Tensor:
+    """int64 (B,): the last frame of each scene that is context in training.
+
+    Args:
+        lengths: int64 (B,), steps of each scene; no frame behind them is drawn.
+        past: frames that are context; 0 draws a random last one, half of the time the first.
+        generator: of the draws.
+    """
+    if past:
+        return lengths.clamp_max(past - 1)
+    chance = torch.rand(2, len(lengths), generator=generator, device=lengths.device)
+    return torch.where(chance[0] < 0.5, 0, (chance[1] * lengths).long())
+
+
 def losses(
     clip: Clip,
     error: Tensor,

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.frame_by_frame.clip import cut, losses, whole
+from worldmodel.frame_by_frame.clip import cut, draw_last, losses, whole
 from worldmodel.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.spec import Spec
@@ -265,7 +265,7 @@ class Svg(FrameByFrame):
         flat, maps = self.encoder(x.flatten(0, 1))
         g, kl = self._infer(flat.unflatten(0, x.shape[:2]), clip.actions, generator)
 
-        last = self.draw_last(scenes.lengths.clamp_max(steps), generator)
+        last = draw_last(scenes.lengths.clamp_max(steps), self.config.past, generator)
         source = torch.minimum(torch.arange(steps, device=last.device), last[:, None])
         rows = torch.arange(len(x), device=last.device)[:, None]
         skips = [m.unflatten(0, x.shape[:2])[rows, source].flatten(0, 1) for m in maps]
@@ -274,13 +274,6 @@ class Svg(FrameByFrame):
         told = self.readout(g).unbind(-1)
         variance = self.config.reward_variance
         return losses(clip, error, kl, told, pixels=1.0, weight=self.beta, variance=variance)
-
-    def draw_last(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
-        """int64 (B,): the last context frame, whose skips are frozen; at most the length (B,)."""
-        if self.config.past:
-            return lengths.clamp_max(self.config.past - 1)
-        chance = torch.rand(2, len(lengths), generator=generator, device=lengths.device)
-        return torch.where(chance[0] < 0.5, 0, (chance[1] * lengths).long())
 
     def _infer(
         self, h: Tensor, actions: Tensor, generator: torch.Generator | None

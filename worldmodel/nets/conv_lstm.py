@@ -9,17 +9,32 @@ State = tuple[Tensor, Tensor]
 
 
 class ConvLSTMCell(nn.Module):
-    """LSTM whose gates are one convolution over (input, hidden); no peepholes, no forget bias.
+    """LSTM whose gates are one convolution over (input, hidden); no peepholes.
 
-    (Shi et al. 2015; JUMP's towers and renderer are made of it, seed 001 appendix B.) With
-    ``groups`` the gates are group-normalised before their nonlinearities.
+    (Shi et al. 2015; JUMP's towers and renderer are made of it, seed 001 appendix B.)
+
+    Args:
+        in_channels, hidden: of the input and of the state.
+        kernel: size of the convolution, odd.
+        groups: of a GroupNorm of the gates, before their nonlinearities; 0 for none.
+        forget_bias: added to the initial bias of the forget gate: 1 remembers more at first.
     """
 
-    def __init__(self, in_channels: int, hidden: int, kernel: int, groups: int = 0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden: int,
+        kernel: int,
+        groups: int = 0,
+        forget_bias: float = 0.0,
+    ) -> None:
         super().__init__()
         self.hidden = hidden
         self.gates = nn.Conv2d(in_channels + hidden, 4 * hidden, kernel, padding=kernel // 2)
         self.norm = nn.GroupNorm(groups, 4 * hidden) if groups else nn.Identity()
+        if forget_bias and self.gates.bias is not None:
+            with torch.no_grad():
+                self.gates.bias[hidden : 2 * hidden] += forget_bias
 
     def start(self, like: Tensor) -> State:
         """Zero state (B, hidden, h, w) for inputs of the batch and grid of ``like``."""

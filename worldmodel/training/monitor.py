@@ -104,7 +104,9 @@ class Monitor:
     def _watch_latent(self, step: int) -> None:
         """Warn once if the latent says nothing well into the training: it seldom wakes up again."""
         late = step >= max(COLLAPSE_AFTER * self.run.identity["steps"], COLLAPSE_STEPS)
-        if self.warned or not late or self.parts.get("kl", math.inf) >= COLLAPSED_KL:
+        if self.warned or not late or not self.run.model.stochastic:
+            return
+        if self.parts.get("kl", math.inf) >= COLLAPSED_KL:
             return
         self.warned = True
         warnings.warn(

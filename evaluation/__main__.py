@@ -23,8 +23,8 @@ from evaluation.speed import exponents, ratios, speed, wide
 from worldmodel import MODELS, WorldModel, results
 
 PRESETS = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
-PAPERS = tuple(f"{name}:{first}" for name, first in PRESETS.items())
-TRAINED = tuple(f"{name}:small" for name in PRESETS)
+PAPERS = (*(f"{name}:{first}" for name, first in PRESETS.items()), "sssm:paper-jumpy")
+TRAINED = (*(f"{name}:small" for name in PRESETS), "jump:jumpy", "sssm:jumpy")
 """Every model, as its paper has it and at a size for a CPU; replay needs an environment."""
 
 

@@ -2,7 +2,7 @@
 
 1. one context and four sampled futures, as a GIF, from a released world model;
 2. a fresh world model trained for a short while, with scalars and videos in TensorBoard;
-3. the time to a far frame, JUMP against the frame-by-frame SVG-LP;
+3. the time to a far frame, JUMP against SVG-LP and state-space models;
 4. random play, planning and PPO trained in imagination, in the real environment.
 """
 
@@ -99,10 +99,10 @@ def train_a_little(args: Quickstart, logs: Path) -> None:
 
 def compare_speed(args: Quickstart) -> None:
     """Seconds to the frame at distance T, small presets at the demo's frame size."""
-    models = [("jump", "small"), ("svg-lp", "small")]
+    models = [("jump", "small"), ("svg-lp", "small"), ("sssm", "small"), ("sssm", "jumpy")]
     distances = (5, 10, 20, 40, 80)
     rows = speed(models, distances, (1, 16), size=32, repeats=5)
-    columns = ["model", "batch", *(f"T={t}" for t in distances)]
+    columns = ["model", "preset", "batch", *(f"T={t}" for t in distances)]
     print("   seconds to the frame at distance T:")
     print(results.table(wide(rows), columns))
     print("   how many times longer than JUMP:")

@@ -180,6 +180,18 @@ def test_the_best_by_validation_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
         assert torch.equal(weights(tmp_path)[name], kept[2][name])
 
 
+@pytest.mark.parametrize("name", ["svg-lp", "sssm", "sv2p", "hierarchical-vrnn"])
+def test_each_step_of_time_is_logged(name: str, tmp_path: Path) -> None:
+    """Errors with the truth told and imagined freely, and KL of each step (SV2P has one in all)."""
+    source = moving_square(4).windows(8, 2)
+    model = make(name, DISCRETE)
+    fit(model, source, 1, folder=tmp_path, validation=source, **QUIET)
+    tags = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
+    expected = {"validation/free_mse", "validation/mse_step/01", "validation/mse_step/08"}
+    expected |= {"validation/forced_mse" if name == "sv2p" else "validation/kl_step/08"}
+    assert expected <= set(tags)
+
+
 def test_validation_changes_nothing(tmp_path: Path) -> None:
     training, unseen = moving_square(10).split(0.2)
     one, other = (make("jump", DISCRETE, TINY) for _ in range(2))

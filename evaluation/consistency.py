@@ -87,18 +87,28 @@ def consistency(
 
     - ``coherent stories``: the actor visits each shape exactly once, at the ends of the four legs.
     - ``obedient stories`` (agent): it does so in the order of the plan.
-    - ``visits shown``: leg ends at which the actor is seen on some shape.
+    - ``new visits``: leg ends at which the actor stands on a shape where it was not before.
     - ``distinct stories`` (nature): different orders among a scene's coherent futures, of 6.
+
+    In nature's scenes the first leg end is shown: for all models alike it counts as it was, and
+    ``new visits`` are those of the three others.
 
     Raises:
         ValueError: the model is not of Traveling Salesman.
     """
     batch, frames = leg_ends(model, scenes, worlds, seed)
     found = visits(batch, frames)
+    imagined = slice(None)
+    if env_of(model) == NATURE:
+        shown = batch.observations(torch.full((scenes, 1), LEG_ENDS[0]))
+        found[:, :, 0] = visits(batch, shown[:, None])[:, :, 0]
+        imagined = slice(1, None)
     coherent = coherent_story(found.flatten(0, 1)).view(scenes, worlds)
+    before = torch.stack([(found[..., :k] == found[..., k : k + 1]).any(2) for k in range(CITIES)])
+    new = (found != ABSENT) & ~before.movedim(0, 2)
     metrics: dict[str, Tensor] = {
         "coherent stories": coherent.float().mean(1),
-        "visits shown": (found != ABSENT).float().mean((1, 2)),
+        "new visits": new[..., imagined].float().mean((1, 2)),
     }
     if env_of(model) == AGENT:
         asked = batch.actions[:, None, [time - 1 for time in LEG_ENDS]]

@@ -53,9 +53,7 @@ class OutcomeHead(nn.Module):
         self.from_key = nn.Sequential(
             nn.Linear(key, hidden), nn.ReLU(), nn.Linear(hidden, 2 * hidden)
         )
-        middle, last = nn.Linear(hidden, hidden // 2), nn.Linear(hidden // 2, 2)
-        with torch.no_grad():  # most steps do not end an episode: start from there
-            last.bias[1] = 4.0
+        middle, last = nn.Linear(hidden, hidden // 2), to_outcome(hidden // 2)
         # in place: scoring plans is bound by memory, not by arithmetic
         self.out = nn.Sequential(nn.ReLU(inplace=True), middle, nn.ReLU(inplace=True), last)
 
@@ -75,3 +73,11 @@ class OutcomeHead(nn.Module):
         out = (s_add + v_add).addcmul_(s_gate, v_gate)
         reward, logit = self.out(out).unbind(-1)
         return reward, logit
+
+
+def to_outcome(inputs: int) -> nn.Linear:
+    """To the reward in symlog space and the logit of going on: (..., inputs) to (..., 2)."""
+    last = nn.Linear(inputs, 2)
+    with torch.no_grad():  # most steps do not end an episode: start from there
+        last.bias[1] = 4.0
+    return last

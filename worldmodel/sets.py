@@ -21,6 +21,7 @@ from worldmodel.base import Losses, WorldModel
 from worldmodel.heads import OutcomeHead
 from worldmodel.keys import ActionPath, TimeFeatures
 from worldmodel.outcomes import at_queries, symexp
+from worldmodel.settings import above_zero, at_least
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
 
@@ -69,26 +70,16 @@ class SetConfig:
     learning_rate_end: float = 5e-5
 
     def __post_init__(self) -> None:
-        self.check_positive("path", "scene", "head", "targets")
+        at_least(1, self, "path", "scene", "head", "targets")
         if not 1 <= self.context_min <= self.context_max:
             raise ValueError(
                 f"context_min, context_max: expected 1 <= min <= max, got {self.context_min}, "
                 f"{self.context_max}"
             )
         above = "variance_start variance_end reward_variance anneal learning_rate learning_rate_end"
-        for name in above.split():
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
-        for name in ("time_bands", "context_frames"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        above_zero(self, *above.split())
+        at_least(0, self, "time_bands", "context_frames")
         self._check_variance_steps()
-
-    def check_positive(self, *names: str) -> None:
-        """Raise ValueError unless all these settings are at least 1."""
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
     def _check_variance_steps(self) -> None:
         steps = tuple((float(share), float(value)) for share, value in self.variance_steps)

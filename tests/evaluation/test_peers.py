@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ def test_peers_are_trained_once_and_judged_alike(tmp_path: Path) -> None:
     for row in rows:
         assert row["low"] <= row["min-of-n"] <= row["high"] and row["T=40"] > 0
         assert row["copy-last"] == jump["copy-last"] > 0
+        assert row["ends-copied"] == pytest.approx(copied["ends"])
+    assert copied["new"] == copied["coherent"] == 0  # the actor stays where it was
     assert copied["min-of-n"] == pytest.approx(copied["copy-last"])  # it copies the last frame
     assert copied["parameters"] == copied["steps"] == 0 and "free_mse" not in copied
     assert svg["kl"] == 0 and svg["free_mse"] > 0
@@ -34,6 +37,12 @@ def test_peers_are_trained_once_and_judged_alike(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="choose another folder"):
         peers(MODELS[:1], 0.7, tmp_path, scenes=3, worlds=2)
 
+    config = json.loads((tmp_path / "jump-small" / "config.json").read_text())
+    config["config"]["targets"] += 1
+    (tmp_path / "jump-small" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileExistsError, match="choose another folder"):  # a preset was changed
+        peers(MODELS[:1], 0.5, tmp_path, scenes=3, worlds=2)
+
     draw(MODELS, tmp_path, tmp_path / "out" / "peers.png")
     picture = np.asarray(Image.open(tmp_path / "out" / "peers.png"))
     one = 2 * 32 + 2 * 2  # a picture of 32 px, doubled, in its border
@@ -44,4 +53,10 @@ def test_peers_need_time(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seconds: expected above 0, got 0"):
         peers(MODELS, 0.0, tmp_path)
     with pytest.raises(FileNotFoundError):
-        draw(MODELS, tmp_path, tmp_path / "peers.png")
+        config = json.loads((tmp_path / "jump-small" / "config.json").read_text())
+    config["config"]["targets"] += 1
+    (tmp_path / "jump-small" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileExistsError, match="choose another folder"):  # a preset was changed
+        peers(MODELS[:1], 0.5, tmp_path, scenes=3, worlds=2)
+
+    draw(MODELS, tmp_path, tmp_path / "peers.png")

@@ -52,17 +52,26 @@ def test_the_truth_is_coherent(spec: Spec) -> None:
     env = consistency.env_of(Replay(spec, torch.zeros(1)))
     rows = consistency.consistency(Replay(spec, truth(env, 16)), scenes=16, worlds=2)
     values = {row["metric"]: row["value"] for row in rows}
-    assert values["coherent stories"] == values["visits shown"] == 1.0
+    assert values["coherent stories"] == values["new visits"] == 1.0
     if spec is AGENT:
         assert values["obedient stories"] == 1.0
     else:
         assert values["distinct stories"] == 1.0  # two worlds, one truth
 
 
+def test_who_stays_visits_nothing_new() -> None:
+    """copy-last: in nature's scenes the first visit is shown, to all models alike."""
+    for spec in (NATURE, AGENT):
+        rows = consistency.consistency(worldmodel.make("copy-last", spec), scenes=8, worlds=2)
+        values = {row["metric"]: row["value"] for row in rows}
+        assert values["new visits"] == values["coherent stories"] == 0.0
+
+
 def test_an_empty_stage_is_not() -> None:
     blank = Replay(NATURE, torch.zeros(16, 21, 3, 32, 32))
     rows = consistency.consistency(blank, scenes=16, worlds=2)
-    assert {row["metric"]: row["value"] for row in rows}["coherent stories"] == 0.0
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["coherent stories"] == values["new visits"] == 0.0
     other = Replay(Spec((3, 32, 32), ActionSpec("discrete", (), (5,)), 40), torch.zeros(1))
     with pytest.raises(ValueError, match="has none or 4"):
         consistency.consistency(other, scenes=2, worlds=1)

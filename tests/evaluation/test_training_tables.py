@@ -20,10 +20,15 @@ def test_fidelity_of_an_untrained_model() -> None:
     assert all(torch.equal(found[name], again[name]) for name in found)
     rows = fidelity.fidelity(model, scenes=3, worlds=2)
     assert [row["metric"] for row in rows] == [
+        "mse, leg ends, min-of-n", "mse, leg ends, copy-last",
         "mse, min-of-n", "mse, mean-of-n", "mse, copy-last", "mse, seen",
     ]  # fmt: skip
     passive = make("svg-lp", Spec((3, 16, 16), ActionSpec("none"), 20), "small").eval()
     assert "seen" not in fidelity.errors(passive, scenes=2, worlds=2)
+    strided = make("sssm", Spec((3, 16, 16), ActionSpec("none"), 20), "jumpy").eval()
+    reached = fidelity.errors(strided, scenes=3, worlds=2)
+    assert set(reached) == {"leg ends, min-of-n", "leg ends, copy-last"}
+    assert torch.equal(reached["leg ends, copy-last"], found["leg ends, copy-last"])
     with pytest.raises(ValueError, match="model: expected one of"):
         fidelity.errors(make("jump", Spec((3, 16, 16), ActionSpec("none"), 9)))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scenes import DISCRETE, WINDOW, generator, moving_square, random_actions
+from scenes import DISCRETE, WINDOW, context, generator, moving_square, random_actions
 from torch import Tensor, nn
 
-from worldmodel import Spec
-from worldmodel.frame_by_frame import Svg, SvgConfig
+from worldmodel import Context, Queries, Spec, Worlds
+from worldmodel.frame_by_frame import FrameByFrame, Svg, SvgConfig
 
 TINY = SvgConfig(channels=(8, 16, 32), features=32, latent=4, hidden=32, past=3, frames=9)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -28,8 +28,11 @@ class Scenes:
     def observations(self, times: Tensor) -> Tensor:
         return self.frames[torch.arange(len(times))[:, None], times]
 
+    def poses(self, times: Tensor) -> None:
+        return None
 
-def scenes(spec: Spec, batch: int = 4) -> Scenes:
+
+def scenes(spec: Spec = DISCRETE, batch: int = 4) -> Scenes:
     """The moving square, two of the scenes shorter than the window."""
     episodes = moving_square(batch, WINDOW).episodes
     lengths = torch.tensor([WINDOW, 3] * (batch // 2))
@@ -66,3 +69,17 @@ def plans(*lead: int) -> Tensor:
     actions = random_actions(DISCRETE, *lead, seed=3)
     assert actions is not None
     return actions
+
+
+@torch.no_grad()
+def imagine(model: FrameByFrame, given: Context | None = None, n: int = 3, seed: int = 0) -> Worlds:
+    given = context(model.spec) if given is None else given
+    return model.sample(model.observe(given), n, generator(seed))
+
+
+@torch.no_grad()
+def look(model: FrameByFrame, worlds: Worlds, times: list[int], actions: Tensor | None) -> Tensor:
+    queries = Queries(torch.tensor(times).expand(worlds.shape[0], -1), actions)
+    seen = model.predict(worlds, queries).observations
+    assert seen is not None
+    return seen

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 import torch
 from scenes import CASES, SMALL, SPECS, WINDOW, context, fresh, generator, random_actions
 
+from worldmodel import MODELS as REGISTERED
 from worldmodel import Context, Prediction, Queries, UnsupportedQuery, WorldModel, Worlds
 from worldmodel.spec import Spec
 
@@ -238,3 +240,11 @@ def test_bad_queries(name: str, preset: Any) -> None:
         model.advance(worlds, torch.zeros(2, 7).long())
     with pytest.raises(ValueError, match="at least 1 world"):
         model.sample(model.observe(context(model.spec)), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, one) for name, known in REGISTERED.items() for one in known.presets]
+)
+def test_settings_survive_json(name: str, preset: str) -> None:
+    config = REGISTERED[name].presets[preset]
+    assert type(config)(**json.loads(json.dumps(asdict(config)))) == config

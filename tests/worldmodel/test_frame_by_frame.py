@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from lively import CLOSE, lively, plans, scenes
+from lively import CLOSE, imagine, lively, look, plans, scenes
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator
 from torch import Tensor, nn
 
-from worldmodel import Context, Queries, Spec, UnsupportedQuery, Worlds, to_float
+from worldmodel import Context, Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame import FrameByFrame, Svg
 from worldmodel.frame_by_frame.base import State
@@ -22,20 +22,6 @@ from worldmodel.training.validation import free_running
 @pytest.fixture(scope="module")
 def model() -> Svg:
     return lively(DISCRETE)
-
-
-@torch.no_grad()
-def imagine(model: Svg, given: Context | None = None, n: int = 3, seed: int = 0) -> Worlds:
-    given = context(model.spec) if given is None else given
-    return model.sample(model.observe(given), n, generator(seed))
-
-
-@torch.no_grad()
-def look(model: Svg, worlds: Worlds, times: list[int], actions: Tensor | None) -> Tensor:
-    queries = Queries(torch.tensor(times).expand(worlds.shape[0], -1), actions)
-    seen = model.predict(worlds, queries).observations
-    assert seen is not None
-    return seen
 
 
 # -- one world ------------------------------------------------------------------------------------

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square, random_actions
+from lively import scenes
+from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, random_actions
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -24,39 +24,6 @@ from worldmodel.nets.vrnn import Hierarchy
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 TINY = replace(PRESETS["small"], channels=(8, 8, 8, 8), latents=(8, 8, 8), head=16, frames=9)
 LARGE = replace(PASSIVE, observation=(3, 64, 64))
-
-
-@dataclass
-class Scenes:
-    """A batch that is all there."""
-
-    frames: Tensor
-    actions: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    lengths: Tensor
-
-    def observations(self, times: Tensor) -> Tensor:
-        return self.frames[torch.arange(len(times))[:, None], times]
-
-    def poses(self, times: Tensor) -> None:
-        return None
-
-
-def scenes(spec: Spec = DISCRETE, batch: int = 4) -> Scenes:
-    """The moving square; every second scene is shorter than the window."""
-    episodes = moving_square(batch, WINDOW).episodes
-    lengths = torch.tensor([WINDOW, 3] * (batch // 2))
-    behind = torch.arange(WINDOW) >= lengths[:, None]
-    rewards = torch.stack([torch.from_numpy(e.rewards) for e in episodes])
-    actions = random_actions(spec, batch, WINDOW)
-    return Scenes(
-        torch.stack([torch.from_numpy(e.observations) for e in episodes]),
-        torch.zeros(batch, WINDOW) if actions is None else actions,
-        rewards.masked_fill(behind, 0),
-        torch.arange(1, WINDOW + 1) == lengths[:, None],
-        lengths,
-    )
 
 
 def fresh(spec: Spec = DISCRETE, config: HierarchicalVrnnConfig = TINY) -> HierarchicalVrnn:
@@ -191,12 +158,6 @@ def test_sizes_that_do_not_fit(size: tuple[int, int]) -> None:
 def test_bad_config(change: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected .* got"):
         replace(TINY, **change)
-
-
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_config_survives_json(preset: str) -> None:
-    config = PRESETS[preset]
-    assert HierarchicalVrnnConfig(**json.loads(json.dumps(asdict(config)))) == config
 
 
 # -- the hierarchy --------------------------------------------------------------------------------

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square, random_actions
+from lively import imagine, look, plans
+from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from worldmodel import Context, Queries, Spec, UnsupportedQuery, Worlds, to_float
+from worldmodel import Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.data import WindowBatch
 from worldmodel.frame_by_frame import DssmDet, DssmVae, Sssm, SssmConfig
 from worldmodel.frame_by_frame.clip import cut
@@ -50,26 +50,6 @@ def scenes(steps: int = WINDOW, lengths: tuple[int, ...] = (WINDOW, 3, WINDOW, 6
         )
         windows.append((part, 0))
     return WindowBatch(windows, steps, torch.device("cpu"))
-
-
-def plans(*lead: int) -> Tensor:
-    actions = random_actions(DISCRETE, *lead, seed=3)
-    assert actions is not None
-    return actions
-
-
-@torch.no_grad()
-def imagine(model: Sssm, given: Context | None = None, n: int = 3, seed: int = 0) -> Worlds:
-    given = context(model.spec) if given is None else given
-    return model.sample(model.observe(given), n, generator(seed))
-
-
-@torch.no_grad()
-def look(model: Sssm, worlds: Worlds, times: list[int], actions: Tensor | None) -> Tensor:
-    queries = Queries(torch.tensor(times).expand(worlds.shape[0], -1), actions)
-    seen = model.predict(worlds, queries).observations
-    assert seen is not None
-    return seen
 
 
 # -- the layer table ------------------------------------------------------------------------------
@@ -162,12 +142,6 @@ def test_initial_states_keep_long_rollouts_finite(kind: type[Sssm]) -> None:
 def test_bad_config(change: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: .*, got {next(iter(change.values()))}$"):
         replace(TINY, **change)
-
-
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_config_survives_json(preset: str) -> None:
-    config = PRESETS[preset]
-    assert SssmConfig(**json.loads(json.dumps(asdict(config)))) == config
 
 
 # -- the bound ------------------------------------------------------------------------------------

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lively import imagine
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square, random_actions
 from torch import Tensor, nn
 
@@ -51,12 +51,6 @@ def lively(model: type[Cdna], spec: Spec = DISCRETE, config: Sv2pConfig = TINY) 
 def sv2p() -> Sv2p:
     model: Sv2p = lively(Sv2p)
     return model
-
-
-@torch.no_grad()
-def imagine(model: Cdna, given: Context | None = None, n: int = 3, seed: int = 0) -> Worlds:
-    given = context(model.spec) if given is None else given
-    return model.sample(model.observe(given), n, generator(seed))
 
 
 @torch.no_grad()
@@ -218,12 +212,6 @@ def test_frames_need_not_be_square() -> None:
 def test_bad_config(change: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         replace(TINY, **change)
-
-
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_config_survives_json(preset: str) -> None:
-    config = PRESETS[preset]
-    assert Sv2pConfig(**json.loads(json.dumps(asdict(config)))) == config
 
 
 # -- one world ------------------------------------------------------------------------------------

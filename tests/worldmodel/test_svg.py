@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Spec, make
-from worldmodel.frame_by_frame import Svg, SvgConfig
+from worldmodel.frame_by_frame import Svg
 from worldmodel.frame_by_frame.clip import cut, draw_last
 from worldmodel.frame_by_frame.svg import PRESETS
 
@@ -118,12 +117,6 @@ def test_sizes_that_do_not_fit(size: tuple[int, int]) -> None:
 def test_bad_config(change: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         replace(TINY, **change)
-
-
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_config_survives_json(preset: str) -> None:
-    config = PRESETS[preset]
-    assert SvgConfig(**json.loads(json.dumps(asdict(config)))) == config
 
 
 # -- training -------------------------------------------------------------------------------------

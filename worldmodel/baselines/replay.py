@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from worldmodel.base import UnsupportedQuery
 from worldmodel.baselines.untrained import Untrained
 from worldmodel.outcomes import at_queries
+from worldmodel.settings import at_least
 from worldmodel.spec import Spec, to_uint8
 from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
@@ -42,9 +43,8 @@ class ReplayConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        at_least(1, self, "episodes")
+        at_least(0, self, "seed")
 
 
 class _Film(NamedTuple):

@@ -48,8 +48,10 @@ from torch import Tensor, nn
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.frame_by_frame.clip import cut, losses, whole
+from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.nets.vrnn import Decoder, Encoder, Gaussian, Hierarchy
+from worldmodel.settings import above_zero, at_least, to_tuples
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -87,12 +89,8 @@ class HierarchicalVrnnConfig:
     learning_rate_end: float = 1.6e-4
 
     def __post_init__(self) -> None:
-        for name in ("channels", "levels", "latents"):  # JSON makes them lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.groups < 1 or self.head < 1:
-            raise ValueError(
-                f"groups, head: expected at least 1, got {self.groups} and {self.head}"
-            )
+        to_tuples(self, "channels", "levels", "latents")
+        at_least(1, self, "groups", "head")
         if len(self.channels) != 4:
             raise ValueError(f"channels: expected 4 numbers, got {self.channels}")
         sides = (8, 16, 32, 64)
@@ -115,11 +113,8 @@ class HierarchicalVrnnConfig:
                 )
         if not 0 <= self.warm_up <= 1:
             raise ValueError(f"warm_up: expected a share in [0, 1], got {self.warm_up}")
-        if self.frames < 2:
-            raise ValueError(f"frames: expected at least 2, got {self.frames}")
-        for name in ("variance", "reward_variance", "learning_rate", "learning_rate_end"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+        at_least(2, self, "frames")
+        above_zero(self, "variance", "reward_variance", "learning_rate", "learning_rate_end")
 
     def beta(self, progress: float) -> float:
         """Weight of the KL at a share ``progress`` of training."""
@@ -192,10 +187,9 @@ class HierarchicalVrnn(FrameByFrame):
             nn.ReLU(),
             nn.Conv2d(channels[0], image, 3, padding=1),
         )
-        last = nn.Linear(config.head, 2)
-        with torch.no_grad():  # most steps do not end an episode: start from there
-            last.bias[1] = 4.0
-        self.readout = nn.Sequential(nn.Linear(sum(seen), config.head), nn.ReLU(), last)
+        self.readout = nn.Sequential(
+            nn.Linear(sum(seen), config.head), nn.ReLU(), to_outcome(config.head)
+        )
 
     # -- one step --------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ from worldmodel.frame_by_frame.sssm_nets import (
     initialise,
 )
 from worldmodel.nets.gaussian import kl_divergence
+from worldmodel.settings import above_zero, at_least
 from worldmodel.spec import Spec, to_float
 from worldmodel.types import SceneBatch
 
@@ -85,14 +86,8 @@ class SssmConfig:
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 4:
             raise ValueError(f"channels: expected a multiple of 4 above 0, got {self.channels}")
-        for name in ("readout", "jump", "frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("beta", "reward_variance", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
-        if self.learning_rate_end < 0:
-            raise ValueError(f"learning_rate_end: expected 0 or more, got {self.learning_rate_end}")
+        at_least(1, self, "readout", "jump", "frames")
+        above_zero(self, "beta", "reward_variance", "learning_rate", "learning_rate_end")
 
 
 _SMALL = SssmConfig(channels=32, frames=20, learning_rate=2e-3, learning_rate_end=2e-4)

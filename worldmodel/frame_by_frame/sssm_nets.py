@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, softplus
 
+from worldmodel.heads import to_outcome
+
 Layer = tuple[int, int]  # kernel and channels of a convolution
 
 
@@ -156,9 +158,7 @@ class Readout(nn.Module):
 
     def __init__(self, channels: int, width: int, cells: int) -> None:
         super().__init__()
-        last = nn.Linear(width * cells, 2)
-        with torch.no_grad():  # most steps do not end an episode: start from there
-            last.bias[1] = 4.0
+        last = to_outcome(width * cells)
         self.out = nn.Sequential(convolution(channels, (3, width)), nn.ReLU(), nn.Flatten(), last)
 
     def forward(self, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,9 @@ from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.frame_by_frame.clip import Clip, cut, draw_last, losses, whole
 from worldmodel.frame_by_frame.sv2p_nets import Compositor, Inference, Tower
+from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
+from worldmodel.settings import above_zero, at_least, to_tuples
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -87,13 +89,10 @@ class Sv2pConfig:
     learning_rate_end: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("channels", "phases"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON makes them lists
+        to_tuples(self, "channels", "phases")
         if len(self.channels) != 3 or min(self.channels) < 1:
             raise ValueError(f"channels: expected three numbers of at least 1, got {self.channels}")
-        for name in ("kernels", "inference", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least(1, self, "kernels", "inference", "hidden")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(
                 f"kernel_size: expected an odd number of at least 1, got {self.kernel_size}"
@@ -108,9 +107,7 @@ class Sv2pConfig:
                 "past, frames: expected 0 <= past < frames and at least 2 frames, got "
                 f"{self.past}, {self.frames}"
             )
-        for name in ("beta", "sampling", "reward_variance", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+        above_zero(self, "beta", "sampling", "reward_variance", "learning_rate")
 
 
 PRESETS: dict[str, Sv2pConfig] = {
@@ -181,11 +178,9 @@ class Cdna(FrameByFrame):
         self.compositor = Compositor(
             image, config.channels, self.grid, config.kernels, config.kernel_size
         )
-        last = nn.Linear(config.hidden, 2)
-        with torch.no_grad():  # most steps do not end an episode: start from there
-            last.bias[1] = 4.0
         flat = config.channels[2] * self.grid[0] * self.grid[1]
-        self.readout = nn.Sequential(nn.Linear(flat, config.hidden), nn.ReLU(), last)
+        hidden = config.hidden
+        self.readout = nn.Sequential(nn.Linear(flat, hidden), nn.ReLU(), to_outcome(hidden))
 
     # -- one step --------------------------------------------------------------------------------
 

@@ -35,7 +35,9 @@ from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.frame_by_frame.clip import cut, draw_last, losses, whole
 from worldmodel.frame_by_frame.svg_coders import Backbone, coders
+from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
+from worldmodel.settings import above_zero, at_least, to_tuples
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -77,23 +79,19 @@ class SvgConfig:
     learning_rate_end: float = 2e-3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))  # JSON makes it a list
+        to_tuples(self, "channels")
         if self.backbone not in ("dcgan", "vgg"):
             raise ValueError(f"backbone: expected 'dcgan' or 'vgg', got {self.backbone!r}")
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels: expected numbers of at least 1, got {self.channels}")
         layers = ("predictor_layers", "posterior_layers", "prior_layers")
-        for name in ("features", "latent", "hidden", *layers):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        at_least(1, self, "features", "latent", "hidden", *layers)
         if not 0 <= self.past < self.frames or self.frames < 2:
             raise ValueError(
                 "past, frames: expected 0 <= past < frames and at least 2 frames, got "
                 f"{self.past}, {self.frames}"
             )
-        for name in ("beta", "reward_variance", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
+        above_zero(self, "beta", "reward_variance", "learning_rate")
 
     def stages(self, height: int, width: int) -> int:
         """How many stages lead from a frame to 4x4.
@@ -196,7 +194,7 @@ class Svg(FrameByFrame):
         )
         self.apply(_initialise)
         self.readout = nn.Sequential(
-            nn.Linear(config.features, hidden), nn.ReLU(), nn.Linear(hidden, 2)
+            nn.Linear(config.features, hidden), nn.ReLU(), to_outcome(hidden)
         )
 
     # -- one step --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from worldmodel.sets import SetConfig
+from worldmodel.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,24 @@ class JumpConfig(SetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive(
-            "steps", "hidden", "tower", "canvas", "canvas_in", "latent", "kernel", "film", "mlp"
+        at_least(
+            1,
+            self,
+            "steps",
+            "hidden",
+            "tower",
+            "canvas",
+            "canvas_in",
+            "latent",
+            "kernel",
+            "film",
+            "mlp",
         )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd size, got {self.kernel}")
         if self.renderer not in ("draw", "film", "mlp"):
             raise ValueError(f"renderer: expected 'draw', 'film' or 'mlp', got {self.renderer!r}")
-        for name in ("key_features", "glances"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        at_least(0, self, "key_features", "glances")
         if self.renderer == "draw" and (self.key_features or self.glances):
             raise ValueError(
                 "key_features, glances: the 'draw' renderer reads neither; set them to 0, or "

@@ -163,11 +163,7 @@ class Hierarchy(nn.Module):
 
     def start(self, seen: Sequence[Tensor]) -> State:
         """The state at the first frame, from its map at each level."""
-        state: State = {}
-        for memory, first in zip(self.memories, seen, strict=True):
-            assert isinstance(memory, Memory)
-            state |= memory.start(first)
-        return state
+        return _started(self.memories, seen)
 
     def forward(
         self, shown: Sequence[Tensor], actions: Tensor, state: State, pick: Pick
@@ -239,11 +235,7 @@ class Decoder(nn.Module):
 
     def start(self, seen: Sequence[Tensor]) -> State:
         """The state at the first frame, from all its maps."""
-        state: State = {}
-        for memory, first in zip(self.memories, seen, strict=True):
-            assert isinstance(memory, Memory)
-            state |= memory.start(first)
-        return state
+        return _started(self.memories, seen)
 
     def forward(self, top: Tensor, actions: Tensor, z: Sequence[Tensor], state: State) -> State:
         """One step: the last frame's 1x1 map (P, width, 1, 1), actions (P, features) and z."""
@@ -268,3 +260,11 @@ def joined(inputs: int, outputs: int, groups: int) -> nn.Sequential:
 def tiled(actions: Tensor, side: int) -> Tensor:
     """Actions (P, features) at every place of a map: (P, features, side, side)."""
     return actions[..., None, None].expand(-1, -1, side, side)
+
+
+def _started(memories: nn.ModuleList, seen: Sequence[Tensor]) -> State:
+    state: State = {}
+    for memory, first in zip(memories, seen, strict=True):
+        assert isinstance(memory, Memory)
+        state |= memory.start(first)
+    return state

@@ -1,0 +1,25 @@
+"""Checks that the models' settings share; each error names the setting and what would be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def at_least(least: int, config: Any, *names: str) -> None:
+    """Raise ValueError unless all these settings are ``least`` or more."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Raise ValueError unless all these settings are above 0."""
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
+
+
+def to_tuples(config: Any, *names: str) -> None:
+    """Make these settings tuples again, which JSON turns into lists."""
+    for name in names:
+        object.__setattr__(config, name, tuple(getattr(config, name)))

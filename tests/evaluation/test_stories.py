@@ -71,7 +71,8 @@ def test_an_empty_stage_is_not() -> None:
     blank = Replay(NATURE, torch.zeros(16, 21, 3, 32, 32))
     rows = consistency.consistency(blank, scenes=16, worlds=2)
     values = {row["metric"]: row["value"] for row in rows}
-    assert values["coherent stories"] == values["new visits"] == 0.0
+    assert values["coherent stories"] == 0.0
+    assert values["new visits"] < 0.2  # an actor of a city's colours vanishes on it
     other = Replay(Spec((3, 32, 32), ActionSpec("discrete", (), (5,)), 40), torch.zeros(1))
     with pytest.raises(ValueError, match="has none or 4"):
         consistency.consistency(other, scenes=2, worlds=1)

@@ -211,7 +211,7 @@ class Imagine:
     seen: tuple[int, ...] = (0,)
     """Times of the frames that are shown; views by number, with poses."""
     asked: tuple[int, ...] = ()
-    """Times to look at; all by default."""
+    """Times to look at; by default all that the model reaches."""
     scenes: int = 3
     worlds: int = 4
     seed: int = 0
@@ -223,7 +223,9 @@ class Imagine:
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
         batch = self._scenes(model.spec)
-        asked = self.asked or tuple(range(int(batch.lengths.min()) + 1))
+        begin = 0 if model.jumpy else max(self.seen)
+        last = int(batch.lengths.min())
+        asked = self.asked or tuple(range(begin, last + 1, model.stride))
         imagined = imagine.imagine(model, batch, self.seen, asked, self.worlds, self.seed)
         imagine.write(imagined, self.out, scale=self.scale)
         print(f"{self.scenes} scenes, truth above {self.worlds} sampled worlds: {self.out}")
@@ -275,7 +277,7 @@ class Info:
                 (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
             )
         if chosen or name in MODELS:
-            return make(name, spec, chosen or next(iter(entry(name).presets)))
+            return make(name, spec, chosen or next(iter(entry(name).presets), None))
         for model, known in MODELS.items():
             if name in known.presets:
                 return make(model, spec, name)

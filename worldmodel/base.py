@@ -24,7 +24,8 @@ class Losses:
     Attributes:
         total: is minimised.
         parts: detached scalars for the log.
-        curves: detached, one number for each step of time (T,), also for the log.
+        curves: detached, one number for each step of the training rollout (T,), also for the log;
+            NaN where no scene has that step.
     """
 
     total: Tensor

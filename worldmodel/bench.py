@@ -120,6 +120,8 @@ def _training(
 ) -> list[dict[str, Any]]:
     jobs, flops = {}, {}
     for key, model in models.items():
+        if not model.trainable:
+            continue
         scenes = RandomScenes.draw(model.spec, batch, model.device)
         jobs[key] = _training_step(model.train(), scenes)
         with FlopCounterMode(display=False) as counter:

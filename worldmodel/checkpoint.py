@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from worldmodel.base import WorldModel
+from worldmodel.baselines import Replay
 from worldmodel.data import atomic
 from worldmodel.registry import entry, make
 from worldmodel.spec import Spec
@@ -32,7 +33,11 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
         model: any registered model.
         folder: made if need be; the files of an older checkpoint in it are replaced.
         training: facts for the card and for ``config.json``: command, steps, seed, minutes, ...
+
+    Raises:
+        ValueError: a replay, whose settings name code to import: no file may.
     """
+    _refuse_replay(model.name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -124,8 +129,10 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     """
     folder = find(name)
     config = read_config(folder)
+    _refuse_replay(config["model"])
+    preset = next(iter(entry(config["model"]).presets.values()))
     try:
-        settings = entry(config["model"]).config_class(**config["config"])
+        settings = type(preset)(**config["config"])
         spec = Spec.from_dict(config["spec"])
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error
@@ -154,3 +161,8 @@ def load_weights(model: WorldModel, path: Path) -> None:
     if wrong:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
     model.load_state_dict(tensors)
+
+
+def _refuse_replay(name: str) -> None:
+    if name == Replay.name:
+        raise ValueError(f"model: a {name} is made from its ReplayConfig, not kept in a checkpoint")

@@ -177,7 +177,7 @@ class ImaginedVideo:
         if progress.writer is None or progress.step < self._next:
             return
         self._next = progress.step + self.every
-        times = range(int(self.scenes.lengths.min()) + 1)
+        times = range(0, int(self.scenes.lengths.min()) + 1, progress.model.stride)
         imagined = imagine(progress.model, self.scenes, [0], times, self.worlds, self.seed)
         add_video(progress.writer, "imagined", film(imagined), progress.step, self.fps)
 

@@ -11,7 +11,7 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.baselines.copy_last import PRESETS as COPY_LAST_PRESETS
 from worldmodel.baselines.copy_last import CopyLast
-from worldmodel.baselines.replay import Replay, ReplayConfig
+from worldmodel.baselines.replay import Replay
 from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
 from worldmodel.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
 from worldmodel.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
@@ -28,22 +28,10 @@ from worldmodel.spec import Spec
 
 @dataclass(frozen=True)
 class Entry:
-    """A model class and its presets, the first of which is the paper's.
-
-    Attributes:
-        model: takes a ``Spec`` and a config.
-        presets: configs by name.
-        config: class of the config; None for that of the presets.
-    """
+    """A model class and its presets, the first of which is the paper's."""
 
     model: type[WorldModel]
     presets: Mapping[str, Any]
-    config: type | None = None
-
-    @property
-    def config_class(self) -> Any:
-        """The config's dataclass."""
-        return self.config or type(next(iter(self.presets.values())))
 
 
 MODELS: dict[str, Entry] = {
@@ -54,7 +42,7 @@ MODELS: dict[str, Entry] = {
     SvgFixedPrior.name: Entry(SvgFixedPrior, SVG_PRESETS),
     SvgDeterministic.name: Entry(SvgDeterministic, SVG_PRESETS),
     CopyLast.name: Entry(CopyLast, COPY_LAST_PRESETS),
-    Replay.name: Entry(Replay, {}, ReplayConfig),
+    Replay.name: Entry(Replay, {}),
     HierarchicalVrnn.name: Entry(HierarchicalVrnn, VRNN_PRESETS),
     Sssm.name: Entry(Sssm, SSSM_PRESETS),
     DssmVae.name: Entry(DssmVae, SSSM_PRESETS),
@@ -79,9 +67,7 @@ def preset(name: str, preset: str) -> Any:
     """
     presets = entry(name).presets
     if not presets:
-        raise ValueError(
-            f"preset: {name} has none; pass a {entry(name).config_class.__name__} as its config"
-        )
+        raise ValueError(f"preset: {name} has none; pass a config object, see its documentation")
     if preset not in presets:
         raise ValueError(f"preset: {name} has no {preset!r}; it has {sorted(presets)}")
     return presets[preset]

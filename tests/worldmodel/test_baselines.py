@@ -59,17 +59,21 @@ def test_copy_last_of_views_shows_the_last_view() -> None:
 
 
 @pytest.mark.parametrize("name", ["copy-last", "replay"])
-def test_baselines_learn_nothing_but_are_saved(name: str, tmp_path: Path) -> None:
+def test_baselines_learn_nothing(name: str, tmp_path: Path) -> None:
     model, _ = replay() if name == "replay" else (make(name, DISCRETE), None)
     source = moving_square().windows(8, 4)
     with pytest.raises(ValueError, match=f"{name} has nothing to learn"):
         fit(model, source, 1)
     with pytest.raises(ValueError, match="nothing to learn"):
         model(source.batch(0), 0.0)
-    save(model, tmp_path / name)
-    again = load(tmp_path / name)
-    assert (again.name, again.config, again.spec) == (name, model.config, model.spec)
-    assert again.device.type == "cpu"
+    if name == "copy-last":
+        save(model, tmp_path)
+        again = load(tmp_path)
+        assert (again.name, again.config, again.spec) == (name, model.config, model.spec)
+    else:  # loading would import the environment that a file names
+        with pytest.raises(ValueError, match="not kept in a checkpoint"):
+            save(model, tmp_path)
+        assert not list(tmp_path.iterdir())
 
 
 # -- replay ---------------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ def test_replay_refuses_what_it_does_not_know() -> None:
         make("replay", replace(model.spec, action=DISCRETE.action), model.config)
     with pytest.raises(ValueError, match="cannot look from camera poses"):
         make("replay", replace(PASSIVE, pose=2), model.config)
-    with pytest.raises(ValueError, match="pass a ReplayConfig"):
+    with pytest.raises(ValueError, match="pass a config object"):
         make("replay", model.spec)
     with pytest.raises(ValueError, match="^episodes: expected at least 1, got 0"):
         ReplayConfig("CartPole-v1", episodes=0)

@@ -90,6 +90,11 @@ def draw_last(lengths: Tensor, past: int, generator: torch.Generator | None) -> 
     return torch.where(chance[0] < 0.5, 0, (chance[1] * lengths).long())
 
 
+def squared_error(frames: Tensor, clip: Clip) -> Tensor:
+    """(B, L), mean squared error of the frames (B, L, C, H, W) after each step."""
+    return (frames - clip.frames[:, 1:]).square().flatten(2).mean(2)
+
+
 def losses(
     clip: Clip,
     error: Tensor,
@@ -120,14 +125,14 @@ def losses(
     Returns:
         ``mse``, the mean over valid frames, teacher-forced; ``kl``, ``reward``, ``continue`` and,
         where it was given, ``nll`` in nats per scene; and the curves ``mse`` and ``kl`` (the latter
-        where it has steps).
+        where it has steps), means over scenes, NaN for a step that no scene has.
     """
     valid = clip.valid
     reward, ending = outcomes.nll(clip.rewards, clip.ended, valid, *told, variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
     frames = ((pixels * error if nll is None else nll) * valid).sum(1)
     total = (frames + weight * (beta * nats + reward + ending)).mean()
-    count = valid.sum(0).clamp_min(1)
+    count = valid.sum(0)
     curves = {"mse": (error * valid).sum(0) / count}
     if kl.dim() == 2:
         curves["kl"] = (kl * valid).sum(0) / count

@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.frame_by_frame.clip import cut, losses, whole
+from worldmodel.frame_by_frame.clip import cut, losses, squared_error, whole
 from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.nets.vrnn import Decoder, Encoder, Gaussian, Hierarchy
@@ -243,10 +243,9 @@ class HierarchicalVrnn(FrameByFrame):
         drawn, pooled, kl = self._infer(clip.frames, clip.actions, noise)
 
         frames = self.pixels(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
-        error = (frames - clip.frames[:, 1:]).square().flatten(2).mean(2)
         found = losses(
             clip,
-            error,
+            squared_error(frames, clip),
             kl.sum(0),
             self.readout(pooled).unbind(-1),
             pixels=clip.frames[0, 0].numel() / (2 * self.config.variance),

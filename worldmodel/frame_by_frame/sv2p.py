@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.frame_by_frame.clip import Clip, cut, draw_last, losses, whole
+from worldmodel.frame_by_frame.clip import Clip, cut, draw_last, losses, squared_error, whole
 from worldmodel.frame_by_frame.sv2p_nets import Compositor, Inference, Tower
 from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
@@ -107,7 +107,9 @@ class Sv2pConfig:
                 "past, frames: expected 0 <= past < frames and at least 2 frames, got "
                 f"{self.past}, {self.frames}"
             )
-        above_zero(self, "beta", "sampling", "reward_variance", "learning_rate")
+        above_zero(
+            self, "beta", "sampling", "reward_variance", "learning_rate", "learning_rate_end"
+        )
 
 
 PRESETS: dict[str, Sv2pConfig] = {
@@ -248,12 +250,12 @@ class Cdna(FrameByFrame):
         fixed, kl, anneal = self._infer(clip.frames, progress, generator)
         share = share_of_truth(progress, self.config.sampling)
         frames, told = self.unroll(clip, fixed, last, share, generator)
-        error = _error(frames, clip)
+        error = squared_error(frames, clip)
         variance = self.config.reward_variance
         found = losses(clip, error, kl, told, weight=self.beta, variance=variance, beta=anneal)
         if self.training:  # a second walk, which is not trained on
             return found
-        forced = _error(self.unroll(clip, fixed, last, 1.0, generator)[0], clip) * clip.valid
+        forced = squared_error(self.unroll(clip, fixed, last, 1.0, generator)[0], clip) * clip.valid
         mean = forced.sum() / clip.valid.sum().clamp_min(1)
         return replace(found, parts={**found.parts, "forced_mse": mean.detach()})
 
@@ -300,11 +302,6 @@ class Cdna(FrameByFrame):
             rewards.append(reward)
             logits.append(logit)
         return torch.stack(frames, 1), (torch.stack(rewards, 1), torch.stack(logits, 1))
-
-
-def _error(frames: Tensor, clip: Clip) -> Tensor:
-    """(B, L), mean squared error of the frames (B, L, C, H, W) after each step."""
-    return (frames - clip.frames[:, 1:]).square().flatten(2).mean(2)
 
 
 class Sv2p(Cdna):

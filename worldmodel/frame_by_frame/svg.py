@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.frame_by_frame.clip import cut, draw_last, losses, whole
+from worldmodel.frame_by_frame.clip import cut, draw_last, losses, squared_error, whole
 from worldmodel.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
@@ -91,7 +91,7 @@ class SvgConfig:
                 "past, frames: expected 0 <= past < frames and at least 2 frames, got "
                 f"{self.past}, {self.frames}"
             )
-        above_zero(self, "beta", "reward_variance", "learning_rate")
+        above_zero(self, "beta", "reward_variance", "learning_rate", "learning_rate_end")
 
     def stages(self, height: int, width: int) -> int:
         """How many stages lead from a frame to 4x4.
@@ -268,7 +268,7 @@ class Svg(FrameByFrame):
         rows = torch.arange(len(x), device=last.device)[:, None]
         skips = [m.unflatten(0, x.shape[:2])[rows, source].flatten(0, 1) for m in maps]
         frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, (len(x), steps))
-        error = (frames - x[:, 1:]).square().flatten(2).mean(2)
+        error = squared_error(frames, clip)
         told = self.readout(g).unbind(-1)
         variance = self.config.reward_variance
         return losses(clip, error, kl, told, pixels=1.0, weight=self.beta, variance=variance)

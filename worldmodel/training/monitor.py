@@ -112,7 +112,17 @@ class Monitor:
         warnings.warn(
             f"KL is {self.parts['kl']:.2g} nats at step {step}: the latent is not used, all "
             "sampled worlds will look alike. Right if the context tells the whole scene; else "
-            "lower the pixel variance (variance_start, variance_end, or variance_steps that go "
-            "down and up again) or show smaller contexts (context_min)",
+            f"let the KL weigh less{self._lever()}",
             stacklevel=4,
         )
+
+    def _lever(self) -> str:
+        """The settings of this model that say what a nat weighs against a pixel."""
+        levers = {
+            "variance_start": ": lower the pixel variance (variance_start, variance_end, or "
+            "variance_steps that go down and up again) or show smaller contexts (context_min)",
+            "variance": ": lower the pixel variance (variance)",
+            "beta": " (beta)",
+        }
+        config = self.run.model.config
+        return next((text for name, text in levers.items() if hasattr(config, name)), "")

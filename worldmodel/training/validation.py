@@ -7,7 +7,7 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.types import Context, Queries, SceneBatch, SceneSource
 
-BATCHES = 8
+BATCHES, LOOKS = 8, 20
 
 
 class Validation:
@@ -38,33 +38,37 @@ class Validation:
         Returns:
             the loss parts; ``free_mse``, the error of imagined frames (``free_running``) beside
             ``mse``, for which the model is told the truth; and the losses' curves, one number for
-            each step of time, as ``kl_step/01`` and so on.
+            each step of the training rollout, as ``kl_step/01`` and so on. Batches that say nothing
+            of a number, for their scenes are too short, do not count in its mean.
         """
         assert self.source is not None
         model.eval()
         generator = torch.Generator(model.device).manual_seed(self.seed)
-        found: dict[str, float] = {}
+        found: dict[str, list[float]] = {}
         for index in range(BATCHES):
-            losses = model(self.source.batch(index), 1.0, generator)
+            scenes = self.source.batch(index)
+            losses = model(scenes, 1.0, generator)
             parts = {name: float(value) for name, value in losses.parts.items()}
             for name, curve in losses.curves.items():
                 steps = enumerate(curve.tolist(), 1)
-                parts |= {f"{name}_step/{step:02d}": value for step, value in steps}
-            free = free_running(model, self.source.batch(index), generator)
+                parts |= {f"{name}_step/{step:02d}": x for step, x in steps if x == x}  # not NaN
+            free = free_running(model, scenes, generator)
             if free is not None:
                 parts["free_mse"] = free
             for name, value in parts.items():
-                found[name] = found.get(name, 0.0) + value / BATCHES
-        return found
+                found.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+@torch.no_grad()
 def free_running(
     model: WorldModel, scenes: SceneBatch, generator: torch.Generator | None = None
 ) -> float | None:
     """Mean squared error of frames that a model imagines by itself, in one world of each scene.
 
     It is shown the first quarter of a window (fewer frames, if it was trained with fewer) and told
-    the actions; the rest counts, up to the ends of the scenes. Vectors are compared as they are.
+    the actions; the rest counts, up to the ends of the scenes: of long windows some twenty times,
+    evenly. Vectors are compared as they are.
 
     Returns:
         the error, or None where there is nothing to compare: scenes that stand still (poses) or
@@ -85,6 +89,7 @@ def free_running(
     shown = times[: present + 1].expand(len(going), -1)
     belief = model.observe(Context(truth[:, : present + 1], shown, actions))
     ahead = times[present + model.stride :: model.stride]
+    ahead = ahead[:: -(-len(ahead) // LOOKS)]
     plans = None if actions is None else actions[:, None, present:last]
     queries = Queries(ahead.expand(len(going), -1), plans)
     frames = model.predict(model.sample(belief, 1, generator), queries).observations

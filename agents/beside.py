@@ -68,6 +68,7 @@ def real_beside_imagined(
     """Play a real episode, and imagine the same actions from its first frame.
 
     One world is sampled given the first frame alone; every later frame on the right is imagined.
+    Of a model that strides, only the frames that it reaches are shown.
 
     Args:
         model: any world model.
@@ -95,7 +96,8 @@ def real_beside_imagined(
     imagination = Imagination(model, seed)
     imagination.reset(real[:1])
     worlds = imagination.worlds(1)
-    times = np.arange(1, len(real))
+    real = real[:: model.stride]  # as much as the model reaches
+    times = model.stride * np.arange(1, len(real))
     imagined = imagination.render(worlds, times, actions[None, None])[0, 0, 0]
     model.train(training)
     both = np.stack([real, np.concatenate([real[:1], imagined])])

@@ -103,9 +103,9 @@ class Imagination:
     than ``model.max_context`` are subsampled: the first frame and the most recent ones stay; they
     are encoded anew at each call.
 
-    A frame-by-frame model (``model.jumpy`` is False) needs consecutive frames. Observe every frame
-    and it is given all of them (at most the latest ``max_context``); where frames in between are
-    hidden, as ``HoldAction`` hides them, the scene is re-anchored at the latest frame.
+    A frame-by-frame model needs consecutive frames. Observe every frame and it is given all of
+    them (at most the latest ``max_context``); where frames in between are hidden, as ``HoldAction``
+    hides them, the scene is re-anchored at the latest frame (unless ``model.gap`` allows as many).
 
     Args:
         model: any world model; it is put into evaluation mode.
@@ -196,7 +196,7 @@ class Imagination:
 
     def extend(self, history: History, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
         """The history with a frame more, re-anchored where the rules of this class say so."""
-        gap = not self.model.jumpy and len(actions) > 1
+        gap = self.model.gap is not None and len(actions) not in (1, self.model.gap)
         if gap or history.present + len(actions) + self.ahead > self.spec.window:
             return History.start(frame)
         longer = history.add(actions, frame)
@@ -246,7 +246,9 @@ class Imagination:
     def score(self, worlds: Worlds, plans: Any, discount: float = 1.0) -> Tensor:
         """How good plans are: the mean over worlds of ``sum_t discount^t alive_t r_t``.
 
-        All plans meet the same worlds. Steps beyond the window's end count nothing.
+        All plans meet the same worlds. Steps beyond the window's end count nothing; of a model that
+        strides, neither do steps behind the last whole stride, and a stride's rewards are
+        discounted as if they came at its end.
 
         Args:
             worlds: B x S worlds.
@@ -270,16 +272,21 @@ class Imagination:
             )
         plans = self._plans(plans)
         present, window = worlds.present, self.spec.window
-        steps = min(plans.shape[2], window - int(present.min()))
+        stride = self.model.stride
+        steps = min(plans.shape[2], window - int(present.min())) // stride * stride
         if steps < 1:
-            raise ValueError(f"worlds: the present is the window's end, time {window}")
-        ahead = torch.arange(1, steps + 1, device=present.device)
-        times = present[:, None] + ahead
-        weight = discount ** (ahead - 1).float() * (times <= window)  # (B, L)
+            raise ValueError(
+                f"worlds, plans: the model takes {stride} steps at once; {plans.shape[2]} are "
+                f"planned, {window - int(present.min())} are left of its window"
+            )
+        ahead = torch.arange(stride, steps + 1, stride, device=present.device)
+        left = (window - present[:, None]) // stride * stride
+        weight = discount ** (ahead - 1).float() * (ahead <= left)  # (B, L / stride)
+        times = present[:, None] + torch.minimum(ahead, left)
         share = max(1, self.chunk // (batch * samples * steps))
         scores = []
         for part in plans[:, :, :steps].split(share, 1):
-            queries = Queries(times.clamp_max(window), part)
+            queries = Queries(times, part)
             seen = self.model.predict(worlds, queries, frames=False)
             before = torch.cat([torch.ones_like(seen.alive[..., :1]), seen.alive[..., :-1]], -1)
             value = (weight[:, None, None] * before * seen.rewards).sum(-1)  # (B, S, N)

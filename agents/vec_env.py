@@ -48,8 +48,8 @@ class ImaginedVecEnv(VecEnv):
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``, or the starts are not uint8.
-        ValueError: a number is below 1, ``horizon * jump`` exceeds the model's window, or the
-            starts have another size than the model's frames.
+        ValueError: a number is below 1, ``horizon * jump`` exceeds the model's window, ``jump`` is
+            no multiple of its stride, or the starts have another size than the model's frames.
 
     Example::
 
@@ -71,6 +71,11 @@ class ImaginedVecEnv(VecEnv):
         if not isinstance(model, WorldModel):
             raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
         self.horizon = check_horizon(model.spec.window, jump, horizon)
+        if jump % model.stride:
+            raise ValueError(
+                f"jump: {model.name} takes {model.stride} steps at once; expected a multiple of "
+                f"that, got {jump}"
+            )
         for name, value in (("num_envs", num_envs), ("fps", fps)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")

@@ -47,6 +47,8 @@ class WorldModel(nn.Module, ABC):
         stochastic: whether two sampled worlds of one context may differ.
         max_context: the largest context size M that training showed; None if any.
         stride: from a present, only times that are multiples of it away are reached.
+        gap: beside 1 the only number of steps that may lie between two frames of a context; None
+            allows any.
     """
 
     name: ClassVar[str]
@@ -55,6 +57,7 @@ class WorldModel(nn.Module, ABC):
     stochastic: ClassVar[bool] = True
     max_context: int | None = None
     stride: int = 1
+    gap: int | None = None
 
     def __init__(self, spec: Spec, config: Any) -> None:
         super().__init__()

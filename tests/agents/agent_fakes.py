@@ -92,6 +92,7 @@ class FakeModel(WorldModel):
 
 class FrameByFrameFake(FakeModel):
     jumpy: ClassVar[bool] = False
+    gap = 1
 
 
 def frame(wanted: int = 0, level: int = 0, size: int = SIZE, channels: int = 3) -> np.ndarray:

@@ -1,10 +1,14 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from agent_fakes import SPEC, FakeModel, FrameByFrameFake, frame, frames
+from gymnasium.wrappers import TimeLimit
 
 from agents.actions import draw_actions, to_numpy
 from agents.imagination import Imagination
+from worldmodel import make
+from worldmodel.baselines import ReplayConfig
 from worldmodel.spec import ActionSpec, Spec
 
 PASSIVE = Spec(SPEC.observation, ActionSpec("none"), 12)
@@ -114,6 +118,62 @@ def test_score_counts_nothing_beyond_the_window() -> None:
     imagination.observe(hold(0, 10), frames(1), rows=[1])
     scores = imagination.score(imagination.worlds(1), np.ones((2, 1, 8), np.int64))
     assert scores.tolist() == [[8.0], [2.0]]
+
+
+def test_score_of_a_model_that_strides() -> None:
+    """Whole strides count, of each row as many as its window holds: 6 of 8 steps, and 3 of 4."""
+    every, third = FakeModel(), FakeModel()
+    third.stride = 3
+    plans, scores = np.random.default_rng(0).integers(4, size=(2, 5, 8)), []
+    for model, reached in ((every, (6, 3)), (third, (8, 8))):
+        imagination = Imagination(model)
+        imagination.reset(frames(1, 2))
+        imagination.observe(hold(0, 8), frames(2), rows=[1])
+        worlds = imagination.worlds(2)
+        own = [
+            imagination.score(worlds, plans[:, :, :steps])[row] for row, steps in enumerate(reached)
+        ]
+        scores.append(torch.stack(own))
+    assert torch.equal(*scores) and scores[0].max() > 0
+    assert third.asked[-1][1].times.tolist() == [[3, 6], [11, 11]]
+    with pytest.raises(ValueError, match="takes 3 steps at once; 2 are planned"):
+        imagination.score(worlds, plans[:, :, :2])
+
+
+def test_a_model_says_which_gaps_it_allows() -> None:
+    for gap, kept in ((None, [3, 2, 1]), (1, [1]), (3, [3, 1])):
+        model = FrameByFrameFake()
+        model.gap = gap
+        for steps in (3, 2, 1):
+            imagination = Imagination(model)
+            imagination.reset(frames(1))
+            imagination.observe(hold(0, steps), frames(1))
+            assert imagination.present.tolist() == [steps if steps in kept else 0]
+
+
+def test_replay_is_recognised_through_held_actions() -> None:
+    """The true return of each plan, after decisions that hid frames."""
+    env = TimeLimit(gym.make("CartPole-v1").unwrapped, 12)
+    spec = Spec.from_spaces(env.observation_space, env.action_space, 12)
+    config = ReplayConfig("CartPole-v1", {"max_episode_steps": 12}, episodes=3)
+    imagination = Imagination(make("replay", spec, config))
+    imagination.reset(env.reset(seed=1)[0][None])
+    for action in (0, 1):
+        for _ in range(2):
+            seen = env.step(action)[0]
+        imagination.observe(hold(action, 2), seen[None])
+    plans = np.array([[[1] * 8, [0] * 8, [0, 1] * 4]])
+    scores = imagination.score(imagination.worlds(2), plans)[0]
+    for plan, score in zip(plans[0], scores.tolist(), strict=True):
+        env.reset(seed=1)
+        for action in (0, 0, 1, 1):
+            env.step(action)
+        earned, over = 0.0, False
+        for action in plan:
+            if not over:
+                _, reward, terminated, truncated, _ = env.step(action)
+                earned, over = earned + reward, terminated or truncated
+        assert score == earned
 
 
 def test_render_and_predict() -> None:

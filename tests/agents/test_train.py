@@ -150,6 +150,12 @@ def test_real_beside_imagined_agree_for_a_perfect_model(hold: int) -> None:
     assert model.training
 
 
+def test_real_beside_imagined_shows_what_a_stride_reaches() -> None:
+    model, every = FakeModel(), real_beside_imagined(FakeModel(), FakeEnv(steps=12), seed=1)
+    model.stride = 5
+    assert np.array_equal(real_beside_imagined(model, FakeEnv(steps=12), seed=1), every[::5])
+
+
 def test_real_beside_imagined_stops_at_the_window() -> None:
     assert len(real_beside_imagined(FakeModel(), FakeEnv(steps=100), Scripted(0))) == 13
 

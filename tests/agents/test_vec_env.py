@@ -254,6 +254,10 @@ def test_errors_teach() -> None:
     with pytest.raises(ValueError, match="actions"):
         venv.step(np.array([0, 0, 0]))
     assert ImaginedVecEnv(model, STARTS, 2, jump=5).horizon == 2
+    model.stride = 2
+    assert ImaginedVecEnv(model, STARTS, 2, jump=4).horizon == 3
+    with pytest.raises(ValueError, match="jump: fake takes 2 steps at once"):
+        ImaginedVecEnv(model, STARTS, 2, jump=3)
 
 
 def test_ppo_learns_saves_loads(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from worldmodel.base import Losses
 from worldmodel.frame_by_frame import FrameByFrame, Svg
 from worldmodel.frame_by_frame.base import State
 from worldmodel.frame_by_frame.clip import cut, whole
-from worldmodel.training.validation import free_running
+from worldmodel.training.validation import Validation, free_running
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +332,25 @@ def test_free_running_error(spec: Spec, stride: int) -> None:
     assert found == pytest.approx(expected / count)
     short = replace(batch, lengths=torch.full((4,), 2))
     assert free_running(Frozen(spec, stride), short) is None
+
+
+def test_validation_counts_what_there_is() -> None:
+    """Only one of the batches has scenes of eight steps: it alone says how they are."""
+    long, model = scenes(DISCRETE), lively(DISCRETE)
+    short = replace(long, lengths=long.lengths.clamp_max(2))
+
+    class Ragged:
+        action_space = DISCRETE.action.to_space()
+
+        def batch(self, index: int) -> Any:
+            return long if index == 3 else short
+
+    found = Validation(Ragged(), 1, 0).measure(model)
+    with torch.no_grad():
+        alone = model.loss(long, 1.0, generator())
+        parts = [model.loss(batch, 1.0, generator()).curves["mse"][0] for batch in (long, short)]
+    assert found["mse_step/08"] == pytest.approx(float(alone.curves["mse"][7]), rel=0.2)
+    expected = float(parts[0] + 7 * parts[1]) / 8
+    assert found["mse_step/01"] == pytest.approx(expected, rel=0.2)
+    assert found["free_mse"] == pytest.approx(free_running(model, long, generator()), rel=0.2)
+    assert all(math.isfinite(value) for value in found.values())

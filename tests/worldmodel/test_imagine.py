@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from scenes import DISCRETE, PASSIVE, VECTOR, fresh, moving_square
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import worldmodel
-from worldmodel import UnsupportedQuery
+from worldmodel import UnsupportedQuery, fit, make, preset
 from worldmodel.__main__ import main
-from worldmodel.imagine import film, imagine, sheet, write
+from worldmodel.imagine import ImaginedVideo, film, imagine, sheet, write
 
 ENV = "envs:narratives/TravelingSalesmanNature-v0"
 
@@ -39,6 +41,14 @@ def test_frame_by_frame_models_look_forwards_only() -> None:
     assert imagine(model, scenes, (0, 1, 2), (3, 8)).worlds.shape[2] == 2
     with pytest.raises(UnsupportedQuery):
         imagine(model, scenes, (0, 1, 2), (1,))
+
+
+def test_films_show_what_a_stride_reaches(tmp_path: Path) -> None:
+    source = moving_square().windows(8, 2)
+    model = make("sssm", DISCRETE, replace(preset("sssm", "small"), jump=3))
+    video = ImaginedVideo(source.batch(0), every=1)
+    fit(model, source, 1, folder=tmp_path, callbacks=[video], progress=False)
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["imagined"]
 
 
 def test_pictures(tmp_path: Path) -> None:

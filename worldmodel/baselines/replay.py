@@ -58,9 +58,10 @@ class _Film(NamedTuple):
 class Replay(Untrained):
     """The true simulator behind the interface; see ``ReplayConfig``.
 
-    Contexts must show time 0. A look costs as many steps of the environment as lead there, for
-    every plan and every different episode among the worlds; the past is reached, too. A truncated
-    episode shows its last observation from then on, without rewards, and still counts as alive.
+    Contexts must show time 0, so the window should hold a whole episode. A look costs as many steps
+    of the environment as lead there, for every plan and every different episode among the worlds;
+    the past is reached, too. A truncated episode shows its last observation from then on, without
+    rewards, and still counts as alive.
 
     Raises:
         ValueError: the environment's spaces are not those of ``spec``, or it has camera poses.

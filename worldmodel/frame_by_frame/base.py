@@ -68,6 +68,7 @@ class FrameByFrame(WorldModel):
                 "model can"
             )
         super().__init__(spec, config)
+        self.gap = 1
 
     # -- what a subclass says --------------------------------------------------------------------
 
@@ -133,12 +134,16 @@ class FrameByFrame(WorldModel):
         Args:
             state: entries (P, ...).
             actions: float32 (P, L, stride * action features).
-            noise: float32 (P, L, \\*noise_shape).
+            noise: float32 (Q, L, \\*noise_shape), of worlds of P / Q plans each.
             wanted: the steps, counted from 1, whose frames are asked for.
         """
         length = actions.shape[1]
+        plans = len(actions) // max(len(noise), 1)
         for step in range(1, length + 1):
-            state, reward, logit = self._step(state, actions[:, step - 1], noise[:, step - 1])
+            drawn = noise[:, step - 1]
+            if plans > 1:  # one step at a time: all steps of all plans may not fit into memory
+                drawn = drawn.repeat_interleave(plans, 0)
+            state, reward, logit = self._step(state, actions[:, step - 1], drawn)
             fed = self.feeds_back and step < length
             frame = self._look(state) if fed or step in wanted else None
             yield Stride(state, frame, reward, logit)
@@ -275,7 +280,9 @@ class FrameByFrame(WorldModel):
         return strides
 
     def _spread(self, worlds: Worlds, plans: Tensor) -> tuple[State, Tensor, Tensor]:
-        """State, actions and noise of P = B * S * N rollouts; plans are (B, N, L, features)."""
+        """State and actions of P = B * S * N rollouts, and the noise of the B * S worlds; plans are
+        (B, N, L, features).
+        """
         batch, count = worlds.shape
         n, steps = plans.shape[1:3]
         own = {name: value for name, value in worlds.state.items() if name not in (FRAME, NOISE)}
@@ -286,7 +293,7 @@ class FrameByFrame(WorldModel):
         index = worlds.present.unsqueeze(1) + strides
         # a row that is not asked so far may walk past the window: its last noise will do
         noise = worlds.state[NOISE][rows, :, index.clamp_max(self.spec.window - 1)]
-        return state, actions, noise.transpose(1, 2).flatten(0, 1).repeat_interleave(n, 0)
+        return state, actions, noise.transpose(1, 2).flatten(0, 1)
 
     def _check_ahead(self, present: Tensor, times: Tensor) -> None:
         past = times < present.unsqueeze(1)

@@ -118,7 +118,7 @@ class Sssm(FrameByFrame):
 
     def __init__(self, spec: Spec, config: SssmConfig) -> None:
         super().__init__(spec, config)
-        self.stride = config.jump
+        self.stride = self.gap = config.jump
         image, height, width = spec.observation
         self.grid = (height // 8, width // 8)
         state, actions = config.channels, self.stride * spec.action.features

@@ -41,7 +41,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "sssm": (replace(preset("sssm", "small"), **QUICK), 400),
     "dssm-vae": (replace(preset("dssm-vae", "small"), **QUICK), 450),
     "dssm-det": (replace(preset("dssm-det", "small"), **QUICK), 450),
-    "sv2p": (replace(preset("sv2p", "small"), beta=3e-4, learning_rate=4e-3), 500),
+    "sv2p": (preset("sv2p", "small"), 400),
     "cdna": (preset("cdna", "small"), 400),
 }  # fmt: skip
 

@@ -276,11 +276,12 @@ class Info:
             spec = Spec(
                 (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
             )
-        if chosen or name in MODELS:
-            return make(name, spec, chosen or next(iter(entry(name).presets), None))
-        for model, known in MODELS.items():
-            if name in known.presets:
-                return make(model, spec, name)
+        with torch.device("meta"):  # sizes alone: weights of some take minutes to draw
+            if chosen or name in MODELS:
+                return make(name, spec, chosen or next(iter(entry(name).presets), None))
+            for model, known in MODELS.items():
+                if name in known.presets:
+                    return make(model, spec, name)
         try:
             return checkpoint.load(self.name)
         except FileNotFoundError as error:

@@ -6,17 +6,31 @@
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo
 from agents.imagination import Imagination
-from agents.planners import Plan, Planner, RandomAgent, RandomShooting, RandomShootingConfig
+from agents.planners import (
+    Cem,
+    CemConfig,
+    Mppi,
+    MppiConfig,
+    Plan,
+    Planner,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+)
 from agents.policies import SmallCnn
 from agents.train import evaluate, train_in_imagination
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 
 __all__ = [
+    "Cem",
+    "CemConfig",
     "HoldAction",
     "Imagination",
     "ImaginationVideo",
     "ImaginedVecEnv",
+    "Mppi",
+    "MppiConfig",
     "Plan",
     "Planner",
     "RandomAgent",

@@ -10,6 +10,7 @@ frames = imagination.render(worlds, times, plans)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -243,7 +244,7 @@ class Imagination:
         return self.model.sample(belief, n, self.generator if generator is None else generator)
 
     @torch.no_grad()
-    def score(self, worlds: Worlds, plans: Any, discount: float = 1.0) -> Tensor:
+    def score(self, worlds: Worlds, plans: Any, discount: float = 1.0, risk: float = 1.0) -> Tensor:
         """How good plans are: the mean over worlds of ``sum_t discount^t alive_t r_t``.
 
         All plans meet the same worlds. Steps beyond the window's end count nothing; of a model that
@@ -254,15 +255,19 @@ class Imagination:
             worlds: B x S worlds.
             plans: (B, N, L, *action), from each scene's present on.
             discount: per step, in [0, 1].
+            risk: the mean is over this share of the worlds, for each plan those worst for it
+                (CVaR); above 0, and 1 takes all.
 
         Returns:
             float32 (B, N).
 
         Raises:
-            ValueError: shapes do not fit, or the discount lies outside [0, 1].
+            ValueError: shapes do not fit, or discount or risk lie outside of their ranges.
         """
         if not 0 <= discount <= 1:
             raise ValueError(f"discount: expected between 0 and 1, got {discount}")
+        if not 0 < risk <= 1:
+            raise ValueError(f"risk: expected above 0 and at most 1, got {risk}")
         batch, samples = worlds.shape
         dims = 3 + len(self.spec.action.shape)
         size = tuple(plans.shape)
@@ -290,6 +295,8 @@ class Imagination:
             seen = self.model.predict(worlds, queries, frames=False)
             before = torch.cat([torch.ones_like(seen.alive[..., :1]), seen.alive[..., :-1]], -1)
             value = (weight[:, None, None] * before * seen.rewards).sum(-1)  # (B, S, N)
+            if risk < 1:
+                value = value.sort(1).values[:, : math.ceil(risk * samples)]
             scores.append(value.mean(1))
         return torch.cat(scores, 1)
 

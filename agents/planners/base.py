@@ -10,10 +10,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agents import actions as action_border
 from agents.imagination import History, Imagination, check_frames
 from worldmodel.base import WorldModel
+from worldmodel.settings import at_least
 from worldmodel.spec import ActionSpec
 from worldmodel.types import Worlds
 
@@ -30,6 +32,41 @@ class Agent(Protocol):
     ) -> tuple[Any, Any]:
         """Actions (n, *action) for observations (n, H, W, C), and the next state."""
         ...
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """How much is imagined at each decision, and what counts.
+
+    Attributes:
+        plans: plans drawn per scene (N).
+        worlds: sampled worlds that every plan is scored in (S).
+        horizon: decisions that a plan looks ahead; what reaches beyond the model's window is cut.
+        hold: steps that each decision's action is held.
+        discount: per step, in (0, 1].
+        risk: a plan's score is its mean over this share of the worlds, the worst for it (CVaR); 1
+            is the mean over all of them.
+        warm_start: whether what is left of the plan of the decision before is among the drawn.
+        seed: of plans and worlds.
+    """
+
+    plans: int = 256
+    worlds: int = 4
+    horizon: int = 4
+    hold: int = 1
+    discount: float = 1.0
+    risk: float = 1.0
+    warm_start: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "plans", "worlds", "horizon", "hold")
+        at_least(0, self, "seed")
+        for name in ("discount", "risk"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name}: expected above 0 and at most 1, got {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -56,10 +93,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Memory:
-    """A planner's ``state`` between two calls: what each row saw, and what it did last."""
+    """A planner's ``state`` between two calls: what each row saw, and what it planned last."""
 
     histories: tuple[History, ...]
-    actions: NDArray[Any]
+    plans: NDArray[Any]
+
+    @property
+    def actions(self) -> NDArray[Any]:
+        """(B, \\*action): what each row did last."""
+        return np.asarray(self.plans[:, 0])
 
 
 class Planner(ABC):
@@ -71,16 +113,16 @@ class Planner(ABC):
 
     Args:
         model: any world model that is given actions.
-        hold: steps that an action is held.
-        seed: of plans and worlds.
+        config: see ``PlannerConfig``.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``.
         ValueError: the model knows no actions, or ``hold`` does not fit its window.
     """
 
-    def __init__(self, model: WorldModel, hold: int, seed: int) -> None:
-        self.imagination = Imagination(model, seed)
+    def __init__(self, model: WorldModel, config: PlannerConfig) -> None:
+        self.config, hold = config, config.hold
+        self.imagination = Imagination(model, config.seed)
         spec = model.spec
         if spec.action.kind == "none":
             raise ValueError("model: was made for scenes without actions; nothing can be planned")
@@ -95,6 +137,7 @@ class Planner(ABC):
         self.observation_space = spec.observation_space()
         self.action_space = spec.action.to_space()
         self.last: Plan | None = None
+        self._left: list[NDArray[Any] | None] = []  # of each row's plan before
 
     def set_random_seed(self, seed: int) -> None:
         """Begin the random numbers anew."""
@@ -103,6 +146,42 @@ class Planner(ABC):
     @abstractmethod
     def plan(self, imagination: Imagination) -> Plan:
         """Choose plans for all scenes of ``imagination``, at least one decision long."""
+
+    # -- what planners are made of ---------------------------------------------------------------
+
+    def first(self, imagination: Imagination, worlds: Worlds) -> Tensor:
+        """Plans (B, N, D, \\*action), uniformly random; D as far as the window reaches.
+
+        With ``warm_start`` the first of each scene is what is left of its plan before.
+        """
+        config = self.config
+        left = int(imagination.left.max())
+        decisions = min(config.horizon, max(1, -(-left // config.hold)))
+        spec, lead = self.model.spec.action, (worlds.shape[0], config.plans, decisions)
+        plans = action_border.draw_actions(spec, lead, imagination.generator)
+        if config.warm_start:
+            for row, before in enumerate(self._left):
+                if before is not None:
+                    kept = torch.as_tensor(before[:decisions], device=plans.device).to(plans)
+                    plans[row, 0, : len(kept)] = kept
+        return plans
+
+    def score(self, imagination: Imagination, worlds: Worlds, plans: Tensor) -> Tensor:
+        """(B, N) of plans (B, N, D, \\*action), whose actions are held."""
+        config = self.config
+        steps = plans.repeat_interleave(config.hold, 2)
+        return imagination.score(worlds, steps, config.discount, config.risk)
+
+    def told(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:
+        """What was considered, with the best of it."""
+        return Plan(
+            action_border.to_numpy(self.model.spec.action, plans),
+            np.asarray(scores.cpu().numpy(), np.float32),
+            np.asarray(scores.argmax(1).cpu().numpy(), np.int64),
+            worlds,
+        )
+
+    # -- SB3's predict ---------------------------------------------------------------------------
 
     def predict(
         self,
@@ -133,11 +212,13 @@ class Planner(ABC):
         with torch.no_grad():
             plan = self.plan(self.imagination)
         self.last = plan
-        actions = np.array(plan.chosen[:, 0])
-        memory = Memory(tuple(self.imagination.histories), actions.copy())
+        chosen = plan.chosen
+        actions = np.array(chosen[:, 0])
+        memory = Memory(tuple(self.imagination.histories), chosen)
         return (np.asarray(actions[0]) if single else actions), memory
 
     def _remember(self, images: NDArray[Any], state: Any, start: Any) -> list[History]:
+        self._left = [None] * len(images)
         if state is None:
             return [History.start(image) for image in images]
         if not isinstance(state, Memory):
@@ -151,6 +232,9 @@ class Planner(ABC):
                 f"observation, episode_start: the state has {count} rows, got {len(images)} images "
                 f"and episode_start of shape {begins.shape}; pass state=None to begin anew"
             )
+        self._left = [
+            None if begin else plan[1:] for plan, begin in zip(state.plans, begins, strict=True)
+        ]
         histories = []
         for image, history, action, begin in zip(
             images, state.histories, state.actions, begins, strict=True

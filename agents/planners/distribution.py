@@ -1,0 +1,101 @@
+"""A distribution over plans, independent for each decision and each entry of an action."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from worldmodel.spec import ActionSpec
+
+
+@dataclass(frozen=True)
+class PlanDistribution:
+    """Of B scenes and D decisions, for every kind of action.
+
+    Attributes:
+        spec: the actions.
+        centre: float32 (B, D, E, C), probabilities of C choices for each of E entries (bits have
+            two); or (B, D, E), means of a box's numbers.
+        spread: float32 (B, D, E), standard deviations of a box's numbers; None for choices.
+    """
+
+    spec: ActionSpec
+    centre: Tensor
+    spread: Tensor | None
+
+    @classmethod
+    def uniform(
+        cls, spec: ActionSpec, batch: int, decisions: int, device: torch.device
+    ) -> PlanDistribution:
+        """Equal chances; of a box, the moments of the uniform distribution within its bounds."""
+        if spec.kind == "box":
+            low, high = _bounds(spec, device)
+            shape = (batch, decisions, len(spec.low))
+            centre, spread = (low + high) / 2, (high - low) / math.sqrt(12)
+            return cls(spec, centre.expand(shape), spread.expand(shape))
+        allowed = _allowed(spec, device)
+        chances = allowed / allowed.sum(-1, keepdim=True)
+        return cls(spec, chances.expand(batch, decisions, *chances.shape), None)
+
+    def sample(self, plans: int, generator: torch.Generator) -> Tensor:
+        """Plans (B, N, D, \\*action), from a generator on the distribution's device.
+
+        Numbers of a box are clipped to its bounds.
+        """
+        batch, decisions, entries = self.centre.shape[:3]
+        lead = (batch, plans, decisions)
+        device = self.centre.device
+        if self.spread is not None:
+            noise = torch.randn(*lead, entries, generator=generator, device=device)
+            drawn = self.centre[:, None] + self.spread[:, None] * noise
+            low, high = _bounds(self.spec, device)
+            return drawn.clamp(low, high).view(*lead, *self.spec.shape)
+        uniform = torch.rand(*lead, entries, 1, generator=generator, device=device)
+        passed = (uniform >= self.centre.cumsum(-1)[:, None]).sum(-1)
+        last = (_allowed(self.spec, device).sum(-1) - 1).long()  # rounding may pass them all
+        chosen = passed.minimum(last).view(*lead, *self.spec.shape)
+        return chosen.float() if self.spec.kind == "multi_binary" else chosen
+
+    def fitted(self, plans: Tensor, weights: Tensor, keep: float, least: float) -> PlanDistribution:
+        """The distribution of weighted plans, mixed with this one.
+
+        Args:
+            plans: (B, N, D, \\*action).
+            weights: float32 (B, N), of sum 1 in each scene.
+            keep: share of this distribution in the result.
+            least: of what a uniform distribution has: the smallest standard deviation of a number;
+                the share of equal chances in those of choices.
+        """
+        flat = plans.flatten(3) if plans.dim() > 3 else plans.unsqueeze(3)  # (B, N, D, E)
+        share = weights[:, :, None, None]
+        if self.spread is not None:
+            mean = (share * flat).sum(1)
+            spread = (share * (flat - mean[:, None]).square()).sum(1).sqrt()
+            low, high = _bounds(self.spec, flat.device)
+            centre = torch.lerp(mean, self.centre, keep)
+            spread = torch.lerp(spread, self.spread, keep)
+            return PlanDistribution(
+                self.spec, centre, spread.maximum(least * (high - low) / math.sqrt(12))
+            )
+        allowed = _allowed(self.spec, flat.device)
+        chosen = one_hot(flat.long(), allowed.shape[-1]).float()
+        chances = torch.lerp((share.unsqueeze(-1) * chosen).sum(1), self.centre, keep)
+        equal = allowed / allowed.sum(-1, keepdim=True)
+        return PlanDistribution(
+            self.spec, torch.lerp(chances, equal.expand_as(chances), least), None
+        )
+
+
+def _allowed(spec: ActionSpec, device: torch.device) -> Tensor:
+    """float32 (E, C): 1 for the choices that each entry has."""
+    counts = spec.categories or (2,) * spec.features
+    count = torch.tensor(counts, device=device).unsqueeze(1)
+    return (torch.arange(max(counts), device=device) < count).float()
+
+
+def _bounds(spec: ActionSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.tensor(spec.low, device=device), torch.tensor(spec.high, device=device)

@@ -19,7 +19,7 @@ from torch.distributions import Normal, kl_divergence
 from worldmodel import Queries, Spec
 from worldmodel.frame_by_frame import HierarchicalVrnn, HierarchicalVrnnConfig
 from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS
-from worldmodel.nets.vrnn import Hierarchy
+from worldmodel.frame_by_frame.hierarchical_vrnn_nets import Hierarchy
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 TINY = replace(PRESETS["small"], channels=(8, 8, 8, 8), latents=(8, 8, 8), head=16, frames=9)

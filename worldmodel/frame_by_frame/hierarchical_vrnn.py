@@ -48,9 +48,9 @@ from torch import Tensor, nn
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
 from worldmodel.frame_by_frame.clip import cut, losses, squared_error, whole
+from worldmodel.frame_by_frame.hierarchical_vrnn_nets import Decoder, Encoder, Gaussian, Hierarchy
 from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.nets.vrnn import Decoder, Encoder, Gaussian, Hierarchy
 from worldmodel.settings import above_zero, at_least, to_tuples
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch

@@ -49,7 +49,7 @@ def same_weights(one: WorldModel, other: WorldModel) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize(("name", "preset"), SMALL)
+@pytest.mark.parametrize(("name", "preset"), [one for one in SMALL if one[0] != "copy-last"])
 def test_resume_is_bit_exact(name: str, preset: Any, tmp_path: Path) -> None:
     whole = fresh(name, preset)
     fit(whole, source(), 6, **QUIET)

@@ -12,7 +12,15 @@ import torch
 import tyro
 
 import worldmodel
-from agents import RandomAgent, RandomShooting, RandomShootingConfig
+from agents import (
+    Cem,
+    CemConfig,
+    Mppi,
+    MppiConfig,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+)
 from evaluation import consistency
 from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
@@ -93,11 +101,12 @@ class Consistency:
 
 @dataclass(frozen=True)
 class Control:
-    """Real returns of random play and of a planner, normalised to random 0 and oracle 1."""
+    """Real returns of random play and of planners, normalised to random 0 and oracle 1."""
 
     checkpoint: str = "traveling-salesman"
     episodes: int = 200
     plans: int = 256
+    """In all, for each decision of each planner."""
     worlds: int = 4
     hold: int = 5
     seed: int = 0
@@ -110,12 +119,17 @@ class Control:
         torch.set_num_threads(self.num_threads)
         model = worldmodel.load(self.checkpoint, self.device)
         horizon = model.spec.window // self.hold
-        config = RandomShootingConfig(
-            plans=self.plans, worlds=self.worlds, horizon=horizon, hold=self.hold, seed=self.seed
-        )
+        shared: dict[str, Any] = {
+            "worlds": self.worlds, "horizon": horizon, "hold": self.hold, "seed": self.seed,
+        }  # fmt: skip
+        rounds = 4  # of refinement: each planner draws as many plans in all
+        refined = {**shared, "plans": max(1, self.plans // rounds), "iterations": rounds}
+        shooting = RandomShooting(model, RandomShootingConfig(plans=self.plans, **shared))
         contestants = {
             "random": Contestant(RandomAgent(model.spec.action.to_space(), self.seed)),
-            "random shooting": Contestant(RandomShooting(model, config)),
+            "random shooting": Contestant(shooting),
+            "CEM": Contestant(Cem(model, CemConfig(**refined))),
+            "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
         }
         size = model.spec.observation[1]
         rows = control(

@@ -28,7 +28,7 @@ from worldmodel.nets import gaussian, pinned
 from worldmodel.nets.conv_lstm import ConvLSTMCell
 from worldmodel.nets.conv_lstm import State as LSTMState
 from worldmodel.sets import SetConfig, SetModel
-from worldmodel.settings import at_least
+from worldmodel.settings import at_least, odd
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Queries, Worlds
 
@@ -66,8 +66,7 @@ class GqnConfig(SetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "steps", "hidden", "canvas", "latent", "kernel", "tower", "canvas_in")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel: expected an odd size, got {self.kernel}")
+        odd(self, "kernel")
         if self.core not in ("gqn", "jump"):
             raise ValueError(f"core: expected 'gqn' or 'jump', got {self.core!r}")
 

@@ -19,6 +19,19 @@ def above_zero(config: Any, *names: str) -> None:
             raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
 
 
+def share(config: Any, *names: str) -> None:
+    """Raise ValueError unless all these settings are above 0 and at most 1."""
+    for name in names:
+        if not 0 < getattr(config, name) <= 1:
+            raise ValueError(f"{name}: expected above 0 and at most 1, got {getattr(config, name)}")
+
+
+def odd(config: Any, name: str) -> None:
+    """Raise ValueError unless the size of a kernel is odd."""
+    if getattr(config, name) % 2 == 0:
+        raise ValueError(f"{name}: expected an odd size, got {getattr(config, name)}")
+
+
 def to_tuples(config: Any, *names: str) -> None:
     """Make these settings tuples again, which JSON turns into lists."""
     for name in names:

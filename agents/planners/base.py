@@ -15,7 +15,7 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.imagination import History, Imagination, check_frames
 from worldmodel.base import WorldModel
-from worldmodel.settings import at_least
+from worldmodel.settings import at_least, share
 from worldmodel.spec import ActionSpec
 from worldmodel.types import Worlds
 
@@ -62,11 +62,7 @@ class PlannerConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "plans", "worlds", "horizon", "hold")
         at_least(0, self, "seed")
-        for name in ("discount", "risk"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name}: expected above 0 and at most 1, got {getattr(self, name)}"
-                )
+        share(self, "discount", "risk")
 
 
 @dataclass(frozen=True)

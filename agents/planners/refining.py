@@ -12,6 +12,7 @@ from agents.imagination import Imagination
 from agents.planners.base import Plan, Planner, PlannerConfig
 from agents.planners.distribution import PlanDistribution
 from worldmodel.base import WorldModel
+from worldmodel.settings import above_zero, at_least, share
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class RefiningConfig(PlannerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 1:
-            raise ValueError(f"iterations: expected at least 1, got {self.iterations}")
+        at_least(1, self, "iterations")
         if not 0 <= self.keep < 1:
             raise ValueError(f"keep: expected in [0, 1), got {self.keep}")
         if not 0 <= self.least <= 1:
@@ -79,8 +79,7 @@ class CemConfig(RefiningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.elites <= 1:
-            raise ValueError(f"elites: expected above 0 and at most 1, got {self.elites}")
+        share(self, "elites")
 
 
 class Cem(Refining):
@@ -116,8 +115,7 @@ class MppiConfig(RefiningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: expected above 0, got {self.temperature}")
+        above_zero(self, "temperature")
 
 
 class Mppi(Refining):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scenes import DISCRETE, WINDOW, context, generator, moving_square, random_actions
 from torch import Tensor, nn
 
-from worldmodel import Context, Queries, Spec, Worlds
+from worldmodel import Context, Queries, SceneBatch, Spec, Worlds
+from worldmodel.data import WindowBatch
 from worldmodel.frame_by_frame import FrameByFrame, Svg, SvgConfig
 
 TINY = SvgConfig(channels=(8, 16, 32), features=32, latent=4, hidden=32, past=3, frames=9)
@@ -83,3 +84,32 @@ def look(model: FrameByFrame, worlds: Worlds, times: list[int], actions: Tensor 
     seen = model.predict(worlds, queries).observations
     assert seen is not None
     return seen
+
+
+def squares(steps: int = WINDOW, lengths: tuple[int, ...] = (WINDOW, 3, WINDOW, 6)) -> WindowBatch:
+    """Moving squares; every other one terminates."""
+    windows = []
+    for episode, length in zip(moving_square(len(lengths), steps), lengths, strict=True):
+        part = replace(
+            episode,
+            observations=episode.observations[: length + 1],
+            actions=episode.actions[:length],
+            rewards=episode.rewards[:length],
+        )
+        windows.append((part, 0))
+    return WindowBatch(windows, steps, torch.device("cpu"))
+
+
+def learn(
+    model: FrameByFrame, batch: SceneBatch, steps: int, rate: float
+) -> list[dict[str, float]]:
+    """The loss parts of each step of training on one batch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    history = []
+    for step in range(steps):
+        losses = model.loss(batch, step / steps, generator(step))
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        history.append({name: float(value) for name, value in losses.parts.items()})
+    return history

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import CLOSE, imagine, lively, look, plans, scenes
+from lively import CLOSE, imagine, lively, look, plans, scenes, squares
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator
 from torch import Tensor, nn
 
@@ -297,6 +297,30 @@ def test_cut_takes_steps_of_any_length_from_anywhere(stride: int) -> None:
                 assert (features == expected).all()
 
 
+def test_clips_of_long_steps() -> None:
+    batch = squares(lengths=(8, 3, 4, 6))  # the first and the third terminate
+    batch.terminated[:] = False
+    batch.terminated[0, 7] = batch.terminated[2, 3] = True
+    clip = cut(batch, DISCRETE.action, 3, torch.tensor([0, 0, 1, 0]), stride=3)
+    rows = torch.arange(4)[:, None]
+    edges = torch.tensor([[0, 3, 6, 8], [0, 3, 3, 3], [1, 4, 4, 4], [0, 3, 6, 6]])
+    assert torch.equal(clip.frames, to_float(batch.observations(edges)))
+    sums = [batch.rewards[0, 3:6].sum(), batch.rewards[2, 1:4].sum(), batch.rewards[0, 6:].sum()]
+    torch.testing.assert_close(clip.rewards[[0, 2, 0], [1, 0, 2]], torch.stack(sums))
+    assert clip.ended.tolist() == [
+        [False, False, True], [False] * 3, [True, False, False], [False] * 3,
+    ]  # fmt: skip
+    assert clip.valid.tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0], [1, 1, 0]]
+    # a plan knows nothing of the end: where it falls within a step, actions go on
+    taken = clip.actions.unflatten(2, (3, 3)).argmax(-1)
+    index = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 0]])
+    assert torch.equal(taken[:1].flatten(1), batch.actions[rows[:1], index])
+    assert (clip.actions[0].unflatten(1, (3, 3)).sum(-1) == 1).all()
+    assert (clip.actions[1, 1:] == 0).all()
+    stopped = cut(batch, DISCRETE.action, 3, torch.tensor([1, 1, 0, 1]), stride=3)
+    assert stopped.valid.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
+
+
 def test_whole_reaches_the_end_of_the_longest_scene() -> None:
     batch = scenes(DISCRETE)
     assert [whole(batch, 20, stride) for stride in (1, 2, 3)] == [8, 4, 3]
@@ -332,6 +356,15 @@ def test_free_running_error(spec: Spec, stride: int) -> None:
     assert found == pytest.approx(expected / count)
     short = replace(batch, lengths=torch.full((4,), 2))
     assert free_running(Frozen(spec, stride), short) is None
+
+
+def test_validation_leaves_scenes_out_that_end_within_a_stride() -> None:
+    model = Frozen(DISCRETE, stride=5)  # a quarter of the window is shown: times 0 to 2
+    with torch.no_grad():
+        assert free_running(model, squares(lengths=(6, 3)), generator()) is None
+        long = free_running(model, squares(lengths=(WINDOW,)), generator())
+        both = free_running(model, squares(lengths=(WINDOW, 6)), generator())
+    assert long is not None and both == pytest.approx(long)
 
 
 def test_validation_counts_what_there_is() -> None:

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from lively import imagine, look, plans
-from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square
+from lively import imagine, learn, look, plans, squares
+from scenes import DISCRETE, PASSIVE, WINDOW, context, generator
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
-from worldmodel.data import WindowBatch
 from worldmodel.frame_by_frame import DssmDet, DssmVae, Sssm, SssmConfig
 from worldmodel.frame_by_frame.clip import cut
 from worldmodel.frame_by_frame.sssm import PRESETS
 from worldmodel.outcomes import nll
-from worldmodel.training.validation import free_running
 
 TINY = SssmConfig(channels=8, readout=4, frames=WINDOW)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -36,20 +34,6 @@ def made(kind: type[Sssm] = Sssm, config: SssmConfig = TINY, spec: Spec = DISCRE
         model.decoder.fine.third.weight.mul_(3)
         model.readout.get_parameter("out.3.weight").mul_(0.1)
     return model.eval()
-
-
-def scenes(steps: int = WINDOW, lengths: tuple[int, ...] = (WINDOW, 3, WINDOW, 6)) -> WindowBatch:
-    """Moving squares; every other one terminates."""
-    windows = []
-    for episode, length in zip(moving_square(len(lengths), steps), lengths, strict=True):
-        part = replace(
-            episode,
-            observations=episode.observations[: length + 1],
-            actions=episode.actions[:length],
-            rewards=episode.rewards[:length],
-        )
-        windows.append((part, 0))
-    return WindowBatch(windows, steps, torch.device("cpu"))
 
 
 # -- the layer table ------------------------------------------------------------------------------
@@ -151,7 +135,7 @@ def test_bad_config(change: dict[str, Any], name: str) -> None:
 @ALL
 def test_the_bound_is_the_one_of_torch_distributions(kind: type[Sssm]) -> None:
     """Walked step by step, with the posterior of frame t seeing the encoding of frame t."""
-    model, batch = made(kind, replace(TINY, beta=0.5)), scenes()
+    model, batch = made(kind, replace(TINY, beta=0.5)), squares()
     model.draw_first = lambda lengths, _: torch.zeros_like(lengths)  # type: ignore[method-assign]
     losses = model.loss(batch, 0.0, generator(4))
     clip = cut(batch, DISCRETE.action, WINDOW)
@@ -187,7 +171,7 @@ def test_the_bound_is_the_one_of_torch_distributions(kind: type[Sssm]) -> None:
 
 @torch.no_grad()
 def test_what_lies_behind_the_end_does_not_count() -> None:
-    model, batch = made(), scenes()
+    model, batch = made(), squares()
     expected = model.loss(batch, 0.0, generator()).total
     batch.actions[1, 3:] = -1
     batch.rewards[1, 3:] = 1e6
@@ -200,7 +184,7 @@ def test_what_lies_behind_the_end_does_not_count() -> None:
 @ALL
 def test_loss_reaches_every_parameter(kind: type[Sssm], spec: Spec, jump: int) -> None:
     model = made(kind, replace(TINY, jump=jump), spec)
-    losses = model(scenes(), 0.0, generator())
+    losses = model(squares(), 0.0, generator())
     losses.total.backward()
     assert all(torch.isfinite(part) for part in losses.parts.values())
     for name, parameter in model.named_parameters():
@@ -258,7 +242,7 @@ def test_draw_first(jump: int) -> None:
 
 
 def test_training_starts_from_the_frames_of_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = made(config=replace(TINY, jump=2)), scenes(lengths=(WINDOW,) * 4)
+    model, batch = made(config=replace(TINY, jump=2)), squares(lengths=(WINDOW,) * 4)
     first = torch.tensor([0, 3, 5, 6])
     asked: list[Tensor] = []
     start = model._start
@@ -272,30 +256,6 @@ def test_training_starts_from_the_frames_of_the_past(monkeypatch: pytest.MonkeyP
     model.loss(batch, 0.0, generator())
     times = torch.tensor([[0, 0, 0], [0, 1, 3], [1, 3, 5], [2, 4, 6]])
     assert torch.equal(asked[0], to_float(batch.observations(times)))
-
-
-def test_clips_of_long_steps() -> None:
-    batch = scenes(lengths=(8, 3, 4, 6))  # the first and the third terminate
-    batch.terminated[:] = False
-    batch.terminated[0, 7] = batch.terminated[2, 3] = True
-    clip = cut(batch, DISCRETE.action, 3, torch.tensor([0, 0, 1, 0]), stride=3)
-    rows = torch.arange(4)[:, None]
-    edges = torch.tensor([[0, 3, 6, 8], [0, 3, 3, 3], [1, 4, 4, 4], [0, 3, 6, 6]])
-    assert torch.equal(clip.frames, to_float(batch.observations(edges)))
-    sums = [batch.rewards[0, 3:6].sum(), batch.rewards[2, 1:4].sum(), batch.rewards[0, 6:].sum()]
-    torch.testing.assert_close(clip.rewards[[0, 2, 0], [1, 0, 2]], torch.stack(sums))
-    assert clip.ended.tolist() == [
-        [False, False, True], [False] * 3, [True, False, False], [False] * 3,
-    ]  # fmt: skip
-    assert clip.valid.tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0], [1, 1, 0]]
-    # a plan knows nothing of the end: where it falls within a step, actions go on
-    taken = clip.actions.unflatten(2, (3, 3)).argmax(-1)
-    index = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 0]])
-    assert torch.equal(taken[:1].flatten(1), batch.actions[rows[:1], index])
-    assert (clip.actions[0].unflatten(1, (3, 3)).sum(-1) == 1).all()
-    assert (clip.actions[1, 1:] == 0).all()
-    stopped = cut(batch, DISCRETE.action, 3, torch.tensor([1, 1, 0, 1]), stride=3)
-    assert stopped.valid.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
 
 
 # -- worlds ---------------------------------------------------------------------------------------
@@ -433,27 +393,10 @@ def test_jumps_cost_a_step_each() -> None:
 # -- training -------------------------------------------------------------------------------------
 
 
-def test_validation_leaves_scenes_out_that_end_within_a_stride() -> None:
-    model = made(config=replace(TINY, jump=5))  # a quarter of the window is shown: times 0 to 2
-    with torch.no_grad():
-        assert free_running(model, scenes(lengths=(6, 3)), generator()) is None
-        long = free_running(model, scenes(lengths=(WINDOW,)), generator())
-        both = free_running(model, scenes(lengths=(WINDOW, 6)), generator())
-    assert long is not None and both == pytest.approx(long)
-
-
 @pytest.mark.parametrize("jump", [1, 4])
 def test_learns_a_batch(jump: int) -> None:
     torch.manual_seed(0)
     model = Sssm(DISCRETE, replace(TINY, channels=16, frames=4, jump=jump))
-    batch = scenes(lengths=(WINDOW, WINDOW))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    history = []
-    for step in range(20):
-        losses = model.loss(batch, step / 20, generator(step))
-        optimizer.zero_grad()
-        losses.total.backward()
-        optimizer.step()
-        history.append({name: float(value) for name, value in losses.parts.items()})
+    history = learn(model, squares(lengths=(WINDOW, WINDOW)), steps=20, rate=3e-3)
     assert history[-1]["nll"] < 0.2 * history[0]["nll"]
     assert history[-1]["mse"] < 0.2 * history[0]["mse"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import CLOSE, TINY, lively, scenes
+from lively import CLOSE, TINY, learn, lively, scenes
 from scenes import DISCRETE, PASSIVE, generator
 from torch import nn
 from torch.distributions import Normal, kl_divergence
@@ -203,15 +203,7 @@ def test_draw_last() -> None:
 def test_overfits_a_batch() -> None:
     torch.manual_seed(0)
     model = Svg(DISCRETE, TINY)
-    batch = scenes(DISCRETE)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    history = []
-    for step in range(60):
-        losses = model.loss(batch, step / 60, generator(step))
-        optimizer.zero_grad()
-        losses.total.backward()
-        optimizer.step()
-        history.append({name: float(value) for name, value in losses.parts.items()})
+    history = learn(model, scenes(DISCRETE), steps=60, rate=2e-3)
     assert history[-1]["mse"] < 0.1 * history[0]["mse"]
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert history[-1]["reward"] < 0.5 * history[0]["reward"]

@@ -78,7 +78,7 @@ class FrameByFrame(WorldModel):
         """Shape of the standard normal noise of one step of one world."""
 
     def _history(self, present: Tensor) -> Tensor:
-        """The times (B, T) whose frames ``_start`` reads, the present (B,) of each row among them.
+        """The times (B, T) whose frames ``_start`` reads; a row ends with its present (B,).
 
         Times behind a row's present are padding.
         """
@@ -166,8 +166,7 @@ class FrameByFrame(WorldModel):
         with running_statistics(self):
             hidden = behind[..., None, None, None]
             state = self._start(frames.masked_fill(hidden, 0.0), actions, present)
-        now = self._frames_at(context, present.unsqueeze(1))[:, 0]
-        return Belief(present, {**state, FRAME: now})
+        return Belief(present, {**state, FRAME: frames[:, -1]})  # padding repeats the present
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         own, now = dict(belief.state), belief.state[FRAME]

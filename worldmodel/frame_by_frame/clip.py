@@ -76,6 +76,14 @@ def whole(scenes: SceneBatch, longest: int, stride: int = 1) -> int:
     return max(1, min(longest, -(-int(scenes.lengths.max()) // stride)))
 
 
+def check_past(past: int, frames: int) -> None:
+    """Raise ValueError unless ``past`` context frames (see ``draw_last``) fit into ``frames``."""
+    if not 0 <= past < frames or frames < 2:
+        raise ValueError(
+            f"past, frames: expected 0 <= past < frames and at least 2 frames, got {past}, {frames}"
+        )
+
+
 def draw_last(lengths: Tensor, past: int, generator: torch.Generator | None) -> Tensor:
     """int64 (B,): the last frame of each scene that is context in training.
 

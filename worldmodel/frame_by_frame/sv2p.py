@@ -39,11 +39,19 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.frame_by_frame.clip import Clip, cut, draw_last, losses, squared_error, whole
+from worldmodel.frame_by_frame.clip import (
+    Clip,
+    check_past,
+    cut,
+    draw_last,
+    losses,
+    squared_error,
+    whole,
+)
 from worldmodel.frame_by_frame.sv2p_nets import Compositor, Inference, Tower
 from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.settings import above_zero, at_least, to_tuples
+from worldmodel.settings import above_zero, at_least, odd, to_tuples
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -92,21 +100,14 @@ class Sv2pConfig:
         to_tuples(self, "channels", "phases")
         if len(self.channels) != 3 or min(self.channels) < 1:
             raise ValueError(f"channels: expected three numbers of at least 1, got {self.channels}")
-        at_least(1, self, "kernels", "inference", "hidden")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size: expected an odd number of at least 1, got {self.kernel_size}"
-            )
+        at_least(1, self, "kernels", "kernel_size", "inference", "hidden")
+        odd(self, "kernel_size")
         rising = list(self.phases) == sorted(self.phases)
         if len(self.phases) != 3 or not rising or not 0 <= self.phases[0] <= self.phases[2] <= 1:
             raise ValueError(
                 f"phases: expected three shares in [0, 1] that do not fall, got {self.phases}"
             )
-        if not 0 <= self.past < self.frames or self.frames < 2:
-            raise ValueError(
-                "past, frames: expected 0 <= past < frames and at least 2 frames, got "
-                f"{self.past}, {self.frames}"
-            )
+        check_past(self.past, self.frames)
         above_zero(
             self, "beta", "sampling", "reward_variance", "learning_rate", "learning_rate_end"
         )

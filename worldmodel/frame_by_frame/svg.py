@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.frame_by_frame.clip import cut, draw_last, losses, squared_error, whole
+from worldmodel.frame_by_frame.clip import check_past, cut, draw_last, losses, squared_error, whole
 from worldmodel.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.heads import to_outcome
 from worldmodel.nets.gaussian import draw, kl_divergence, standard_normal
@@ -86,11 +86,7 @@ class SvgConfig:
             raise ValueError(f"channels: expected numbers of at least 1, got {self.channels}")
         layers = ("predictor_layers", "posterior_layers", "prior_layers")
         at_least(1, self, "features", "latent", "hidden", *layers)
-        if not 0 <= self.past < self.frames or self.frames < 2:
-            raise ValueError(
-                "past, frames: expected 0 <= past < frames and at least 2 frames, got "
-                f"{self.past}, {self.frames}"
-            )
+        check_past(self.past, self.frames)
         above_zero(self, "beta", "reward_variance", "learning_rate", "learning_rate_end")
 
     def stages(self, height: int, width: int) -> int:

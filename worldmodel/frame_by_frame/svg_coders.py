@@ -16,42 +16,12 @@ from torch import Tensor, nn
 Backbone = Literal["dcgan", "vgg"]
 
 
-def coders(
-    backbone: Backbone, image_channels: int, channels: Sequence[int], features: int
-) -> tuple[DcganEncoder | VggEncoder, DcganDecoder | VggDecoder]:
-    """Encoder: frames (P, C, H, W) to h (P, features) and each stage's map, from large to small.
-    Decoder: g (P, features) and those maps to frames (P, C, H, W) in [0, 1].
+class Encoder(nn.Module):
+    """Enc: stages that end at 4x4, each of whose maps is kept, then a convolution of all of it."""
 
-    Args:
-        backbone: "dcgan" or "vgg".
-        image_channels: C.
-        channels: of each stage, from large maps to small.
-        features: of h and g, each in [-1, 1].
-    """
-    if backbone == "dcgan":
-        return (
-            DcganEncoder(image_channels, channels, features),
-            DcganDecoder(image_channels, channels, features),
-        )
-    return (
-        VggEncoder(image_channels, channels, features),
-        VggDecoder(image_channels, channels, features),
-    )
-
-
-class DcganEncoder(nn.Module):
-    """Enc: strided 4x4 convolutions down to 4x4, then one that sees all of it."""
-
-    def __init__(self, image_channels: int, channels: Sequence[int], features: int) -> None:
+    def __init__(self, stages: Sequence[nn.Module], out: nn.Module) -> None:
         super().__init__()
-        widths = (image_channels, *channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)
-            )
-            for before, after in pairwise(widths)
-        )
-        self.out = _to_features(channels[-1], features)
+        self.stages, self.out = nn.ModuleList(stages), out
 
     def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Frames (P, C, H, W) to h (P, features) and each stage's map, from large to small."""
@@ -63,25 +33,12 @@ class DcganEncoder(nn.Module):
         return self.out(x).flatten(1), skips
 
 
-class DcganDecoder(nn.Module):
-    """Dec: the encoder mirrored; each stage also reads the skip of its size."""
+class Decoder(nn.Module):
+    """Dec: the encoder mirrored; each stage also reads the encoder's map of its size."""
 
-    def __init__(self, image_channels: int, channels: Sequence[int], features: int) -> None:
+    def __init__(self, enter: nn.Module, stages: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.enter = _from_features(features, channels[-1])
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose2d(2 * before, after, 4, 2, 1),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(0.2),
-            )
-            for before, after in pairwise(reversed(channels))
-        )
-        self.stages.append(
-            nn.Sequential(
-                nn.ConvTranspose2d(2 * channels[0], image_channels, 4, 2, 1), nn.Sigmoid()
-            )
-        )
+        self.enter, self.stages = enter, nn.ModuleList(stages)
 
     def forward(self, g: Tensor, skips: list[Tensor]) -> Tensor:
         """Frames (P, C, H, W) in [0, 1] from g (P, features) and the encoder's maps."""
@@ -91,54 +48,59 @@ class DcganDecoder(nn.Module):
         return x
 
 
-class VggEncoder(nn.Module):
-    """Enc: stages of 3x3 convolutions, each halved by a pooling of maxima."""
+def coders(
+    backbone: Backbone, image_channels: int, channels: Sequence[int], features: int
+) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder.
 
-    def __init__(self, image_channels: int, channels: Sequence[int], features: int) -> None:
-        super().__init__()
-        widths = (image_channels, *channels)
-        self.stages = nn.ModuleList(
-            _vgg([before] + [after] * _depth(stage))
-            for stage, (before, after) in enumerate(pairwise(widths))
+    Args:
+        backbone: "dcgan", strided 4x4 convolutions; or "vgg", stages of 3x3 convolutions with a
+            pooling of maxima between them.
+        image_channels: C.
+        channels: of each stage, from large maps to small.
+        features: of h and g, each in [-1, 1].
+    """
+    make = _dcgan if backbone == "dcgan" else _vgg
+    return make(image_channels, channels, features)
+
+
+def _dcgan(image: int, channels: Sequence[int], features: int) -> tuple[Encoder, Decoder]:
+    down = [
+        nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
+        for before, after in pairwise((image, *channels))
+    ]
+    encoder = Encoder(down, _to_features(channels[-1], features))
+    enter = _from_features(features, channels[-1])
+    up = [
+        nn.Sequential(
+            nn.ConvTranspose2d(2 * before, after, 4, 2, 1),
+            nn.BatchNorm2d(after),
+            nn.LeakyReLU(0.2),
         )
-        self.out = _to_features(channels[-1], features)
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Frames (P, C, H, W) to h (P, features) and each stage's map, from large to small."""
-        skips: list[Tensor] = []
-        x = frames
-        for stage in self.stages:
-            x = stage(x)
-            skips.append(x)
-            x = nn.functional.max_pool2d(x, 2)
-        return self.out(x).flatten(1), skips
+        for before, after in pairwise(reversed(channels))
+    ]
+    last = nn.Sequential(nn.ConvTranspose2d(2 * channels[0], image, 4, 2, 1), nn.Sigmoid())
+    return encoder, Decoder(enter, [*up, last])
 
 
-class VggDecoder(nn.Module):
-    """Dec: the encoder mirrored; each stage enlarges and also reads the map of its size."""
-
-    def __init__(self, image_channels: int, channels: Sequence[int], features: int) -> None:
-        super().__init__()
-        self.enter = _from_features(features, channels[-1])
-        self.stages = nn.ModuleList()
-        for stage in reversed(range(1, len(channels))):
-            inside = [channels[stage]] * (_depth(stage) - 1)
-            self.stages.append(_vgg([2 * channels[stage], *inside, channels[stage - 1]]))
-        self.stages.append(
-            nn.Sequential(
-                _vgg([2 * channels[0], channels[0]]),
-                nn.ConvTranspose2d(channels[0], image_channels, 3, 1, 1),
-                nn.Sigmoid(),
-            )
-        )
-
-    def forward(self, g: Tensor, skips: list[Tensor]) -> Tensor:
-        """Frames (P, C, H, W) in [0, 1] from g (P, features) and the encoder's maps."""
-        x: Tensor = self.enter(g[..., None, None])
-        for stage, skip in zip(self.stages, reversed(skips), strict=True):
-            large = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = stage(torch.cat([large, skip], 1))
-        return x
+def _vgg(image: int, channels: Sequence[int], features: int) -> tuple[Encoder, Decoder]:
+    down: list[nn.Module] = []
+    for stage, (before, after) in enumerate(pairwise((image, *channels))):
+        convolutions = _convolutions([before] + [after] * _depth(stage))
+        down.append(nn.Sequential(nn.MaxPool2d(2), convolutions) if stage else convolutions)
+    out = nn.Sequential(nn.MaxPool2d(2), _to_features(channels[-1], features))
+    enter = nn.Sequential(_from_features(features, channels[-1]), nn.Upsample(scale_factor=2))
+    up: list[nn.Module] = []
+    for stage in reversed(range(1, len(channels))):
+        inside = [channels[stage]] * (_depth(stage) - 1)
+        convolutions = _convolutions([2 * channels[stage], *inside, channels[stage - 1]])
+        up.append(nn.Sequential(convolutions, nn.Upsample(scale_factor=2)))
+    last = nn.Sequential(
+        _convolutions([2 * channels[0], channels[0]]),
+        nn.ConvTranspose2d(channels[0], image, 3, 1, 1),
+        nn.Sigmoid(),
+    )
+    return Encoder(down, out), Decoder(enter, [*up, last])
 
 
 def _depth(stage: int) -> int:
@@ -146,7 +108,7 @@ def _depth(stage: int) -> int:
     return 2 if stage < 2 else 3
 
 
-def _vgg(widths: Sequence[int]) -> nn.Sequential:
+def _convolutions(widths: Sequence[int]) -> nn.Sequential:
     """3x3 convolutions, each with batch normalisation and a leaky ReLU."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from worldmodel.sets import SetConfig
-from worldmodel.settings import at_least
+from worldmodel.settings import at_least, odd
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,9 @@ class JumpConfig(SetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(
-            1,
-            self,
-            "steps",
-            "hidden",
-            "tower",
-            "canvas",
-            "canvas_in",
-            "latent",
-            "kernel",
-            "film",
-            "mlp",
-        )
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel: expected an odd size, got {self.kernel}")
+        widths = "hidden tower canvas canvas_in latent film mlp"
+        at_least(1, self, "steps", "kernel", *widths.split())
+        odd(self, "kernel")
         if self.renderer not in ("draw", "film", "mlp"):
             raise ValueError(f"renderer: expected 'draw', 'film' or 'mlp', got {self.renderer!r}")
         at_least(0, self, "key_features", "glances")

@@ -82,19 +82,18 @@ def free_running(
     if model.spec.pose or len(going) == 0:
         return None
     times = torch.arange(last + 1, device=lengths.device)
-    ends = torch.minimum(times, lengths[:, None])
-    truth = model.spec.to_model(scenes.observations(ends))[going]
-    passive = model.spec.action.kind == "none"
-    actions = None if passive else scenes.actions[going]
-    shown = times[: present + 1].expand(len(going), -1)
-    belief = model.observe(Context(truth[:, : present + 1], shown, actions))
-    ahead = times[present + model.stride :: model.stride]
+    seen, ahead = times[: present + 1], times[present + model.stride :: model.stride]
     ahead = ahead[:: -(-len(ahead) // LOOKS)]
+    ends = torch.minimum(torch.cat([seen, ahead]), lengths[:, None])
+    frames = model.spec.to_model(scenes.observations(ends))[going]
+    context, truth = frames[:, : len(seen)], frames[:, len(seen) :]
+    actions = None if model.spec.action.kind == "none" else scenes.actions[going]
+    belief = model.observe(Context(context, seen.expand(len(going), -1), actions))
     plans = None if actions is None else actions[:, None, present:last]
     queries = Queries(ahead.expand(len(going), -1), plans)
-    frames = model.predict(model.sample(belief, 1, generator), queries).observations
-    assert frames is not None
-    frames = frames[:, 0] if plans is None else frames[:, 0, 0]
+    answer = model.predict(model.sample(belief, 1, generator), queries).observations
+    assert answer is not None
+    imagined = answer[:, 0] if plans is None else answer[:, 0, 0]
     valid = (ahead <= lengths[going, None]).float()
-    squared = (frames - truth[:, ahead]).square().flatten(2).mean(2)
+    squared = (imagined - truth).square().flatten(2).mean(2)
     return float((squared * valid).sum() / valid.sum().clamp_min(1))

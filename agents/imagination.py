@@ -21,76 +21,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import actions as action_border
+from agents.history import Frames, History, check_frames, to_context
 from worldmodel.base import WorldModel
-from worldmodel.spec import Spec
-from worldmodel.types import Context, Prediction, Queries, Worlds
-
-Frames = NDArray[Any]
-"""uint8 images (..., H, W, C), or float32 vectors (..., D)."""
+from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
 
 @dataclass(frozen=True)
-class History:
-    """What has been seen and done in one scene since the origin of its window. Immutable.
+class Seen:
+    """All that an ``Imagination`` knows of its scenes, to go on from later. Immutable.
 
     Attributes:
-        frames: uint8 (H, W, C), or float32 (D,), each.
-        times: ascending steps from the origin, one per frame; the last is the present.
-        actions: one (*action) per step from the origin to the present.
+        histories: one per scene.
+        belief: what the model makes of them; None where that is not yet computed.
     """
 
-    frames: tuple[Frames, ...]
-    times: tuple[int, ...]
-    actions: tuple[NDArray[Any], ...] = ()
-
-    @classmethod
-    def start(cls, frame: Frames) -> History:
-        """A window that begins at this frame."""
-        return cls((np.array(frame),), (0,))
-
-    @property
-    def present(self) -> int:
-        """Steps taken since the origin."""
-        return len(self.actions)
-
-    def add(self, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
-        """The actions that followed, and the frame that they led to."""
-        taken = (*self.actions, *(np.array(action) for action in actions))
-        frames = (*self.frames, np.array(frame))
-        return History(frames, (*self.times, len(taken)), taken)
-
-    def latest(self, count: int) -> History:
-        """The window that begins at the ``count``-th latest frame: the re-anchored history."""
-        origin = self.times[-count]
-        times = tuple(time - origin for time in self.times[-count:])
-        return History(self.frames[-count:], times, self.actions[origin:])
-
-
-def check_frames(spec: Spec, observations: Any, argument: str, count: int | None = None) -> Frames:
-    """Return uint8 images (B, H, W, C) of the model's size, or float32 vectors (B, D).
-
-    Raises:
-        TypeError: images that are not uint8, vectors that are not numbers.
-        ValueError: another shape (says so if the channels come first), or NaN.
-    """
-    shape, dtype = spec.border
-    frames = np.asarray(observations)
-    numbers = np.issubdtype(frames.dtype, np.floating)
-    if frames.dtype != dtype and not (numbers and not spec.is_image):
-        kind = "images (B, H, W, C)" if spec.is_image else "vectors (B, D)"
-        raise TypeError(f"{argument}: expected {dtype} {kind}, got {frames.dtype} {frames.shape}")
-    if frames.shape[1:] != shape or frames.shape[0] < 1:
-        hint = ""
-        if spec.is_image and frames.shape[1:] == spec.observation:
-            hint = "; the channels come first: leave VecTransposeImage away"
-        expected = ", ".join(str(n) for n in shape)
-        raise ValueError(f"{argument}: expected shape (B, {expected}), got {frames.shape}{hint}")
-    if numbers and not np.isfinite(frames).all():
-        raise ValueError(f"{argument}: holds NaN or infinity")
-    frames = frames.astype(dtype, copy=False)
-    if count is not None and len(frames) != count:
-        raise ValueError(f"{argument}: expected {count} observations, got {len(frames)}")
-    return frames
+    histories: tuple[History, ...]
+    belief: Belief | None = None
 
 
 class Imagination:
@@ -100,9 +46,12 @@ class Imagination:
 
     A model looks across a window of ``model.spec.window`` steps. When fewer than ``ahead`` steps
     of it are left, the scene is **re-anchored**: the latest frame becomes time 0 of a new window,
-    so that as many steps as possible are left, and what was before is forgotten. Longer histories
-    than ``model.max_context`` are subsampled: the first frame and the most recent ones stay; they
-    are encoded anew at each call.
+    so that as many steps as possible are left, and what was before is forgotten. Of more frames
+    than ``model.max_context`` the first and the most recent ones count.
+
+    A belief is kept, and a frame more costs its encoding (and that of the frame which is forgotten
+    for it, if one is), however many were seen before; models that cannot add to a belief
+    (``model.extends``) encode all that counts once for each new frame.
 
     A frame-by-frame model needs consecutive frames. Observe every frame and it is given all of
     them (at most the latest ``max_context``); where frames in between are hidden, as ``HoldAction``
@@ -136,19 +85,29 @@ class Imagination:
         self.ahead = ahead
         self.chunk = chunk
         self.generator = torch.Generator(model.device).manual_seed(seed)
-        self.histories: list[History] = []
+        self._histories: list[History] = []
+        self._belief: Belief | None = None
 
     # -- what has been seen ----------------------------------------------------------------------
 
     @property
     def present(self) -> NDArray[np.int64]:
         """int64 (B,): steps since each window's origin."""
-        return np.array([history.present for history in self.histories], np.int64)
+        return np.array([history.present for history in self._histories], np.int64)
 
     @property
     def left(self) -> NDArray[np.int64]:
         """int64 (B,): steps that are left of each window, at least ``ahead``."""
         return np.asarray(self.spec.window - self.present)
+
+    @property
+    def seen(self) -> Seen:
+        """What is known by now; assign it to go on from there."""
+        return Seen(tuple(self._histories), self._belief)
+
+    @seen.setter
+    def seen(self, seen: Seen) -> None:
+        self._histories, self._belief = list(seen.histories), seen.belief
 
     def reset(self, observations: Any, rows: Sequence[int] | None = None) -> None:
         """Begin new scenes: all of them, or those of ``rows``.
@@ -162,12 +121,14 @@ class Imagination:
         """
         if rows is None:
             frames = check_frames(self.spec, observations, "observations")
-            self.histories = [History.start(frame) for frame in frames]
+            self._histories = [History.start(frame) for frame in frames]
+            self._belief = None
             return
         rows = self._rows(rows)
         frames = check_frames(self.spec, observations, "observations", len(rows))
         for row, frame in zip(rows, frames, strict=True):
-            self.histories[row] = History.start(frame)
+            self._histories[row] = History.start(frame)
+        self._renew(rows)
 
     def observe(self, actions: Any, observations: Any, rows: Sequence[int] | None = None) -> None:
         """Add one frame to each scene (or to those of ``rows``), T steps after the last.
@@ -192,8 +153,12 @@ class Imagination:
                 f"actions: expected {self.spec.action.shape} as the shape of one action, got "
                 f"{taken.shape[2:]}"
             )
+        before = {row: len(self._histories[row].frames) for row in rows}
         for row, frame, own in zip(rows, frames, taken, strict=True):
-            self.histories[row] = self.extend(self.histories[row], list(own), frame)
+            self._histories[row] = self.extend(self._histories[row], list(own), frame)
+        longer = [row for row in rows if len(self._histories[row].frames) > before[row]]
+        self._update(longer)
+        self._renew([row for row in rows if row not in set(longer)])
 
     def extend(self, history: History, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
         """The history with a frame more, re-anchored where the rules of this class say so."""
@@ -206,42 +171,82 @@ class Imagination:
             return longer.latest(limit)
         return longer
 
-    def context(self) -> Context:
-        """All scenes as one batch for ``model.observe``.
+    def context(self, rows: Sequence[int] | None = None) -> Context:
+        """All scenes (or those of ``rows``) as one batch for ``model.observe``.
 
         Raises:
             ValueError: nothing has been seen yet.
         """
-        if not self.histories:
+        if not self._histories:
             raise ValueError("Imagination: nothing seen yet; call reset(observations) first")
-        chosen = [self._subset(history) for history in self.histories]
-        slots = max(len(times) for _, times in chosen)
-        batch, spec = len(chosen), self.spec
-        shape, dtype = spec.border
-        frames = np.zeros((batch, slots, *shape), dtype)
-        times = np.zeros((batch, slots), np.int64)
-        mask = np.zeros((batch, slots), np.bool_)
-        for row, (own, when) in enumerate(chosen):
-            frames[row, : len(own)] = own
-            times[row, : len(when)] = when
-            mask[row, : len(when)] = True
-        device = self.model.device
-        present = self.present
-        return Context(
-            spec.to_model(torch.from_numpy(frames).to(device)),
-            torch.from_numpy(times).to(device),
-            self._taken(int(present.max())),
-            torch.from_numpy(mask).to(device),
-            torch.from_numpy(present).to(device),
+        chosen = self._rows(rows)
+        return self._pairs(chosen, [self._kept(len(self._histories[row].frames)) for row in chosen])
+
+    @torch.no_grad()
+    def belief(self) -> Belief:
+        """What the model makes of all that was seen; computed once for each frame."""
+        if self._belief is None:
+            self._belief = self.model.observe(self.context())
+        return self._belief
+
+    def _pairs(self, rows: Sequence[int], pairs: Sequence[Sequence[int]]) -> Context:
+        histories = [self._histories[row] for row in rows]
+        return to_context(self.spec, histories, pairs, self.model.device)
+
+    def _kept(self, count: int) -> list[int]:
+        """Which of that many frames count: the first and the latest."""
+        limit = self.model.max_context
+        if limit is None or count <= limit:
+            return list(range(count))
+        first = [0] if limit > 1 else []
+        return [*first, *range(count - limit + len(first), count)]
+
+    @torch.no_grad()
+    def _renew(self, rows: Sequence[int]) -> None:
+        """The belief of these rows from all their frames."""
+        if self._belief is None or not rows:
+            return
+        if not self.model.extends or len(rows) == len(self._histories):
+            self._belief = None
+            return
+        fresh = self.model.observe(self.context(rows))
+        self._belief = self._belief.put(self._where(rows), fresh)
+
+    @torch.no_grad()
+    def _update(self, rows: Sequence[int]) -> None:
+        """The belief of these rows with their latest frame, without the one that gave way."""
+        if self._belief is None or not rows:
+            return
+        if not self.model.extends:
+            self._belief = None
+            return
+        counts = [len(self._histories[row].frames) for row in rows]
+        where = self._where(rows)
+        longer = self.model.update(
+            self._belief.index(where), self._pairs(rows, [[count - 1] for count in counts])
         )
+        self._belief = self._belief.put(where, longer)
+        lost = [
+            (row, sorted(set(self._kept(count - 1)) - set(self._kept(count))))
+            for row, count in zip(rows, counts, strict=True)
+        ]
+        gone = [(row, pairs) for row, pairs in lost if pairs]
+        if gone:
+            fewer, pairs = zip(*gone, strict=True)
+            where = self._where(fewer)
+            less = self.model.forget(self._belief.index(where), self._pairs(fewer, pairs))
+            self._belief = self._belief.put(where, less)
+
+    def _where(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor(list(rows), device=self.model.device)
 
     # -- what may follow -------------------------------------------------------------------------
 
     @torch.no_grad()
     def worlds(self, n: int, generator: torch.Generator | None = None) -> Worlds:
         """``n`` worlds for each scene, from ``generator`` or this object's own."""
-        belief = self.model.observe(self.context())
-        return self.model.sample(belief, n, self.generator if generator is None else generator)
+        own = self.generator if generator is None else generator
+        return self.model.sample(self.belief(), n, own)
 
     @torch.no_grad()
     def score(self, worlds: Worlds, plans: Any, discount: float = 1.0, risk: float = 1.0) -> Tensor:
@@ -330,7 +335,7 @@ class Imagination:
     # -- helpers ---------------------------------------------------------------------------------
 
     def _rows(self, rows: Sequence[int] | None) -> list[int]:
-        count = len(self.histories)
+        count = len(self._histories)
         chosen = list(range(count)) if rows is None else [int(row) for row in rows]
         if not chosen or any(not 0 <= row < count for row in chosen):
             raise ValueError(f"rows: expected some of the {count} scenes, got {chosen}")
@@ -339,25 +344,3 @@ class Imagination:
     def _plans(self, plans: Any) -> Tensor:
         lead = tuple(plans.shape[:3])
         return action_border.to_tensor(self.spec.action, plans, lead, self.model.device, "plans")
-
-    def _subset(self, history: History) -> tuple[tuple[Frames, ...], tuple[int, ...]]:
-        limit = self.model.max_context
-        if limit is None or len(history.frames) <= limit:
-            return history.frames, history.times
-        recent = len(history.frames) - (limit - 1)
-        keep = [len(history.frames) - 1]
-        if limit > 1:
-            keep = [0, *range(recent, len(history.frames))]
-        return tuple(history.frames[i] for i in keep), tuple(history.times[i] for i in keep)
-
-    def _taken(self, steps: int) -> Tensor | None:
-        """The actions so far, padded: (B, steps, *action); None if there are none."""
-        action = self.spec.action
-        if action.kind == "none" or steps == 0:
-            return None
-        lead = (len(self.histories), steps)
-        taken = np.zeros((*lead, *action.shape), action.to_space().dtype)
-        for row, history in enumerate(self.histories):
-            if history.actions:
-                taken[row, : history.present] = np.stack(history.actions)
-        return action_border.to_tensor(action, taken, lead, self.model.device, "actions")

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from torch import Tensor
 
 from agents import actions as action_border
-from agents.imagination import Frames, check_frames
+from agents.history import Frames, check_frames
 from worldmodel.base import WorldModel
 from worldmodel.types import Context, Queries, Worlds
 

@@ -45,6 +45,7 @@ class WorldModel(nn.Module, ABC):
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
         stochastic: whether two sampled worlds of one context may differ.
+        extends: whether ``update`` and ``forget`` change a belief, without the pairs seen before.
         max_context: the largest context size M that training showed; None if any.
         stride: from a present, only times that are multiples of it away are reached.
         gap: beside 1 the only number of steps that may lie between two frames of a context; None
@@ -55,6 +56,7 @@ class WorldModel(nn.Module, ABC):
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
+    extends: ClassVar[bool] = False
     max_context: int | None = None
     stride: int = 1
     gap: int | None = None
@@ -86,6 +88,27 @@ class WorldModel(nn.Module, ABC):
             raise TypeError(f"context: expected a worldmodel.Context, got {type(context).__name__}")
         self._check_context(context)
         return self._observe(context)
+
+    def update(self, belief: Belief, context: Context) -> Belief:
+        """The belief when these pairs are seen as well, at the cost of encoding them alone.
+
+        Args:
+            belief: of the same scenes.
+            context: the further pairs, and the actions since time 0.
+
+        Raises:
+            UnsupportedQuery: the model observes everything anew (``extends`` is False).
+            TypeError, ValueError: as for ``observe``.
+        """
+        self._check_extends()
+        self._check_context(context)
+        return self._update(belief, context)
+
+    def forget(self, belief: Belief, context: Context) -> Belief:
+        """The inverse of ``update``, up to rounding, for pairs that are not the latest."""
+        self._check_extends()
+        self._check_context(context)
+        return self._forget(belief, context)
 
     def sample(self, belief: Belief, n: int, generator: torch.Generator | None = None) -> Worlds:
         """Draw ``n`` whole worlds per scene that agree with the belief.
@@ -148,6 +171,14 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def _observe(self, context: Context) -> Belief: ...
 
+    def _update(self, belief: Belief, context: Context) -> Belief:
+        """Where ``extends``."""
+        raise NotImplementedError
+
+    def _forget(self, belief: Belief, context: Context) -> Belief:
+        """Where ``extends``."""
+        raise NotImplementedError
+
     @abstractmethod
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds: ...
 
@@ -156,6 +187,12 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction: ...
+
+    def _check_extends(self) -> None:
+        if not self.extends:
+            raise UnsupportedQuery(
+                f"belief: {self.name} cannot add to it or take away from it; observe all pairs anew"
+            )
 
     def _check_context(self, context: Context) -> None:
         frames, times = context.observations, context.times

@@ -101,6 +101,7 @@ class SetModel(WorldModel):
     """
 
     jumpy: ClassVar[bool] = True
+    extends: ClassVar[bool] = True
     config: SetConfig
     shift: Tensor
     scale: Tensor
@@ -212,6 +213,19 @@ class SetModel(WorldModel):
             poses = poses.masked_fill(~mask[..., None], 0.0)
         r = self._encode(frames, self._keys(times, path, poses), mask)
         return Belief(present, {"r": r, "path": table})
+
+    def _update(self, belief: Belief, context: Context) -> Belief:
+        """r is a sum: what is new is added."""
+        new = self._observe(context)
+        return Belief(new.present, {**new.state, "r": self._added(belief, new, 1)})
+
+    def _forget(self, belief: Belief, context: Context) -> Belief:
+        old = self._observe(context)
+        return Belief(belief.present, {**belief.state, "r": self._added(belief, old, -1)})
+
+    def _added(self, belief: Belief, other: Belief, sign: int) -> Tensor:
+        """r of both beliefs' pairs, or (-1) of those of the first that are not the second's."""
+        return belief.state["r"] + sign * other.state["r"]
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         present, steps = worlds.present, actions.shape[1]

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import gymnasium as gym
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -97,40 +98,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Belief:
-    """What a context says; ``state`` tensors (B, ...) belong to the model that made it."""
+class _Rows:
+    """What a model keeps of B scenes: ``present`` int64 (B,), ``state`` tensors (B, ...)."""
 
     present: Tensor
     state: dict[str, Tensor] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Worlds:
-    """S whole scenes for each of B contexts, each fixed once and for all.
-
-    Attributes:
-        present: int64 (B,), the time up to which actions have been taken.
-        state: tensors (B, S, ...) of the model that sampled them; they hold all randomness.
-    """
-
-    present: Tensor
-    state: dict[str, Tensor] = field(repr=False)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(B, S)."""
-        first = next(iter(self.state.values()))
-        return first.shape[0], first.shape[1]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """``function`` applied to every state tensor."""
         return {name: function(value) for name, value in self.state.items()}
 
-    def index(self, rows: Tensor) -> Worlds:
-        """The worlds of some scenes: ``rows`` int64 or bool over B."""
-        return Worlds(self.present[rows], self.map(lambda value: value[rows]))
+    def index(self, rows: Tensor) -> Self:
+        """Some of the scenes: ``rows`` int64 or bool over B."""
+        return replace(self, present=self.present[rows], state=self.map(lambda value: value[rows]))
 
-    def put(self, rows: Tensor, other: Worlds) -> Worlds:
+    def put(self, rows: Tensor, other: Self) -> Self:
         """A copy in which the scenes ``rows`` (int64) are replaced by those of ``other``."""
         present = self.present.clone()
         present[rows] = other.present
@@ -139,6 +121,27 @@ class Worlds:
             state[name] = value.clone(memory_format=torch.contiguous_format)
             state[name][rows] = other.state[name]
         return replace(self, present=present, state=state)
+
+
+@dataclass(frozen=True)
+class Belief(_Rows):
+    """What a context says; ``state`` tensors (B, ...) belong to the model that made it."""
+
+
+@dataclass(frozen=True)
+class Worlds(_Rows):
+    """S whole scenes for each of B contexts, each fixed once and for all.
+
+    Attributes:
+        present: int64 (B,), the time up to which actions have been taken.
+        state: tensors (B, S, ...) of the model that sampled them; they hold all randomness.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, S)."""
+        first = next(iter(self.state.values()))
+        return first.shape[0], first.shape[1]
 
 
 @runtime_checkable

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import actions as action_border
-from agents.imagination import History, Imagination, check_frames
+from agents.history import check_frames
+from agents.imagination import Imagination, Seen
 from worldmodel.base import WorldModel
 from worldmodel.settings import at_least, share
 from worldmodel.spec import ActionSpec
@@ -91,7 +92,7 @@ class Plan:
 class Memory:
     """A planner's ``state`` between two calls: what each row saw, and what it planned last."""
 
-    histories: tuple[History, ...]
+    seen: Seen
     plans: NDArray[Any]
 
     @property
@@ -204,42 +205,41 @@ class Planner(ABC):
         images = np.asarray(observation)
         single = images.ndim == len(self.model.spec.observation)
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
-        self.imagination.histories = self._remember(images, state, episode_start)
+        self._remember(images, state, episode_start)
         with torch.no_grad():
             plan = self.plan(self.imagination)
         self.last = plan
         chosen = plan.chosen
         actions = np.array(chosen[:, 0])
-        memory = Memory(tuple(self.imagination.histories), chosen)
+        memory = Memory(self.imagination.seen, chosen)
         return (np.asarray(actions[0]) if single else actions), memory
 
-    def _remember(self, images: NDArray[Any], state: Any, start: Any) -> list[History]:
+    def _remember(self, images: NDArray[Any], state: Any, start: Any) -> None:
+        """Bring the imagination up to date."""
         self._left = [None] * len(images)
         if state is None:
-            return [History.start(image) for image in images]
+            self.imagination.reset(images)
+            return
         if not isinstance(state, Memory):
             raise TypeError(
                 f"state: expected what predict returned, or None, got {type(state).__name__}"
             )
-        count = len(state.histories)
+        count = len(state.plans)
         begins = np.zeros(count, np.bool_) if start is None else np.atleast_1d(np.asarray(start))
         if len(images) != count or begins.shape != (count,):
             raise ValueError(
                 f"observation, episode_start: the state has {count} rows, got {len(images)} images "
                 f"and episode_start of shape {begins.shape}; pass state=None to begin anew"
             )
-        self._left = [
-            None if begin else plan[1:] for plan, begin in zip(state.plans, begins, strict=True)
-        ]
-        histories = []
-        for image, history, action, begin in zip(
-            images, state.histories, state.actions, begins, strict=True
-        ):
-            held = [action] * self.hold
-            histories.append(
-                History.start(image) if begin else self.imagination.extend(history, held, image)
-            )
-        return histories
+        self.imagination.seen = state.seen
+        fresh, others = np.flatnonzero(begins), np.flatnonzero(~begins.astype(np.bool_))
+        if len(fresh):
+            self.imagination.reset(images[fresh], fresh.tolist())
+        if len(others):
+            held = np.repeat(state.actions[others, None], self.hold, 1)
+            self.imagination.observe(held, images[others], others.tolist())
+        for row in others:
+            self._left[row] = state.plans[row, 1:]
 
 
 class RandomAgent:

@@ -6,8 +6,8 @@ from agent_fakes import SPEC, FakeModel, FrameByFrameFake, frame, frames
 from gymnasium.wrappers import TimeLimit
 
 from agents.actions import draw_actions, to_numpy
-from agents.imagination import Imagination
-from worldmodel import make
+from agents.imagination import Imagination, Seen
+from worldmodel import Belief, Context, WorldModel, make
 from worldmodel.baselines import ReplayConfig
 from worldmodel.spec import ActionSpec, Spec
 
@@ -65,7 +65,7 @@ def test_window_end_re_anchors_at_the_latest_frame() -> None:
     assert imagination.left.tolist() == [4]
     imagination.observe(hold(1, 1), frames(3))
     assert imagination.present.tolist() == [0]
-    assert imagination.histories[0].frames[0][0, 0, 0] == 3
+    assert imagination.seen.histories[0].frames[0][0, 0, 0] == 3
     assert imagination.context().actions is None
 
 
@@ -237,7 +237,7 @@ def test_input_is_copied() -> None:
     image = frame(1)[None]
     imagination.reset(image)
     image[:] = 7
-    assert imagination.histories[0].frames[0][0, 0, 0] == 1
+    assert imagination.seen.histories[0].frames[0][0, 0, 0] == 1
 
 
 @pytest.mark.parametrize(
@@ -262,3 +262,58 @@ def test_drawn_actions_lie_in_the_space_and_fill_it(spec: ActionSpec) -> None:
     if spec.categories:
         flat = actions.reshape(600, -1)
         assert [len(set(flat[:, i])) for i in range(flat.shape[1])] == list(spec.categories)
+
+
+def jump_that_counts(monkeypatch: pytest.MonkeyPatch) -> tuple[WorldModel, list[int]]:
+    """A small JUMP of three pairs at most, and how many pairs each of its observations encoded."""
+    torch.manual_seed(0)
+    model = make("jump", Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 12), "small").eval()
+    model.max_context = 3
+    encoded, observe = list[int](), model._observe
+
+    def counted(context: Context) -> Belief:
+        encoded.append(int(context.full_mask().sum()))
+        return observe(context)
+
+    monkeypatch.setattr(model, "_observe", counted)
+    return model, encoded
+
+
+def test_a_frame_more_costs_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, encoded = jump_that_counts(monkeypatch)
+    imagination = Imagination(model)
+    random = np.random.default_rng(0)
+    images = random.integers(256, size=(7, 2, 16, 16, 3), dtype=np.uint8)
+    imagination.reset(images[0])
+    imagination.belief()
+    assert encoded == [2]
+    for step in range(1, 6):
+        encoded.clear()
+        imagination.observe(random.integers(4, size=(2, 2)), images[step])
+        imagination.belief()
+        # with more than three frames, each that is forgotten is encoded once more
+        assert encoded == ([2] if step < 3 else [2, 2])
+        anew = Imagination(model)
+        anew.seen = Seen(imagination.seen.histories)
+        now, then = imagination.belief(), anew.belief()
+        assert torch.equal(now.present, then.present)
+        for name, value in now.state.items():
+            torch.testing.assert_close(value, then.state[name], rtol=1e-4, atol=1e-4)
+    encoded.clear()
+    imagination.observe(random.integers(4, size=(1, 4)), images[6][:1], rows=[1])  # re-anchored
+    assert encoded == [1] and imagination.present.tolist() == [10, 0]
+    imagination.reset(images[6][:1], rows=[0])
+    assert encoded == [1, 1] and imagination.present.tolist() == [0, 0]
+
+
+def test_what_was_seen_can_be_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, encoded = jump_that_counts(monkeypatch)
+    imagination = Imagination(model)
+    imagination.reset(np.zeros((1, 16, 16, 3), np.uint8))
+    imagination.belief()
+    kept = imagination.seen
+    imagination.observe([[1]], np.ones((1, 16, 16, 3), np.uint8))
+    imagination.seen = kept
+    encoded.clear()
+    assert imagination.present.tolist() == [0]
+    assert imagination.belief() is kept.belief and not encoded

@@ -11,7 +11,7 @@ import torch
 from scenes import CASES, SMALL, SPECS, WINDOW, context, fresh, generator, random_actions
 
 from worldmodel import MODELS as REGISTERED
-from worldmodel import Context, Prediction, Queries, UnsupportedQuery, WorldModel, Worlds
+from worldmodel import Belief, Context, Prediction, Queries, UnsupportedQuery, WorldModel, Worlds
 from worldmodel.spec import Spec
 
 MODELS = pytest.mark.parametrize(("name", "preset"), SMALL)
@@ -182,6 +182,34 @@ def test_context_is_a_set(name: str, preset: Any) -> None:
         one, other = model.observe(given), model.observe(mixed)
     for key in one.state:
         torch.testing.assert_close(one.state[key], other.state[key], rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_a_belief_grows_and_shrinks_or_refuses(name: str, preset: Any, spec: Spec) -> None:
+    """``update`` is as good as having seen all pairs at once, ``forget`` as never having."""
+    model, whole = fresh(name, preset, spec), context(spec)
+
+    def pairs(which: slice) -> Context:
+        seen, times = whole.observations[:, which], whole.times[:, which]
+        return replace(whole, observations=seen, times=times, mask=None)
+
+    def near(one: Belief, other: Belief) -> None:
+        assert torch.equal(one.present, other.present)
+        for key, value in one.state.items():
+            torch.testing.assert_close(value, other.state[key], rtol=1e-3, atol=1e-4)
+
+    first = pairs(slice(0, 1))
+    with torch.no_grad():
+        if not model.extends:
+            for verb in (model.update, model.forget):
+                with pytest.raises(UnsupportedQuery, match="observe all pairs anew"):
+                    verb(model.observe(whole), first)
+            return
+        longer = model.update(model.observe(first), pairs(slice(1, None)))
+        near(longer, model.observe(replace(whole, mask=None)))
+        near(model.forget(longer, first), model.observe(pairs(slice(1, None))))
+        with pytest.raises(ValueError, match="NaN"):
+            model.update(longer, replace(first, observations=first.observations * torch.nan))
 
 
 @MODELS

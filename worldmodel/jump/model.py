@@ -87,6 +87,12 @@ class Jump(SetModel):
         rows = torch.arange(len(latest), device=latest.device)
         return torch.cat([self.encoder(pixels, keys, mask), pixels[rows, latest]], 1)
 
+    def _added(self, belief: Belief, other: Belief, sign: int) -> Tensor:
+        """Sums; of vectors also the latest, which is that of an update and is not forgotten."""
+        summed, own = super()._added(belief, other, sign), self.encoder.channels
+        latest = (other if sign > 0 else belief).state["r"]
+        return torch.cat([summed[:, :own], latest[:, own:]], 1)
+
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
         """Frames (B, S, N, K, C, H, W), all in one batch."""
         flat = keys.flatten(1, 2).repeat_interleave(worlds.shape[1], 0)  # (B * S, N * K, key)

@@ -1,0 +1,132 @@
+"""What has been seen and done in scenes, at the border between Gymnasium and world models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents import actions as action_border
+from worldmodel.spec import Spec
+from worldmodel.types import Context
+
+Frames = NDArray[Any]
+"""uint8 images (..., H, W, C), or float32 vectors (..., D)."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What has been seen and done in one scene since the origin of its window. Immutable.
+
+    Attributes:
+        frames: uint8 (H, W, C), or float32 (D,), each.
+        times: ascending steps from the origin, one per frame; the last is the present.
+        actions: one (*action) per step from the origin to the present.
+    """
+
+    frames: tuple[Frames, ...]
+    times: tuple[int, ...]
+    actions: tuple[NDArray[Any], ...] = ()
+
+    @classmethod
+    def start(cls, frame: Frames) -> History:
+        """A window that begins at this frame."""
+        return cls((np.array(frame),), (0,))
+
+    @property
+    def present(self) -> int:
+        """Steps taken since the origin."""
+        return len(self.actions)
+
+    def add(self, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
+        """The actions that followed, and the frame that they led to."""
+        taken = (*self.actions, *(np.array(action) for action in actions))
+        frames = (*self.frames, np.array(frame))
+        return History(frames, (*self.times, len(taken)), taken)
+
+    def latest(self, count: int) -> History:
+        """The window that begins at the ``count``-th latest frame: the re-anchored history."""
+        origin = self.times[-count]
+        times = tuple(time - origin for time in self.times[-count:])
+        return History(self.frames[-count:], times, self.actions[origin:])
+
+
+def check_frames(spec: Spec, observations: Any, argument: str, count: int | None = None) -> Frames:
+    """Return uint8 images (B, H, W, C) of the model's size, or float32 vectors (B, D).
+
+    Raises:
+        TypeError: images that are not uint8, vectors that are not numbers.
+        ValueError: another shape (says so if the channels come first), or NaN.
+    """
+    shape, dtype = spec.border
+    frames = np.asarray(observations)
+    numbers = np.issubdtype(frames.dtype, np.floating)
+    if frames.dtype != dtype and not (numbers and not spec.is_image):
+        kind = "images (B, H, W, C)" if spec.is_image else "vectors (B, D)"
+        raise TypeError(f"{argument}: expected {dtype} {kind}, got {frames.dtype} {frames.shape}")
+    if frames.shape[1:] != shape or frames.shape[0] < 1:
+        hint = ""
+        if spec.is_image and frames.shape[1:] == spec.observation:
+            hint = "; the channels come first: leave VecTransposeImage away"
+        expected = ", ".join(str(n) for n in shape)
+        raise ValueError(f"{argument}: expected shape (B, {expected}), got {frames.shape}{hint}")
+    if numbers and not np.isfinite(frames).all():
+        raise ValueError(f"{argument}: holds NaN or infinity")
+    frames = frames.astype(dtype, copy=False)
+    if count is not None and len(frames) != count:
+        raise ValueError(f"{argument}: expected {count} observations, got {len(frames)}")
+    return frames
+
+
+def to_context(
+    spec: Spec,
+    histories: Sequence[History],
+    pairs: Sequence[Sequence[int]],
+    device: torch.device,
+) -> Context:
+    """Some pairs of some scenes as one batch for ``model.observe``.
+
+    Args:
+        spec: of the model.
+        histories: B scenes.
+        pairs: which frames of each, by their index; at least one.
+        device: where to.
+    """
+    shape, dtype = spec.border
+    lead = (len(histories), max(len(own) for own in pairs))
+    frames = np.zeros((*lead, *shape), dtype)
+    times = np.zeros(lead, np.int64)
+    mask = np.zeros(lead, np.bool_)
+    for row, (history, own) in enumerate(zip(histories, pairs, strict=True)):
+        for slot, pair in enumerate(own):
+            frames[row, slot] = history.frames[pair]
+            times[row, slot] = history.times[pair]
+        mask[row, : len(own)] = True
+    present = np.array([history.present for history in histories], np.int64)
+    return Context(
+        spec.to_model(torch.from_numpy(frames).to(device)),
+        torch.from_numpy(times).to(device),
+        _taken(spec, histories, int(present.max()), device),
+        torch.from_numpy(mask).to(device),
+        torch.from_numpy(present).to(device),
+    )
+
+
+def _taken(
+    spec: Spec, histories: Sequence[History], steps: int, device: torch.device
+) -> Tensor | None:
+    """The actions so far, padded: (B, steps, *action); None if there are none."""
+    action = spec.action
+    if action.kind == "none" or steps == 0:
+        return None
+    lead = (len(histories), steps)
+    taken = np.zeros((*lead, *action.shape), action.to_space().dtype)
+    for row, history in enumerate(histories):
+        if history.actions:
+            taken[row, : history.present] = np.stack(history.actions)
+    return action_border.to_tensor(action, taken, lead, device, "actions")

@@ -20,11 +20,12 @@ from agents.planners import (
 from agents.policies import SmallCnn
 from agents.train import evaluate, train_in_imagination
 from agents.vec_env import ImaginedVecEnv
-from agents.wrappers import HoldAction
+from agents.wrappers import ChunkAction, HoldAction
 
 __all__ = [
     "Cem",
     "CemConfig",
+    "ChunkAction",
     "HoldAction",
     "Imagination",
     "ImaginationVideo",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,3 +67,19 @@ def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Gener
     low = torch.tensor(spec.low, device=generator.device).reshape(spec.shape)
     high = torch.tensor(spec.high, device=generator.device).reshape(spec.shape)
     return low + uniform * (high - low)
+
+
+def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:
+    """The space of ``steps`` actions at once, flat, as SB3 wants it: (steps * entries,).
+
+    Raises:
+        ValueError: there is nothing to decide.
+    """
+    if spec.kind == "none":
+        raise ValueError("chunk: the environment has no actions to choose")
+    if spec.kind == "box":
+        low, high = (np.tile(np.array(bound, spec.dtype), steps) for bound in (spec.low, spec.high))
+        return gym.spaces.Box(low, high, dtype=low.dtype.type)
+    if spec.kind == "multi_binary":
+        return gym.spaces.MultiBinary(steps * spec.features)
+    return gym.spaces.MultiDiscrete(np.tile(spec.categories, steps))

@@ -8,7 +8,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.imagination import Frames, Imagination
+from agents.history import Frames
+from agents.imagination import Imagination
 from agents.planners.base import Agent, RandomAgent
 from worldmodel.base import WorldModel
 from worldmodel.tensorboard import tile_videos

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from agents.planners.base import Agent, Planner
 from agents.policies import SmallCnn
-from agents.vec_env import ImaginedVecEnv, Starts
+from agents.starts import Starts
+from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
 
@@ -76,7 +77,7 @@ def train_in_imagination(
             f"frame_stack: {frame_stack} frames of {spec.observation[0]} channels must be fewer "
             f"than the {min(spec.observation[1:])} pixels of a side"
         )
-    imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed)
+    imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed=seed)
     venv: VecEnv = VecMonitor(imagined)
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)

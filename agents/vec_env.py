@@ -2,54 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import (
+    VecEnv,
+    VecEnvIndices,
+    VecEnvObs,
+    VecEnvStepReturn,
+)
 from torch import Tensor
 
 from agents import actions as action_border
-from agents.history import Frames, check_frames
+from agents.history import Frames, to_context
+from agents.starts import Draw, Parted, Starts, draws
 from worldmodel.base import WorldModel
-from worldmodel.types import Context, Queries, Worlds
-
-Starts = Callable[[int, np.random.Generator], Frames] | Frames | Sequence[Frames]
+from worldmodel.types import Queries, Worlds
 
 
 class ImaginedVecEnv(VecEnv):
     """Episodes that a world model imagines, at one frame per decision.
 
-    An episode begins at a start frame, for which one world is sampled. An action is held for
-    ``jump`` steps, which cost **one** rendered frame; the rewards of these steps are summed. The
-    episode is terminated where the world says that it has ended (alive < 0.5), and truncated after
-    ``horizon`` decisions, so that SB3 bootstraps the value. Spaces equal the real environment's:
-    what is trained here runs on ``HoldAction(env, jump)`` unchanged.
+    An episode begins at a start, for which worlds are sampled; it happens in the first of them. An
+    action is held for ``jump`` steps, which cost **one** rendered frame; the rewards of these steps
+    are summed. The episode is terminated where the world says that it has ended, and truncated
+    after ``horizon`` decisions, so that SB3 bootstraps the value. Spaces equal the real
+    environment's: what is trained here runs on ``HoldAction(env, jump)`` unchanged, and with
+    ``chunk`` on ``ChunkAction(env, jump)``.
 
     The first episodes after ``reset()`` are cut short by different amounts (``stagger``), so that
     the environments do not all end in the same step.
 
-    Each info holds ``steps`` (= jump), ``alive`` and ``TimeLimit.truncated``; at an episode's end
-    also ``terminal_observation``.
+    Each info holds ``steps`` (= jump), ``alive`` (the probability that the episode goes on, given
+    that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
+    an episode's end also ``terminal_observation``.
 
     Args:
         model: any world model; it is put into evaluation mode.
-        starts: frames uint8 (n, H, W, C) to begin from, or a function ``(num, numpy generator)``
-            to ``num`` of them.
+        starts: where episodes begin:
+            frames uint8 (n, H, W, C) or float (n, D);
+            recorded ``worldmodel.Episodes``: at any of their steps, with the frames before it as
+            context (``episodes.starts()`` are the first frames alone);
+            a Gymnasium environment: its resets;
+            or a function ``(num, numpy generator)`` to ``num`` frames.
         num_envs: how many episodes run side by side.
-        jump: steps that an action is held.
+        jump: steps of one decision.
         horizon: decisions after which an episode is truncated; None takes what fits the window.
+            Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
+        chunk: whether a decision is ``jump`` actions of its own; else one action, held.
+        terminations: "threshold" ends an episode where alive < 0.5, "sampled" by chance.
+        penalty: is multiplied by the worlds' disagreement and taken from the reward.
+        worlds: sampled per episode. Their disagreement is the standard deviation of what they say
+            the decision earns. It holds chance in the scene as well as what the model does not
+            know; a model without randomness never disagrees.
+        observation_space: of the real environment, if that is a Dict: exactly one part is what the
+            model imagines, the others stay as the start gives them. Starts then are dicts.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
         stagger: whether to shorten the first episodes.
         fps: frames (decisions) per second of recorded videos.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``, or the starts are not uint8.
-        ValueError: a number is below 1, ``horizon * jump`` exceeds the model's window, ``jump`` is
-            no multiple of its stride, or the starts have another size than the model's frames.
+        ValueError: a number is out of range, ``horizon * jump`` exceeds the model's window,
+            ``jump`` is no multiple of its stride, a penalty for less than two worlds, or the
+            starts or the space are not what the model was made for.
 
     Example::
 
@@ -64,6 +84,12 @@ class ImaginedVecEnv(VecEnv):
         num_envs: int = 16,
         jump: int = 1,
         horizon: int | None = None,
+        *,
+        chunk: bool = False,
+        terminations: Literal["threshold", "sampled"] = "threshold",
+        penalty: float = 0.0,
+        worlds: int = 1,
+        observation_space: gym.spaces.Dict | None = None,
         seed: int = 0,
         stagger: bool = True,
         fps: int = 4,
@@ -76,19 +102,31 @@ class ImaginedVecEnv(VecEnv):
                 f"jump: {model.name} takes {model.stride} steps at once; expected a multiple of "
                 f"that, got {jump}"
             )
-        for name, value in (("num_envs", num_envs), ("fps", fps)):
+        for name, value in (("num_envs", num_envs), ("fps", fps), ("worlds", worlds)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        if terminations not in ("threshold", "sampled"):
+            raise ValueError(
+                f"terminations: expected 'threshold' or 'sampled', got {terminations!r}"
+            )
+        if penalty < 0 or (penalty > 0 and worlds < 2):
+            raise ValueError(
+                f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
+                f"with worlds={worlds}"
+            )
         self.model = model.eval()
-        self.starts: Callable[[int, np.random.Generator], Frames] | Frames
-        if callable(starts):
-            self.starts = starts
-        else:
-            self.starts = check_frames(model.spec, starts, "starts").copy()
-        self.jump = jump
-        self.stagger = stagger
+        self.parted = None if observation_space is None else Parted.of(observation_space, model)
+        self.jump, self.chunk, self.stagger = jump, chunk, stagger
+        self.terminations, self.penalty, self.worlds = terminations, penalty, worlds
+        self._draw: Draw = draws(starts, model, self.horizon * jump, jump, self.parted)
         self.render_mode = "rgb_array"  # VecEnv.__init__ asks for it
-        super().__init__(num_envs, model.spec.observation_space(), model.spec.action.to_space())
+        imagined = model.spec.observation_space()
+        action = model.spec.action
+        super().__init__(
+            num_envs,
+            imagined if observation_space is None else observation_space,
+            action_border.chunk_space(action, jump) if chunk else action.to_space(),
+        )
         # only now: VecEnv.__init__ replaces the metadata
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": fps}
 
@@ -96,34 +134,35 @@ class ImaginedVecEnv(VecEnv):
         self._generator = torch.Generator(model.device)
         self._generator.manual_seed(int(self._rng.integers(2**62)))
         self._worlds: Worlds | None = None
-        self._held: Tensor | None = None
-        space = model.spec.observation_space()
-        self._frames: Frames = np.zeros((num_envs, *space.shape), space.dtype)
+        self._chosen: Tensor | None = None
+        self._frames: Frames = np.zeros((num_envs, *imagined.shape), imagined.dtype)
+        self._constants: dict[str, NDArray[Any]] = {}
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
     # -- the episode -----------------------------------------------------------------------------
 
-    def reset(self) -> Frames:
-        """Begin an episode in every environment: (num_envs, *observation)."""
+    def reset(self) -> VecEnvObs:
+        """Begin an episode in every environment: (num_envs, *observation), or a dict of that."""
         seeds = [seed for seed in self._seeds if seed is not None]
         if seeds:
             self._rng = np.random.default_rng(seeds)
             self._generator.manual_seed(int(self._rng.integers(2**62)))
         self._reset_seeds()
         self._reset_options()
-        self._frames, self._worlds = self._begin(self.num_envs)
+        self._frames, self._constants, self._worlds = self._begin(self.num_envs)
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
         self._limits = self.horizon - cut * int(self.stagger)
-        return self._frames.copy()
+        return self._shown()
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take one action per environment, (num_envs, *action)."""
-        spec, count = self.model.spec.action, self.num_envs
-        chosen = action_border.to_tensor(spec, actions, (count,), self.model.device, "actions")
-        held = chosen.unsqueeze(1)
-        self._held = held.expand(-1, self.jump, *held.shape[2:])
+        """Take one decision per environment: (num_envs, *action), or chunks of actions."""
+        lead = (self.num_envs, self.jump) if self.chunk else (self.num_envs, 1)
+        chosen = action_border.to_tensor(
+            self.model.spec.action, actions, lead, self.model.device, "actions"
+        )
+        self._chosen = chosen.expand(-1, self.jump, *chosen.shape[2:])
 
     @torch.no_grad()
     def step_wait(self) -> VecEnvStepReturn:
@@ -132,19 +171,15 @@ class ImaginedVecEnv(VecEnv):
         Raises:
             RuntimeError: ``reset()`` or ``step_async()`` was not called before.
         """
-        if self._worlds is None or self._held is None:
+        if self._worlds is None or self._chosen is None:
             raise RuntimeError("ImaginedVecEnv: call reset(), then step(actions)")
-        worlds, held, self._held = self._worlds, self._held, None
-        arrival = worlds.present + self.jump
-        seen = self.model.predict(worlds, Queries(arrival[:, None], held[:, None]))
-        self._worlds = self.model.advance(worlds, held)
-        assert seen.observations is not None
-        self._frames = self.model.spec.to_numpy(seen.observations[:, 0, 0, 0])
-        rewards = seen.rewards[:, 0, 0, 0].cpu().numpy().astype(np.float32)
-        alive = seen.alive[:, 0, 0, 0].cpu().numpy()
+        worlds, chosen, self._chosen = self._worlds, self._chosen, None
+        rewards, alive, disagreement = self._imagine(worlds, chosen)
+        self._worlds = self.model.advance(worlds, chosen)
 
         self._decisions += 1
-        terminated = alive < 0.5
+        bar = self._rng.random(self.num_envs) if self.terminations == "sampled" else 0.5
+        terminated = alive < bar
         truncated = (self._decisions >= self._limits) & ~terminated
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [
@@ -155,19 +190,49 @@ class ImaginedVecEnv(VecEnv):
             }
             for i in range(self.num_envs)
         ]
-        for i in np.flatnonzero(dones):
-            infos[i]["terminal_observation"] = self._frames[i].copy()
+        if self.worlds > 1:
+            for info, value in zip(infos, disagreement, strict=True):
+                info["disagreement"] = float(value)
         if dones.any():
+            ended = self._shown()
+            for i in np.flatnonzero(dones):
+                infos[i]["terminal_observation"] = (
+                    {name: part[i].copy() for name, part in ended.items()}
+                    if isinstance(ended, dict)
+                    else np.array(ended[i])
+                )
             self._restart(np.flatnonzero(dones))
-        return self._frames.copy(), rewards, dones, infos
+        return self._shown(), rewards - self.penalty * disagreement, dones, infos
 
     def close(self) -> None:
         """Nothing to close."""
 
+    def _imagine(
+        self, worlds: Worlds, chosen: Tensor
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Reward, survival and disagreement of one decision, float32 (num_envs,) each.
+
+        The frame of the first world is kept.
+        """
+        queries = Queries((worlds.present + self.jump)[:, None], chosen[:, None])
+        followed = Worlds(worlds.present, worlds.map(lambda value: value[:, :1]))
+        seen = self.model.predict(followed, queries)
+        assert seen.observations is not None
+        self._frames = self.model.spec.to_numpy(seen.observations[:, 0, 0, 0])
+        rewards, alive = (
+            value[:, 0, 0, 0].float().cpu().numpy() for value in (seen.rewards, seen.alive)
+        )
+        if self.worlds == 1:
+            return rewards, alive, np.zeros_like(rewards)
+        every = self.model.predict(worlds, queries, frames=False).rewards[:, :, 0, 0]
+        return rewards, alive, every.float().std(1, correction=0).cpu().numpy()
+
     def _restart(self, rows: NDArray[np.int64]) -> None:
-        frames, fresh = self._begin(len(rows))
+        frames, constants, fresh = self._begin(len(rows))
         self._frames = self._frames.copy()
         self._frames[rows] = frames
+        for name, values in constants.items():
+            self._constants[name][rows] = values
         self._decisions[rows] = 0
         self._limits[rows] = self.horizon
         if len(rows) == self.num_envs:
@@ -178,20 +243,24 @@ class ImaginedVecEnv(VecEnv):
             self._worlds = self._worlds.put(where, fresh)
 
     @torch.no_grad()
-    def _begin(self, count: int) -> tuple[Frames, Worlds]:
-        """Start frames (count, H, W, C), and one world for each."""
-        if callable(self.starts):
-            frames = check_frames(
-                self.model.spec, self.starts(count, self._rng), "starts(num, rng)", count
-            ).copy()
-        else:
-            frames = self.starts[self._rng.integers(len(self.starts), size=count)]
-        device = self.model.device
-        seen = self.model.spec.to_model(torch.from_numpy(frames).to(device)).unsqueeze(1)
-        times = torch.zeros(count, 1, dtype=torch.long, device=device)
-        belief = self.model.observe(Context(seen, times))
-        shown = frames.astype(self.observation_space.dtype, copy=False)
-        return shown, self.model.sample(belief, 1, self._generator)
+    def _begin(self, count: int) -> tuple[Frames, dict[str, NDArray[Any]], Worlds]:
+        r"""The present's frames (count, \*observation), constant parts, and sampled worlds."""
+        drawn, spec = self._draw(count, self._rng), self.model.spec
+        every = [range(len(history.frames)) for history in drawn.histories]
+        context = to_context(spec, drawn.histories, every, self.model.device)
+        worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)
+        frames = np.stack([history.frames[-1] for history in drawn.histories])
+        shown = frames.astype(spec.observation_space().dtype, copy=False)
+        return shown, drawn.constants, worlds
+
+    def _shown(self) -> VecEnvObs:
+        """Fresh arrays, always: SB3 keeps what it is given."""
+        frames = self._frames.copy()
+        if self.parted is None:
+            return frames
+        constants = {name: values.copy() for name, values in self._constants.items()}
+        parts = {self.parted.imagined: frames, **constants}
+        return {name: parts[name] for name in self.parted.space.spaces}
 
     # -- what VecEnv wants -----------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from worldmodel.base import WorldModel
 from worldmodel.jump.config import JumpConfig
 from worldmodel.jump.model import Jump
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.types import Prediction, Queries, Worlds
 
 STARTS = frames(0, 1, 2, 3)
 POLICY = {"features_extractor_class": SmallCnn, "features_extractor_kwargs": {"features_dim": 8}}
@@ -194,6 +197,55 @@ def test_wrappers_together(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.mp4"))
 
 
+def test_a_chunk_is_a_decision_of_several_actions() -> None:
+    model = FakeModel()
+    venv = ImaginedVecEnv(model, frames(1, 2), 2, jump=3, chunk=True, stagger=False)
+    assert venv.action_space == gym.spaces.MultiDiscrete([4, 4, 4])
+    shown = venv.reset()
+    wanted = shown[:, 0, 0, 0].astype(int)
+    after, rewards, _, infos = venv.step(np.array([[1, 2, 1], [3, 2, 2]]))
+    assert after[:, -1, -1, 0].tolist() == [40, 70]
+    assert rewards.tolist() == [{1: 2, 2: 1}[wanted[0]], {1: 0, 2: 2}[wanted[1]]]
+    assert infos[0]["steps"] == 3
+    with pytest.raises(ValueError, match="actions"):
+        venv.step(np.array([[1, 2], [1, 2]]))
+    PPO("CnnPolicy", venv, n_steps=4, batch_size=8, n_epochs=1, policy_kwargs=POLICY).learn(8)
+
+
+def test_terminations_by_chance() -> None:
+    class Fading(FakeModel):
+        def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+            seen = super()._predict(worlds, queries, frames)
+            return replace(seen, alive=torch.full_like(seen.alive, 0.75))
+
+    ends = {}
+    for terminations in ("threshold", "sampled"):
+        venv = make(Fading(), num_envs=400, horizon=4, terminations=terminations, seed=3)
+        venv.reset()
+        _, _, dones, infos = venv.step(np.zeros(400, np.int64))
+        assert not any(info["TimeLimit.truncated"] for info in infos)
+        ends[terminations] = dones.sum()
+    assert ends["threshold"] == 0
+    assert 70 < ends["sampled"] < 130  # 100 on the average, its deviation is 9
+
+
+def test_disagreement_is_penalised() -> None:
+    """Unseen, each world draws what is wanted: a quarter of them pays three times for an action."""
+    venv = make(FakeModel(seen=False), num_envs=3, worlds=800, penalty=2.0)
+    agreed = make(FakeModel(seen=False), num_envs=3, worlds=800)
+    for each in (venv, agreed):
+        each.reset()
+    actions = np.array([1, 2, 3])
+    (_, less, _, infos), (_, rewards, _, _) = venv.step(actions), agreed.step(actions)
+    disagreement = np.array([info["disagreement"] for info in infos])
+    np.testing.assert_allclose(disagreement, 3 * np.sqrt(0.25 * 0.75), rtol=0.1)
+    np.testing.assert_allclose(less, rewards - 2 * disagreement, rtol=1e-6)
+    assert set(rewards.tolist()) <= {0.0, 3.0}  # of the one world that is followed
+    known = make(FakeModel(), worlds=5, penalty=2.0)
+    known.reset()
+    assert [info["disagreement"] for info in known.step(np.array([1, 1]))[3]] == [0.0, 0.0]
+
+
 def test_render_and_the_rest_of_the_interface() -> None:
     venv = make(fps=7)
     venv.reset()
@@ -254,6 +306,14 @@ def test_errors_teach() -> None:
     with pytest.raises(ValueError, match="actions"):
         venv.step(np.array([0, 0, 0]))
     assert ImaginedVecEnv(model, STARTS, 2, jump=5).horizon == 2
+    for settings in ({"worlds": 0}, {"penalty": -1.0, "worlds": 2}, {"penalty": 1.0}):
+        with pytest.raises(ValueError, match="worlds|penalty"):
+            ImaginedVecEnv(model, STARTS, **settings)
+    with pytest.raises(ValueError, match="terminations: expected 'threshold' or 'sampled'"):
+        ImaginedVecEnv(model, STARTS, terminations="often")
+    passive = FakeModel(Spec(SPEC.observation, ActionSpec("none"), 12))
+    with pytest.raises(ValueError, match="chunk: the environment has no actions"):
+        ImaginedVecEnv(passive, STARTS, chunk=True)
     model.stride = 2
     assert ImaginedVecEnv(model, STARTS, 2, jump=4).horizon == 3
     with pytest.raises(ValueError, match="jump: fake takes 2 steps at once"):

@@ -1,0 +1,179 @@
+"""Where imagined episodes begin."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from agent_fakes import SPEC, FakeEnv, FakeModel, FrameByFrameFake, frame, frames
+from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
+
+from agents.starts import past
+from agents.vec_env import ImaginedVecEnv
+from worldmodel import Episode, Episodes
+from worldmodel.spec import ActionSpec
+
+SPACE = gym.spaces.Dict(
+    {
+        "goal": gym.spaces.Box(-1, 1, (2,), np.float32),
+        "camera": SPEC.observation_space(),
+        "task": gym.spaces.Discrete(9),
+    }
+)
+
+
+def episode(steps: int = 12, wanted: int = 0) -> Episode:
+    """Always action 1: the level is the time."""
+    return Episode(
+        np.stack([frame(wanted, level) for level in range(steps + 1)]),
+        np.ones(steps, np.int64),
+        np.zeros(steps, np.float32),
+        terminated=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "jump", "ahead", "limit", "expected"),
+    [
+        (9, 3, 3, None, [0, 3, 6, 9]),
+        (8, 3, 3, None, [0, 2, 5, 8]),  # the first frame is told of, too
+        (8, 3, 8, None, [5, 8]),  # as far back as leaves 8 of 12 steps
+        (9, 3, 3, 3, [0, 6, 9]),
+        (9, 3, 3, 1, [9]),
+        (9, 3, 12, None, [9]),
+        (0, 3, 3, None, [0]),
+    ],
+)
+def test_past_of_a_recorded_step(
+    step: int, jump: int, ahead: int, limit: int | None, expected: list[int]
+) -> None:
+    model = FakeModel()
+    model.max_context = limit
+    history = past(episode(), step, model, ahead, jump)
+    levels = [int(shown[-1, -1, 0]) // 10 for shown in history.frames]
+    assert levels == expected
+    assert [time + expected[0] for time in history.times] == expected
+    assert history.present == step - expected[0]
+
+
+def test_frame_by_frame_models_are_told_every_frame() -> None:
+    model = FrameByFrameFake()
+    assert past(episode(), 9, model, 6, 3).times == (0, 1, 2, 3, 4, 5, 6)
+    model.max_context = 3
+    assert past(episode(), 9, model, 6, 3).times == (0, 1, 2)
+
+
+def test_episodes_branch_at_every_recorded_step() -> None:
+    recorded = Episodes([episode(12, 1), episode(2, 2)], SPEC.action)
+    model = FakeModel()
+    venv = ImaginedVecEnv(model, recorded, 400, jump=2, horizon=2, stagger=False)
+    shown = venv.reset()
+    wanted, level = shown[:, 0, 0, 0], shown[:, -1, -1, 0] // 10
+    found = {(int(w), int(at)) for w, at in zip(wanted, level, strict=True)}
+    assert found == {(1, at) for at in range(12)} | {(2, 0), (2, 1)}  # 14 steps, no last frame
+    counts = [int(((wanted == w) & (level == at)).sum()) for w, at in found]
+    assert min(counts) > 10 and max(counts) < 60  # 400 / 14 = 29: all alike
+    assert model.contexts[0].present_times().max() == 8  # 12 - horizon * jump
+    after, rewards, _, _ = venv.step(np.full(400, 2))
+    np.testing.assert_array_equal(after[:, -1, -1, 0], 10 * (level + 4))
+    np.testing.assert_array_equal(rewards, 2.0 * (wanted == 2))
+
+
+def test_a_live_environment_is_reset() -> None:
+    venv = ImaginedVecEnv(FakeModel(), FakeEnv(), 64, stagger=False)
+    assert set(venv.reset()[:, 0, 0, 0].tolist()) == {0, 1, 2, 3}
+    with pytest.raises(ValueError, match="starts: the environment's spaces"):
+        ImaginedVecEnv(FakeModel(), gym.make("CartPole-v1"))
+
+
+class DictEnv(gym.Wrapper):
+    """The goal says the wanted action; the task counts the episodes."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeEnv())
+        self.observation_space, self.task = SPACE, 0
+
+    def reset(self, **kwargs):
+        shown, info = self.env.reset(**kwargs)
+        self.task = (self.task + 1) % 9
+        self.goal = np.full(2, self.unwrapped.wanted / 4, np.float32)
+        return self._parts(shown), info
+
+    def step(self, action):
+        shown, *rest = self.env.step(action)
+        return self._parts(shown), *rest
+
+    def _parts(self, shown):
+        return {"goal": self.goal, "camera": shown, "task": self.task}
+
+
+def given(num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    wanted = rng.integers(4, size=num)
+    goal = np.repeat(wanted[:, None] / 4, 2, 1).astype(np.float32)
+    return {"camera": frames(*wanted), "goal": goal, "task": wanted}
+
+
+@pytest.mark.parametrize("starts", [DictEnv(), given, given(50, np.random.default_rng(0))])
+def test_constant_parts_stay_with_their_episode(starts) -> None:
+    venv = ImaginedVecEnv(
+        FakeModel(), starts, 5, jump=3, horizon=4, observation_space=SPACE, stagger=True
+    )
+    assert venv.observation_space == SPACE
+    shown, random = venv.reset(), np.random.default_rng(0)
+    kept = {name: part.copy() for name, part in shown.items()}
+    for _ in range(9):
+        actions = random.integers(2, size=5)
+        before, (shown, _, dones, infos) = shown, venv.step(actions)
+        assert list(shown) == list(SPACE.spaces)
+        np.testing.assert_array_equal(shown["camera"][:, 0, 0, 0], 4 * shown["goal"][:, 0])
+        assert all(part in SPACE[name] for name in shown for part in shown[name])
+        for row, done in enumerate(dones):
+            last = infos[row]["terminal_observation"] if done else None
+            parts = last if done else {name: shown[name][row] for name in shown}
+            np.testing.assert_array_equal(parts["goal"], before["goal"][row])
+            np.testing.assert_array_equal(parts["task"], before["task"][row])
+            grown = before["camera"][row, -1, -1, 0] + 30 * actions[row]
+            assert parts["camera"][-1, -1, 0] == grown
+    assert not all(np.array_equal(shown[name], kept[name]) for name in kept)
+
+
+def test_dict_observations_train() -> None:
+    venv = ImaginedVecEnv(FakeModel(), given, 2, jump=3, observation_space=SPACE)
+    wrapped = VecTransposeImage(VecMonitor(venv))
+    assert wrapped.reset()["camera"].shape == (2, 3, 32, 32)
+
+    class Goal(BaseFeaturesExtractor):
+        def forward(self, parts):
+            assert parts["camera"].shape[1:] == (3, 32, 32)
+            return parts["goal"]
+
+    policy = {"features_extractor_class": Goal, "features_extractor_kwargs": {"features_dim": 2}}
+    PPO(
+        "MultiInputPolicy", wrapped, policy_kwargs=policy, n_steps=8, batch_size=16, n_epochs=1
+    ).learn(32)
+
+
+def test_errors_teach() -> None:
+    model = FakeModel()
+    with pytest.raises(TypeError, match="expected a gymnasium Dict"):
+        ImaginedVecEnv(model, given, observation_space=SPEC.observation_space())
+    twice = gym.spaces.Dict({"a": SPACE["camera"], "b": SPACE["camera"]})
+    for space, found in (
+        (twice, r"\['a', 'b'\]"),
+        (gym.spaces.Dict({"g": SPACE["goal"]}), r"\[\]"),
+    ):
+        with pytest.raises(ValueError, match=f"observation_space: exactly one part.*{found}"):
+            ImaginedVecEnv(model, given, observation_space=space)
+    with pytest.raises(TypeError, match="starts: expected a dict with the parts"):
+        ImaginedVecEnv(model, frames(0), observation_space=SPACE)
+    parts = given(3, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected the parts"):
+        ImaginedVecEnv(model, {**parts, "more": parts["task"]}, observation_space=SPACE)
+    with pytest.raises(ValueError, match="'task' of shape"):
+        ImaginedVecEnv(model, {**parts, "task": parts["task"][:2]}, observation_space=SPACE)
+    recorded = Episodes([episode()], SPEC.action)
+    with pytest.raises(ValueError, match="no constant parts"):
+        ImaginedVecEnv(model, recorded, observation_space=SPACE)
+    other = Episodes([episode()], ActionSpec("discrete", (), (5,)))
+    with pytest.raises(ValueError, match="starts: action space"):
+        ImaginedVecEnv(model, other)

@@ -22,6 +22,7 @@ from agents import (
     RandomShootingConfig,
 )
 from evaluation import consistency
+from evaluation.consistency import AGENT
 from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
@@ -104,6 +105,8 @@ class Control:
     """Real returns of random play and of planners, normalised to random 0 and oracle 1."""
 
     checkpoint: str = "traveling-salesman"
+    env: str = AGENT
+    """One of our environments with an agent."""
     episodes: int = 200
     plans: int = 256
     """In all, for each decision of each planner."""
@@ -133,8 +136,9 @@ class Control:
         }
         size = model.spec.observation[1]
         rows = control(
-            contestants, size=size, episodes=self.episodes, hold=self.hold, seed=self.seed
-        )
+            self.env, contestants,
+            size=size, episodes=self.episodes, hold=self.hold, seed=self.seed,
+        )  # fmt: skip
         columns = ["agent", "return", "normalised_return", "low", "high", "episodes"]
         print(results.table(rows, columns))
         _finish("control", self, rows)

@@ -1,4 +1,4 @@
-"""Returns in the real Traveling Salesman, on a scale from random play (0) to the oracle (1)."""
+"""Returns in real environments, on a scale from random play (0) to the oracle (1)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from agents import evaluate
+from agents.actions import draw_actions
 from agents.planners import Agent
 from envs import play, simulator_of
-from evaluation.consistency import AGENT
 from evaluation.statistics import normalised_return
+from worldmodel import ActionSpec
 
 RANDOM_PLAYS = 64
 """Random plays of each episode's scene; their mean is that episode's 0."""
@@ -29,7 +30,7 @@ class Contestant:
     Attributes:
         agent: anything with SB3's ``predict``.
         frame_stack: as in training.
-        real_steps: steps of the real environment that were spent on it.
+        real_steps: steps of the real environment that were spent on it, its world model's too.
     """
 
     agent: Agent
@@ -45,16 +46,27 @@ class Reference:
     oracle: NDArray[np.float64]
 
 
-def reference(episodes: int, hold: int, seed: int = 0) -> Reference:
-    """Random play with held actions, and the best tour, on the test episodes seed, seed + 1, ..."""
-    env = gym.make(f"envs:{AGENT}", size=16, split="test")  # the size does not change the scene
-    ids = [env.reset(seed=seed + i)[1]["scene"] for i in range(episodes)]
-    env.close()
-    simulator, scenes = simulator_of(AGENT), torch.tensor(ids)
-    random = torch.Generator().manual_seed(seed)
-    held = -(-simulator.max_steps // hold)
-    actions = torch.randint(0, 4, (episodes * RANDOM_PLAYS, held), generator=random)
-    actions = actions.repeat_interleave(hold, 1)[:, : simulator.max_steps]
+def reference(env: str, episodes: int, hold: int, seed: int = 0) -> Reference:
+    """Random play with held actions, and the best, on the test episodes seed, seed + 1, ...
+
+    Args:
+        env: id of one of our environments with an agent.
+        episodes: how many.
+        hold: steps for which random play holds each action.
+        seed: of the first episode, and of random play.
+
+    Raises:
+        ValueError: the environment is not one of ours.
+    """
+    simulator = simulator_of(env)
+    made = gym.make(f"envs:{env}", size=16, split="test")  # the size does not change the scene
+    ids = [made.reset(seed=seed + i)[1]["scene"] for i in range(episodes)]
+    spec = ActionSpec.from_space(made.action_space)
+    made.close()
+    scenes, steps = torch.tensor(ids), simulator.max_steps
+    lead = (episodes * RANDOM_PLAYS, -(-steps // hold))
+    actions = draw_actions(spec, lead, torch.Generator().manual_seed(seed))
+    actions = actions.repeat_interleave(hold, 1)[:, :steps]
     rewards = play(simulator, scenes.repeat_interleave(RANDOM_PLAYS), actions).rewards
     plays = rewards.sum(1).view(episodes, RANDOM_PLAYS).mean(1)
     oracle = simulator.best_return(simulator.begin(scenes))
@@ -62,6 +74,7 @@ def reference(episodes: int, hold: int, seed: int = 0) -> Reference:
 
 
 def control(
+    env: str,
     contestants: Mapping[str, Contestant],
     *,
     size: int = 32,
@@ -74,22 +87,30 @@ def control(
     All play the same test episodes; intervals are 95%, over episodes.
 
     Args:
+        env: id of one of our environments with an agent, such as narratives/TravelingSalesman-v0.
         contestants: by name.
         size: frame size.
         episodes: real episodes, at least 2.
         hold: steps for which each action is held.
         seed: of the first episode.
     """
-    scale = reference(episodes, hold, seed)
-    make = partial(gym.make, f"envs:{AGENT}", size=size, split="test")
+    scale = reference(env, episodes, hold, seed)
     rows = []
     for name, one in contestants.items():
-        returns = evaluate(
-            one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack,
-            progress=True,
-        )  # fmt: skip
+        returns = played(env, one, size=size, episodes=episodes, hold=hold, seed=seed)
         value = normalised_return(returns, scale.random, scale.oracle, seed)
-        row = {"agent": name, "env": AGENT, "real_steps": one.real_steps}
+        row = {"agent": name, "env": env, "real_steps": one.real_steps}
         row |= {"return": float(returns.mean()), "normalised_return": value.value}
         rows.append({**row, "low": value.low, "high": value.high, "episodes": value.n})
     return rows
+
+
+def played(
+    env: str, one: Contestant, *, size: int, episodes: int, hold: int, seed: int
+) -> NDArray[np.float64]:
+    """Returns (episodes,) of the test episodes seed, seed + 1, ..."""
+    make = partial(gym.make, f"envs:{env}", size=size, split="test")
+    return evaluate(
+        one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack,
+        progress=True,
+    )  # fmt: skip

@@ -81,3 +81,26 @@ def normalised_return(returns: Array, random: Array, oracle: Array, seed: int = 
     )  # fmt: skip
     low, high = drawn.confidence_interval
     return Interval(float(scale(returns, random, oracle)), float(low), float(high), len(returns))
+
+
+def ratio(above: Array, below: Array, seed: int = 0) -> Interval:
+    """mean(above) / mean(below), paired: (n,) each, with its bootstrap interval.
+
+    Raises:
+        ValueError: the lengths differ, or there are fewer than 2 pairs.
+    """
+    if not len(above) == len(below) >= 2:
+        raise ValueError(
+            f"above, below: expected the same >= 2 pairs, got {len(above)}, {len(below)}"
+        )
+
+    def divide(upper: Array, lower: Array, axis: int = -1) -> Array:
+        quotient: Array = upper.mean(axis) / lower.mean(axis)
+        return quotient
+
+    drawn = stats.bootstrap(
+        (above, below), divide, paired=True, vectorized=True, method="percentile",
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    low, high = drawn.confidence_interval
+    return Interval(float(divide(above, below)), float(low), float(high), len(above))

@@ -134,7 +134,8 @@ def compare_agents(args: Quickstart, logs: Path) -> None:
         "planner (random shooting)": Contestant(RandomShooting(model, config)),
         "PPO trained in imagination": train_ppo(args, model, logs),
     }
-    rows = control(contestants, size=32, episodes=args.episodes, hold=HOLD, seed=args.seed)
+    name = ENV.removeprefix("envs:")
+    rows = control(name, contestants, episodes=args.episodes, hold=HOLD, seed=args.seed)
     print(f"   real return over {args.episodes} test episodes (random play 0, best tour 1):")
     print(results.table(rows, ["agent", "return", "normalised_return", "low", "high", "episodes"]))
     results.write(args.out / "control.json", results.envelope("control", vars(args), rows))

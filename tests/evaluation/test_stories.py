@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -103,14 +102,23 @@ def test_the_scale_of_control() -> None:
         "best tour": Contestant(BestTour(24, envs=16)),
         "random": Contestant(RandomAgent(gym.spaces.Discrete(4), seed=1)),
     }
-    best, random = control(contestants, episodes=24)
+    best, random = control(consistency.AGENT, contestants, episodes=24)
     assert best["normalised_return"] == pytest.approx(1.0, abs=1e-5)
     assert random["low"] <= 0.0 <= random["high"]
     assert random["episodes"] == 24 and random["normalised_return"] < 0.5
 
 
 def test_the_reference_belongs_to_the_episodes() -> None:
-    one, other = reference(6, hold=5), reference(4, hold=5, seed=2)
+    one, other = (
+        reference(consistency.AGENT, 6, hold=5),
+        reference(consistency.AGENT, 4, hold=5, seed=2),
+    )
     assert np.allclose(one.oracle[2:], other.oracle)
     assert (one.oracle > one.random).all()
-    assert partial(reference, 3, hold=5)().random.shape == (3,)
+    assert reference(consistency.AGENT, 3, hold=5).random.shape == (3,)
+
+
+@pytest.mark.parametrize("env", ["dice/FindDigit-v0", "narratives/Intercept-v0"])
+def test_every_environment_with_an_agent_has_a_scale(env: str) -> None:
+    found = reference(env, 5, hold=1)
+    assert (found.oracle >= found.random).all() and found.oracle.mean() > found.random.mean()

@@ -6,6 +6,7 @@
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo
 from agents.imagination import Imagination
+from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.planners import (
     Cem,
     CemConfig,
@@ -29,6 +30,8 @@ __all__ = [
     "Imagination",
     "ImaginationVideo",
     "ImaginedVecEnv",
+    "LookaheadExtractor",
+    "LookaheadVecWrapper",
     "Mppi",
     "MppiConfig",
     "Plan",

@@ -3,6 +3,7 @@
 >>> from agents import ImaginedVecEnv, RandomShooting, RandomShootingConfig
 """
 
+from agents.adapt import adapt
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo
 from agents.imagination import Imagination
@@ -40,6 +41,7 @@ __all__ = [
     "RandomShooting",
     "RandomShootingConfig",
     "SmallCnn",
+    "adapt",
     "evaluate",
     "real_beside_imagined",
     "train_in_imagination",

@@ -3,9 +3,11 @@
 >>> from agents import ImaginedVecEnv, RandomShooting, RandomShootingConfig
 """
 
+from agents.adapt import adapt
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo
 from agents.imagination import Imagination
+from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.planners import (
     Cem,
     CemConfig,
@@ -30,6 +32,8 @@ __all__ = [
     "Imagination",
     "ImaginationVideo",
     "ImaginedVecEnv",
+    "LookaheadExtractor",
+    "LookaheadVecWrapper",
     "Mppi",
     "MppiConfig",
     "Plan",
@@ -38,6 +42,7 @@ __all__ = [
     "RandomShooting",
     "RandomShootingConfig",
     "SmallCnn",
+    "adapt",
     "evaluate",
     "real_beside_imagined",
     "train_in_imagination",

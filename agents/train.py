@@ -102,6 +102,7 @@ def evaluate(
     num_envs: int = 16,
     deterministic: bool = True,
     progress: bool = False,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
 ) -> NDArray[np.float64]:
     """Play real episodes: always the same ones for the same seed, whoever plays.
 
@@ -117,13 +118,16 @@ def evaluate(
         num_envs: environments side by side.
         deterministic: handed to ``agent.predict``.
         progress: show a progress bar on a terminal.
+        wrap: what goes around all environments at once, before frames are stacked, such as
+            ``lambda venv: LookaheadVecWrapper(venv, model, hold=5)``. What it draws at random
+            depends on ``num_envs``; the episodes do not.
 
     Returns:
         float64 (episodes,): the undiscounted return of each episode, in order.
 
     Raises:
-        ValueError: a number is below 1, or the agent was made for another ``hold``, frame stack or
-            other spaces.
+        ValueError: a number is below 1, or the agent was made for another ``hold``, frame stack,
+            ``wrap`` or other spaces.
     """
     for name, value in (("episodes", episodes), ("frame_stack", frame_stack), ("hold", hold)):
         if value < 1:
@@ -137,6 +141,8 @@ def evaluate(
         partial(_make, env, hold, seed + i, count) for i in range(count)
     ]
     venv: VecEnv = DummyVecEnv(makers)
+    if wrap is not None:
+        venv = wrap(venv)
     if isinstance(agent, Planner):
         agent.model.spec.check_spaces(venv.observation_space, venv.action_space, "env")
     if frame_stack > 1:
@@ -170,15 +176,30 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _check_stack(agent: Agent, venv: VecEnv, frame_stack: int) -> None:
-    """SB3's algorithms know the shape that they were trained on, channels first or last."""
-    trained, played = getattr(agent, "observation_space", None), venv.observation_space
-    if trained is None or trained.shape is None or played.shape is None:
+    """SB3's algorithms know the shapes that they were trained on, channels first or last."""
+    space = getattr(agent, "observation_space", None)
+    if space is None:
         return
-    if sorted(trained.shape) != sorted(played.shape):
+    trained, played = _shapes(space), _shapes(venv.observation_space)
+    if trained.keys() != played.keys():
         raise ValueError(
-            f"frame_stack: the agent was trained on observations {trained.shape}, with frame_stack="
-            f"{frame_stack} the environment shows {played.shape}; give the frame_stack of training"
+            f"wrap: the agent was trained on observations {space}, the environment shows "
+            f"{venv.observation_space}; give the wrappers of training"
         )
+    for key, shape in trained.items():
+        if sorted(shape) != sorted(played[key]):
+            raise ValueError(
+                f"frame_stack: the agent was trained on observations {key}{shape}, with frame_stack"
+                f"={frame_stack} the environment shows {played[key]}; give the frame_stack of "
+                "training"
+            )
+
+
+def _shapes(space: gym.Space[Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each part of a Dict, or of the only part; none where a space has no shape."""
+    if isinstance(space, gym.spaces.Dict):
+        return {f"{key} ": part.shape or () for key, part in space.items()}
+    return {"": space.shape or ()}
 
 
 class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):

@@ -1,0 +1,192 @@
+"""Make any Gymnasium environment fit a world model: small uint8 images, or flat float vectors."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import wrappers
+from numpy.typing import NDArray
+from PIL import Image
+
+from worldmodel.spec import Spec
+
+Env = gym.Env[Any, Any]
+
+
+def adapt(
+    env: str | Env,
+    size: int = 64,
+    pixels: bool = False,
+    grayscale: bool = False,
+    **make_kwargs: Any,
+) -> Env:
+    """An environment whose spaces ``worldmodel.Spec.from_spaces`` accepts.
+
+    - Images (uint8, 0 to 255; RGB or grey, channels last or first, or no axis for them) become
+      ``size`` x ``size`` by averaging areas, whatever their proportions were.
+    - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, choices become
+      one-hot, integers float32. Or, with ``pixels``, the rendered picture takes its place.
+
+    What fits already is left as it is; actions and rewards always are. Atari games ("ALE/Pong-v5",
+    which need the extra ``atari``) keep Gymnasium's v5 rules: 4 frames a step, and 1 action in 4
+    ignored for the one before.
+
+    Args:
+        env: Gymnasium id (``"module:namespace/Name-v0"`` imports the module first), or an
+            environment; with ``pixels`` one that was made with ``render_mode="rgb_array"``.
+        size: height and width of images, a multiple of 8 and at least 16.
+        pixels: whether to see rendered frames.
+        grayscale: whether colours become grey.
+        make_kwargs: of ``gymnasium.make``.
+
+    Raises:
+        ImportError: an Atari game without ale-py.
+        ValueError: ``size`` is wrong, ``make_kwargs`` were given with an environment, nothing can
+            be rendered, or the spaces are of a kind that no world model takes.
+
+    Example::
+
+        make = functools.partial(adapt, "ALE/Pong-v5", size=64)  # may be pickled
+        episodes = worldmodel.collect(make(), 100)
+        venv = DummyVecEnv([make] * 8)
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 16 or size % 8:
+        raise ValueError(f"size: expected a multiple of 8 from 16 on, got {size!r}")
+    if not isinstance(env, str):
+        if make_kwargs:
+            raise ValueError(
+                f"make_kwargs: {sorted(make_kwargs)} are for gymnasium.make; give the id, or make "
+                "the environment with them"
+            )
+        return _fit(env, size, pixels, grayscale)
+    made = _make(env, pixels, make_kwargs)
+    try:
+        return _fit(made, size, pixels, grayscale)
+    except Exception:
+        made.close()
+        raise
+
+
+def _make(name: str, pixels: bool, kwargs: dict[str, Any]) -> Env:
+    if name.startswith("ALE/"):
+        try:
+            gym.register_envs(importlib.import_module("ale_py"))
+        except ImportError as error:
+            raise ImportError(
+                f"env: {name} needs ale-py; pip install 'jumpy-worldmodel[atari]'"
+            ) from error
+    if pixels:
+        kwargs = {"render_mode": "rgb_array", **kwargs}
+    return gym.make(name, **kwargs)
+
+
+def _fit(env: Env, size: int, pixels: bool, grayscale: bool) -> Env:
+    if pixels:
+        if env.render_mode != "rgb_array":
+            raise ValueError(
+                f"pixels: expected an environment with render_mode='rgb_array', got "
+                f"{env.render_mode!r}; give it to gymnasium.make"
+            )
+        env = wrappers.AddRenderObservation(env)
+    if _is_picture(env.observation_space):
+        env = _image(env, size, grayscale)
+    elif grayscale:
+        raise ValueError(
+            f"grayscale: expected images, got {env.observation_space}; pixels=True renders them"
+        )
+    else:
+        env = _vector(env)
+    Spec.from_spaces(env.observation_space, env.action_space, window=1)  # says what else is wrong
+    return env
+
+
+def _is_picture(space: gym.Space[Any]) -> bool:
+    """Whether a space is a box of all uint8, of two or three axes: nothing else is an image."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8:
+        return False
+    every = bool((space.low == 0).all() and (space.high == 255).all())
+    return every and len(space.shape) in (2, 3)
+
+
+def _image(env: Env, size: int, grayscale: bool) -> Env:
+    shape = env.observation_space.shape
+    assert shape is not None
+    layout = _layout(shape)
+    if layout is None:
+        raise ValueError(
+            f"observation space: expected images of 1 or 3 channels, got {shape}; wrap the "
+            "environment in gymnasium.wrappers.TransformObservation to make such (RGB of RGBA, or "
+            "one frame of a stack)"
+        )
+    axes, channels = layout
+    if axes is not None or len(shape) == 2 or shape[:2] != (size, size):
+        space = gym.spaces.Box(0, 255, (size, size, channels), np.uint8)
+        env = wrappers.TransformObservation(env, partial(_resize, size=size, axes=axes), space)
+    if grayscale and channels == 3:
+        env = wrappers.GrayscaleObservation(env, keep_dim=True)
+    return env
+
+
+def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, int] | None:
+    """The order of axes that puts channels last (None: they are), and how many channels."""
+    if len(shape) == 2:
+        return None, 1
+    if shape[-1] in (1, 3):
+        return None, shape[-1]
+    return ((1, 2, 0), shape[0]) if shape[0] in (1, 3) else None
+
+
+def _resize(
+    observation: NDArray[np.uint8], size: int, axes: tuple[int, ...] | None
+) -> NDArray[np.uint8]:
+    """uint8 (H, W), (H, W, C), or of other axes, to (size, size, C).
+
+    By Pillow: ``gymnasium.wrappers.ResizeObservation`` would need OpenCV for the same.
+    """
+    image = np.asarray(observation)
+    if axes is not None:
+        image = image.transpose(axes)
+    channels = image.shape[2] if image.ndim == 3 else 1
+    picture = Image.fromarray(image if channels == 3 else image.reshape(image.shape[:2]))
+    small = picture.resize((size, size), Image.Resampling.BOX)
+    return np.array(small, np.uint8).reshape(size, size, channels)
+
+
+def _vector(env: Env) -> Env:
+    space = env.observation_space
+    if any(_is_large(leaf) for leaf in _leaves(space)):
+        raise ValueError(
+            f"observation space: {space} holds images beside other things, or such that are not "
+            "uint8 from 0 to 255; pixels=True shows the rendered frames instead, "
+            "gymnasium.wrappers.TransformObservation can pick or convert one"
+        )
+    if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
+        if not space.is_np_flattenable:
+            raise ValueError(
+                f"observation space: {space} cannot be flattened; pixels=True shows rendered "
+                "frames instead, gymnasium.wrappers.TransformObservation can pick a part"
+            )
+        env = wrappers.FlattenObservation(env)
+    if not np.issubdtype(env.observation_space.dtype, np.floating):
+        env = wrappers.DtypeObservation(env, np.float32)
+    return env
+
+
+def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        parts = space.values() if isinstance(space, gym.spaces.Dict) else space.spaces
+        for part in parts:
+            yield from _leaves(part)
+    else:
+        yield space
+
+
+def _is_large(space: gym.Space[Any]) -> bool:
+    """Whether it can only be an image: flattened, it would be a vector of thousands of numbers."""
+    shape = space.shape or ()
+    return isinstance(space, gym.spaces.Box) and len(shape) == 3 and sorted(shape)[1] >= 16

@@ -1,0 +1,334 @@
+"""Lookahead: observations that come with what a world model imagines of each candidate action.
+
+venv = LookaheadVecWrapper(DummyVecEnv(makers), model, jumps=3, hold=5)
+PPO("MultiInputPolicy", venv, policy_kwargs={"features_extractor_class": LookaheadExtractor})
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import is_image_space_channels_first
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from torch import Tensor, nn
+
+from agents import actions as action_border
+from agents.imagination import Frames, Imagination
+from agents.policies import SmallCnn
+from agents.wrappers import HoldAction
+from worldmodel.base import WorldModel
+from worldmodel.spec import ActionSpec, Spec
+from worldmodel.types import Worlds
+
+DRAWN = 8
+"""Candidates that are drawn where the actions cannot be counted and none are given."""
+
+Parts = dict[str, NDArray[Any]]
+
+
+class LookaheadVecWrapper(VecEnvWrapper):
+    """A real ``VecEnv`` whose observations say, too, what each candidate action would lead to.
+
+    Each of A candidate actions is held in imagination for K jumps of ``hold`` steps. All rows,
+    candidates, jumps and worlds are asked for at once. The observation becomes a Dict:
+
+    - ``observation``: the real one;
+    - ``imagined`` (A, K, *observation): what a sampled world shows after each jump. SB3 takes no
+      space of five axes for an image, so it neither turns nor scales it, however many candidates
+      and jumps there are (as channels of one picture they would soon outnumber its rows, and SB3
+      guesses from that which axis is which); ``LookaheadExtractor`` scales it;
+    - ``outcomes`` float32 (A, K, 2): the reward expected since the jump before (given that the
+      episode still ran then), and the probability that the episode has not terminated; means over
+      the worlds.
+
+    ``terminal_observation`` in the infos has the same form; what it holds was imagined from the
+    terminal frame. Everything is a fresh array at each step.
+
+    Frames are stacked outside, ``VecFrameStack(LookaheadVecWrapper(venv, model), 4)``: each part
+    grows along its last axis. The actions of the environment must be held as long as those of
+    imagination: wrap each environment in ``HoldAction(env, hold)``.
+
+    Args:
+        venv: real environments of the model's spaces, channels last.
+        model: any world model; it is put into evaluation mode.
+        jumps: K.
+        hold: steps of a jump, which are those of a decision.
+        candidates: (A, *action); None takes all actions of a discrete space, and 8 random ones of
+            another, drawn once.
+        worlds: that the outcomes are averaged over. The frames are those of the first.
+        frames: False leaves ``imagined`` away: no frame is rendered.
+        seed: of the worlds and the candidates; ``seed()``, which SB3's algorithms call with
+            theirs, begins the worlds anew.
+
+    Raises:
+        TypeError: ``model`` is not a ``WorldModel``.
+        ValueError: a number is below 1, the spaces are not the model's, the jumps exceed its
+            window, ``hold`` is no multiple of its stride, or ``candidates`` are no actions.
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        model: WorldModel,
+        jumps: int = 2,
+        hold: int = 1,
+        candidates: Any = None,
+        worlds: int = 1,
+        frames: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, WorldModel):
+            raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
+        _check_numbers(model, jumps, hold, worlds)
+        spec = model.spec
+        spec.check_spaces(venv.observation_space, venv.action_space, "venv")
+        self.candidates = choose_candidates(spec.action, candidates, seed)
+        self.jumps, self.hold, self.worlds, self.frames = jumps, hold, worlds, frames
+        self.imagination = Imagination(model, _spread(seed), ahead=jumps * hold)
+        self._spec = spec
+        chosen = torch.from_numpy(self.candidates).to(model.device).unsqueeze(1)
+        self._plans = chosen.expand(-1, jumps * hold, *chosen.shape[2:])  # (A, L, *action)
+        self._ahead = hold * torch.arange(1, jumps + 1, device=model.device)
+        self._counted = hold > 1 or any(venv.env_is_wrapped(HoldAction))
+        self._actions: NDArray[Any] | None = None
+        super().__init__(venv, _space(spec, len(self.candidates), jumps, frames))
+
+    # -- the episode -----------------------------------------------------------------------------
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the environments, and the worlds."""
+        if seed is not None:
+            self.imagination.generator.manual_seed(_spread(seed))
+        return super().seed(seed)
+
+    def reset(self) -> Parts:
+        """Begin an episode in every environment."""
+        self._actions = None
+        observations = np.asarray(self.venv.reset())
+        self.imagination.reset(observations)
+        return self._look(observations)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Take one action per environment, (num_envs, *action)."""
+        self._actions = np.array(actions).reshape(self.num_envs, *self._spec.action.shape)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """What the environments show, and what may follow from there.
+
+        Raises:
+            RuntimeError: ``step_async()`` was not called before.
+            ValueError: the environments do not hold actions for ``hold`` steps.
+        """
+        if self._actions is None:
+            raise RuntimeError("LookaheadVecWrapper: call reset(), then step(actions)")
+        actions, self._actions = self._actions, None
+        current, rewards, dones, told = self.venv.step_wait()
+        observations = np.asarray(current)
+        infos: list[dict[str, Any]] = [dict(info) for info in told]
+        ended = np.flatnonzero(dones)
+        arrived = observations.copy()
+        for i in ended:
+            arrived[i] = infos[i]["terminal_observation"]
+        self._observe(actions, arrived, self._steps(dones, infos))
+        shown = self._look(arrived)
+        if len(ended):
+            for i in ended:
+                infos[i]["terminal_observation"] = {key: shown[key][i].copy() for key in shown}
+            self.imagination.reset(observations[ended], ended.tolist())
+            for key, part in self._look(observations[ended], ended).items():
+                shown[key][ended] = part
+        return shown, rewards, dones, infos
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _steps(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.int64]:
+        """int64 (num_envs,): the steps that each decision took; fewer only at an episode's end."""
+        if not self._counted:
+            return np.ones(self.num_envs, np.int64)
+        steps = np.array([info.get("steps", 1) for info in infos], np.int64)
+        wrong = (steps > self.hold) | ((steps < self.hold) & ~dones)
+        if wrong.any():
+            raise ValueError(
+                f"hold: a decision of the environments takes {int(steps[wrong][0])} steps, one of "
+                f"imagination {self.hold}; wrap each environment in HoldAction(env, {self.hold})"
+            )
+        return steps
+
+    def _observe(self, actions: NDArray[Any], arrived: Frames, steps: NDArray[np.int64]) -> None:
+        for count in np.unique(steps):
+            rows = np.flatnonzero(steps == count)
+            held = np.repeat(actions[rows, None], count, axis=1)
+            self.imagination.observe(held, arrived[rows], rows.tolist())
+
+    @torch.no_grad()
+    def _look(self, observations: Frames, rows: NDArray[np.int64] | None = None) -> Parts:
+        """The parts for the scenes ``rows`` (all if None), which show ``observations``."""
+        worlds = self.imagination.worlds(self.worlds)
+        if rows is not None:
+            worlds = worlds.index(torch.from_numpy(rows).to(worlds.present.device))
+        times = worlds.present[:, None] + self._ahead
+        plans = self._plans.expand(worlds.shape[0], *self._plans.shape)
+        parts: Parts = {"observation": observations.copy()}
+        seen = []
+        if self.frames:  # of one world: the others need not be rendered
+            first = self.imagination.predict(_some(worlds, slice(1)), times, plans)
+            assert first.observations is not None
+            parts["imagined"] = self._spec.to_numpy(first.observations[:, 0])
+            seen.append(first)
+        if len(seen) < self.worlds:
+            others = _some(worlds, slice(len(seen), None))
+            seen.append(self.imagination.predict(others, times, plans, frames=False))
+        rewards = torch.cat([some.rewards for some in seen], 1).mean(1)
+        alive = torch.cat([some.alive for some in seen], 1).mean(1)
+        parts["outcomes"] = torch.stack([rewards, alive], -1).float().cpu().numpy()
+        return parts
+
+
+class LookaheadExtractor(BaseFeaturesExtractor):
+    """The features extractor for the Dicts of ``LookaheadVecWrapper``, frames stacked or not.
+
+    Images pass a ``SmallCnn``, vectors one layer. All imagined jumps share one such encoder. What
+    comes of them, the outcomes and the real observation are combined by one layer.
+
+    Args:
+        observation_space: the Dict, as SB3 hands it over.
+        features_dim: width of the output.
+        imagined_dim: width of what is kept of each imagined jump.
+        channels: of the first convolutions.
+
+    Raises:
+        ValueError: the space is not such a Dict.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        features_dim: int = 128,
+        imagined_dim: int = 32,
+        channels: int = 16,
+    ) -> None:
+        spaces = getattr(observation_space, "spaces", {})
+        if not {"observation", "outcomes"} <= set(spaces):
+            raise ValueError(
+                "observation_space: expected the Dict of a LookaheadVecWrapper, got "
+                f"{observation_space}"
+            )
+        super().__init__(observation_space, features_dim)
+        shapes: dict[str, tuple[int, ...]] = {key: spaces[key].shape for key in spaces}
+        real, imagined = shapes["observation"], shapes.get("imagined")
+        self.turn = _channels_last(real, imagined)
+        self.real = _encoder(_turned(real) if self.turn else real, features_dim, channels)
+        self.imagined: nn.Module | None = None
+        width = features_dim + math.prod(shapes["outcomes"])
+        if imagined is not None:
+            one = imagined[2:]
+            self.scale = len(one) == 3
+            one = _turned(one) if self.scale else one
+            self.imagined = _encoder(one, imagined_dim, channels)
+            width += math.prod(imagined[:2]) * imagined_dim
+        self.combine = nn.Sequential(nn.Linear(width, features_dim), nn.ReLU())
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """The parts (B, ...), of which SB3 scales only ``observation``, to (B, features_dim)."""
+        real = observations["observation"]
+        parts = [self.real(real.movedim(-1, -3) if self.turn else real)]
+        if self.imagined is not None:
+            seen = observations["imagined"].float().flatten(0, 2)  # (B * A * K, ...)
+            if self.scale:
+                seen = seen.movedim(-1, -3) / 255
+            parts.append(self.imagined(seen).reshape(len(real), -1))
+        parts.append(observations["outcomes"].flatten(1))
+        return torch.as_tensor(self.combine(torch.cat(parts, 1)))
+
+
+def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[Any]:
+    """The actions (A, *action) that are tried, in the dtype of the space.
+
+    Raises:
+        ValueError: ``candidates`` have another shape, or one is not in the space.
+    """
+    space = spec.to_space()
+    if candidates is None:
+        if spec.kind in ("none", "discrete"):
+            return np.arange(max(1, spec.features), dtype=np.int64)
+        generator = torch.Generator().manual_seed(_spread(seed))
+        return action_border.to_numpy(spec, action_border.draw_actions(spec, (DRAWN,), generator))
+    given = np.asarray(candidates)
+    if given.ndim != 1 + len(spec.shape) or given.shape[1:] != spec.shape or len(given) < 1:
+        expected = ", ".join(["A", *map(str, spec.shape)])
+        raise ValueError(f"candidates: expected shape ({expected}), got {given.shape}")
+    with np.errstate(invalid="ignore"):  # NaN and the like are refused below
+        chosen = given.astype(space.dtype)
+    outside = [i for i, action in enumerate(chosen) if not space.contains(action)]
+    if outside or not np.allclose(chosen, given):
+        raise ValueError(f"candidates: expected actions of {space}, got {given.tolist()}")
+    return chosen
+
+
+def _check_numbers(model: WorldModel, jumps: int, hold: int, worlds: int) -> None:
+    for name, value in (("jumps", jumps), ("hold", hold), ("worlds", worlds)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if jumps * hold > model.spec.window:
+        raise ValueError(
+            f"jumps, hold: {jumps} jumps of {hold} steps exceed the model's window of "
+            f"{model.spec.window}; at most {model.spec.window // hold} fit"
+        )
+    if hold % model.stride:
+        raise ValueError(
+            f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of that, "
+            f"got {hold}"
+        )
+
+
+def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.Dict:
+    real, lead = spec.observation_space(), (candidates, jumps)
+    low = np.full((*lead, 2), -np.inf, np.float32)
+    high = -low
+    low[..., 1], high[..., 1] = 0, 1
+    spaces: dict[str, gym.Space[Any]] = {
+        "observation": real,
+        "outcomes": gym.spaces.Box(low, high, dtype=np.float32),
+    }
+    if frames:
+        bounds = [np.broadcast_to(bound, (*lead, *real.shape)) for bound in (real.low, real.high)]
+        spaces["imagined"] = gym.spaces.Box(bounds[0], bounds[1], dtype=real.low.dtype.type)
+    return gym.spaces.Dict(spaces)
+
+
+def _some(worlds: Worlds, which: slice) -> Worlds:
+    return Worlds(worlds.present, worlds.map(lambda value: value[:, which]))
+
+
+def _spread(seed: int) -> int:
+    """Another seed: SB3 seeds torch itself with the same number, and equal draws would follow."""
+    return int(np.random.default_rng(seed).integers(2**62))
+
+
+def _encoder(shape: tuple[int, ...], width: int, channels: int) -> nn.Module:
+    if len(shape) == 3:
+        return SmallCnn(gym.spaces.Box(0, 255, shape, np.uint8), width, channels)
+    return nn.Sequential(nn.Linear(shape[0], width), nn.ReLU())
+
+
+def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(H, W, C) to (C, H, W)."""
+    return shape[-1], *shape[:-1]
+
+
+def _channels_last(real: tuple[int, ...], imagined: tuple[int, ...] | None) -> bool:
+    """Whether real images are still (H, W, C): SB3 turns them, unless it is told not to."""
+    if len(real) != 3:
+        return False
+    if imagined is not None:  # it is never turned, so height and width are known
+        return real[1:] != imagined[2:4]
+    return not is_image_space_channels_first(gym.spaces.Box(0, 255, real, np.uint8))

@@ -21,7 +21,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
 from agents import actions as action_border
-from agents.imagination import Frames, Imagination
+from agents.history import Frames
+from agents.imagination import Imagination
 from agents.policies import SmallCnn
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel

@@ -5,7 +5,7 @@
 
 from agents.adapt import adapt
 from agents.beside import real_beside_imagined
-from agents.callbacks import ImaginationVideo
+from agents.callbacks import ImaginationVideo, ModelError, RealReturns
 from agents.imagination import Imagination
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.planners import (
@@ -34,6 +34,7 @@ __all__ = [
     "ImaginedVecEnv",
     "LookaheadExtractor",
     "LookaheadVecWrapper",
+    "ModelError",
     "Mppi",
     "MppiConfig",
     "Plan",
@@ -41,6 +42,7 @@ __all__ = [
     "RandomAgent",
     "RandomShooting",
     "RandomShootingConfig",
+    "RealReturns",
     "SmallCnn",
     "adapt",
     "evaluate",

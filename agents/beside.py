@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from agents.history import Frames
@@ -13,6 +14,7 @@ from agents.imagination import Imagination
 from agents.planners.base import Agent, RandomAgent
 from worldmodel.base import WorldModel
 from worldmodel.tensorboard import tile_videos
+from worldmodel.types import Prediction
 
 
 def play(
@@ -22,11 +24,11 @@ def play(
     steps: int,
     hold: int = 1,
     frame_stack: int = 1,
-) -> tuple[Frames, NDArray[Any]]:
+) -> tuple[Frames, NDArray[Any], NDArray[np.float64]]:
     """Play one episode and record every frame, those in between decisions too.
 
     Args:
-        env: a plain environment with images (H, W, C), without ``HoldAction``.
+        env: a plain environment with images (H, W, C) or vectors (D,), without ``HoldAction``.
         policy: decides every ``hold`` steps.
         seed: of the episode.
         steps: stop after that many.
@@ -35,10 +37,10 @@ def play(
             ``VecFrameStack`` does: the newest last, zeros before the first.
 
     Returns:
-        uint8 frames (T + 1, H, W, C) and the actions (T, *action), T <= steps.
+        the frames (T + 1, *observation), actions (T, *action) and rewards (T,), T <= steps.
     """
     frame = np.asarray(env.reset(seed=seed)[0])
-    frames, actions = [frame.copy()], list[NDArray[Any]]()
+    frames, actions, rewards = [frame.copy()], list[NDArray[Any]](), list[float]()
     channels = frame.shape[-1]
     stacked = np.zeros((*frame.shape[:-1], channels * frame_stack), frame.dtype)
     state, ended = None, False
@@ -47,14 +49,15 @@ def play(
         start = np.array([not actions])
         action, state = policy.predict(stacked[None], state, start, deterministic=True)
         for _ in range(min(hold, steps - len(actions))):
-            frame, _, terminated, truncated, _ = env.step(action[0])
+            frame, reward, terminated, truncated, _ = env.step(action[0])
             frame = np.asarray(frame)
             frames.append(frame.copy())
             actions.append(np.asarray(action[0]))
+            rewards.append(float(reward))
             ended = terminated or truncated
             if ended:
                 break
-    return np.stack(frames), np.stack(actions)
+    return np.stack(frames), np.stack(actions), np.array(rewards)
 
 
 def real_beside_imagined(
@@ -93,14 +96,53 @@ def real_beside_imagined(
         raise ValueError(f"hold, frame_stack: expected at least 1, got {hold}, {frame_stack}")
     policy = RandomAgent(env.action_space, seed) if policy is None else policy
     training = model.training
-    real, actions = play(env, policy, seed, model.spec.window, hold, frame_stack)
-    imagination = Imagination(model, seed)
-    imagination.reset(real[:1])
-    worlds = imagination.worlds(1)
-    real = real[:: model.stride]  # as much as the model reaches
-    times = model.stride * np.arange(1, len(real))
-    imagined = imagination.render(worlds, times, actions[None, None])[0, 0, 0]
+    real, actions, _ = play(env, policy, seed, model.spec.window, hold, frame_stack)
+    real, seen = _follow(model, real, actions, seed)
     model.train(training)
+    assert seen.observations is not None
+    imagined = model.spec.to_numpy(seen.observations[0, 0, 0])
     both = np.stack([real, np.concatenate([real[:1], imagined])])
     tiled = tile_videos(both, columns=2, gap=gap)
     return np.repeat(tiled, 3 // tiled.shape[-1], axis=-1)
+
+
+def imagination_error(
+    model: WorldModel,
+    env: gym.Env[Any, Any],
+    policy: Agent,
+    seed: int = 0,
+    hold: int = 1,
+    frame_stack: int = 1,
+) -> tuple[float, float]:
+    """How far one imagined episode is off a real one with the same actions and first observation.
+
+    Arguments as for ``real_beside_imagined``; the environment may have vectors.
+
+    Returns:
+        the mean squared error of the observations that the model reaches, as it takes them
+        ([0, 1] for images), and the absolute error of the sum of their steps' rewards.
+    """
+    training = model.training
+    real, actions, rewards = play(env, policy, seed, model.spec.window, hold, frame_stack)
+    shown, seen = _follow(model, real, actions, seed)
+    model.train(training)
+    assert seen.observations is not None
+    truth = model.spec.to_model(torch.from_numpy(shown[1:])).to(seen.observations)
+    alive = seen.alive[0, 0, 0]
+    before = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
+    promised = float((before * seen.rewards[0, 0, 0]).sum())
+    paid = float(rewards[: model.stride * (len(shown) - 1)].sum())
+    mse = (seen.observations[0, 0, 0] - truth).square().mean()
+    return float(mse), abs(promised - paid)
+
+
+def _follow(
+    model: WorldModel, real: Frames, actions: NDArray[Any], seed: int
+) -> tuple[Frames, Prediction]:
+    """The real frames that the model reaches, and what it imagines of all but the first."""
+    imagination = Imagination(model, seed)
+    imagination.reset(real[:1])
+    worlds = imagination.worlds(1)
+    shown = real[:: model.stride]
+    times = model.stride * np.arange(1, len(shown))
+    return shown, imagination.predict(worlds, times, actions[None, None])

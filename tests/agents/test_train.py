@@ -1,15 +1,11 @@
-from pathlib import Path
-
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from agent_fakes import SPEC, FakeEnv, FakeModel, frames
 from stable_baselines3 import PPO
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.beside import play, real_beside_imagined
-from agents.callbacks import ImaginationVideo
 from agents.planners import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.policies import SmallCnn
 from agents.train import evaluate, train_in_imagination
@@ -132,7 +128,7 @@ def test_small_cnn_rejects() -> None:
 
 def test_play_records_every_frame() -> None:
     agent = Scripted(2)
-    seen, actions = play(FakeEnv(steps=5), agent, seed=0, steps=12, hold=3, frame_stack=2)
+    seen, actions, _ = play(FakeEnv(steps=5), agent, seed=0, steps=12, hold=3, frame_stack=2)
     assert seen.shape == (6, 32, 32, 3)
     assert actions.tolist() == [2] * 5
     assert seen[:, -1, -1, 0].tolist() == [0, 20, 40, 60, 80, 100]
@@ -166,35 +162,6 @@ def test_real_beside_imagined_rejects_other_spaces() -> None:
     )
     with pytest.raises(ValueError, match="env: observation space"):
         real_beside_imagined(FakeModel(), env)
-
-
-@pytest.mark.parametrize("play", ["policy", "random"])
-def test_callback_logs_clips(tmp_path: Path, play: str) -> None:
-    model = FakeModel()
-    callback = ImaginationVideo(FakeEnv(), model, every=32, hold=3, play=play)
-    train_in_imagination(
-        model, STARTS, 64, 4, jump=3, callback=callback, tensorboard_log=str(tmp_path), **SMALL
-    )
-    (folder,) = tmp_path.iterdir()
-    events = EventAccumulator(str(folder), size_guidance={"images": 0})
-    events.Reload()
-    images = events.Images("imagination/real_imagined")
-    assert [image.step for image in images] == [4, 36]
-    assert images[0].encoded_image_string[:6] == b"GIF89a"
-    assert "rollout/ep_rew_mean" in events.Tags()["scalars"]
-
-
-def test_callback_warns_without_tensorboard() -> None:
-    callback = ImaginationVideo(FakeEnv(), FakeModel(), hold=3)
-    with pytest.warns(UserWarning, match="tensorboard_log"):
-        train_in_imagination(FakeModel(), STARTS, 16, 4, jump=3, callback=callback, **SMALL)
-
-
-def test_callback_rejects() -> None:
-    with pytest.raises(ValueError, match="every"):
-        ImaginationVideo(FakeEnv(), FakeModel(), every=0)
-    with pytest.raises(ValueError, match="play"):
-        ImaginationVideo(FakeEnv(), FakeModel(), play="best")
 
 
 def test_all_agents_on_a_real_environment() -> None:

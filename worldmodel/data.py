@@ -109,6 +109,17 @@ class Episodes:
     def __iter__(self) -> Iterator[Episode]:
         return iter(self.episodes)
 
+    def __add__(self, other: Episodes) -> Episodes:
+        """These episodes, and then the others.
+
+        Raises:
+            ValueError: their spaces differ.
+        """
+        if not isinstance(other, Episodes):
+            return NotImplemented
+        other.spec(1).check_spaces(self.observation_space, self.action.to_space(), "episodes")
+        return Episodes([*self, *other], self.action, self.observation_space)
+
     def spec(self, window: int) -> Spec:
         """What a model of these episodes is made for, with windows of that many steps."""
         return Spec.from_spaces(self.observation_space, self.action.to_space(), window)

@@ -185,3 +185,14 @@ def test_specs() -> None:
         Spec((3, 30, 32), ActionSpec("none"), 5)
     with pytest.raises(ValueError, match="window"):
         Spec((3, 32, 32), ActionSpec("none"), 0)
+
+
+def test_episodes_are_added() -> None:
+    first, second = moving_square(2), moving_square(3, seed=1)
+    both = first + second
+    assert len(both) == 5 and both.steps == first.steps + second.steps
+    assert both[0] is first[0] and both[4] is second[2] and len(first) == 2
+    with pytest.raises(ValueError, match="episodes: observation space"):
+        first + collect(Counter(), 1, progress=False)
+    with pytest.raises(TypeError):
+        first + [second[0]]

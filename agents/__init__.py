@@ -16,9 +16,12 @@ from agents.planners import (
     RandomAgent,
     RandomShooting,
     RandomShootingConfig,
+    TreeSearch,
+    TreeSearchConfig,
 )
 from agents.policies import SmallCnn
 from agents.train import evaluate, train_in_imagination
+from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 
@@ -37,6 +40,9 @@ __all__ = [
     "RandomShooting",
     "RandomShootingConfig",
     "SmallCnn",
+    "TreeSearch",
+    "TreeSearchConfig",
+    "critic",
     "evaluate",
     "real_beside_imagined",
     "train_in_imagination",

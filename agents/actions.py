@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,18 @@ def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Gener
     low = torch.tensor(spec.low, device=generator.device).reshape(spec.shape)
     high = torch.tensor(spec.high, device=generator.device).reshape(spec.shape)
     return low + uniform * (high - low)
+
+
+def count_choices(spec: ActionSpec) -> int | None:
+    """How many different actions there are; None for a box, which has no end of them."""
+    if spec.kind == "box":
+        return None
+    return 2**spec.features if spec.kind == "multi_binary" else math.prod(spec.categories)
+
+
+def all_choices(spec: ActionSpec, device: torch.device) -> Tensor:
+    """Every action once, (A, *action), the first entry changing slowest; not of boxes."""
+    counts = spec.categories or (2,) * spec.features
+    entries = torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts))
+    actions = entries.reshape(-1, *spec.shape)
+    return actions.float() if spec.kind == "multi_binary" else actions

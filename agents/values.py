@@ -107,8 +107,8 @@ def _check_seen(shown: tuple[int, ...], sees: tuple[int, ...]) -> None:
     """Images may come channels last to a policy that was trained on channels first."""
     if sorted(shown) == sorted(sees):
         return
-    hint = ""
-    if len(shown) == len(sees) and max(sees) % max(1, min(shown)) == 0 and sum(sees) > sum(shown):
+    hint, (fewer, *sides), (more, *known) = "", sorted(shown), sorted(sees)
+    if sides == known and more % fewer == 0:
         hint = "; a plan ends in one frame: train the policy with frame_stack=1"
     raise ValueError(
         f"algorithm: its policy sees observations {sees}, the model shows {shown}{hint}"

@@ -6,6 +6,7 @@
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo
 from agents.imagination import Imagination
+from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.planners import (
     Cem,
     CemConfig,
@@ -32,6 +33,8 @@ __all__ = [
     "Imagination",
     "ImaginationVideo",
     "ImaginedVecEnv",
+    "InversePolicy",
+    "InversePolicyConfig",
     "Mppi",
     "MppiConfig",
     "Plan",

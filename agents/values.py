@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def critic(algorithm: BaseAlgorithm) -> Value:
             ``VecNormalize``.
 
     Raises:
-        TypeError: it has neither of the two, or sees dictionaries.
+        TypeError: it has neither of the two, or sees no Box.
         ValueError: it was trained behind ``VecNormalize``; or, when the value is asked, on other
             observations.
     """
@@ -82,8 +83,8 @@ def critic(algorithm: BaseAlgorithm) -> Value:
             f"Q-network (DQN), got {type(algorithm).__name__}"
         )
     space = policy.observation_space
-    if space.shape is None:
-        raise TypeError(f"algorithm: its policy sees {space}; expected one array")
+    if not isinstance(space, gym.spaces.Box):
+        raise TypeError(f"algorithm: its policy sees {space}; expected a Box")
     if algorithm.get_vec_normalize_env() is not None:
         raise ValueError(
             "algorithm: was trained behind VecNormalize, so its value is of scaled observations "

@@ -7,6 +7,7 @@ from agents.adapt import adapt
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo, ModelError, RealReturns
 from agents.imagination import Imagination
+from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.planners import (
     Cem,
@@ -18,9 +19,12 @@ from agents.planners import (
     RandomAgent,
     RandomShooting,
     RandomShootingConfig,
+    TreeSearch,
+    TreeSearchConfig,
 )
 from agents.policies import SmallCnn
 from agents.train import evaluate, train_in_imagination
+from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction
 
@@ -32,6 +36,8 @@ __all__ = [
     "Imagination",
     "ImaginationVideo",
     "ImaginedVecEnv",
+    "InversePolicy",
+    "InversePolicyConfig",
     "LookaheadExtractor",
     "LookaheadVecWrapper",
     "ModelError",
@@ -44,7 +50,10 @@ __all__ = [
     "RandomShootingConfig",
     "RealReturns",
     "SmallCnn",
+    "TreeSearch",
+    "TreeSearchConfig",
     "adapt",
+    "critic",
     "evaluate",
     "real_beside_imagined",
     "train_in_imagination",

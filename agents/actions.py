@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -83,3 +84,18 @@ def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:
     if spec.kind == "multi_binary":
         return gym.spaces.MultiBinary(steps * spec.features)
     return gym.spaces.MultiDiscrete(np.tile(spec.categories, steps))
+
+
+def count_choices(spec: ActionSpec) -> int | None:
+    """How many different actions there are; None for a box, which has no end of them."""
+    if spec.kind == "box":
+        return None
+    return 2**spec.features if spec.kind == "multi_binary" else math.prod(spec.categories)
+
+
+def all_choices(spec: ActionSpec, device: torch.device) -> Tensor:
+    """Every action once, (A, *action), the first entry changing slowest; not of boxes."""
+    counts = spec.categories or (2,) * spec.features
+    entries = torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts))
+    actions = entries.reshape(-1, *spec.shape)
+    return actions.float() if spec.kind == "multi_binary" else actions

@@ -22,8 +22,12 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import Frames, History, check_frames, to_context
+from agents.values import Value, beyond
 from worldmodel.base import WorldModel
 from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
+
+FRAME = 32
+"""A rendered frame counts as that many steps of a plan, where work is cut into chunks."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Imagination:
         model: any world model; it is put into evaluation mode.
         seed: of the generator that worlds are drawn from.
         ahead: the steps that shall always be left for plans.
-        chunk: ``score`` hands the model at most about that many worlds x plans x steps at once.
+        chunk: ``score`` hands the model at most about that many worlds x plans x steps at once;
+            a frame that is rendered for a value counts as 32 steps.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``.
@@ -249,7 +254,14 @@ class Imagination:
         return self.model.sample(self.belief(), n, own)
 
     @torch.no_grad()
-    def score(self, worlds: Worlds, plans: Any, discount: float = 1.0, risk: float = 1.0) -> Tensor:
+    def score(
+        self,
+        worlds: Worlds,
+        plans: Any,
+        discount: float = 1.0,
+        risk: float = 1.0,
+        value: Value | None = None,
+    ) -> Tensor:
         """How good plans are: the mean over worlds of ``sum_t discount^t alive_t r_t``.
 
         All plans meet the same worlds. Steps beyond the window's end count nothing; of a model that
@@ -262,48 +274,59 @@ class Imagination:
             discount: per step, in [0, 1].
             risk: the mean is over this share of the worlds, for each plan those worst for it
                 (CVaR); above 0, and 1 takes all.
+            value: of observations (n, *observation): what follows the last step that counts. Adds
+                ``discount^L alive_L value(frame)``; one frame per world and plan is rendered.
 
         Returns:
             float32 (B, N).
 
         Raises:
-            ValueError: shapes do not fit, or discount or risk lie outside of their ranges.
+            ValueError: shapes do not fit, discount or risk lie outside of their ranges, or the
+                value is not one finite number per observation.
         """
+        plans = self._check_score(worlds, plans, discount, risk)
+        (batch, samples), present, stride = worlds.shape, worlds.present, self.model.stride
+        left = (self.spec.window - present[:, None]) // stride * stride
+        steps = min(plans.shape[2] // stride * stride, int(left.max()))
+        ahead = torch.arange(stride, steps + 1, stride, device=present.device)
+        weight = discount ** (ahead - 1).float() * (ahead <= left)  # (B, L / stride)
+        ahead = torch.minimum(ahead, left)
+        times = present[:, None] + ahead
+        share = max(1, self.chunk // (batch * samples * steps))
+        scores = []
+        for part in plans[:, :, :steps].split(share, 1):
+            seen = self.model.predict(worlds, Queries(times, part), frames=False)
+            before = torch.cat([torch.ones_like(seen.alive[..., :1]), seen.alive[..., :-1]], -1)
+            total = (weight[:, None, None] * before * seen.rewards).sum(-1)  # (B, S, N)
+            if value is not None:
+                at_once = self.chunk // FRAME
+                later = beyond(self.model, worlds, times[:, -1:], part, value, at_once)
+                end = discount ** ahead[:, -1:, None].float() * seen.alive[..., -1]
+                total = total + end * later
+            if risk < 1:
+                total = total.sort(1).values[:, : math.ceil(risk * samples)]
+            scores.append(total.mean(1))
+        return torch.cat(scores, 1)
+
+    def _check_score(self, worlds: Worlds, plans: Any, discount: float, risk: float) -> Tensor:
         if not 0 <= discount <= 1:
             raise ValueError(f"discount: expected between 0 and 1, got {discount}")
         if not 0 < risk <= 1:
             raise ValueError(f"risk: expected above 0 and at most 1, got {risk}")
-        batch, samples = worlds.shape
+        batch, stride = worlds.shape[0], self.model.stride
         dims = 3 + len(self.spec.action.shape)
         size = tuple(plans.shape)
         if len(size) != dims or size[0] != batch or min(size[1:3]) < 1:
             raise ValueError(
                 f"plans: expected shape ({batch}, N, L, *action) with N, L >= 1, got {size}"
             )
-        plans = self._plans(plans)
-        present, window = worlds.present, self.spec.window
-        stride = self.model.stride
-        steps = min(plans.shape[2], window - int(present.min())) // stride * stride
-        if steps < 1:
+        left = self.spec.window - int(worlds.present.min())
+        if min(size[2], left) < stride:
             raise ValueError(
-                f"worlds, plans: the model takes {stride} steps at once; {plans.shape[2]} are "
-                f"planned, {window - int(present.min())} are left of its window"
+                f"worlds, plans: the model takes {stride} steps at once; {size[2]} are "
+                f"planned, {left} are left of its window"
             )
-        ahead = torch.arange(stride, steps + 1, stride, device=present.device)
-        left = (window - present[:, None]) // stride * stride
-        weight = discount ** (ahead - 1).float() * (ahead <= left)  # (B, L / stride)
-        times = present[:, None] + torch.minimum(ahead, left)
-        share = max(1, self.chunk // (batch * samples * steps))
-        scores = []
-        for part in plans[:, :, :steps].split(share, 1):
-            queries = Queries(times, part)
-            seen = self.model.predict(worlds, queries, frames=False)
-            before = torch.cat([torch.ones_like(seen.alive[..., :1]), seen.alive[..., :-1]], -1)
-            value = (weight[:, None, None] * before * seen.rewards).sum(-1)  # (B, S, N)
-            if risk < 1:
-                value = value.sort(1).values[:, : math.ceil(risk * samples)]
-            scores.append(value.mean(1))
-        return torch.cat(scores, 1)
+        return self._plans(plans)
 
     @torch.no_grad()
     def predict(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from worldmodel.base import WorldModel
 from worldmodel.baselines import Replay
@@ -141,7 +142,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     return model.to(device).eval()
 
 
-def load_weights(model: WorldModel, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Fill ``model`` strictly from a safetensors file; see ``load`` for the errors."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

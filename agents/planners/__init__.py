@@ -3,6 +3,7 @@
 from agents.planners.base import Agent, Memory, Plan, Planner, PlannerConfig, RandomAgent
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.planners.refining import Cem, CemConfig, Mppi, MppiConfig
+from agents.planners.tree_search import TreeSearch, TreeSearchConfig
 
 __all__ = [
     "Agent",
@@ -17,4 +18,6 @@ __all__ = [
     "RandomAgent",
     "RandomShooting",
     "RandomShootingConfig",
+    "TreeSearch",
+    "TreeSearchConfig",
 ]

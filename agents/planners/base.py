@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.history import check_frames
 from agents.imagination import Imagination, Seen
+from agents.planners.coarse import coarse_to_fine
+from agents.values import Value
 from worldmodel.base import WorldModel
 from worldmodel.settings import at_least, share
 from worldmodel.spec import ActionSpec
@@ -44,10 +47,19 @@ class PlannerConfig:
         worlds: sampled worlds that every plan is scored in (S).
         horizon: decisions that a plan looks ahead; what reaches beyond the model's window is cut.
         hold: steps that each decision's action is held.
+        hold_later: steps that the later decisions of a plan are held, so that as few decisions look
+            farther; None takes ``hold``. Only the first is ever done before a new plan is made.
+        ahead: decisions that the model's window shall always have room for. When fewer are left,
+            what was seen before the latest frame is forgotten: where a frame shows all that
+            counts, let it be ``horizon``; where memory counts, few.
         discount: per step, in (0, 1].
         risk: a plan's score is its mean over this share of the worlds, the worst for it (CVaR); 1
             is the mean over all of them.
-        warm_start: whether what is left of the plan of the decision before is among the drawn.
+        warm_start: whether what is left of the plan of the decision before is among the drawn. Not
+            with another ``hold_later``: what is left would begin between two decisions.
+        coarse: plans are scored in that many of the worlds first, without the planner's ``value``,
+            and only the ``finalists`` again in all of them and with it. None scores all in full.
+        finalists: share of the plans, the best by the first score, that are scored in full.
         seed: of plans and worlds.
     """
 
@@ -55,15 +67,49 @@ class PlannerConfig:
     worlds: int = 4
     horizon: int = 4
     hold: int = 1
+    hold_later: int | None = None
+    ahead: int = 1
     discount: float = 1.0
     risk: float = 1.0
     warm_start: bool = False
+    coarse: int | None = None
+    finalists: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, self, "plans", "worlds", "horizon", "hold")
+        at_least(1, self, "plans", "worlds", "horizon", "hold", "ahead")
         at_least(0, self, "seed")
-        share(self, "discount", "risk")
+        share(self, "discount", "risk", "finalists")
+        if self.hold_later is not None:
+            at_least(1, self, "hold_later")
+        if self.warm_start and self.later != self.hold:
+            raise ValueError(
+                f"warm_start: expected False, since decisions of a plan are held for {self.hold} "
+                f"steps first and {self.later} later: what is left of one is no plan of that kind"
+            )
+        if self.coarse is not None and not 1 <= self.coarse <= self.worlds:
+            raise ValueError(
+                f"coarse: expected between 1 and the {self.worlds} worlds, got {self.coarse}"
+            )
+
+        if self.ahead > self.horizon:
+            raise ValueError(
+                f"ahead: plans have {self.horizon} decisions; expected at most that, got "
+                f"{self.ahead}"
+            )
+
+    @property
+    def later(self) -> int:
+        """Steps that the later decisions of a plan are held."""
+        return self.hold if self.hold_later is None else self.hold_later
+
+    def steps(self, decisions: int) -> int:
+        """How many steps so many decisions take."""
+        return self.hold + (decisions - 1) * self.later
+
+    def decisions(self, steps: int) -> int:
+        """How many decisions a plan has, of at most ``horizon``, where so many steps are left."""
+        return min(self.horizon, 1 + max(0, -(-(steps - self.hold) // self.later)))
 
 
 @dataclass(frozen=True)
@@ -71,8 +117,10 @@ class Plan:
     """What a planner considered for each of B scenes.
 
     Attributes:
-        actions: (B, N, D, *action), D decisions; each is held for the planner's ``hold`` steps.
-        scores: float32 (B, N), expected discounted return.
+        actions: (B, N, D, *action), D decisions; the first is held for the planner's ``hold``
+            steps, the later ones for ``hold_later``.
+        scores: float32 (B, N), expected discounted return. Of plans that had only a ``coarse``
+            look it says their order; it is below that of all plans scored in full beside them.
         best: int64 (B,), index of the plan that was chosen.
         worlds: the B x S worlds that all plans were scored in.
     """
@@ -101,6 +149,10 @@ class Memory:
         return np.asarray(self.plans[:, 0])
 
 
+Before = Sequence[NDArray[Any] | None]
+"""Of each scene what is left of its plan before, (D, *action); None where there was none."""
+
+
 class Planner(ABC):
     """Model-predictive control: plan anew at every decision, do the first action of the best plan.
 
@@ -111,15 +163,23 @@ class Planner(ABC):
     Args:
         model: any world model that is given actions.
         config: see ``PlannerConfig``.
+        value: of observations (n, *observation) as the environment shows them, uint8 images
+            (H, W, C) or float vectors, to n numbers: what the future is worth beyond a plan's end
+            (``agents.values.critic`` makes one of an SB3 algorithm). The last frame of each plan
+            is rendered for it; ``coarse`` spares most of them. None counts nothing there.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``.
-        ValueError: the model knows no actions, or ``hold`` does not fit its window.
+        ValueError: the model knows no actions, ``hold`` does not fit its window, or plans are
+            shorter than its stride.
     """
 
-    def __init__(self, model: WorldModel, config: PlannerConfig) -> None:
+    def __init__(
+        self, model: WorldModel, config: PlannerConfig, value: Value | None = None
+    ) -> None:
         self.config, hold = config, config.hold
-        self.imagination = Imagination(model, config.seed)
+        if not isinstance(model, WorldModel):
+            raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
         spec = model.spec
         if spec.action.kind == "none":
             raise ValueError("model: was made for scenes without actions; nothing can be planned")
@@ -128,46 +188,72 @@ class Planner(ABC):
                 f"hold: expected between 1 and the model's window of {spec.window} steps, got "
                 f"{hold}"
             )
-        self.imagination.ahead = hold
+        reach = min(spec.window, config.steps(config.horizon))
+        if reach < model.stride:
+            raise ValueError(
+                f"horizon, hold: plans of {reach} steps, but the model takes {model.stride} steps "
+                "at once"
+            )
+        room = config.steps(config.ahead)
+        if room > spec.window:
+            raise ValueError(
+                f"ahead: {config.ahead} decisions take {room} steps, the model's window is "
+                f"{spec.window}"
+            )
+        self.imagination = Imagination(model, config.seed, max(room, model.stride))
         self.model = model
+        self.value = value
         self.hold = hold
         self.observation_space = spec.observation_space()
         self.action_space = spec.action.to_space()
         self.last: Plan | None = None
-        self._left: list[NDArray[Any] | None] = []  # of each row's plan before
 
     def set_random_seed(self, seed: int) -> None:
         """Begin the random numbers anew."""
         self.imagination.generator.manual_seed(seed)
 
     @abstractmethod
-    def plan(self, imagination: Imagination) -> Plan:
-        """Choose plans for all scenes of ``imagination``, at least one decision long."""
+    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
+        """Choose plans for all scenes of ``imagination``, at least one decision long.
+
+        Args:
+            imagination: what was seen of B scenes.
+            before: what is left of each scene's plan before, for ``warm_start``.
+        """
 
     # -- what planners are made of ---------------------------------------------------------------
 
-    def first(self, imagination: Imagination, worlds: Worlds) -> Tensor:
+    def first(self, imagination: Imagination, worlds: Worlds, before: Before = ()) -> Tensor:
         """Plans (B, N, D, \\*action), uniformly random; D as far as the window reaches.
 
         With ``warm_start`` the first of each scene is what is left of its plan before.
         """
         config = self.config
-        left = int(imagination.left.max())
-        decisions = min(config.horizon, max(1, -(-left // config.hold)))
+        decisions = config.decisions(int(imagination.left.max()))
         spec, lead = self.model.spec.action, (worlds.shape[0], config.plans, decisions)
         plans = action_border.draw_actions(spec, lead, imagination.generator)
         if config.warm_start:
-            for row, before in enumerate(self._left):
-                if before is not None:
-                    kept = torch.as_tensor(before[:decisions], device=plans.device).to(plans)
+            for row, left in enumerate(before):
+                if left is not None:
+                    kept = torch.as_tensor(left[:decisions], device=plans.device).to(plans)
                     plans[row, 0, : len(kept)] = kept
         return plans
 
     def score(self, imagination: Imagination, worlds: Worlds, plans: Tensor) -> Tensor:
-        """(B, N) of plans (B, N, D, \\*action), whose actions are held."""
+        """(B, N) of plans (B, N, D, \\*action), whose actions are held; see ``Plan.scores``."""
         config = self.config
-        steps = plans.repeat_interleave(config.hold, 2)
-        return imagination.score(worlds, steps, config.discount, config.risk)
+        holds = torch.full((plans.shape[2],), config.later, device=plans.device)
+        holds[0] = config.hold
+        steps = plans.repeat_interleave(holds, 2)
+
+        def full(chosen: Tensor) -> Tensor:
+            return imagination.score(worlds, chosen, config.discount, config.risk, self.value)
+
+        if config.coarse is None:
+            return full(steps)
+        some = Worlds(worlds.present, worlds.map(lambda value: value[:, : config.coarse]))
+        cheap = imagination.score(some, steps, config.discount, config.risk)
+        return coarse_to_fine(steps, cheap, config.finalists, full)
 
     def told(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:
         """What was considered, with the best of it."""
@@ -207,7 +293,7 @@ class Planner(ABC):
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
         self._remember(images, state, episode_start)
         with torch.no_grad():
-            plan = self.plan(self.imagination)
+            plan = self.plan(self.imagination, _left_over(state, episode_start))
         self.last = plan
         chosen = plan.chosen
         actions = np.array(chosen[:, 0])
@@ -216,7 +302,6 @@ class Planner(ABC):
 
     def _remember(self, images: NDArray[Any], state: Any, start: Any) -> None:
         """Bring the imagination up to date."""
-        self._left = [None] * len(images)
         if state is None:
             self.imagination.reset(images)
             return
@@ -238,8 +323,14 @@ class Planner(ABC):
         if len(others):
             held = np.repeat(state.actions[others, None], self.hold, 1)
             self.imagination.observe(held, images[others], others.tolist())
-        for row in others:
-            self._left[row] = state.plans[row, 1:]
+
+
+def _left_over(state: Memory | None, start: Any) -> Before:
+    """What is left of each row's plan, after the decision that was done."""
+    if state is None:
+        return ()
+    begins = np.zeros(len(state.plans)) if start is None else np.atleast_1d(np.asarray(start))
+    return [None if begin else plan[1:] for plan, begin in zip(state.plans, begins, strict=True)]
 
 
 class RandomAgent:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.imagination import Imagination
-from agents.planners.base import Plan, Planner, PlannerConfig
+from agents.planners.base import Before, Plan, Planner, PlannerConfig
+from agents.values import Value
 from worldmodel.base import WorldModel
 
 
@@ -20,6 +21,7 @@ class RandomShooting(Planner):
     Args:
         model: any world model that is given actions.
         config: see ``PlannerConfig``; None takes its defaults.
+        value: what the future is worth beyond a plan's end; see ``Planner``.
 
     Example::
 
@@ -27,11 +29,16 @@ class RandomShooting(Planner):
         evaluate_policy(planner, HoldAction(env, 5), n_eval_episodes=10)
     """
 
-    def __init__(self, model: WorldModel, config: RandomShootingConfig | None = None) -> None:
-        super().__init__(model, RandomShootingConfig() if config is None else config)
+    def __init__(
+        self,
+        model: WorldModel,
+        config: RandomShootingConfig | None = None,
+        value: Value | None = None,
+    ) -> None:
+        super().__init__(model, RandomShootingConfig() if config is None else config, value)
 
-    def plan(self, imagination: Imagination) -> Plan:
+    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
         """Draw, score, take the best; see ``Planner.plan``."""
         worlds = imagination.worlds(self.config.worlds)
-        plans = self.first(imagination, worlds)
+        plans = self.first(imagination, worlds, before)
         return self.told(plans, self.score(imagination, worlds, plans), worlds)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from agents.imagination import Imagination
-from agents.planners.base import Plan, Planner, PlannerConfig
+from agents.planners.base import Before, Plan, Planner, PlannerConfig
 from agents.planners.distribution import PlanDistribution
+from agents.values import Value
 from worldmodel.base import WorldModel
 from worldmodel.settings import above_zero, at_least, share
 
@@ -52,11 +53,11 @@ class Refining(Planner):
     def weights(self, scores: Tensor) -> Tensor:
         """What scores (B, N) say of how much each plan counts: (B, N), of sum 1 in each scene."""
 
-    def plan(self, imagination: Imagination) -> Plan:
+    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
         """See ``Planner.plan``; all plans of all iterations are told of."""
         config, spec = self.config, self.model.spec.action
         worlds = imagination.worlds(config.worlds)
-        plans = self.first(imagination, worlds)
+        plans = self.first(imagination, worlds, before)
         batch, _, decisions = plans.shape[:3]
         told = PlanDistribution.uniform(spec, batch, decisions, plans.device)
         drawn, scored = [plans], [self.score(imagination, worlds, plans)]
@@ -88,12 +89,18 @@ class Cem(Refining):
     Args:
         model: any world model that is given actions, of whatever kind.
         config: see ``CemConfig``; None takes its defaults.
+        value: what the future is worth beyond a plan's end; see ``Planner``.
     """
 
     config: CemConfig
 
-    def __init__(self, model: WorldModel, config: CemConfig | None = None) -> None:
-        super().__init__(model, CemConfig() if config is None else config)
+    def __init__(
+        self,
+        model: WorldModel,
+        config: CemConfig | None = None,
+        value: Value | None = None,
+    ) -> None:
+        super().__init__(model, CemConfig() if config is None else config, value)
 
     def weights(self, scores: Tensor) -> Tensor:
         """1 / elites for the best, 0 for the others."""
@@ -124,12 +131,18 @@ class Mppi(Refining):
     Args:
         model: any world model that is given actions, of whatever kind.
         config: see ``MppiConfig``; None takes its defaults.
+        value: what the future is worth beyond a plan's end; see ``Planner``.
     """
 
     config: MppiConfig
 
-    def __init__(self, model: WorldModel, config: MppiConfig | None = None) -> None:
-        super().__init__(model, MppiConfig() if config is None else config)
+    def __init__(
+        self,
+        model: WorldModel,
+        config: MppiConfig | None = None,
+        value: Value | None = None,
+    ) -> None:
+        super().__init__(model, MppiConfig() if config is None else config, value)
 
     def weights(self, scores: Tensor) -> Tensor:
         """softmax(score / (temperature * spread of the scores))."""

@@ -59,7 +59,8 @@ class FakeModel(WorldModel):
         return Worlds(worlds.present + actions.shape[1], {**worlds.state, "level": level})
 
     def _gain(self, actions: Tensor) -> Tensor:
-        return actions.float() if not self.spec.action.shape else actions.float().sum(-1)
+        shape = self.spec.action.shape
+        return actions.float().flatten(-len(shape)).sum(-1) if shape else actions.float()
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
         self.asked.append((worlds, queries, frames))

@@ -178,3 +178,22 @@ def test_planning_keeps_no_graph() -> None:
     assert planner.last is not None
     assert not any(value.requires_grad for value in planner.last.worlds.state.values())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("ahead", "present"), [(1, [0, 4, 8, 0]), (2, [0, 4, 0, 4]), (3, [0] * 4)])
+def test_ahead_keeps_room_for_as_many_decisions(ahead: int, present: list[int]) -> None:
+    """Of a window of 12, with decisions of four steps."""
+    config = RandomShootingConfig(plans=4, horizon=3, hold=4, ahead=ahead)
+    planner, state, seen = RandomShooting(FakeModel(), config), None, []
+    for _ in range(4):
+        _, state = planner.predict(frames(0), state, np.array([False]))
+        seen.append(int(planner.imagination.present[0]))
+        assert planner.last.actions.shape[2] >= ahead
+    assert seen == present
+
+
+def test_ahead_fits_the_plan_and_the_window() -> None:
+    with pytest.raises(ValueError, match="ahead: plans have 3 decisions"):
+        RandomShootingConfig(horizon=3, ahead=4)
+    with pytest.raises(ValueError, match="ahead: 4 decisions take 16 steps, the model's window is"):
+        RandomShooting(FakeModel(), RandomShootingConfig(horizon=4, hold=4, ahead=4))

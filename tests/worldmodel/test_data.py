@@ -195,4 +195,4 @@ def test_episodes_are_added() -> None:
     with pytest.raises(ValueError, match="episodes: observation space"):
         first + collect(Counter(), 1, progress=False)
     with pytest.raises(TypeError):
-        first + [second[0]]
+        _ = first + second[0]

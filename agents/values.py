@@ -1,0 +1,116 @@
+"""What the future is worth beyond the end of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.dqn.policies import DQNPolicy
+from torch import Tensor
+
+from worldmodel.base import WorldModel
+from worldmodel.types import Queries, Worlds
+
+Value = Callable[[NDArray[Any]], Any]
+"""Observations (n, *observation), uint8 images (H, W, C) or float vectors, to n numbers."""
+
+
+def beyond(
+    model: WorldModel, worlds: Worlds, times: Tensor, plans: Tensor, value: Value, at_once: int
+) -> Tensor:
+    """The value of what the worlds show at one time along plans; only those frames are rendered.
+
+    Args:
+        model: that the worlds are of.
+        worlds: B x S worlds.
+        times: int64 (B, 1), steps from each window's origin.
+        plans: (B, N, L, \\*action) that reach so far.
+        value: of observations as the environment shows them.
+        at_once: worlds x plans that are rendered at once, about.
+
+    Returns:
+        float32 (B, S, N).
+
+    Raises:
+        ValueError: ``value`` returns another shape than (n,), NaN or infinity.
+    """
+    batch, samples = worlds.shape
+    worth = []
+    for part in plans.split(max(1, at_once // (batch * samples)), 1):
+        seen = model.predict(worlds, Queries(times, part)).observations
+        assert seen is not None
+        frames = model.spec.to_numpy(seen[:, :, :, 0])
+        shown = frames.reshape(-1, *model.spec.border[0])
+        numbers = torch.as_tensor(value(shown)).detach()
+        if numbers.shape != (len(shown),):
+            raise ValueError(
+                f"value: expected one number for each of {len(shown)} observations, got shape "
+                f"{tuple(numbers.shape)}"
+            )
+        if not bool(torch.isfinite(numbers).all()):
+            raise ValueError("value: returned NaN or infinity")
+        worth.append(numbers.to(model.device, torch.float32).view(seen.shape[:3]))
+    return torch.cat(worth, 2)
+
+
+def critic(algorithm: BaseAlgorithm) -> Value:
+    """What an SB3 algorithm has learned that an observation is worth, for ``Planner(value=...)``.
+
+    The critic of an actor-critic policy (PPO, A2C), or the best action's Q-value (DQN). It is asked
+    as it is at each call: train on, and the value follows. Its ``gamma`` is per decision and the
+    planner's ``discount`` per step: a policy that decides every k steps goes with a discount of
+    ``gamma ** (1 / k)``.
+
+    Args:
+        algorithm: trained on the environment's own observations, without frame stack or
+            ``VecNormalize``.
+
+    Raises:
+        TypeError: it has neither of the two, or sees no Box.
+        ValueError: it was trained behind ``VecNormalize``; or, when the value is asked, on other
+            observations.
+    """
+    policy = getattr(algorithm, "policy", None)
+    if not isinstance(policy, (ActorCriticPolicy, DQNPolicy)):
+        raise TypeError(
+            "algorithm: expected an SB3 algorithm with a critic of observations (PPO, A2C) or a "
+            f"Q-network (DQN), got {type(algorithm).__name__}"
+        )
+    space = policy.observation_space
+    if not isinstance(space, gym.spaces.Box):
+        raise TypeError(f"algorithm: its policy sees {space}; expected a Box")
+    if algorithm.get_vec_normalize_env() is not None:
+        raise ValueError(
+            "algorithm: was trained behind VecNormalize, so its value is of scaled observations "
+            "and rewards; train without, or pass a function that undoes it"
+        )
+    sees = space.shape
+
+    def value(observations: NDArray[Any]) -> Tensor:
+        _check_seen(observations.shape[1:], sees)
+        policy.set_training_mode(False)
+        with torch.no_grad():
+            seen, _ = policy.obs_to_tensor(np.asarray(observations))
+            if isinstance(policy, DQNPolicy):
+                return torch.as_tensor(policy.q_net(seen)).amax(1)
+            return policy.predict_values(seen).flatten()
+
+    return value
+
+
+def _check_seen(shown: tuple[int, ...], sees: tuple[int, ...]) -> None:
+    """Images may come channels last to a policy that was trained on channels first."""
+    if sorted(shown) == sorted(sees):
+        return
+    hint, (fewer, *sides), (more, *known) = "", sorted(shown), sorted(sees)
+    if sides == known and more % fewer == 0:
+        hint = "; a plan ends in one frame: train the policy with frame_stack=1"
+    raise ValueError(
+        f"algorithm: its policy sees observations {sees}, the model shows {shown}{hint}"
+    )

@@ -6,6 +6,7 @@
 from agents.adapt import adapt
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo, ModelError, RealReturns
+from agents.dyna import DynaCallback, DynaConfig
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
@@ -23,6 +24,7 @@ from agents.planners import (
     TreeSearchConfig,
 )
 from agents.policies import SmallCnn
+from agents.recorder import RecordEpisodes, merge_episodes
 from agents.train import evaluate, train_in_imagination
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
@@ -32,6 +34,8 @@ __all__ = [
     "Cem",
     "CemConfig",
     "ChunkAction",
+    "DynaCallback",
+    "DynaConfig",
     "HoldAction",
     "Imagination",
     "ImaginationVideo",
@@ -49,12 +53,14 @@ __all__ = [
     "RandomShooting",
     "RandomShootingConfig",
     "RealReturns",
+    "RecordEpisodes",
     "SmallCnn",
     "TreeSearch",
     "TreeSearchConfig",
     "adapt",
     "critic",
     "evaluate",
+    "merge_episodes",
     "real_beside_imagined",
     "train_in_imagination",
 ]

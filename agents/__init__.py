@@ -7,6 +7,7 @@ from agents.adapt import adapt
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo, ModelError, RealReturns
 from agents.dyna import DynaCallback, DynaConfig
+from agents.dyna_rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
@@ -36,6 +37,8 @@ __all__ = [
     "ChunkAction",
     "DynaCallback",
     "DynaConfig",
+    "DynaResult",
+    "DynaRound",
     "HoldAction",
     "Imagination",
     "ImaginationVideo",
@@ -54,6 +57,7 @@ __all__ = [
     "RandomShootingConfig",
     "RealReturns",
     "RecordEpisodes",
+    "RoundsConfig",
     "SmallCnn",
     "TreeSearch",
     "TreeSearchConfig",
@@ -62,5 +66,6 @@ __all__ = [
     "evaluate",
     "merge_episodes",
     "real_beside_imagined",
+    "train_dyna",
     "train_in_imagination",
 ]

@@ -24,6 +24,7 @@ def play(
     steps: int,
     hold: int = 1,
     frame_stack: int = 1,
+    deterministic: bool = True,
 ) -> tuple[Frames, NDArray[Any], NDArray[np.float64]]:
     """Play one episode and record every frame, those in between decisions too.
 
@@ -35,6 +36,7 @@ def play(
         hold: steps that an action is held.
         frame_stack: frames (of decisions) that the policy sees, stacked along the channels as
             ``VecFrameStack`` does: the newest last, zeros before the first.
+        deterministic: handed to ``policy.predict``.
 
     Returns:
         the frames (T + 1, *observation), actions (T, *action) and rewards (T,), T <= steps.
@@ -47,7 +49,7 @@ def play(
     while not ended and len(actions) < steps:
         stacked = np.concatenate([stacked[..., channels:], frame], -1)
         start = np.array([not actions])
-        action, state = policy.predict(stacked[None], state, start, deterministic=True)
+        action, state = policy.predict(stacked[None], state, start, deterministic=deterministic)
         for _ in range(min(hold, steps - len(actions))):
             frame, reward, terminated, truncated, _ = env.step(action[0])
             frame = np.asarray(frame)

@@ -25,9 +25,9 @@ from stable_baselines3.common.vec_env import (
 
 from agents.recorder import RecordEpisodes, merge_episodes
 from agents.refit import RefitConfig, model_error, refit
-from agents.vec_env import ImaginedVecEnv, Starts, check_horizon
+from agents.starts import Starts
+from agents.vec_env import ImaginedVecEnv, check_horizon
 from worldmodel.base import WorldModel
-from worldmodel.data import Episodes
 from worldmodel.settings import at_least
 
 
@@ -225,7 +225,7 @@ class DynaCallback(BaseCallback):
         """Begin imagined episodes from all that is recorded."""
         recorded = merge_episodes(self.recorders)
         stacked = is_vecenv_wrapped(self.training_env, VecFrameStack)
-        self._venv = self._make(recorded.starts() if stacked else branch_points(recorded))
+        self._venv = self._make(recorded.starts() if stacked else recorded)
         self._observations = np.asarray(self._venv.reset())
         noise = self.algorithm.action_noise
         if noise is not None:
@@ -312,12 +312,6 @@ class DynaCallback(BaseCallback):
         self._updates -= steps
         if steps:
             algorithm.train(steps, algorithm.batch_size)
-
-
-def branch_points(episodes: Episodes) -> Starts:
-    """A stand-in, until ``ImaginedVecEnv`` takes episodes: any recorded frame but the last ones."""
-    frames = np.concatenate([episode.observations[:-1] for episode in episodes])
-    return lambda num, rng: frames[rng.integers(len(frames), size=num)]
 
 
 def wrap_alike(venv: VecEnv, other: VecEnv) -> VecEnv:

@@ -42,10 +42,11 @@ class RefitConfig:
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
         at_least(1, self, "fit_batch_size", "hold", "num_envs")
-        taken = {"starts", "num_envs", "jump", "horizon", "seed"} & set(self.imagination)
-        if taken:
+        own = {"model", "starts", "num_envs", "jump", "horizon", "seed", "chunk"}
+        if own & set(self.imagination):
             raise ValueError(
-                f"imagination: {sorted(taken)} are settings of their own, or follow from them"
+                f"imagination: {sorted(own & set(self.imagination))} follow from the other "
+                "settings; leave them away"
             )
 
 

@@ -22,6 +22,7 @@ from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
+from worldmodel.spec import Spec
 
 PPO_SETTINGS: dict[str, Any] = {
     "n_steps": 16,
@@ -68,28 +69,45 @@ def train_in_imagination(
         ValueError: a number is below 1, or more channels would be stacked than a row has pixels
             (SB3 would mistake them for rows).
     """
-    for name, value in (("steps", steps), ("frame_stack", frame_stack), ("threads", threads)):
+    for name, value in (("steps", steps), ("threads", threads)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    spec = model.spec
+    check_frame_stack(model.spec, frame_stack)
+    imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed=seed)
+    venv = monitored(imagined, frame_stack)
+    with torch_threads(threads):
+        agent = make_ppo(model.spec, venv, seed, tensorboard_log, **settings)
+        agent.learn(steps, callback=callback, progress_bar=progress_bar)
+    return agent
+
+
+def check_frame_stack(spec: Spec, frame_stack: int) -> None:
+    """Raise ValueError for a stack below 1, or one whose channels SB3 would mistake for rows."""
+    if frame_stack < 1:
+        raise ValueError(f"frame_stack: expected at least 1, got {frame_stack}")
     if spec.is_image and spec.observation[0] * frame_stack >= min(spec.observation[1:]):
         raise ValueError(
             f"frame_stack: {frame_stack} frames of {spec.observation[0]} channels must be fewer "
             f"than the {min(spec.observation[1:])} pixels of a side"
         )
-    imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed=seed)
-    venv: VecEnv = VecMonitor(imagined)
-    if frame_stack > 1:
-        venv = VecFrameStack(venv, frame_stack)
+
+
+def monitored(imagined: ImaginedVecEnv, frame_stack: int) -> VecEnv:
+    """With the statistics of episodes, and frames stacked."""
+    venv = VecMonitor(imagined)
+    return VecFrameStack(venv, frame_stack) if frame_stack > 1 else venv
+
+
+def make_ppo(
+    spec: Spec, venv: VecEnv, seed: int, tensorboard_log: str | None, **settings: Any
+) -> PPO:
+    """SB3's PPO with networks of the size that imagined episodes call for."""
     kwargs: dict[str, Any] = {"net_arch": {"pi": [64], "vf": [64]}}
     if spec.is_image:
         kwargs["features_extractor_class"] = SmallCnn
     chosen = {"policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
     policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
-    with torch_threads(threads):
-        agent = PPO(policy, venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
-        agent.learn(steps, callback=callback, progress_bar=progress_bar)
-    return agent
+    return PPO(policy, venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from agents import DynaCallback, DynaConfig, HoldAction, RecordEpisodes, SmallCnn
+from agents.refit import model_error
 from agents.vec_env import ImaginedVecEnv
 
 SMALL = {"features_extractor_class": SmallCnn, "features_extractor_kwargs": {"features_dim": 8}}
@@ -196,16 +197,30 @@ def test_extra_training_is_in_proportion() -> None:
         assert agent.steps == share * (real + imagined)
 
 
-def test_the_model_is_fitted_and_its_error_is_honest() -> None:
-    agent, recorders = line_agent(hold=1)
+def test_the_model_is_fitted_and_its_error_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Any] = []
+
+    def note(model: Any, episodes: Any, config: Any) -> dict[str, float]:
+        measured.append(list(episodes))
+        return model_error(model, episodes, config)
+
+    monkeypatch.setattr("agents.dyna.model_error", note)
+    agent, recorders = line_agent(hold=1, limit=100.0)  # episodes of 8 steps
     model = LineModel(offset=1.0)
-    callback = DynaCallback(model, recorders, config(start=16, first_fit_steps=50, fit_steps=200))
+    callback = DynaCallback(
+        model, recorders, config(start=12, every=12, first_fit_steps=50, fit_steps=200)
+    )
     agent.learn(24, callback=callback)
     assert callback.fits == 2
     halfway = callback.error["loss"]  # of the model before the second fit
     assert 0.01 < halfway < 1.0
     assert callback.losses["loss"] < 0.1 * halfway
     assert not model.training
+    # The second episode was under way when the model was fitted first: only the third is new.
+    (fresh,) = measured
+    expected = recorders[0].episodes()[2]
+    assert [len(episode.actions) for episode in fresh] == [8]
+    np.testing.assert_array_equal(fresh[0].observations, expected.observations)
 
 
 def test_a_fit_of_no_steps_changes_nothing() -> None:

@@ -85,7 +85,7 @@ def levels(frames: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [SAC, TD3])
 def test_imagined_rows_of_vectors_are_true_transitions(kind: Any) -> None:
-    agent, recorders = line_agent(kind, limit=3.0)
+    agent, recorders = line_agent(kind, limit=3.0, learning_starts=40)
     model = exact(LineModel(config=LineConfig(limit=3.0)))
     callback = DynaCallback(model, recorders, config(hold=2))
     agent.learn(60, callback=callback)

@@ -28,7 +28,9 @@ class RefitConfig:
         hold: steps that an action is held; one decision, real or imagined, is that many steps.
         num_envs: imagined episodes side by side.
         seed: of everything random here.
-        imagination: further arguments of ``ImaginedVecEnv``.
+        imagination: further arguments of ``ImaginedVecEnv``. A model that has seen few ends says of
+            many steps that they might be one, but seldom of one that it is: ``{"terminations":
+            "sampled"}`` lets episodes end as often as the model expects.
     """
 
     first_fit_steps: int = 2000

@@ -32,9 +32,10 @@ def adapt(
     - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, choices become
       one-hot, integers float32. Or, with ``pixels``, the rendered picture takes its place.
 
-    What fits already is left as it is; actions and rewards always are. Atari games ("ALE/Pong-v5",
-    which need the extra ``atari``) keep Gymnasium's v5 rules: 4 frames a step, and 1 action in 4
-    ignored for the one before.
+    What fits already is left as it is; actions and rewards always are. Environments that were
+    registered with a ``size`` (ours are) are made in this one, and need not be resized. Atari games
+    ("ALE/Pong-v5", which need the extra ``atari``) keep Gymnasium's v5 rules: 4 frames a step, and
+    1 action in 4 ignored for the one before.
 
     Args:
         env: Gymnasium id (``"module:namespace/Name-v0"`` imports the module first), or an
@@ -64,7 +65,7 @@ def adapt(
                 "the environment with them"
             )
         return _fit(env, size, pixels, grayscale)
-    made = _make(env, pixels, make_kwargs)
+    made = _make(env, size, pixels, make_kwargs)
     try:
         return _fit(made, size, pixels, grayscale)
     except Exception:
@@ -72,7 +73,7 @@ def adapt(
         raise
 
 
-def _make(name: str, pixels: bool, kwargs: dict[str, Any]) -> Env:
+def _make(name: str, size: int, pixels: bool, kwargs: dict[str, Any]) -> Env:
     if name.startswith("ALE/"):
         try:
             gym.register_envs(importlib.import_module("ale_py"))
@@ -82,6 +83,11 @@ def _make(name: str, pixels: bool, kwargs: dict[str, Any]) -> Env:
             ) from error
     if pixels:
         kwargs = {"render_mode": "rgb_array", **kwargs}
+    module, _, plain = name.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if "size" in gym.spec(plain).kwargs:
+        kwargs = {"size": size, **kwargs}
     return gym.make(name, **kwargs)
 
 

@@ -243,6 +243,7 @@ class DynaCallback(BaseCallback):
                 config.num_envs,
                 config.hold,
                 config.horizon,
+                terminations=config.terminations,
                 seed=config.seed + self.fits,
                 **{"stagger": False, **config.imagination},
             ),

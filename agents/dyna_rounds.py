@@ -279,6 +279,7 @@ class _Rounds:
             config.num_envs,
             config.hold,
             config.horizon,
+            terminations=config.terminations,
             seed=config.seed + len(self.rows),
             **config.imagination,
         )

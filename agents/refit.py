@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from worldmodel.base import WorldModel
 from worldmodel.data import Episodes
@@ -27,6 +27,8 @@ class RefitConfig:
         fit_batch_size: windows in a training batch.
         hold: steps that an action is held; one decision, real or imagined, is that many steps.
         num_envs: imagined episodes side by side.
+        terminations: of imagined episodes, see ``ImaginedVecEnv``. By chance they come as often as
+            the model expects them; a model that is unsure never passes a threshold.
         seed: of everything random here.
         imagination: further arguments of ``ImaginedVecEnv``. A model that has seen few ends says of
             many steps that they might be one, but seldom of one that it is: ``{"terminations":
@@ -38,13 +40,14 @@ class RefitConfig:
     fit_batch_size: int = 32
     hold: int = 1
     num_envs: int = 16
+    terminations: Literal["threshold", "sampled"] = "sampled"
     seed: int = 0
     imagination: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
         at_least(1, self, "fit_batch_size", "hold", "num_envs")
-        own = {"model", "starts", "num_envs", "jump", "horizon", "seed", "chunk"}
+        own = {"model", "starts", "num_envs", "jump", "horizon", "terminations", "seed", "chunk"}
         if own & set(self.imagination):
             raise ValueError(
                 f"imagination: {sorted(own & set(self.imagination))} follow from the other "

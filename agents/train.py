@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -43,6 +43,7 @@ def train_in_imagination(
     horizon: int | None = None,
     frame_stack: int = 4,
     seed: int = 0,
+    terminations: Literal["threshold", "sampled"] = "sampled",
     callback: MaybeCallback = None,
     tensorboard_log: str | None = None,
     threads: int = 1,
@@ -59,6 +60,9 @@ def train_in_imagination(
         steps: imagined decisions to train for.
         frame_stack: frames that the policy sees.
         seed: of imagination and PPO.
+        terminations: as in ``ImaginedVecEnv``. By chance they come as often as the model expects
+            them; one that is unsure when an episode ends never passes a threshold, and the agent
+            learns that nothing can end it.
         callback: SB3 callbacks.
         tensorboard_log: folder of the TensorBoard log.
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
@@ -73,7 +77,9 @@ def train_in_imagination(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     check_frame_stack(model.spec, frame_stack)
-    imagined = ImaginedVecEnv(model, starts, num_envs, jump, horizon, seed=seed)
+    imagined = ImaginedVecEnv(
+        model, starts, num_envs, jump, horizon, terminations=terminations, seed=seed
+    )
     venv = monitored(imagined, frame_stack)
     with torch_threads(threads):
         agent = make_ppo(model.spec, venv, seed, tensorboard_log, **settings)
@@ -105,9 +111,9 @@ def make_ppo(
     kwargs: dict[str, Any] = {"net_arch": {"pi": [64], "vf": [64]}}
     if spec.is_image:
         kwargs["features_extractor_class"] = SmallCnn
-    chosen = {"policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
     policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
-    return PPO(policy, venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+    chosen = {"policy": policy, "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
+    return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
 
 
 def evaluate(

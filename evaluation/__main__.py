@@ -22,12 +22,15 @@ from agents import (
     RandomShootingConfig,
 )
 from evaluation import consistency
+from evaluation.common_worlds import INTERCEPT, common_worlds
 from evaluation.consistency import AGENT
 from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
+from evaluation.efficiency import Protocol, efficiency
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
 from evaluation.peers import draw, peers
+from evaluation.planning import planning
 from evaluation.speed import exponents, ratios, speed, wide
 from worldmodel import MODELS, WorldModel, results
 
@@ -142,6 +145,83 @@ class Control:
         columns = ["agent", "return", "normalised_return", "low", "high", "episodes"]
         print(results.table(rows, columns))
         _finish("control", self, rows)
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What a decision costs and what it is worth: one planner, several world models."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    """Folders, shipped names or hub ids, all of one frame size."""
+    env: str = AGENT
+    budgets: tuple[int, ...] = (64, 256)
+    """Plans of a decision."""
+    worlds: int = 4
+    hold: int = 5
+    episodes: int = 100
+    """Real episodes to play; 0 only takes the time."""
+    repeats: int = 5
+    """Timed decisions; the median counts."""
+    seed: int = 0
+    device: str = "cpu"
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Time, play, print, write."""
+        torch.set_num_threads(self.num_threads)
+        models = {name: worldmodel.load(name, self.device) for name in self.checkpoints}
+        rows = planning(
+            models, self.env, budgets=self.budgets, worlds=self.worlds, hold=self.hold,
+            episodes=self.episodes, repeats=self.repeats, seed=self.seed,
+        )  # fmt: skip
+        columns = ["model", "plans", "worlds", "seconds", "plans_per_second"]
+        print(results.table(rows, [*columns, "normalised_return", "low", "high", "episodes"]))
+        _finish("planning", self, rows)
+
+
+@dataclass(frozen=True)
+class CommonWorlds:
+    """Variance of the difference between two plans' scores, in the same worlds and in others."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Folder, shipped name or hub id."""
+    env: str = INTERCEPT
+    scenes: int = 64
+    worlds: int = 8
+    hold: int = 5
+    seed: int = 0
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        model = worldmodel.load(self.checkpoint)
+        rows = common_worlds(
+            model, self.env,
+            scenes=self.scenes, worlds=self.worlds, hold=self.hold, seed=self.seed,
+        )  # fmt: skip
+        columns = ["plans", "shared", "independent", "ratio", "low", "high", "n"]
+        print(results.table(rows, columns))
+        _finish("common-worlds", self, rows)
+
+
+@dataclass(frozen=True)
+class Efficiency(Protocol):
+    """Real steps that imagination saves: PPO with it and without, to 80% of the latter's return."""
+
+    num_threads: int = 1
+    json: Path | None = None
+
+    def run(self) -> None:
+        """Train all, measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        rows = efficiency(self)
+        print(
+            results.table(rows, ["agent", "seed", "real_steps", "return", "value", "low", "high"])
+        )
+        _finish("efficiency", self, rows)
 
 
 @dataclass(frozen=True)
@@ -270,6 +350,9 @@ COMMANDS: dict[str, Any] = {
     "speed": Speed,
     "consistency": Consistency,
     "control": Control,
+    "planning": Planning,
+    "common-worlds": CommonWorlds,
+    "efficiency": Efficiency,
     "dynamics": Dynamics,
     "fidelity": Fidelity,
     "options": Options,

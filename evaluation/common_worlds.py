@@ -18,6 +18,8 @@ from envs import sample_scenes
 from evaluation import statistics
 from worldmodel import WorldModel
 
+INTERCEPT = "narratives/Intercept-v0"
+
 
 def common_worlds(
     model: WorldModel,

@@ -1,0 +1,338 @@
+"""A run of an agent: its settings, its training in any of four ways, and the folder that keeps it.
+
+The folder holds ``agent.zip`` (SB3's own format), ``agent.json`` (the settings), TensorBoard's
+logs, and with Dyna the world model as it was in the end (``model``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+from numpy.typing import NDArray
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
+
+from agents.adapt import adapt
+from agents.callbacks import ImaginationVideo, ModelError, RealReturns
+from agents.dyna import DynaCallback, DynaConfig
+from agents.dyna_rounds import RoundsConfig, train_dyna
+from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
+from agents.policies import SmallCnn
+from agents.recorder import RecordEpisodes
+from agents.train import check_frame_stack, evaluate, make_ppo, torch_threads, train_in_imagination
+from agents.wrappers import HoldAction
+from worldmodel import checkpoint
+from worldmodel.base import WorldModel
+from worldmodel.data import Episodes, atomic
+from worldmodel.registry import make
+from worldmodel.settings import at_least
+from worldmodel.spec import Spec
+
+FORMAT = 1
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
+How = Literal["imagination", "dyna", "lookahead", "real"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is trained, and how.
+
+    Attributes:
+        env: Gymnasium id; ``MODULE:ID`` imports the module first.
+        how: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
+            steps, in a world model of what was met so far; "lookahead": PPO on real observations
+            that come with imagined jumps; "real": without a world model.
+        algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
+        model: checkpoint folder, shipped name or hub id of the world model. Dyna begins with a
+            fresh one where None.
+        episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
+            them where the environment is reset. Only with how="imagination".
+        steps: decisions that the agent learns from: imagined ones with how="imagination", else
+            real ones.
+        hold: steps that an action is held.
+        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        frame_stack: frames that the policy sees.
+        num_envs: environments side by side; imagined ones with imagination and dyna.
+        jumps: of lookahead, for each candidate action.
+        window: steps that a fresh model looks across.
+        fit_steps: training steps of a refit with dyna; the first has four times as many.
+        fit_every: real decisions between refits.
+        imagined_steps: decisions that PPO imagines for each refit, with dyna.
+        ratio: imagined transitions for each real one, of DQN and SAC with dyna.
+        size, pixels, grayscale: see ``agents.adapt``.
+        seed: of everything random.
+    """
+
+    env: str
+    how: How = "imagination"
+    algorithm: Literal["ppo", "dqn", "sac"] = "ppo"
+    model: str | None = None
+    episodes: str | None = None
+    steps: int = 30_000
+    hold: int = 1
+    horizon: int | None = None
+    frame_stack: int = 1
+    num_envs: int = 16
+    jumps: int = 2
+    window: int = 20
+    fit_steps: int = 500
+    fit_every: int = 1000
+    imagined_steps: int = 20_000
+    ratio: float = 4.0
+    size: int = 64
+    pixels: bool = False
+    grayscale: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = "steps hold frame_stack num_envs jumps window fit_steps fit_every imagined_steps"
+        at_least(1, self, *numbers.split())
+        at_least(0, self, "ratio", "seed")
+        if self.how not in ("imagination", "dyna", "lookahead", "real"):
+            raise ValueError(
+                f"how: expected imagination, dyna, lookahead or real, got {self.how!r}"
+            )
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm: expected ppo, dqn or sac, got {self.algorithm!r}")
+        if self.how in ("imagination", "lookahead"):
+            if self.algorithm != "ppo":
+                raise ValueError(f"algorithm: {self.how} is for ppo, got {self.algorithm}")
+            if self.model is None:
+                raise ValueError(
+                    f"model: {self.how} needs a trained world model; python -m worldmodel train "
+                    "makes one, and --how dyna begins without"
+                )
+        if self.episodes is not None and self.how != "imagination":
+            raise ValueError(f"episodes: are for how='imagination', got {self.how!r}")
+
+    def make_env(self) -> gym.Env[Any, Any]:
+        """The real environment, without ``HoldAction``."""
+        return adapt(self.env, self.size, self.pixels, self.grayscale)
+
+    def wrap(self, model: WorldModel | None) -> Callable[[VecEnv], VecEnv] | None:
+        """What goes around the real environments, for ``evaluate``; None if nothing does."""
+        if self.how != "lookahead" or model is None:
+            return None
+        return partial(
+            LookaheadVecWrapper, model=model, jumps=self.jumps, hold=self.hold, seed=self.seed
+        )
+
+    def play(self, agent: Any, model: WorldModel | None, episodes: int, seed: int) -> NDArray[Any]:
+        """Returns of real episodes; see ``evaluate``."""
+        return evaluate(
+            agent, self.make_env, episodes, seed=seed, hold=self.hold,
+            frame_stack=self.frame_stack, wrap=self.wrap(model), progress=True,
+        )  # fmt: skip
+
+
+def train(
+    config: RunConfig,
+    folder: str | Path,
+    device: str = "cpu",
+    threads: int = 1,
+    evaluate_every: int = 10_000,
+    progress: bool = False,
+) -> BaseAlgorithm:
+    """Train an agent as the config says, and keep it in the folder.
+
+    Args:
+        config: see ``RunConfig``.
+        folder: must not hold an agent yet.
+        device: of the world model.
+        threads: of torch, on the CPU.
+        evaluate_every: decisions between real evaluations for TensorBoard; 0 for none.
+        progress: show progress bars.
+
+    Raises:
+        FileExistsError: there is an agent in the folder already.
+        FileNotFoundError: no such checkpoint, or no such episodes.
+        ValueError: settings, spaces and model do not fit each other.
+    """
+    folder = Path(folder)
+    if (folder / "agent.json").exists():
+        raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    env = config.make_env()
+    model = None if config.model is None else checkpoint.load(config.model, device)
+    if model is None:
+        spec = Spec.from_spaces(env.observation_space, env.action_space, config.window)
+        if config.how == "dyna":
+            model = make("jump", spec, seed=config.seed).to(device)
+    else:
+        spec = model.spec
+        spec.check_spaces(env.observation_space, env.action_space, "env")
+    check_frame_stack(spec, config.frame_stack)
+    with torch_threads(threads):
+        agent = _WAYS[config.how](config, spec, model, folder, evaluate_every, progress)
+    agent.save(folder / "agent.zip")
+    if config.how == "dyna" and model is not None:
+        checkpoint.save(model, folder / "model", training={"run": str(folder.name)})
+    with atomic(folder / "agent.json") as path:
+        path.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
+    return agent
+
+
+def load(folder: str | Path) -> tuple[BaseAlgorithm, RunConfig]:
+    """What ``train`` kept. SB3's zip can run code: load only agents that you trust.
+
+    Raises:
+        FileNotFoundError: there is no agent.
+        ValueError: another format.
+    """
+    folder = Path(folder)
+    if not (folder / "agent.json").is_file():
+        raise FileNotFoundError(
+            f"folder: {folder} holds no agent.json; python -m agents train makes one"
+        )
+    facts = json.loads((folder / "agent.json").read_text())
+    if facts.pop("format", None) != FORMAT:
+        raise ValueError(f"{folder / 'agent.json'}: another format than {FORMAT}")
+    config = RunConfig(**facts)
+    return ALGORITHMS[config.algorithm].load(folder / "agent.zip", device="cpu"), config
+
+
+# -- the four ways ------------------------------------------------------------------------------
+
+
+def _imagination(
+    config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
+) -> BaseAlgorithm:
+    starts = config.make_env() if config.episodes is None else Episodes.load(config.episodes)
+    callbacks = _callbacks(config, model, every)
+    return train_in_imagination(
+        model, starts, config.steps, config.num_envs, config.hold, config.horizon,
+        config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(folder),
+        progress_bar=progress,
+    )  # fmt: skip
+
+
+def _lookahead(
+    config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
+) -> BaseAlgorithm:
+    venv, _ = _real_envs(config, model)
+    policy = {"features_extractor_class": LookaheadExtractor, "net_arch": {"pi": [64], "vf": [64]}}
+    agent = make_ppo(
+        spec, venv, config.seed, str(folder), policy="MultiInputPolicy", policy_kwargs=policy
+    )
+    agent.learn(config.steps, callback=_callbacks(config, model, every), progress_bar=progress)
+    return agent
+
+
+def _real(
+    config: RunConfig,
+    spec: Spec,
+    model: WorldModel | None,
+    folder: Path,
+    every: int,
+    progress: bool,
+) -> BaseAlgorithm:
+    venv, _ = _real_envs(config, None)
+    agent = _algorithm(config, spec, venv, folder)
+    agent.learn(config.steps, callback=_callbacks(config, None, every), progress_bar=progress)
+    return agent
+
+
+def _dyna(
+    config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
+) -> BaseAlgorithm:
+    first = 4 * config.fit_steps
+    if config.algorithm == "ppo":
+        rounds = RoundsConfig(
+            first_fit_steps=first,
+            fit_steps=config.fit_steps,
+            hold=config.hold,
+            num_envs=config.num_envs,
+            seed=config.seed,
+            first_collect_steps=2 * config.fit_every * config.hold,
+            collect_steps=config.fit_every * config.hold,
+            imagined_steps=config.imagined_steps,
+            horizon=config.horizon,
+            frame_stack=config.frame_stack,
+        )
+        return train_dyna(
+            model, config.make_env, config.steps * config.hold, rounds,
+            folder=folder / "rounds", tensorboard_log=str(folder), progress=progress,
+        ).agent  # fmt: skip
+    single = RunConfig(**{**asdict(config), "num_envs": 1})
+    venv, recorders = _real_envs(single, None)
+    agent = _algorithm(config, spec, venv, folder)
+    settings = DynaConfig(
+        first_fit_steps=first,
+        fit_steps=config.fit_steps,
+        hold=config.hold,
+        num_envs=config.num_envs,
+        seed=config.seed,
+        start=config.fit_every,
+        every=config.fit_every,
+        ratio=config.ratio,
+        horizon=2 if config.horizon is None else config.horizon,
+    )
+    callbacks = [DynaCallback(model, recorders, settings), *_callbacks(config, None, every)]
+    agent.learn(config.steps, callback=callbacks, progress_bar=progress)
+    return agent
+
+
+_WAYS: dict[str, Callable[..., BaseAlgorithm]] = {
+    "imagination": _imagination,
+    "dyna": _dyna,
+    "lookahead": _lookahead,
+    "real": _real,
+}
+
+
+def _real_envs(config: RunConfig, model: WorldModel | None) -> tuple[VecEnv, list[RecordEpisodes]]:
+    """Real environments as the agent sees them, and what records their steps."""
+    recorders = [RecordEpisodes(config.make_env()) for _ in range(config.num_envs)]
+    makers = [partial(HoldAction, recorder, config.hold) for recorder in recorders]
+    venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
+    wrap = config.wrap(model)
+    if wrap is not None:
+        venv = wrap(venv)
+    if config.frame_stack > 1:
+        venv = VecFrameStack(venv, config.frame_stack)
+    return venv, recorders
+
+
+def _algorithm(config: RunConfig, spec: Spec, venv: VecEnv, folder: Path) -> BaseAlgorithm:
+    if config.algorithm == "ppo":
+        return make_ppo(spec, venv, config.seed, str(folder))
+    image = spec.is_image
+    kwargs = {"features_extractor_class": SmallCnn, "net_arch": [64]} if image else {}
+    settings: dict[str, Any] = {
+        "buffer_size": 20_000 if image else 200_000,  # SB3's million of images are 25 GB and more
+        "learning_starts": min(1000, config.steps // 4),
+        "policy_kwargs": kwargs,
+        "seed": config.seed,
+        "tensorboard_log": str(folder),
+    }
+    policy = "CnnPolicy" if image else "MlpPolicy"
+    if config.algorithm == "sac":
+        return SAC(policy, venv, **settings)
+    return DQN(
+        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4, gradient_steps=4,
+        target_update_interval=500, exploration_fraction=0.3, gamma=0.98, **settings,
+    )  # fmt: skip
+
+
+def _callbacks(config: RunConfig, model: WorldModel | None, every: int) -> list[BaseCallback]:
+    """What TensorBoard is shown; nothing where ``every`` is 0."""
+    if every == 0:
+        return []
+    settings = {"hold": config.hold, "frame_stack": config.frame_stack}
+    shown: list[BaseCallback] = [
+        RealReturns(config.make_env, every, 10, wrap=config.wrap(model), **settings)
+    ]
+    if model is None or config.how == "lookahead":
+        return shown
+    shown.append(ModelError(config.make_env(), model, every, **settings))
+    if model.spec.is_image:
+        shown.append(ImaginationVideo(config.make_env(), model, every, config.hold))
+    return shown

@@ -1,0 +1,225 @@
+"""How many real steps does imagination save? PPO with it and without, the same real episodes.
+
+Without: PPO learns from real steps, and is played in between. With: a world model is trained on
+some random real steps, PPO learns in it alone, and is played; each number of real steps is a fresh
+run. The answer is the ratio of the real steps that both need to come 80% of the way from random
+play to where PPO without imagination ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
+
+import worldmodel
+from agents import HoldAction, RandomAgent, RealReturns, adapt, evaluate, train_in_imagination
+from agents.train import make_ppo
+from evaluation.statistics import Interval
+from worldmodel import Episodes, Spec, collect, fit
+
+LEVEL = 0.8
+"""Of the way from random play to the final return without imagination."""
+RESAMPLED = 2000
+TEST_SEED = 10**6
+"""Real episodes that count begin here; collecting and training use others."""
+
+TUNED: dict[str, dict[str, Any]] = {  # of RL Baselines3 Zoo, for PPO on real steps
+    "CartPole-v1": {
+        "num_envs": 8, "n_steps": 32, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
+        "n_epochs": 20, "ent_coef": 0.0, "learning_rate": lambda left: 1e-3 * left,
+        "clip_range": lambda left: 0.2 * left,
+    },
+}  # fmt: skip
+
+Returns = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What both sides share.
+
+    Attributes:
+        env: Gymnasium id.
+        budget: real steps without imagination.
+        sizes: real steps that world models are trained on.
+        seeds: how many runs of each.
+        window: steps that the model looks across.
+        fit_steps: of the world model's training.
+        imagined_steps: decisions that PPO learns from in imagination.
+        horizon: decisions of an imagined episode; None takes what fits the window.
+        hold: steps that an action is held.
+        frame_stack: frames that the policies see.
+        size: of frames, where there are some.
+        episodes: real ones, of each evaluation.
+        points: evaluations of a run without imagination.
+    """
+
+    env: str = "CartPole-v1"
+    budget: int = 60_000
+    sizes: tuple[int, ...] = (1000, 2500, 5000, 10_000)
+    seeds: int = 3
+    window: int = 20
+    fit_steps: int = 3000
+    imagined_steps: int = 60_000
+    horizon: int | None = None
+    hold: int = 1
+    frame_stack: int = 1
+    size: int = 32
+    episodes: int = 50
+    points: int = 20
+
+    def make_env(self) -> Any:
+        """The real environment."""
+        return adapt(self.env, self.size)
+
+    def play(self, agent: Any, stacked: bool = True) -> Returns:
+        """Returns (episodes,), always of the same real episodes."""
+        return evaluate(
+            agent, self.make_env, self.episodes, TEST_SEED, self.hold,
+            self.frame_stack if stacked else 1,
+        )  # fmt: skip
+
+
+def efficiency(protocol: Protocol) -> list[Row]:
+    """Rows ``agent, seed, real_steps, return, low, high`` of all runs, and two of ``agent``:
+    "random play", and "ratio" with ``value``, ``low``, ``high`` (95%, over seeds and episodes).
+    """
+    random = protocol.play(RandomAgent(protocol.make_env().action_space), stacked=False)
+    without = [model_free(protocol, seed) for seed in range(protocol.seeds)]
+    with_it = [
+        {size: in_imagination(protocol, size, seed) for size in protocol.sizes}
+        for seed in range(protocol.seeds)
+    ]
+    rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
+    for name, runs in (("PPO", without), ("PPO in imagination", with_it)):
+        for seed, curve in enumerate(runs):
+            for steps, returns in curve.items():
+                row = {"agent": name, "seed": seed, "real_steps": steps}
+                rows.append({**row, "return": float(returns.mean()), "episodes": len(returns)})
+    found = saved(random, without, with_it)
+    value = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    return [*rows, {"agent": "ratio", "level": LEVEL, **value}]
+
+
+def model_free(protocol: Protocol, seed: int) -> dict[int, Returns]:
+    """Returns by real steps of one run of PPO on real steps."""
+    settings = dict(TUNED.get(protocol.env, {"num_envs": 8, "n_steps": 64}))
+    makers = [partial(_held, protocol) for _ in range(settings.pop("num_envs"))]
+    venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
+    if protocol.frame_stack > 1:
+        venv = VecFrameStack(venv, protocol.frame_stack)
+    decisions = protocol.budget // protocol.hold
+    measured = RealReturns(
+        protocol.make_env, max(1, decisions // protocol.points), protocol.episodes, TEST_SEED,
+        hold=protocol.hold, frame_stack=protocol.frame_stack,
+    )  # fmt: skip
+    agent = make_ppo(_spec(protocol), venv, seed, None, **settings)
+    agent.learn(decisions, callback=measured)
+    return {steps * protocol.hold: returns for steps, returns in measured.history}
+
+
+def in_imagination(protocol: Protocol, size: int, seed: int) -> Returns:
+    """Returns of PPO that learned in a world model of ``size`` random real steps."""
+    episodes = recorded(protocol, size, seed)
+    model = worldmodel.make("jump", _spec(protocol), seed=seed)
+    source = episodes.windows(protocol.window, 32, seed)
+    fit(model, source, protocol.fit_steps, seed=seed, progress=False)
+    starts = episodes if protocol.frame_stack == 1 else episodes.starts()
+    agent = train_in_imagination(
+        model, starts, protocol.imagined_steps, jump=protocol.hold, horizon=protocol.horizon,
+        frame_stack=protocol.frame_stack, seed=seed,
+    )  # fmt: skip
+    return protocol.play(agent)
+
+
+def recorded(protocol: Protocol, size: int, seed: int) -> Episodes:
+    """Random episodes of at least ``size`` steps, of seeds that no other run meets."""
+    begin, env = seed * 10**5, protocol.make_env()
+    episodes = collect(env, 1, hold=protocol.hold, seed=begin, progress=False)
+    while episodes.steps < size:
+        episodes += collect(env, 1, hold=protocol.hold, seed=begin + len(episodes), progress=False)
+    env.close()
+    return episodes
+
+
+def saved(
+    random: Returns,
+    without: Sequence[dict[int, Returns]],
+    with_it: Sequence[dict[int, Returns]],
+    seed: int = 0,
+) -> Interval:
+    """Real steps without imagination, over those with it, to reach the level.
+
+    Curves are means over seeds, linear between points. A curve that begins above the level counts
+    with its first point; with imagination that never reaches it, the ratio is 0. The interval is of
+    a bootstrap that draws runs, and episodes within them, anew.
+
+    Args:
+        random: returns (episodes,) of random play.
+        without, with_it: of each seed, returns (episodes,) by real steps.
+        seed: of the bootstrap.
+    """
+    drawn = np.random.default_rng(seed)
+    ratios = [
+        _ratio(_again(drawn, random), _mean(drawn, without), _mean(drawn, with_it))
+        for _ in range(RESAMPLED)
+    ]
+    value = _ratio(float(random.mean()), _mean(None, without), _mean(None, with_it))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Interval(value, float(low), float(high), len(without))
+
+
+Curve = tuple[list[int], list[float]]
+
+
+def _ratio(floor: float, without: Curve, with_it: Curve) -> float:
+    level = floor + LEVEL * (without[1][-1] - floor)
+    needed = _steps_to(with_it, level)
+    return 0.0 if needed == np.inf else _steps_to(without, level) / needed
+
+
+def _steps_to(curve: Curve, level: float) -> float:
+    """Real steps at which the curve first reaches the level."""
+    steps, returns = curve
+    for i, value in enumerate(returns):
+        if value >= level:
+            if i == 0:
+                return float(steps[0])
+            share = (level - returns[i - 1]) / (value - returns[i - 1])
+            return steps[i - 1] + share * (steps[i] - steps[i - 1])
+    return float(np.inf)
+
+
+def _mean(random: np.random.Generator | None, runs: Sequence[dict[int, Returns]]) -> Curve:
+    """The mean curve of all runs, or of as many drawn with their episodes."""
+    count = len(runs)
+    chosen = range(count) if random is None else random.integers(count, size=count)
+    points = sorted(set.intersection(*(set(run) for run in runs)))
+    curves = [
+        [
+            float(runs[i][steps].mean()) if random is None else _again(random, runs[i][steps])
+            for steps in points
+        ]
+        for i in chosen
+    ]
+    return points, np.mean(curves, 0).tolist()
+
+
+def _again(random: np.random.Generator, returns: Returns) -> float:
+    return float(random.choice(returns, len(returns)).mean())
+
+
+def _held(protocol: Protocol) -> Any:
+    return HoldAction(protocol.make_env(), protocol.hold)
+
+
+def _spec(protocol: Protocol) -> Spec:
+    env = protocol.make_env()
+    return Spec.from_spaces(env.observation_space, env.action_space, protocol.window)

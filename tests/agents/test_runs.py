@@ -1,0 +1,179 @@
+"""``python -m agents``: each verb once, small; what was trained is found again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3 import DQN, PPO
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import worldmodel
+from agents import runs, train
+from agents.__main__ import main
+from agents.runs import RunConfig
+from worldmodel import Spec, collect
+from worldmodel.spec import ActionSpec
+
+TSP = "envs:narratives/TravelingSalesman-v0"
+CART = "CartPole-v1"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Untrained, of the spaces of two environments, and recorded episodes."""
+    folder = tmp_path_factory.mktemp("models")
+    image = Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 10)
+    episodes = collect(CART, 3, progress=False)
+    made = {TSP: worldmodel.make("jump", image, "small")}
+    made[CART] = worldmodel.make("jump", episodes.spec(8))
+    paths = dict[str, str]()
+    for number, (env, model) in enumerate(made.items()):
+        worldmodel.save(model, folder / str(number))
+        paths[env] = str(folder / str(number))
+    paths["episodes"] = str(episodes.save(folder / "episodes"))
+    return paths
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["agents", *map(str, arguments)])
+    main()
+
+
+@pytest.mark.parametrize(
+    ("how", "env", "more"),
+    [
+        ("imagination", TSP, ("--hold", 5, "--frame-stack", 2, "--size", 16)),
+        ("imagination", CART, ("--episodes", "episodes", "--horizon", 3)),
+        ("dyna", CART, ("--window", 8, "--fit-every", 20, "--imagined-steps", 8)),
+        ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--ratio", 1)),
+        ("lookahead", TSP, ("--hold", 5, "--jumps", 1, "--size", 16)),
+        ("lookahead", CART, ()),
+        (
+            "real",
+            CART,
+            (
+                "--algorithm",
+                "dqn",
+            ),
+        ),
+        ("real", TSP, ("--frame-stack", 2, "--size", 16)),
+    ],
+)
+def test_train_and_enjoy(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    models: dict[str, str],
+    how: str,
+    env: str,
+    more: tuple[Any, ...],
+) -> None:
+    out = tmp_path / "agent"
+    given = [models.get(str(word), word) for word in more]
+    if how in ("imagination", "lookahead"):
+        given += ["--model", models[env]]
+    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    run(
+        monkeypatch, "train", "--env", env, "--how", how, "--out", out, "--steps", 40,
+        "--num-envs", 2, "--fit-steps", 1, "--eval-episodes", 2, "--evaluate-every", 40, *given,
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert "random play:" in said and f"python -m agents enjoy {out}" in said
+    agent, config = runs.load(out)
+    assert isinstance(agent, DQN if "dqn" in more else PPO)
+    assert config.env == env and config.how == how and config.steps == 40
+    assert (out / "model" / "config.json").is_file() == (how == "dyna")
+    (log, *_) = sorted(path for path in out.iterdir() if path.name.startswith(("PPO", "DQN")))
+    events = EventAccumulator(str(log))
+    events.Reload()
+    if how != "dyna" or "dqn" in more:
+        assert "real/return" in events.Tags()["scalars"]
+    if how == "imagination":
+        assert {"model/mse", "rollout/ep_rew_mean"} <= set(events.Tags()["scalars"])
+        assert ("imagination/real_imagined" in events.Tags()["images"]) == (env == TSP)
+    run(monkeypatch, "enjoy", out, "--episodes", 2)
+    said = capsys.readouterr().out
+    assert "real return, 2 episodes:" in said
+    assert (out / "enjoy.gif").is_file() == (env == TSP and how != "lookahead")
+    with pytest.raises(SystemExit, match="already holds an agent"):
+        run(monkeypatch, "train", "--env", env, "--how", "real", "--out", out)
+
+
+@pytest.mark.parametrize("planner", ["random-shooting", "cem", "mppi", "tree-search"])
+def test_plan(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    models: dict[str, str],
+    planner: str,
+) -> None:
+    film = tmp_path / "plan.gif"
+    run(
+        monkeypatch, "plan", models[TSP], "--env", TSP, "--planner", planner, "--plans", 8,
+        "--worlds", 1, "--hold", 5, "--episodes", 2, "--video", film,
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert "random play:" in said and "a decision for 2 agents at once took" in said
+    assert film.stat().st_size > 1000
+
+
+def test_planning_with_vectors_has_no_film(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    models: dict[str, str],
+) -> None:
+    film = tmp_path / "plan.gif"
+    run(
+        monkeypatch, "plan", models[CART], "--env", CART, "--plans", 4, "--worlds", 1,
+        "--horizon", 3, "--ahead", 3, "--episodes", 1, "--video", film,
+    )  # fmt: skip
+    assert "no film" in capsys.readouterr().out and not film.exists()
+
+
+def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:
+    config = RunConfig(CART, model=models[CART], steps=64, num_envs=2, frame_stack=2, seed=3)
+    played = []
+    for name in ("one", "other"):
+        agent = runs.train(config, tmp_path / name, evaluate_every=0)
+        again, kept = runs.load(tmp_path / name)
+        assert kept == config
+        played.append(config.play(again, None, 3, seed=0))
+        np.testing.assert_array_equal(played[-1], config.play(agent, None, 3, seed=0))
+    np.testing.assert_array_equal(*played)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"how": "imagination"}, "model: imagination needs a trained world model"),
+        ({"how": "lookahead", "algorithm": "dqn"}, "algorithm: lookahead is for ppo"),
+        ({"how": "guess"}, "how: expected"),
+        ({"how": "real", "algorithm": "a2c"}, "algorithm: expected"),
+        ({"how": "real", "episodes": "runs"}, "episodes: are for how='imagination'"),
+        ({"how": "real", "steps": 0}, "steps"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunConfig(CART, **settings)
+
+
+def test_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: dict[str, str]) -> None:
+    with pytest.raises(SystemExit, match="holds no agent.json"):
+        run(monkeypatch, "enjoy", tmp_path)
+    (tmp_path / "agent.json").write_text(json.dumps({"format": 9, "env": CART}))
+    with pytest.raises(SystemExit, match="another format"):
+        run(monkeypatch, "enjoy", tmp_path)
+    with pytest.raises(SystemExit, match="shipped ones are"):
+        run(monkeypatch, "plan", "nowhere", "--env", CART)
+    with pytest.raises(SystemExit, match="env: observation space"):
+        run(monkeypatch, "train", "--env", "Pendulum-v1", "--model", models[CART],
+            "--out", tmp_path / "new")  # fmt: skip
+    with pytest.raises(SystemExit, match="`Nothing` doesn.t exist"):
+        run(monkeypatch, "plan", models[CART], "--env", "Nothing-v0")

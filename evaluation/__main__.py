@@ -218,9 +218,8 @@ class Efficiency(Protocol):
         """Train all, measure, print, write."""
         torch.set_num_threads(self.num_threads)
         rows = efficiency(self)
-        print(
-            results.table(rows, ["agent", "seed", "real_steps", "return", "value", "low", "high"])
-        )
+        columns = ["agent", "of", "seed", "real_steps", "return", "value", "low", "high"]
+        print(results.table(rows, columns))
         _finish("efficiency", self, rows)
 
 

@@ -1,9 +1,9 @@
 """How many real steps does imagination save? PPO with it and without, the same real episodes.
 
 Without: PPO learns from real steps, and is played in between. With: a world model is trained on
-some random real steps, PPO learns in it alone, and is played; each number of real steps is a fresh
-run. The answer is the ratio of the real steps that both need to come 80% of the way from random
-play to where PPO without imagination ends.
+some random real steps, PPO learns in it alone, and is played, and so is a planner; each number of
+real steps is a fresh run. The answer is the ratio of the real steps that are needed to come 80% of
+the way from random play to where PPO without imagination ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
 import worldmodel
-from agents import HoldAction, RandomAgent, RealReturns, adapt, evaluate, train_in_imagination
+from agents import (
+    HoldAction,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+    RealReturns,
+    adapt,
+    evaluate,
+    train_in_imagination,
+)
 from agents.train import make_ppo
 from evaluation.statistics import Interval
 from worldmodel import Episodes, Spec, collect, fit
@@ -37,8 +46,12 @@ TUNED: dict[str, dict[str, Any]] = {  # of RL Baselines3 Zoo, for PPO on real st
     },
 }  # fmt: skip
 
+FREE, PPO, PLANNER = "PPO", "PPO in imagination", "planner"
+
 Returns = NDArray[np.float64]
 Row = dict[str, Any]
+Curve = dict[int, Returns]
+"""Returns (episodes,) by real steps."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,9 @@ class Protocol:
         size: of frames, where there are some.
         episodes: real ones, of each evaluation.
         points: evaluations of a run without imagination.
+        plans: of each of the planner's decisions.
+        markov: whether an observation shows all that counts; the planner then forgets what was
+            before, and looks as far as the window at every decision.
     """
 
     env: str = "CartPole-v1"
@@ -74,6 +90,8 @@ class Protocol:
     size: int = 32
     episodes: int = 50
     points: int = 20
+    plans: int = 256
+    markov: bool = True
 
     def make_env(self) -> Any:
         """The real environment."""
@@ -88,27 +106,30 @@ class Protocol:
 
 
 def efficiency(protocol: Protocol) -> list[Row]:
-    """Rows ``agent, seed, real_steps, return, low, high`` of all runs, and two of ``agent``:
-    "random play", and "ratio" with ``value``, ``low``, ``high`` (95%, over seeds and episodes).
+    """Rows ``agent, seed, real_steps, return, episodes`` of all runs, and for each way of acting in
+    imagination one of ``agent`` "ratio" with ``of``, ``value``, ``low``, ``high`` (95%, over runs
+    and episodes).
     """
     random = protocol.play(RandomAgent(protocol.make_env().action_space), stacked=False)
-    without = [model_free(protocol, seed) for seed in range(protocol.seeds)]
-    with_it = [
-        {size: in_imagination(protocol, size, seed) for size in protocol.sizes}
-        for seed in range(protocol.seeds)
-    ]
+    runs: dict[str, list[Curve]] = {FREE: [], PPO: [], PLANNER: []}
+    for seed in range(protocol.seeds):
+        runs[FREE].append(model_free(protocol, seed))
+        found = {size: in_imagination(protocol, size, seed) for size in protocol.sizes}
+        for name in (PPO, PLANNER):
+            runs[name].append({size: returns[name] for size, returns in found.items()})
     rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
-    for name, runs in (("PPO", without), ("PPO in imagination", with_it)):
-        for seed, curve in enumerate(runs):
+    for name, curves in runs.items():
+        for seed, curve in enumerate(curves):
             for steps, returns in curve.items():
                 row = {"agent": name, "seed": seed, "real_steps": steps}
                 rows.append({**row, "return": float(returns.mean()), "episodes": len(returns)})
-    found = saved(random, without, with_it)
-    value = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
-    return [*rows, {"agent": "ratio", "level": LEVEL, **value}]
+    for name in (PPO, PLANNER):
+        ratio = saved(random, runs[FREE], runs[name])._asdict()
+        rows.append({"agent": "ratio", "of": name, "level": LEVEL, **ratio})
+    return rows
 
 
-def model_free(protocol: Protocol, seed: int) -> dict[int, Returns]:
+def model_free(protocol: Protocol, seed: int) -> Curve:
     """Returns by real steps of one run of PPO on real steps."""
     settings = dict(TUNED.get(protocol.env, {"num_envs": 8, "n_steps": 64}))
     makers = [partial(_held, protocol) for _ in range(settings.pop("num_envs"))]
@@ -125,8 +146,10 @@ def model_free(protocol: Protocol, seed: int) -> dict[int, Returns]:
     return {steps * protocol.hold: returns for steps, returns in measured.history}
 
 
-def in_imagination(protocol: Protocol, size: int, seed: int) -> Returns:
-    """Returns of PPO that learned in a world model of ``size`` random real steps."""
+def in_imagination(protocol: Protocol, size: int, seed: int) -> dict[str, Returns]:
+    """Returns of PPO that learned in a world model of ``size`` random real steps, and of a planner
+    in the same model.
+    """
     episodes = recorded(protocol, size, seed)
     model = worldmodel.make("jump", _spec(protocol), seed=seed)
     source = episodes.windows(protocol.window, 32, seed)
@@ -136,7 +159,13 @@ def in_imagination(protocol: Protocol, size: int, seed: int) -> Returns:
         model, starts, protocol.imagined_steps, jump=protocol.hold, horizon=protocol.horizon,
         frame_stack=protocol.frame_stack, seed=seed,
     )  # fmt: skip
-    return protocol.play(agent)
+    horizon = protocol.window // protocol.hold
+    ahead = horizon if protocol.markov else 1
+    config = RandomShootingConfig(
+        protocol.plans, 2, horizon, hold=protocol.hold, ahead=ahead, seed=seed
+    )
+    planner = RandomShooting(model, config)
+    return {PPO: protocol.play(agent), PLANNER: protocol.play(planner, stacked=False)}
 
 
 def recorded(protocol: Protocol, size: int, seed: int) -> Episodes:
@@ -151,8 +180,8 @@ def recorded(protocol: Protocol, size: int, seed: int) -> Episodes:
 
 def saved(
     random: Returns,
-    without: Sequence[dict[int, Returns]],
-    with_it: Sequence[dict[int, Returns]],
+    without: Sequence[Curve],
+    with_it: Sequence[Curve],
     seed: int = 0,
 ) -> Interval:
     """Real steps without imagination, over those with it, to reach the level.
@@ -176,16 +205,18 @@ def saved(
     return Interval(value, float(low), float(high), len(without))
 
 
-Curve = tuple[list[int], list[float]]
+Means = tuple[list[int], list[float]]
 
 
-def _ratio(floor: float, without: Curve, with_it: Curve) -> float:
+def _ratio(floor: float, without: Means, with_it: Means) -> float:
     level = floor + LEVEL * (without[1][-1] - floor)
     needed = _steps_to(with_it, level)
-    return 0.0 if needed == np.inf else _steps_to(without, level) / needed
+    if needed == np.inf:
+        return 0.0
+    return min(_steps_to(without, level), without[0][-1]) / needed
 
 
-def _steps_to(curve: Curve, level: float) -> float:
+def _steps_to(curve: Means, level: float) -> float:
     """Real steps at which the curve first reaches the level."""
     steps, returns = curve
     for i, value in enumerate(returns):
@@ -197,7 +228,7 @@ def _steps_to(curve: Curve, level: float) -> float:
     return float(np.inf)
 
 
-def _mean(random: np.random.Generator | None, runs: Sequence[dict[int, Returns]]) -> Curve:
+def _mean(random: np.random.Generator | None, runs: Sequence[Curve]) -> Means:
     """The mean curve of all runs, or of as many drawn with their episodes."""
     count = len(runs)
     chosen = range(count) if random is None else random.integers(count, size=count)

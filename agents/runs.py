@@ -63,7 +63,8 @@ class RunConfig:
         num_envs: environments side by side; imagined ones with imagination and dyna.
         jumps: of lookahead, for each candidate action.
         window: steps that a fresh model looks across.
-        fit_steps: training steps of a refit with dyna; the first has four times as many.
+        fit_steps: training steps of a refit with dyna; the first has four times as many. 0 leaves
+            the model as it is.
         fit_every: real decisions between refits.
         imagined_steps: decisions that PPO imagines for each refit, with dyna.
         ratio: imagined transitions for each real one, of DQN and SAC with dyna.
@@ -93,9 +94,9 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window fit_steps fit_every imagined_steps"
+        numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps"
         at_least(1, self, *numbers.split())
-        at_least(0, self, "ratio", "seed")
+        at_least(0, self, "fit_steps", "ratio", "seed")
         if self.how not in ("imagination", "dyna", "lookahead", "real"):
             raise ValueError(
                 f"how: expected imagination, dyna, lookahead or real, got {self.how!r}"
@@ -110,6 +111,8 @@ class RunConfig:
                     f"model: {self.how} needs a trained world model; python -m worldmodel train "
                     "makes one, and --how dyna begins without"
                 )
+        if self.how == "dyna" and self.model is None and self.fit_steps == 0:
+            raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
         if self.episodes is not None and self.how != "imagination":
             raise ValueError(f"episodes: are for how='imagination', got {self.how!r}")
 

@@ -20,6 +20,8 @@ from agents import (
     RandomAgent,
     RandomShooting,
     RandomShootingConfig,
+    TreeSearch,
+    TreeSearchConfig,
 )
 from evaluation import consistency
 from evaluation.common_worlds import INTERCEPT, common_worlds
@@ -28,6 +30,7 @@ from evaluation.control import Contestant, control
 from evaluation.dynamics import dynamics
 from evaluation.efficiency import Protocol, efficiency
 from evaluation.fidelity import fidelity
+from evaluation.learners import learners
 from evaluation.options import VARIANTS, options
 from evaluation.peers import draw, peers
 from evaluation.planning import planning
@@ -105,7 +108,7 @@ class Consistency:
 
 @dataclass(frozen=True)
 class Control:
-    """Real returns of random play and of planners, normalised to random 0 and oracle 1."""
+    """Real returns of planners and agents, normalised to random play 0 and the oracle 1."""
 
     checkpoint: str = "traveling-salesman"
     env: str = AGENT
@@ -115,13 +118,15 @@ class Control:
     """In all, for each decision of each planner."""
     worlds: int = 4
     hold: int = 5
+    real_steps: int = 0
+    """Agents that learn from as many real steps play, too; 0 for planners only."""
     seed: int = 0
     device: str = "cpu"
     num_threads: int = 1
     json: Path | None = None
 
     def run(self) -> None:
-        """Play, print, write."""
+        """Train if wanted, play, print, write."""
         torch.set_num_threads(self.num_threads)
         model = worldmodel.load(self.checkpoint, self.device)
         horizon = model.spec.window // self.hold
@@ -136,13 +141,20 @@ class Control:
             "random shooting": Contestant(shooting),
             "CEM": Contestant(Cem(model, CemConfig(**refined))),
             "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
+            "tree search": Contestant(
+                TreeSearch(model, TreeSearchConfig(plans=self.plans, **shared))
+            ),
         }
+        if self.real_steps:
+            contestants |= learners(
+                self.checkpoint, self.env, self.real_steps, hold=self.hold, seed=self.seed
+            )
         size = model.spec.observation[1]
         rows = control(
             self.env, contestants,
             size=size, episodes=self.episodes, hold=self.hold, seed=self.seed,
         )  # fmt: skip
-        columns = ["agent", "return", "normalised_return", "low", "high", "episodes"]
+        columns = ["agent", "real_steps", "return", "normalised_return", "low", "high", "episodes"]
         print(results.table(rows, columns))
         _finish("control", self, rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents import evaluate
 from agents.actions import draw_actions
@@ -30,12 +31,14 @@ class Contestant:
     Attributes:
         agent: anything with SB3's ``predict``.
         frame_stack: as in training.
-        real_steps: steps of the real environment that were spent on it, its world model's too.
+        real_steps: steps of the real environment that were spent on it, without its world model's.
+        wrap: as in ``agents.evaluate``.
     """
 
     agent: Agent
     frame_stack: int = 1
     real_steps: int = 0
+    wrap: Callable[[VecEnv], VecEnv] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,5 +115,5 @@ def played(
     make = partial(gym.make, f"envs:{env}", size=size, split="test")
     return evaluate(
         one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack,
-        progress=True,
+        wrap=one.wrap, progress=True,
     )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Agents that learn, each with the same number of real steps: with a world model and without."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import worldmodel
+from agents import InversePolicy, InversePolicyConfig, runs
+from agents.runs import RunConfig
+from evaluation.control import Contestant
+from worldmodel import collect
+
+FRAME_STACK = 4
+SEEN = "PPO in imagination"
+
+
+def learners(
+    checkpoint: str,
+    env: str,
+    real_steps: int,
+    *,
+    imagined_steps: int = 30_000,
+    hold: int = 5,
+    seed: int = 0,
+) -> dict[str, Contestant]:
+    """Contestants for ``control`` by name, trained here.
+
+    PPO in imagination takes no real step. With lookahead, with Dyna (imagined transitions beside
+    real ones, in the world model as it is), and without a world model at all (PPO, DQN) they learn
+    from ``real_steps``. The inverse policy clones the best tenth of as many random ones.
+
+    Args:
+        checkpoint: of the world model, made for the environment.
+        env: id of one of our environments with an agent.
+        real_steps: of the environment, for each.
+        imagined_steps: decisions of PPO in imagination.
+        hold: steps that each action is held.
+        seed: of everything random.
+
+    Raises:
+        ValueError: ``real_steps`` are fewer than a decision.
+    """
+    if real_steps < hold:
+        raise ValueError(f"real_steps: expected at least {hold}, one decision, got {real_steps}")
+    model = worldmodel.load(checkpoint)
+    size = model.spec.observation[1]
+    horizon = max(1, model.spec.window // hold)
+    shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "seed": seed}
+    real: dict[str, Any] = {**shared, "steps": real_steps // hold, "num_envs": 8}
+    dyna: dict[str, Any] = {**real, "how": "dyna", "algorithm": "dqn", "model": checkpoint, "fit_steps": 0}
+    ways = {
+        SEEN: RunConfig(
+            **shared, model=checkpoint, steps=imagined_steps, num_envs=32, frame_stack=FRAME_STACK
+        ),
+        "PPO with lookahead": RunConfig(**real, how="lookahead", model=checkpoint),
+        "DQN with Dyna": RunConfig(
+            **{**dyna, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500},
+            frame_stack=FRAME_STACK,
+        ),
+        "PPO": RunConfig(**real, how="real", frame_stack=FRAME_STACK),
+        "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
+    }
+    found: dict[str, Contestant] = {}
+    for name, config in ways.items():
+        with tempfile.TemporaryDirectory() as folder:
+            agent = runs.train(config, Path(folder) / "agent", evaluate_every=0)
+        spent = 0 if name == SEEN else real_steps
+        found[name] = Contestant(agent, config.frame_stack, spent, config.wrap(model))
+    found["inverse policy"] = _inverse(ways["PPO"], real_steps)
+    return found
+
+
+def _inverse(config: RunConfig, real_steps: int) -> Contestant:
+    made, seed = config.make_env(), config.seed
+    episodes = collect(made, 1, hold=config.hold, seed=seed, progress=False)
+    while episodes.steps < real_steps:
+        episodes += collect(made, 1, hold=config.hold, seed=seed + len(episodes), progress=False)
+    settings = InversePolicyConfig(hold=config.hold, frame_stack=FRAME_STACK, seed=seed)
+    return Contestant(InversePolicy.fit(episodes, settings), FRAME_STACK, episodes.steps)

@@ -49,16 +49,20 @@ def learners(
     horizon = max(1, model.spec.window // hold)
     shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "seed": seed}
     real: dict[str, Any] = {**shared, "steps": real_steps // hold, "num_envs": 8}
-    dyna: dict[str, Any] = {**real, "how": "dyna", "algorithm": "dqn", "model": checkpoint, "fit_steps": 0}
+    dyna = {**real, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500}
     ways = {
         SEEN: RunConfig(
             **shared, model=checkpoint, steps=imagined_steps, num_envs=32, frame_stack=FRAME_STACK
         ),
         "PPO with lookahead": RunConfig(**real, how="lookahead", model=checkpoint),
         "DQN with Dyna": RunConfig(
-            **{**dyna, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500},
+            **dyna,
+            how="dyna",
+            algorithm="dqn",
+            model=checkpoint,
+            fit_steps=0,
             frame_stack=FRAME_STACK,
-        ),
+        ),  # fmt: skip
         "PPO": RunConfig(**real, how="real", frame_stack=FRAME_STACK),
         "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
     }

@@ -11,6 +11,9 @@ import torch
 import worldmodel
 from evaluation.common_worlds import common_worlds
 from evaluation.consistency import AGENT
+from evaluation.control import control
+from evaluation.efficiency import Protocol, efficiency, recorded, saved
+from evaluation.learners import learners
 from evaluation.planning import planning
 from evaluation.statistics import ratio
 from worldmodel import ActionSpec, Belief, Context, Prediction, Queries, Spec, WorldModel, Worlds
@@ -88,3 +91,53 @@ def test_ratio_of_means() -> None:
     assert found.low < 3 < found.high and found.high - found.low < 0.2
     with pytest.raises(ValueError, match="same >= 2 pairs"):
         ratio(below, below[1:])
+
+
+def test_saved_steps_are_the_ratio_at_the_level() -> None:
+    """Random play 0, final 10: level 8. Without at 800 steps, with imagination at 150."""
+    random = np.zeros(4)
+
+    def curve(points: dict[int, float]) -> dict[int, np.ndarray]:
+        return {steps: np.full(4, value) for steps, value in points.items()}
+
+    without = [curve({0: 0.0, 1000: 10.0, 2000: 10.0})]
+    found = saved(random, without, [curve({100: 6.0, 200: 10.0})])
+    assert found.value == pytest.approx(800 / 150) and found.low == found.high == found.value
+    assert saved(random, without, [curve({100: 9.0, 200: 10.0})]).value == 8.0  # or more
+    assert saved(random, without, [curve({100: 6.0, 200: 7.0})]).value == 0.0  # never reached
+    noise = np.random.default_rng(0)
+    spread = [{s: r + noise.normal(0, 2, 4) for s, r in without[0].items()} for _ in range(3)]
+    again = [curve({100: 5.0 + i, 200: 10.0}) for i in range(3)]
+    found = saved(random, spread, again)
+    assert found.low < found.value < found.high and found.n == 3
+
+
+def test_efficiency_runs_both_sides() -> None:
+    protocol = Protocol(
+        budget=256, sizes=(30, 60), seeds=1, window=6, fit_steps=2, imagined_steps=64, episodes=2,
+        points=1, plans=4,
+    )  # fmt: skip
+    rows = efficiency(protocol)
+    assert [(row["agent"], row.get("real_steps")) for row in rows] == [
+        ("random play", None), ("PPO", 0), ("PPO", 256),
+        ("PPO in imagination", 30), ("PPO in imagination", 60), ("planner", 30), ("planner", 60),
+        ("ratio", None), ("ratio", None),
+    ]  # fmt: skip
+    assert [row.get("of") for row in rows[-2:]] == ["PPO in imagination", "planner"]
+    episodes = recorded(protocol, 60, seed=1)
+    assert 60 <= episodes.steps < 60 + len(episodes[-1].actions)
+    other = recorded(protocol, 60, seed=0)
+    assert not np.array_equal(episodes[0].observations[0], other[0].observations[0])
+
+
+@pytest.mark.slow
+def test_learners_play_beside_each_other() -> None:
+    found = learners("traveling-salesman", AGENT, 200, imagined_steps=64)
+    rows = control(AGENT, found, episodes=2)
+    assert [(row["agent"], row["real_steps"]) for row in rows[:-1]] == [
+        ("PPO in imagination", 0), ("PPO with lookahead", 200), ("DQN with Dyna", 200),
+        ("PPO", 200), ("DQN", 200),
+    ]  # fmt: skip
+    assert rows[-1]["agent"] == "inverse policy" and 200 <= rows[-1]["real_steps"] < 240
+    with pytest.raises(ValueError, match="real_steps: expected at least 5"):
+        learners("traveling-salesman", AGENT, 4)

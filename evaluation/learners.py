@@ -62,7 +62,7 @@ def learners(
             model=checkpoint,
             fit_steps=0,
             frame_stack=FRAME_STACK,
-        ),  # fmt: skip
+        ),
         "PPO": RunConfig(**real, how="real", frame_stack=FRAME_STACK),
         "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
     }

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from agents import runs
 from agents.adapt import adapt
 from agents.beside import play
+from agents.imagination import Imagination
 from agents.planners import (
     Agent,
     Cem,
@@ -32,6 +33,8 @@ from agents.planners import (
     TreeSearch,
     TreeSearchConfig,
 )
+from agents.planners.base import Before
+from agents.planners.base import Plan as Considered
 from agents.runs import RunConfig
 from agents.train import evaluate
 from worldmodel import checkpoint
@@ -115,15 +118,17 @@ class Plan:
             plans=self.plans, worlds=self.worlds, horizon=horizon, hold=self.hold,
             ahead=self.ahead, discount=self.discount, seed=self.seed,
         )  # fmt: skip
-        planner = _Timed(make_planner(model, config))
+        planner = make_planner(model, config)
+        taken = _timed(planner)
         size = model.spec.observation[-1] if model.spec.is_image else 64
         make_env = partial(adapt, self.env, size, self.pixels)
         returns = evaluate(planner, make_env, self.episodes, self.seed, self.hold, progress=True)
-        random = RandomAgent(model.spec.action.to_space(), self.seed)
+        random = RandomAgent(make_env().action_space, self.seed)
         floor = evaluate(random, make_env, self.episodes, self.seed, self.hold)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
         print(f"random play: {_mean(floor)}")
-        print(f"a decision for {planner.rows} agents at once took {planner.seconds:.3g} s")
+        rows, seconds = max(rows for rows, _ in taken), np.median([spent for _, spent in taken])
+        print(f"a decision for {rows} agents at once took {seconds:.3g} s")
         if self.video is not None:
             _film(make_env, planner, self.seed, self.hold, 1, self.video)
 
@@ -145,39 +150,28 @@ class Enjoy:
         """Play, and film the first episode."""
         torch.set_num_threads(self.num_threads)
         agent, config = runs.load(self.folder)
+        if config.how == "lookahead" and self.video is not None:
+            raise ValueError("video: agents with lookahead cannot be filmed yet")
         model = None if config.how != "lookahead" else checkpoint.load(str(config.model))
         returns = config.play(agent, model, self.episodes, self.seed)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
         path = self.folder / "enjoy.gif" if self.video is None else self.video
-        if config.how == "lookahead" and self.video is not None:
-            raise ValueError("video: agents with lookahead cannot be filmed yet")
         if config.how != "lookahead":
             _film(config.make_env, agent, self.seed, config.hold, config.frame_stack, path)
 
 
-class _Timed:
-    """A planner that knows how long its decisions took."""
+def _timed(planner: Planner) -> list[tuple[int, float]]:
+    """Rows and seconds of each decision that the planner makes from now on."""
+    taken, plan = list[tuple[int, float]](), planner.plan
 
-    def __init__(self, planner: Planner) -> None:
-        self.planner, self.taken, self.rows = planner, list[float](), 0
-        self.hold = planner.hold
-        self.observation_space, self.action_space = planner.observation_space, planner.action_space
-
-    @property
-    def seconds(self) -> float:
-        """The median."""
-        return float(np.median(self.taken))
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[Any, Any]:  # fmt: skip
-        """As the planner."""
+    def timed(imagination: Imagination, before: Before = ()) -> Considered:
         began = time.perf_counter()
-        answer = self.planner.predict(observation, state, episode_start, deterministic)
-        self.taken.append(time.perf_counter() - began)
-        self.rows = max(self.rows, len(observation))
-        return answer
+        found = plan(imagination, before)
+        taken.append((len(found.best), time.perf_counter() - began))
+        return found
+
+    planner.plan = timed  # type: ignore[method-assign]
+    return taken
 
 
 def _film(

@@ -21,7 +21,7 @@ from agents.planners.base import Agent, RandomAgent
 from agents.recorder import RecordEpisodes
 from agents.refit import RefitConfig, model_error, refit
 from agents.starts import Starts
-from agents.train import check_frame_stack, make_ppo, monitored, torch_threads
+from agents.train import check_frame_stack, make_ppo, monitored, stackable, torch_threads
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
@@ -260,8 +260,8 @@ class _Rounds:
 
     def _learn(self, callback: MaybeCallback) -> float | None:
         """PPO learns in imagination; the mean return of its last episodes there."""
-        recorded, stacked = self.recorded(), self.config.frame_stack > 1
-        self.agent.set_env(self._imagined(recorded.starts() if stacked else recorded))
+        starts = stackable(self.recorded(), self.config.frame_stack)
+        self.agent.set_env(self._imagined(starts))
         if self.agent.ep_info_buffer is not None:
             self.agent.ep_info_buffer.clear()
         with torch_threads(self.config.threads):

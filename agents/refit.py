@@ -30,9 +30,7 @@ class RefitConfig:
         terminations: of imagined episodes, see ``ImaginedVecEnv``. By chance they come as often as
             the model expects them; a model that is unsure never passes a threshold.
         seed: of everything random here.
-        imagination: further arguments of ``ImaginedVecEnv``. A model that has seen few ends says of
-            many steps that they might be one, but seldom of one that it is: ``{"terminations":
-            "sampled"}`` lets episodes end as often as the model expects.
+        imagination: further arguments of ``ImaginedVecEnv``.
     """
 
     first_fit_steps: int = 2000

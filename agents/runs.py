@@ -37,6 +37,8 @@ from worldmodel.settings import at_least
 from worldmodel.spec import Spec
 
 FORMAT = 1
+RECORDED = 200_000
+"""Real steps that Dyna keeps, the latest: 2.5 GB of 64 px frames."""
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
 How = Literal["imagination", "dyna", "lookahead", "real"]
 
@@ -220,7 +222,7 @@ def _imagination(
 def _lookahead(
     config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
 ) -> BaseAlgorithm:
-    venv, _ = _real_envs(config, model)
+    venv = _real_envs(config, model)
     policy = {"features_extractor_class": LookaheadExtractor, "net_arch": {"pi": [64], "vf": [64]}}
     agent = make_ppo(
         spec, venv, config.seed, str(folder), policy="MultiInputPolicy", policy_kwargs=policy
@@ -237,7 +239,7 @@ def _real(
     every: int,
     progress: bool,
 ) -> BaseAlgorithm:
-    venv, _ = _real_envs(config, None)
+    venv = _real_envs(config, None)
     agent = _algorithm(config, spec, venv, folder)
     agent.learn(config.steps, callback=_callbacks(config, None, every), progress_bar=progress)
     return agent
@@ -264,8 +266,8 @@ def _dyna(
             model, config.make_env, config.steps * config.hold, rounds,
             folder=folder / "rounds", tensorboard_log=str(folder), progress=progress,
         ).agent  # fmt: skip
-    single = RunConfig(**{**asdict(config), "num_envs": 1})
-    venv, recorders = _real_envs(single, None)
+    recorder = RecordEpisodes(config.make_env(), max_steps=RECORDED)
+    venv = _real_envs(config, None, recorder)
     agent = _algorithm(config, spec, venv, folder)
     settings = DynaConfig(
         first_fit_steps=first,
@@ -278,7 +280,7 @@ def _dyna(
         ratio=config.ratio,
         horizon=2 if config.horizon is None else config.horizon,
     )
-    callbacks = [DynaCallback(model, recorders, settings), *_callbacks(config, None, every)]
+    callbacks = [DynaCallback(model, recorder, settings), *_callbacks(config, None, every)]
     agent.learn(config.steps, callback=callbacks, progress_bar=progress)
     return agent
 
@@ -291,17 +293,23 @@ _WAYS: dict[str, Callable[..., BaseAlgorithm]] = {
 }
 
 
-def _real_envs(config: RunConfig, model: WorldModel | None) -> tuple[VecEnv, list[RecordEpisodes]]:
-    """Real environments as the agent sees them, and what records their steps."""
-    recorders = [RecordEpisodes(config.make_env()) for _ in range(config.num_envs)]
-    makers = [partial(HoldAction, recorder, config.hold) for recorder in recorders]
+def _real_envs(
+    config: RunConfig, model: WorldModel | None, recorder: RecordEpisodes | None = None
+) -> VecEnv:
+    """Real environments as the agent sees them: the recorder, or as many as PPO learns in.
+
+    DQN and SAC learn in one, so that they update as often for each step with Dyna and without.
+    """
+    count = config.num_envs if config.algorithm == "ppo" else 1
+    envs = [config.make_env() for _ in range(count)] if recorder is None else [recorder]
+    makers = [partial(HoldAction, env, config.hold) for env in envs]
     venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
     wrap = config.wrap(model)
     if wrap is not None:
         venv = wrap(venv)
     if config.frame_stack > 1:
         venv = VecFrameStack(venv, config.frame_stack)
-    return venv, recorders
+    return venv
 
 
 def _algorithm(config: RunConfig, spec: Spec, venv: VecEnv, folder: Path) -> BaseAlgorithm:

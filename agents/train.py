@@ -22,6 +22,7 @@ from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
+from worldmodel.data import Episodes
 from worldmodel.spec import Spec
 
 PPO_SETTINGS: dict[str, Any] = {
@@ -56,7 +57,8 @@ def train_in_imagination(
     ``evaluate(agent, env, episodes, hold=jump, frame_stack=frame_stack)``.
 
     Args:
-        model, starts, num_envs, jump, horizon: as in ``ImaginedVecEnv``.
+        model, starts, num_envs, jump, horizon: as in ``ImaginedVecEnv``; recorded episodes give
+            only their first frames where frames are stacked.
         steps: imagined decisions to train for.
         frame_stack: frames that the policy sees.
         seed: of imagination and PPO.
@@ -77,6 +79,7 @@ def train_in_imagination(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     check_frame_stack(model.spec, frame_stack)
+    starts = stackable(starts, frame_stack)
     imagined = ImaginedVecEnv(
         model, starts, num_envs, jump, horizon, terminations=terminations, seed=seed
     )
@@ -96,6 +99,13 @@ def check_frame_stack(spec: Spec, frame_stack: int) -> None:
             f"frame_stack: {frame_stack} frames of {spec.observation[0]} channels must be fewer "
             f"than the {min(spec.observation[1:])} pixels of a side"
         )
+
+
+def stackable(starts: Starts, frame_stack: int) -> Starts:
+    """Where episodes may begin whose frames are stacked: recorded ones where they began, for
+    nothing is known of the frames before another step.
+    """
+    return starts.starts() if isinstance(starts, Episodes) and frame_stack > 1 else starts
 
 
 def monitored(imagined: ImaginedVecEnv, frame_stack: int) -> VecEnv:
@@ -169,6 +179,9 @@ def evaluate(
         venv = wrap(venv)
     if isinstance(agent, Planner):
         agent.model.spec.check_spaces(venv.observation_space, venv.action_space, "env")
+    chosen = getattr(agent, "action_space", venv.action_space)
+    if chosen != venv.action_space:
+        raise ValueError(f"agent: its actions are {chosen}, the environment's {venv.action_space}")
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
     _check_stack(agent, venv, frame_stack)

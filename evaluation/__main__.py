@@ -141,10 +141,10 @@ class Control:
             "random shooting": Contestant(shooting),
             "CEM": Contestant(Cem(model, CemConfig(**refined))),
             "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
-            "tree search": Contestant(
-                TreeSearch(model, TreeSearchConfig(plans=self.plans, **shared))
-            ),
         }
+        if model.spec.action.kind != "box":  # which no tree has branches for
+            grown = TreeSearchConfig(plans=self.plans, **shared)
+            contestants["tree search"] = Contestant(TreeSearch(model, grown))
         if self.real_steps:
             contestants |= learners(
                 self.checkpoint, self.env, self.real_steps, hold=self.hold, seed=self.seed

@@ -56,9 +56,7 @@ def common_worlds(
     decisions = model.spec.window // hold
     first = draw_actions(model.spec.action, (scenes, pairs, decisions), imagination.generator)
     other = draw_actions(model.spec.action, (scenes, pairs, decisions), imagination.generator)
-    where = torch.randint(decisions, (scenes, pairs, 1), generator=imagination.generator)
-    changed = torch.arange(decisions) == where
-    one = torch.where(changed.view(*changed.shape, *[1] * (other.dim() - 3)), other, first)
+    one = _one_changed(first, other, imagination.generator)
     rows = []
     for name, second in (("any", other), ("one", one)):
         shared, independent = [], []
@@ -69,6 +67,15 @@ def common_worlds(
             independent.append(left[0] - right[1])
         rows.append({"plans": name, **_compared(torch.stack(shared), torch.stack(independent))})
     return rows
+
+
+def _one_changed(first: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+    """``first`` with one decision of ``other``, one that differs, wherever there is one."""
+    differs = (first != other).flatten(3).any(3) if first.dim() > 3 else first != other
+    chance = torch.rand(differs.shape, generator=generator, device=differs.device)
+    where = (chance * differs).argmax(2, keepdim=True)
+    changed = torch.arange(first.shape[2], device=where.device) == where
+    return torch.where(changed.view(*changed.shape, *[1] * (other.dim() - 3)), other, first)
 
 
 def _scores(

@@ -24,13 +24,14 @@ from agents import (
     RandomShooting,
     RandomShootingConfig,
     RealReturns,
+    RecordEpisodes,
     adapt,
     evaluate,
     train_in_imagination,
 )
 from agents.train import make_ppo
 from evaluation.statistics import Interval
-from worldmodel import Episodes, Spec, collect, fit
+from worldmodel import Spec, collect, fit
 
 LEVEL = 0.8
 """Of the way from random play to the final return without imagination."""
@@ -50,8 +51,8 @@ FREE, PPO, PLANNER = "PPO", "PPO in imagination", "planner"
 
 Returns = NDArray[np.float64]
 Row = dict[str, Any]
-Curve = dict[int, Returns]
-"""Returns (episodes,) by real steps."""
+Curve = list[tuple[int, Returns]]
+"""Real steps, and returns (episodes,) then."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,13 @@ def efficiency(protocol: Protocol) -> list[Row]:
     runs: dict[str, list[Curve]] = {FREE: [], PPO: [], PLANNER: []}
     for seed in range(protocol.seeds):
         runs[FREE].append(model_free(protocol, seed))
-        found = {size: in_imagination(protocol, size, seed) for size in protocol.sizes}
+        found = [in_imagination(protocol, size, seed) for size in protocol.sizes]
         for name in (PPO, PLANNER):
-            runs[name].append({size: returns[name] for size, returns in found.items()})
+            runs[name].append([(steps, returns[name]) for steps, returns in found])
     rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
     for name, curves in runs.items():
         for seed, curve in enumerate(curves):
-            for steps, returns in curve.items():
+            for steps, returns in curve:
                 row = {"agent": name, "seed": seed, "real_steps": steps}
                 rows.append({**row, "return": float(returns.mean()), "episodes": len(returns)})
     for name in (PPO, PLANNER):
@@ -130,33 +131,55 @@ def efficiency(protocol: Protocol) -> list[Row]:
 
 
 def model_free(protocol: Protocol, seed: int) -> Curve:
-    """Returns by real steps of one run of PPO on real steps."""
+    """One run of PPO on real steps."""
     settings = dict(TUNED.get(protocol.env, {"num_envs": 8, "n_steps": 64}))
-    makers = [partial(_held, protocol) for _ in range(settings.pop("num_envs"))]
+    counted = [RecordEpisodes(protocol.make_env(), 1) for _ in range(settings.pop("num_envs"))]
+    makers = [partial(HoldAction, env, protocol.hold) for env in counted]
     venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
     if protocol.frame_stack > 1:
         venv = VecFrameStack(venv, protocol.frame_stack)
     decisions = protocol.budget // protocol.hold
-    measured = RealReturns(
-        protocol.make_env, max(1, decisions // protocol.points), protocol.episodes, TEST_SEED,
-        hold=protocol.hold, frame_stack=protocol.frame_stack,
-    )  # fmt: skip
+    measured = _Measured(
+        counted,
+        protocol.make_env,
+        max(1, decisions // protocol.points),
+        protocol.episodes,
+        TEST_SEED,
+        hold=protocol.hold,
+        frame_stack=protocol.frame_stack,
+    )
     agent = make_ppo(_spec(protocol), venv, seed, None, **settings)
     agent.learn(decisions, callback=measured)
-    return {steps * protocol.hold: returns for steps, returns in measured.history}
+    return measured.curve
 
 
-def in_imagination(protocol: Protocol, size: int, seed: int) -> dict[str, Returns]:
-    """Returns of PPO that learned in a world model of ``size`` random real steps, and of a planner
-    in the same model.
+class _Measured(RealReturns):
+    """Counts what the environments did by then."""
+
+    def __init__(self, counted: Sequence[RecordEpisodes], *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.counted = counted
+        self.curve: Curve = []
+
+    def _measure(self) -> None:
+        super()._measure()
+        self.curve.append((sum(env.total for env in self.counted), self.history[-1][1]))
+
+
+def in_imagination(protocol: Protocol, size: int, seed: int) -> tuple[int, dict[str, Returns]]:
+    """PPO that learned in a world model of about ``size`` random real steps, and a planner in it.
+
+    Returns:
+        how many steps it were, and the returns of both.
     """
-    episodes = recorded(protocol, size, seed)
+    episodes = collect(
+        protocol.make_env(), steps=size, hold=protocol.hold, seed=seed * 10**5, progress=False
+    )
     model = worldmodel.make("jump", _spec(protocol), seed=seed)
     source = episodes.windows(protocol.window, 32, seed)
     fit(model, source, protocol.fit_steps, seed=seed, progress=False)
-    starts = episodes if protocol.frame_stack == 1 else episodes.starts()
     agent = train_in_imagination(
-        model, starts, protocol.imagined_steps, jump=protocol.hold, horizon=protocol.horizon,
+        model, episodes, protocol.imagined_steps, jump=protocol.hold, horizon=protocol.horizon,
         frame_stack=protocol.frame_stack, seed=seed,
     )  # fmt: skip
     horizon = protocol.window // protocol.hold
@@ -165,17 +188,8 @@ def in_imagination(protocol: Protocol, size: int, seed: int) -> dict[str, Return
         protocol.plans, 2, horizon, hold=protocol.hold, ahead=ahead, seed=seed
     )
     planner = RandomShooting(model, config)
-    return {PPO: protocol.play(agent), PLANNER: protocol.play(planner, stacked=False)}
-
-
-def recorded(protocol: Protocol, size: int, seed: int) -> Episodes:
-    """Random episodes of at least ``size`` steps, of seeds that no other run meets."""
-    begin, env = seed * 10**5, protocol.make_env()
-    episodes = collect(env, 1, hold=protocol.hold, seed=begin, progress=False)
-    while episodes.steps < size:
-        episodes += collect(env, 1, hold=protocol.hold, seed=begin + len(episodes), progress=False)
-    env.close()
-    return episodes
+    returns = {PPO: protocol.play(agent), PLANNER: protocol.play(planner, stacked=False)}
+    return episodes.steps, returns
 
 
 def saved(
@@ -187,12 +201,13 @@ def saved(
     """Real steps without imagination, over those with it, to reach the level.
 
     Curves are means over seeds, linear between points. A curve that begins above the level counts
-    with its first point; with imagination that never reaches it, the ratio is 0. The interval is of
-    a bootstrap that draws runs, and episodes within them, anew.
+    with its first point; with imagination that never reaches it, the ratio is 0. Where nothing is
+    learned without imagination there is no level, and the ratio is NaN. The interval is of a
+    bootstrap that draws runs, and episodes within them, anew.
 
     Args:
         random: returns (episodes,) of random play.
-        without, with_it: of each seed, returns (episodes,) by real steps.
+        without, with_it: one curve for each seed.
         seed: of the bootstrap.
     """
     drawn = np.random.default_rng(seed)
@@ -201,19 +216,21 @@ def saved(
         for _ in range(RESAMPLED)
     ]
     value = _ratio(float(random.mean()), _mean(None, without), _mean(None, with_it))
-    low, high = np.quantile(ratios, [0.025, 0.975])
+    if np.isnan(value):
+        return Interval(value, value, value, len(without))
+    low, high = np.nanquantile(ratios, [0.025, 0.975])
     return Interval(value, float(low), float(high), len(without))
 
 
-Means = tuple[list[int], list[float]]
+Means = tuple[list[float], list[float]]
 
 
 def _ratio(floor: float, without: Means, with_it: Means) -> float:
     level = floor + LEVEL * (without[1][-1] - floor)
     needed = _steps_to(with_it, level)
-    if needed == np.inf:
-        return 0.0
-    return min(_steps_to(without, level), without[0][-1]) / needed
+    if level <= floor:
+        return float(np.nan)
+    return 0.0 if needed == np.inf else _steps_to(without, level) / needed
 
 
 def _steps_to(curve: Means, level: float) -> float:
@@ -229,26 +246,19 @@ def _steps_to(curve: Means, level: float) -> float:
 
 
 def _mean(random: np.random.Generator | None, runs: Sequence[Curve]) -> Means:
-    """The mean curve of all runs, or of as many drawn with their episodes."""
+    """The mean curve of all runs, point by point, or of as many drawn with their episodes."""
     count = len(runs)
     chosen = range(count) if random is None else random.integers(count, size=count)
-    points = sorted(set.intersection(*(set(run) for run in runs)))
+    steps = [[point for point, _ in runs[i]] for i in chosen]
     curves = [
-        [
-            float(runs[i][steps].mean()) if random is None else _again(random, runs[i][steps])
-            for steps in points
-        ]
+        [float(seen.mean()) if random is None else _again(random, seen) for _, seen in runs[i]]
         for i in chosen
     ]
-    return points, np.mean(curves, 0).tolist()
+    return np.mean(steps, 0).tolist(), np.mean(curves, 0).tolist()
 
 
 def _again(random: np.random.Generator, returns: Returns) -> float:
     return float(random.choice(returns, len(returns)).mean())
-
-
-def _held(protocol: Protocol) -> Any:
-    return HoldAction(protocol.make_env(), protocol.hold)
 
 
 def _spec(protocol: Protocol) -> Spec:

@@ -77,9 +77,9 @@ def learners(
 
 
 def _inverse(config: RunConfig, real_steps: int) -> Contestant:
-    made, seed = config.make_env(), config.seed
-    episodes = collect(made, 1, hold=config.hold, seed=seed, progress=False)
-    while episodes.steps < real_steps:
-        episodes += collect(made, 1, hold=config.hold, seed=seed + len(episodes), progress=False)
+    seed = config.seed
+    episodes = collect(
+        config.make_env(), steps=real_steps, hold=config.hold, seed=seed, progress=False
+    )
     settings = InversePolicyConfig(hold=config.hold, frame_stack=FRAME_STACK, seed=seed)
     return Contestant(InversePolicy.fit(episodes, settings), FRAME_STACK, episodes.steps)

@@ -189,7 +189,7 @@ class Train:
             training, unseen = training.split(0.1)
         take = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
         first, second = (take(part, batch_size=self.batch_size) for part in (training, unseen))
-        return Data(spec, first, second, take(unseen, batch_size=SHOWN).batch(0))
+        return Data(spec, first, second, take(unseen, batch_size=SHOWN, anywhere=0.0).batch(0))
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,9 @@ class Imagine:
             env = _make_env(self.env, spec.observation[-1], split="test")
             return _offer(env, self.env)(self.scenes, seed=self.seed).batch(0)
         assert self.episodes is not None
-        source = Episodes.load(self.episodes).windows(spec.window, self.scenes, self.seed)
+        source = Episodes.load(self.episodes).windows(
+            spec.window, self.scenes, self.seed, anywhere=0.0
+        )
         scenes = source.batch(0)
         check_source(spec, source, scenes)
         return scenes

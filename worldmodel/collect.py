@@ -18,8 +18,9 @@ Policy = Callable[[NDArray[Any]], Any]
 
 def collect(
     env: gym.Env[Any, Any] | str,
-    episodes: int,
+    episodes: int | None = None,
     *,
+    steps: int | None = None,
     policy: Policy | None = None,
     hold: int = 1,
     seed: int = 0,
@@ -33,6 +34,7 @@ def collect(
             (``"module:namespace/Name-v0"`` imports the module first). An environment made here is
             closed here; one that was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
+        steps: instead of ``episodes``: as many as it takes to have that many steps.
         policy: observation to action; None draws uniformly from the action space.
         hold: steps for which each action is repeated, as ``agents.HoldAction`` will.
         seed: of the environment and of the random policy.
@@ -40,22 +42,30 @@ def collect(
         progress: show a progress bar on a terminal.
 
     Raises:
-        ValueError: a space is not supported, or a number is below 1.
+        ValueError: a space is not supported, a number is below 1, or not exactly one of
+            ``episodes`` and ``steps`` is given.
     """
-    if min(episodes, hold, max_steps) < 1:
+    wanted = episodes if episodes is not None else steps
+    if wanted is None or (episodes is not None and steps is not None):
+        raise ValueError(f"episodes, steps: give exactly one, got {episodes} and {steps}")
+    if min(wanted, hold, max_steps) < 1:
         raise ValueError(
-            f"episodes, hold, max_steps: expected at least 1, got {episodes}, {hold}, {max_steps}"
+            f"{'steps' if episodes is None else 'episodes'}, hold, max_steps: expected at least 1, "
+            f"got {wanted}, {hold}, {max_steps}"
         )
     made = gym.make(env) if isinstance(env, str) else env
     try:
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
         made.action_space.seed(seed)
-        recorded = [
-            _play(made, spec, policy, hold, seed + number, max_steps)
-            for number in tqdm(
-                range(episodes), "collect", unit="episode", disable=None if progress else True
-            )
-        ]
+        recorded, done = list[Episode](), 0
+        unit = "step" if episodes is None else "episode"
+        shown = None if progress else True
+        with tqdm(total=wanted, desc="collect", unit=unit, disable=shown) as bar:
+            while done < wanted:
+                one = _play(made, spec, policy, hold, seed + len(recorded), max_steps)
+                recorded.append(one)
+                done += 1 if episodes is not None else len(one.actions)
+                bar.update(done - bar.n)
     finally:
         if isinstance(env, str):
             made.close()

@@ -218,10 +218,15 @@ class Episodes:
         return cls(episodes, spec.action, spec.observation_space())
 
     def windows(
-        self, window: int, batch_size: int, seed: int = 0, device: str | torch.device = "cpu"
+        self,
+        window: int,
+        batch_size: int,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        anywhere: float = 0.5,
     ) -> WindowSource:
-        """An endless source of training batches of ``window`` steps, cut at random offsets."""
-        return WindowSource(self, window, batch_size, seed, torch.device(device))
+        """An endless source of training batches of ``window`` steps; see ``WindowSource``."""
+        return WindowSource(self, window, batch_size, seed, torch.device(device), anywhere)
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
@@ -318,19 +323,29 @@ class WindowBatch:
 class WindowSource:
     """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
 
-    Episodes are drawn uniformly. One that is longer than the window is cut at a random offset; a
-    shorter one is taken whole, so that its origin stays the episode's start.
+    Episodes are drawn uniformly. A share of the windows (``anywhere``) begins at any step of them,
+    the last ones too: agents begin windows anew where they are, and an end may be near. The others
+    show as many steps as there are: an episode that is longer than the window is cut at a random
+    offset, a shorter one is taken whole, so that its origin stays the episode's start.
     """
 
     def __init__(
-        self, episodes: Episodes, window: int, batch_size: int, seed: int, device: torch.device
+        self,
+        episodes: Episodes,
+        window: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        anywhere: float = 0.5,
     ) -> None:
+        if not 0 <= anywhere <= 1:
+            raise ValueError(f"anywhere: expected a share between 0 and 1, got {anywhere}")
         if window < 1 or batch_size < 1:
             raise ValueError(
                 f"window, batch_size: expected at least 1, got {window} and {batch_size}"
             )
         self.episodes, self.window, self.batch_size = episodes, window, batch_size
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.anywhere = seed, device, anywhere
         self.action_space = episodes.action.to_space()
 
     def batch(self, index: int) -> WindowBatch:
@@ -339,6 +354,8 @@ class WindowSource:
         windows = []
         for number in random.integers(len(self.episodes), size=self.batch_size):
             episode = self.episodes[int(number)]
-            spare = len(episode.actions) - self.window
-            windows.append((episode, int(random.integers(spare + 1)) if spare > 0 else 0))
+            steps = len(episode.actions)
+            tail = random.random() < self.anywhere
+            last = steps - 1 if tail else max(0, steps - self.window)
+            windows.append((episode, int(random.integers(last + 1))))
         return WindowBatch(windows, self.window, self.device)

@@ -12,7 +12,7 @@ import worldmodel
 from evaluation.common_worlds import common_worlds
 from evaluation.consistency import AGENT
 from evaluation.control import control
-from evaluation.efficiency import Protocol, efficiency, recorded, saved
+from evaluation.efficiency import Protocol, efficiency, saved
 from evaluation.learners import learners
 from evaluation.planning import planning
 from evaluation.statistics import ratio
@@ -57,11 +57,11 @@ class Lottery(WorldModel):
 def test_common_worlds_cancel_what_they_have_in_common() -> None:
     """Luck has variance 9, an action's amount 1: plans of independent worlds differ by 2 * 10 / 4.
     In the same worlds only the amounts are left, where the first actions are not the same: in 3/4
-    of random pairs; and in 3/16 of those with one decision changed, which is the first of four.
+    of random pairs; and in 1/4 of those with one decision changed, which is the first of four.
     """
     rows = common_worlds(Lottery(), AGENT, scenes=24, pairs=16, worlds=4, draws=40)
     assert [row["plans"] for row in rows] == ["any", "one"]
-    expected = {"any": (20 / 4, 1.5 / 4), "one": (20 / 4, 2 * 3 / 16 / 4)}
+    expected = {"any": (20 / 4, 1.5 / 4), "one": (20 / 4, 2 / 4 / 4)}
     for row in rows:
         independent, shared = expected[row["plans"]]
         assert row["independent"] == pytest.approx(independent, rel=0.15)
@@ -97,8 +97,8 @@ def test_saved_steps_are_the_ratio_at_the_level() -> None:
     """Random play 0, final 10: level 8. Without at 800 steps, with imagination at 150."""
     random = np.zeros(4)
 
-    def curve(points: dict[int, float]) -> dict[int, np.ndarray]:
-        return {steps: np.full(4, value) for steps, value in points.items()}
+    def curve(points: dict[int, float]) -> list[tuple[int, np.ndarray]]:
+        return [(steps, np.full(4, value)) for steps, value in points.items()]
 
     without = [curve({0: 0.0, 1000: 10.0, 2000: 10.0})]
     found = saved(random, without, [curve({100: 6.0, 200: 10.0})])
@@ -106,7 +106,8 @@ def test_saved_steps_are_the_ratio_at_the_level() -> None:
     assert saved(random, without, [curve({100: 9.0, 200: 10.0})]).value == 8.0  # or more
     assert saved(random, without, [curve({100: 6.0, 200: 7.0})]).value == 0.0  # never reached
     noise = np.random.default_rng(0)
-    spread = [{s: r + noise.normal(0, 2, 4) for s, r in without[0].items()} for _ in range(3)]
+    assert np.isnan(saved(random, [curve({0: 0.0, 1000: -1.0})], without).value)  # no level
+    spread = [[(s, r + noise.normal(0, 2, 4)) for s, r in without[0]] for _ in range(3)]
     again = [curve({100: 5.0 + i, 200: 10.0}) for i in range(3)]
     found = saved(random, spread, again)
     assert found.low < found.value < found.high and found.n == 3
@@ -118,16 +119,14 @@ def test_efficiency_runs_both_sides() -> None:
         points=1, plans=4,
     )  # fmt: skip
     rows = efficiency(protocol)
-    assert [(row["agent"], row.get("real_steps")) for row in rows] == [
-        ("random play", None), ("PPO", 0), ("PPO", 256),
-        ("PPO in imagination", 30), ("PPO in imagination", 60), ("planner", 30), ("planner", 60),
-        ("ratio", None), ("ratio", None),
+    assert [row["agent"] for row in rows] == [
+        "random play", "PPO", "PPO", *["PPO in imagination"] * 2, "planner", "planner", "ratio",
+        "ratio",
     ]  # fmt: skip
+    taken = [row["real_steps"] for row in rows[1:7]]
+    assert taken[:2] == [0, 256] and taken[2:4] == taken[4:]
+    assert 30 <= taken[2] < 60 <= taken[3]
     assert [row.get("of") for row in rows[-2:]] == ["PPO in imagination", "planner"]
-    episodes = recorded(protocol, 60, seed=1)
-    assert 60 <= episodes.steps < 60 + len(episodes[-1].actions)
-    other = recorded(protocol, 60, seed=0)
-    assert not np.array_equal(episodes[0].observations[0], other[0].observations[0])
 
 
 @pytest.mark.slow

@@ -66,6 +66,14 @@ def test_collect_refuses_other_spaces() -> None:
         collect("FrozenLake-v1", 1, progress=False)
     with pytest.raises(ValueError, match="at least 1"):
         collect(Counter(), 0, progress=False)
+    for counts in ({}, {"episodes": 1, "steps": 1}):
+        with pytest.raises(ValueError, match="episodes, steps: give exactly one"):
+            collect(Counter(), progress=False, **counts)
+
+
+def test_collect_until_there_are_steps_enough() -> None:
+    assert len(collect(Counter(), steps=11, progress=False)) == 3  # of five steps each
+    assert len(collect(Counter(), steps=10, progress=False)) == 2
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -133,7 +141,7 @@ def test_bad_episodes() -> None:
 
 def test_windows() -> None:
     episodes = moving_square(6, steps=10)
-    source = episodes.windows(4, batch_size=64, seed=3)
+    source = episodes.windows(4, batch_size=64, seed=3, anywhere=0.0)
     batch = source.batch(0)
     assert isinstance(source, SceneSource) and isinstance(batch, SceneBatch)
     assert batch.actions.shape == (64, 4) and batch.lengths.eq(4).all()
@@ -146,10 +154,28 @@ def test_windows() -> None:
     assert torch.equal(left[:, 1:], moved)
     assert torch.equal(source.batch(0).actions, batch.actions)
     assert not torch.equal(source.batch(1).actions, batch.actions)
-    short = moving_square(2, steps=3).windows(8, batch_size=4).batch(0)
+    short = moving_square(2, steps=3).windows(8, batch_size=4, anywhere=0.0).batch(0)
     assert short.lengths.eq(3).all() and short.rewards[:, 3:].eq(0).all()
     assert torch.equal(short.observations(torch.full((4, 1), 8)),
                        short.observations(torch.full((4, 1), 3)))  # fmt: skip
+
+
+def test_windows_show_ends_at_every_time() -> None:
+    """Half of them begin anywhere: an end may be one step away from where an agent begins anew."""
+    for steps in (10, 3):  # longer than the window, and shorter
+        source = moving_square(6, steps=steps).windows(4, batch_size=512)
+        batch = source.batch(0)
+        ends = batch.terminated.sum(0)
+        assert (ends[: min(4, steps)] > 4).all()
+        whole = (batch.lengths == min(4, steps)).float().mean()
+        assert 0.5 < whole < 0.95
+        times = torch.arange(5).expand(512, -1)
+        shown = batch.observations(times)[..., 0].amax(2).float().argmax(-1)
+        moved = (shown[:, :-1] + 3 * (batch.actions - 1)).clamp(0, 26)
+        valid = times[:, 1:] <= batch.lengths[:, None]
+        assert torch.equal(shown[:, 1:][valid], moved[valid])
+    with pytest.raises(ValueError, match="anywhere: expected a share"):
+        moving_square(2).windows(4, 2, anywhere=1.5)
 
 
 def test_specs() -> None:

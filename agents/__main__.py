@@ -99,6 +99,8 @@ class Plan:
     ahead: int = 1
     """Decisions that the window always keeps room for."""
     discount: float = 1.0
+    risk: float = 1.0
+    """Share of the worlds, the worst for a plan, that its score is the mean over."""
     episodes: int = 20
     video: Path | None = None
     """GIF or MP4 file for the first episode."""
@@ -116,12 +118,13 @@ class Plan:
         horizon = max(1, model.spec.window // self.hold) if self.horizon is None else self.horizon
         config = settings(
             plans=self.plans, worlds=self.worlds, horizon=horizon, hold=self.hold,
-            ahead=self.ahead, discount=self.discount, seed=self.seed,
+            ahead=self.ahead, discount=self.discount, risk=self.risk, seed=self.seed,
         )  # fmt: skip
         planner = make_planner(model, config)
         taken = _timed(planner)
         size = model.spec.observation[-1] if model.spec.is_image else 64
-        make_env = partial(adapt, self.env, size, self.pixels)
+        grey = model.spec.is_image and model.spec.observation[0] == 1
+        make_env = partial(adapt, self.env, size, self.pixels, grayscale=grey)
         returns = evaluate(planner, make_env, self.episodes, self.seed, self.hold, progress=True)
         random = RandomAgent(make_env().action_space, self.seed)
         floor = evaluate(random, make_env, self.episodes, self.seed, self.hold)

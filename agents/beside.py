@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -122,10 +123,13 @@ def imagination_error(
 
     Returns:
         the mean squared error of the observations that the model reaches, as it takes them
-        ([0, 1] for images), and the absolute error of the sum of their steps' rewards.
+        ([0, 1] for images), and the absolute error of the sum of their steps' rewards; NaN where
+        the episode was shorter than a stride of the model.
     """
     training = model.training
     real, actions, rewards = play(env, policy, seed, model.spec.window, hold, frame_stack)
+    if len(actions) < model.stride:
+        return math.nan, math.nan
     shown, seen = _follow(model, real, actions, seed)
     model.train(training)
     assert seen.observations is not None

@@ -214,8 +214,11 @@ class ModelError(BaseCallback):
                 )
                 for i in range(self.episodes)
             ]  # fmt: skip
-            for name, values in zip(("mse", "reward_error"), zip(*found, strict=True), strict=True):
-                self.logger.record(f"model/{name}", float(np.mean(values)))
+            known = [errors for errors in found if not np.isnan(errors[0])]
+            if known:
+                mse, reward_error = np.mean(known, 0).tolist()
+                self.logger.record("model/mse", mse)
+                self.logger.record("model/reward_error", reward_error)
 
     def _on_step(self) -> bool:
         return True

@@ -119,8 +119,9 @@ def train_dyna(
 
     A round plays real episodes with the current policy (at random at first), refits the model on
     all episodes so far, and lets PPO learn in imagined episodes that begin at recorded states.
-    World model, episodes and PPO are kept from round to round. Real episode i is reset with
-    ``seed + i``. The last policy has not been played: ``evaluate`` does.
+    World model, episodes and PPO are kept from round to round. The seeds of the real episodes
+    follow from ``seed``; they are none of those that ``evaluate`` counts up from. The last policy
+    has not been played: ``evaluate`` does.
 
     With the same seed the same happens, bit by bit, also when a run is stopped and resumed.
 
@@ -247,7 +248,7 @@ class _Rounds:
             play(
                 recorder,
                 player,
-                config.seed + len(self.kept) + len(returns),
+                _episode_seed(config.seed, len(self.kept) + len(returns)),
                 left - recorder.total,
                 config.hold,
                 config.frame_stack,
@@ -284,6 +285,11 @@ class _Rounds:
             **config.imagination,
         )
         return monitored(imagined, config.frame_stack)
+
+
+def _episode_seed(seed: int, number: int) -> int:
+    """Of the ``number``-th real episode: runs with other seeds share none."""
+    return int(np.random.default_rng([seed, number]).integers(2**31))
 
 
 class _Files:

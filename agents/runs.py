@@ -148,6 +148,8 @@ def train(
 ) -> BaseAlgorithm:
     """Train an agent as the config says, and keep it in the folder.
 
+    PPO with Dyna goes on after the last round in the folder, if it was stopped there.
+
     Args:
         config: see ``RunConfig``.
         folder: must not hold an agent yet.
@@ -264,7 +266,9 @@ def _dyna(
         )
         return train_dyna(
             model, config.make_env, config.steps * config.hold, rounds,
-            folder=folder / "rounds", tensorboard_log=str(folder), progress=progress,
+            folder=folder / "rounds", resume=(folder / "rounds").exists(),
+            tensorboard_log=str(folder), callback=_callbacks(config, model, every),
+            progress=progress,
         ).agent  # fmt: skip
     recorder = RecordEpisodes(config.make_env(), max_steps=RECORDED)
     venv = _real_envs(config, None, recorder)
@@ -280,7 +284,7 @@ def _dyna(
         ratio=config.ratio,
         horizon=2 if config.horizon is None else config.horizon,
     )
-    callbacks = [DynaCallback(model, recorder, settings), *_callbacks(config, None, every)]
+    callbacks = [DynaCallback(model, recorder, settings), *_callbacks(config, model, every)]
     agent.learn(config.steps, callback=callbacks, progress_bar=progress)
     return agent
 

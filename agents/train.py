@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -49,6 +49,7 @@ def train_in_imagination(
     tensorboard_log: str | None = None,
     threads: int = 1,
     progress_bar: bool = False,
+    imagination: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> PPO:
     """Train SB3's PPO in ``ImaginedVecEnv``; no real step is taken.
@@ -69,6 +70,7 @@ def train_in_imagination(
         tensorboard_log: folder of the TensorBoard log.
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
         progress_bar: show SB3's progress bar.
+        imagination: further arguments of ``ImaginedVecEnv``, such as ``worlds`` and ``penalty``.
         settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
 
     Raises:
@@ -81,7 +83,14 @@ def train_in_imagination(
     check_frame_stack(model.spec, frame_stack)
     starts = stackable(starts, frame_stack)
     imagined = ImaginedVecEnv(
-        model, starts, num_envs, jump, horizon, terminations=terminations, seed=seed
+        model,
+        starts,
+        num_envs,
+        jump,
+        horizon,
+        terminations=terminations,
+        seed=seed,
+        **(imagination or {}),
     )
     venv = monitored(imagined, frame_stack)
     with torch_threads(threads):

@@ -86,8 +86,9 @@ def test_the_first_round_is_random_and_episodes_differ() -> None:
     actions = np.concatenate([e.actions for e in result.episodes])
     assert len(np.unique(actions)) == 16
     begins = [float(e.observations[0, 0]) for e in result.episodes]
-    for number, begin in enumerate(begins):
-        assert begin == LineEnv().reset(seed=number)[0][0]
+    assert len(set(begins)) == len(begins)
+    tested = {float(LineEnv().reset(seed=number)[0][0]) for number in range(len(begins))}
+    assert not tested & set(begins)  # ``evaluate`` plays others
 
 
 def test_same_seed_same_bits() -> None:
@@ -176,11 +177,11 @@ def test_a_real_model_of_a_real_environment(tmp_path: Path) -> None:
     spec = Spec.from_spaces(env.observation_space, env.action_space, 8)
     model = make("jump", spec, PRESETS["vector"])
     settings = config(first_fit_steps=2, fit_steps=2, fit_batch_size=4, hold=2)
-    result = train_dyna(model, "CartPole-v1", 24, settings, folder=tmp_path, progress=False, **PPO)
-    assert result.rounds[-1].real_steps == result.episodes.steps == 24
-    assert np.isfinite(result.rounds[-1].error["free_mse"])
+    result = train_dyna(model, "CartPole-v1", 60, settings, folder=tmp_path, progress=False, **PPO)
+    assert result.rounds[-1].real_steps == result.episodes.steps == 60
+    assert np.isfinite(result.rounds[-1].error["mse"])
     again = make("jump", spec, PRESETS["vector"], seed=1)
-    more = train_dyna(again, "CartPole-v1", 32, settings, folder=tmp_path, resume=True,
+    more = train_dyna(again, "CartPole-v1", 80, settings, folder=tmp_path, resume=True,
                       progress=False, **PPO)  # fmt: skip
     assert more.rounds[: len(result.rounds)] == result.rounds
     assert more.episodes.steps == 32

@@ -184,7 +184,7 @@ def test_a_real_model_of_a_real_environment(tmp_path: Path) -> None:
     more = train_dyna(again, "CartPole-v1", 80, settings, folder=tmp_path, resume=True,
                       progress=False, **PPO)  # fmt: skip
     assert more.rounds[: len(result.rounds)] == result.rounds
-    assert more.episodes.steps == 32
+    assert more.episodes.steps == 80
 
 
 def test_errors_teach() -> None:

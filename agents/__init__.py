@@ -6,8 +6,16 @@
 from agents.adapt import adapt
 from agents.beside import real_beside_imagined
 from agents.callbacks import ImaginationVideo, ModelError, RealReturns
-from agents.dyna import DynaCallback, DynaConfig
-from agents.dyna_rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
+from agents.dyna import (
+    DynaCallback,
+    DynaConfig,
+    DynaResult,
+    DynaRound,
+    RecordEpisodes,
+    RoundsConfig,
+    merge_episodes,
+    train_dyna,
+)
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
@@ -25,7 +33,6 @@ from agents.planners import (
     TreeSearchConfig,
 )
 from agents.policies import SmallCnn
-from agents.recorder import RecordEpisodes, merge_episodes
 from agents.train import evaluate, train_in_imagination
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv

@@ -22,11 +22,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from agents.adapt import adapt
 from agents.callbacks import ImaginationVideo, ModelError, RealReturns
-from agents.dyna import DynaCallback, DynaConfig
-from agents.dyna_rounds import RoundsConfig, train_dyna
+from agents.dyna import DynaCallback, DynaConfig, RecordEpisodes, RoundsConfig, train_dyna
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.policies import SmallCnn
-from agents.recorder import RecordEpisodes
 from agents.train import check_frame_stack, evaluate, make_ppo, torch_threads, train_in_imagination
 from agents.wrappers import HoldAction
 from worldmodel import checkpoint

@@ -23,8 +23,8 @@ from stable_baselines3.common.vec_env import (
     is_vecenv_wrapped,
 )
 
-from agents.recorder import RecordEpisodes, merge_episodes
-from agents.refit import RefitConfig, model_error, refit
+from agents.dyna.recorder import RecordEpisodes, merge_episodes
+from agents.dyna.refit import RefitConfig, model_error, refit
 from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv, check_horizon
 from worldmodel.base import WorldModel

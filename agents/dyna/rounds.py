@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from agents.beside import play
+from agents.dyna.recorder import RecordEpisodes
+from agents.dyna.refit import RefitConfig, model_error, refit
 from agents.planners.base import Agent, RandomAgent
-from agents.recorder import RecordEpisodes
-from agents.refit import RefitConfig, model_error, refit
 from agents.starts import Starts
 from agents.train import check_frame_stack, make_ppo, monitored, stackable, torch_threads
 from agents.vec_env import ImaginedVecEnv

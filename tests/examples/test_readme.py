@@ -20,6 +20,10 @@ SMALLER = {
     "episodes=200": "episodes=3",
     "2048": "32",
     "episodes=500": "episodes=40",
+    '"Pendulum-v1", 70': '"Pendulum-v1", 2',
+    "episodes=20": "episodes=2",
+    '"learning_starts": 1000': '"learning_starts": 8',
+    "learn(12_000)": "learn(64)",
     "steps=4_000": "steps=2",
     "steps=60_000": "steps=512",
     "episodes=50": "episodes=2",
@@ -32,7 +36,8 @@ SMALLER = {
 
 
 def test_all_are_there() -> None:
-    titles = ["Three verbs", *["Train an agent in imagination"] * 3, "Plug in a custom environment",
+    titles = ["Three verbs", *["Train an agent in imagination"] * 3,
+              *["Plug in a custom environment"] * 2,
               "Log videos to TensorBoard"]  # fmt: skip
     assert [title for title, _ in SNIPPETS] == titles
     for _, code in SNIPPETS:

@@ -23,6 +23,7 @@ from agents import (
     TreeSearch,
     TreeSearchConfig,
 )
+from agents.actions import count_choices
 from evaluation import consistency
 from evaluation.common_worlds import INTERCEPT, common_worlds
 from evaluation.consistency import AGENT
@@ -115,7 +116,8 @@ class Control:
     """One of our environments with an agent."""
     episodes: int = 200
     plans: int = 256
-    """In all, for each decision of each planner."""
+    """In all, for each decision of each planner. Tree search plays where these are enough for
+    every action at each of its levels."""
     worlds: int = 4
     hold: int = 5
     real_steps: int = 0
@@ -142,7 +144,8 @@ class Control:
             "CEM": Contestant(Cem(model, CemConfig(**refined))),
             "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
         }
-        if model.spec.action.kind != "box":  # which no tree has branches for
+        choices = count_choices(model.spec.action)
+        if choices is not None and self.plans >= choices * horizon:
             grown = TreeSearchConfig(plans=self.plans, **shared)
             contestants["tree search"] = Contestant(TreeSearch(model, grown))
         if self.real_steps:

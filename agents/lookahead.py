@@ -27,7 +27,6 @@ from agents.policies import SmallCnn
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.types import Worlds
 
 DRAWN = 8
 """Candidates that are drawn where the actions cannot be counted and none are given."""
@@ -181,12 +180,12 @@ class LookaheadVecWrapper(VecEnvWrapper):
         parts: Parts = {"observation": observations.copy()}
         seen = []
         if self.frames:  # of one world: the others need not be rendered
-            first = self.imagination.predict(_some(worlds, slice(1)), times, plans)
+            first = self.imagination.predict(worlds.some(slice(1)), times, plans)
             assert first.observations is not None
             parts["imagined"] = self._spec.to_numpy(first.observations[:, 0])
             seen.append(first)
         if len(seen) < self.worlds:
-            others = _some(worlds, slice(len(seen), None))
+            others = worlds.some(slice(len(seen), None))
             seen.append(self.imagination.predict(others, times, plans, frames=False))
         rewards = torch.cat([some.rewards for some in seen], 1).mean(1)
         alive = torch.cat([some.alive for some in seen], 1).mean(1)
@@ -304,10 +303,6 @@ def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.
         bounds = [np.broadcast_to(bound, (*lead, *real.shape)) for bound in (real.low, real.high)]
         spaces["imagined"] = gym.spaces.Box(bounds[0], bounds[1], dtype=real.low.dtype.type)
     return gym.spaces.Dict(spaces)
-
-
-def _some(worlds: Worlds, which: slice) -> Worlds:
-    return Worlds(worlds.present, worlds.map(lambda value: value[:, which]))
 
 
 def _spread(seed: int) -> int:

@@ -174,6 +174,7 @@ def train(
     else:
         spec = model.spec
         spec.check_spaces(env.observation_space, env.action_space, "env")
+    env.close()
     check_frame_stack(spec, config.frame_stack)
     with torch_threads(threads):
         agent = _WAYS[config.how](config, spec, model, folder, evaluate_every, progress)

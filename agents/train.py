@@ -81,7 +81,7 @@ def train_in_imagination(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     check_frame_stack(model.spec, frame_stack)
-    starts = stackable(starts, frame_stack)
+    starts = stackable(starts, frame_stack > 1)
     imagined = ImaginedVecEnv(
         model,
         starts,
@@ -110,11 +110,11 @@ def check_frame_stack(spec: Spec, frame_stack: int) -> None:
         )
 
 
-def stackable(starts: Starts, frame_stack: int) -> Starts:
+def stackable(starts: Starts, stacked: bool) -> Starts:
     """Where episodes may begin whose frames are stacked: recorded ones where they began, for
     nothing is known of the frames before another step.
     """
-    return starts.starts() if isinstance(starts, Episodes) and frame_stack > 1 else starts
+    return starts.starts() if stacked and isinstance(starts, Episodes) else starts
 
 
 def monitored(imagined: ImaginedVecEnv, frame_stack: int) -> VecEnv:

@@ -215,8 +215,7 @@ class ImaginedVecEnv(VecEnv):
         The frame of the first world is kept.
         """
         queries = Queries((worlds.present + self.jump)[:, None], chosen[:, None])
-        followed = Worlds(worlds.present, worlds.map(lambda value: value[:, :1]))
-        seen = self.model.predict(followed, queries)
+        seen = self.model.predict(worlds.some(slice(1)), queries)
         assert seen.observations is not None
         self._frames = self.model.spec.to_numpy(seen.observations[:, 0, 0, 0])
         rewards, alive = (
@@ -224,8 +223,9 @@ class ImaginedVecEnv(VecEnv):
         )
         if self.worlds == 1:
             return rewards, alive, np.zeros_like(rewards)
-        every = self.model.predict(worlds, queries, frames=False).rewards[:, :, 0, 0]
-        return rewards, alive, every.float().std(1, correction=0).cpu().numpy()
+        others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
+        every = torch.cat([seen.rewards, others.rewards], 1)[:, :, 0, 0].float()
+        return rewards, alive, every.std(1, correction=0).cpu().numpy()
 
     def _restart(self, rows: NDArray[np.int64]) -> None:
         frames, constants, fresh = self._begin(len(rows))

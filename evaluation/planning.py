@@ -54,13 +54,14 @@ def planning(
     rows = []
     for (name, plans), seconds in interleaved(jobs, repeats).items():
         row = {"model": name, "plans": plans, "worlds": worlds, "seconds": seconds}
-        row |= {"plans_per_second": plans / seconds}
-        if episodes:
-            one = {name: Contestant(planners[name, plans])}
-            told = control(env, one, size=size, episodes=episodes, hold=hold, seed=seed)[0]
-            del told["agent"], told["real_steps"]
-            row |= told
-        rows.append(row)
+        rows.append({**row, "plans_per_second": plans / seconds})
+    if not episodes:
+        return rows
+    players = {f"{name}, {plans}": Contestant(one) for (name, plans), one in planners.items()}
+    played = control(env, players, size=size, episodes=episodes, hold=hold, seed=seed)
+    for row, told in zip(rows, played, strict=True):
+        del told["agent"], told["real_steps"]
+        row |= told
     return rows
 
 

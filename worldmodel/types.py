@@ -143,6 +143,10 @@ class Worlds(_Rows):
         first = next(iter(self.state.values()))
         return first.shape[0], first.shape[1]
 
+    def some(self, which: slice) -> Worlds:
+        """Of each scene only these of its worlds."""
+        return replace(self, state=self.map(lambda value: value[:, which]))
+
 
 @runtime_checkable
 class SceneBatch(Protocol):

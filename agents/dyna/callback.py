@@ -26,8 +26,10 @@ from stable_baselines3.common.vec_env import (
 from agents.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.dyna.refit import RefitConfig, model_error, refit
 from agents.starts import Starts
+from agents.train import stackable
 from agents.vec_env import ImaginedVecEnv, check_horizon
 from worldmodel.base import WorldModel
+from worldmodel.data import Episodes
 from worldmodel.settings import at_least
 
 
@@ -163,7 +165,7 @@ class DynaCallback(BaseCallback):
         shape, dtype = self.world_model.spec.border
         self._make(np.zeros((1, *shape), dtype))  # raises where wrappers or spaces do not fit
         if self.fits:
-            self._branch()
+            self._branch(merge_episodes(self.recorders))
 
     def _on_training_start(self) -> None:
         self._passed = self._total()
@@ -208,7 +210,7 @@ class DynaCallback(BaseCallback):
         self.losses = refit(self.world_model, recorded, self.config, self.fits)
         self.fits += 1
         self._fitted = [recorder.total for recorder in self.recorders]
-        self._branch()
+        self._branch(recorded)
         for name, value in self.losses.items():
             self.logger.record(f"dyna_fit/{name}", value)
         for name, value in self.error.items():
@@ -221,11 +223,10 @@ class DynaCallback(BaseCallback):
 
     # -- the algorithm learns --------------------------------------------------------------------
 
-    def _branch(self) -> None:
-        """Begin imagined episodes from all that is recorded."""
-        recorded = merge_episodes(self.recorders)
+    def _branch(self, recorded: Episodes) -> None:
+        """Begin imagined episodes from what is recorded."""
         stacked = is_vecenv_wrapped(self.training_env, VecFrameStack)
-        self._venv = self._make(recorded.starts() if stacked else recorded)
+        self._venv = self._make(stackable(recorded, stacked))
         self._observations = np.asarray(self._venv.reset())
         noise = self.algorithm.action_noise
         if noise is not None:

@@ -261,7 +261,7 @@ class _Rounds:
 
     def _learn(self, callback: MaybeCallback) -> float | None:
         """PPO learns in imagination; the mean return of its last episodes there."""
-        starts = stackable(self.recorded(), self.config.frame_stack)
+        starts = stackable(self.recorded(), self.config.frame_stack > 1)
         self.agent.set_env(self._imagined(starts))
         if self.agent.ep_info_buffer is not None:
             self.agent.ep_info_buffer.clear()

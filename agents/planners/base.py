@@ -251,8 +251,8 @@ class Planner(ABC):
 
         if config.coarse is None:
             return full(steps)
-        some = Worlds(worlds.present, worlds.map(lambda value: value[:, : config.coarse]))
-        cheap = imagination.score(some, steps, config.discount, config.risk)
+        few = worlds.some(slice(config.coarse))
+        cheap = imagination.score(few, steps, config.discount, config.risk)
         return coarse_to_fine(steps, cheap, config.finalists, full)
 
     def told(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:

@@ -1,0 +1,147 @@
+"""Verbs that measure what world models are worth to agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+import worldmodel
+from agents import (
+    Cem,
+    CemConfig,
+    Mppi,
+    MppiConfig,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+    TreeSearch,
+    TreeSearchConfig,
+)
+from agents.actions import count_choices
+from evaluation.commands.base import Command, OfCheckpoints, Row
+from evaluation.common_worlds import INTERCEPT, common_worlds
+from evaluation.consistency import AGENT
+from evaluation.control import Contestant, control
+from evaluation.efficiency import Protocol, efficiency
+from evaluation.learners import learners
+from evaluation.planning import planning
+from worldmodel import WorldModel
+
+
+@dataclass(frozen=True)
+class Control(Command):
+    """Real returns of planners and agents, normalised to random play 0 and the oracle 1."""
+
+    benchmark = "control"
+    columns = ("agent", "real_steps", "return", "normalised_return", "low", "high", "episodes")
+    checkpoint: str = "traveling-salesman"
+    env: str = AGENT
+    """One of our environments with an agent."""
+    episodes: int = 200
+    plans: int = 256
+    """In all, for each decision of each planner. Tree search plays where these are enough for
+    every action at each of its levels."""
+    worlds: int = 4
+    hold: int = 5
+    real_steps: int = 0
+    """Agents that learn from as many real steps play, too; 0 for planners only."""
+    seed: int = 0
+    device: str = "cpu"
+
+    def rows(self) -> list[Row]:
+        """Train if wanted, play."""
+        model = worldmodel.load(self.checkpoint, self.device)
+        contestants = self._planners(model)
+        if self.real_steps:
+            contestants |= learners(
+                self.checkpoint, self.env, self.real_steps, hold=self.hold, seed=self.seed
+            )
+        return control(
+            self.env, contestants, size=model.spec.observation[1], episodes=self.episodes,
+            hold=self.hold, seed=self.seed,
+        )  # fmt: skip
+
+    def _planners(self, model: WorldModel) -> dict[str, Contestant]:
+        horizon = model.spec.window // self.hold
+        shared: dict[str, Any] = {
+            "worlds": self.worlds, "horizon": horizon, "hold": self.hold, "seed": self.seed,
+        }  # fmt: skip
+        rounds = 4  # of refinement: each planner draws as many plans in all
+        refined = {**shared, "plans": max(1, self.plans // rounds), "iterations": rounds}
+        shooting = RandomShooting(model, RandomShootingConfig(plans=self.plans, **shared))
+        found = {
+            "random": Contestant(RandomAgent(model.spec.action.to_space(), self.seed)),
+            "random shooting": Contestant(shooting),
+            "CEM": Contestant(Cem(model, CemConfig(**refined))),
+            "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
+        }
+        choices = count_choices(model.spec.action)
+        if choices is not None and self.plans >= choices * horizon:
+            grown = TreeSearchConfig(plans=self.plans, **shared)
+            found["tree search"] = Contestant(TreeSearch(model, grown))
+        return found
+
+
+@dataclass(frozen=True)
+class Planning(OfCheckpoints):
+    """What a decision costs and what it is worth: one planner, several world models."""
+
+    benchmark = "planning"
+    columns = (
+        "model", "plans", "worlds", "seconds", "plans_per_second", "normalised_return", "low",
+        "high", "episodes",
+    )  # fmt: skip
+    env: str = AGENT
+    budgets: tuple[int, ...] = (64, 256)
+    """Plans of a decision."""
+    worlds: int = 4
+    hold: int = 5
+    episodes: int = 100
+    """Real episodes to play; 0 only takes the time."""
+    repeats: int = 5
+    """Timed decisions; the median counts."""
+
+    def rows(self) -> list[Row]:
+        """Time, play."""
+        models = {name: worldmodel.load(name, self.device) for name in self.checkpoints}
+        return planning(
+            models, self.env, budgets=self.budgets, worlds=self.worlds, hold=self.hold,
+            episodes=self.episodes, repeats=self.repeats, seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CommonWorlds(Command):
+    """Variance of the difference between two plans' scores, in the same worlds and in others."""
+
+    benchmark = "common-worlds"
+    columns = ("plans", "shared", "independent", "ratio", "low", "high", "n")
+    checkpoint: tyro.conf.Positional[str]
+    """Folder, shipped name or hub id."""
+    env: str = INTERCEPT
+    scenes: int = 64
+    worlds: int = 8
+    hold: int = 5
+    seed: int = 0
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        model = worldmodel.load(self.checkpoint)
+        return common_worlds(
+            model, self.env,
+            scenes=self.scenes, worlds=self.worlds, hold=self.hold, seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Efficiency(Command, Protocol):
+    """Real steps that imagination saves: PPO with it and without, to 80% of the latter's return."""
+
+    benchmark = "efficiency"
+    columns = ("agent", "of", "seed", "real_steps", "return", "value", "low", "high")
+
+    def rows(self) -> list[Row]:
+        """Train all, measure."""
+        return efficiency(self)

@@ -1,0 +1,67 @@
+"""What every verb of ``python -m evaluation`` shares: measure, print, write one JSON file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tyro
+
+import worldmodel
+from worldmodel import WorldModel, results
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(ABC):
+    """Settings of a measurement; its docstring and its fields' are the help."""
+
+    benchmark: ClassVar[str]
+    """Its verb."""
+    columns: ClassVar[tuple[str, ...]]
+    """What is printed of the rows."""
+
+    num_threads: int = 1
+    """CPU threads; more than the free cores can be many times slower."""
+    json: Path | None = None
+    """File for the result."""
+
+    @abstractmethod
+    def rows(self) -> list[Row]:
+        """Measure."""
+
+    def text(self, rows: list[Row]) -> str:
+        """What is printed: a table."""
+        return results.table(rows, self.columns)
+
+    def write(self, rows: list[Row]) -> Path | None:
+        """The JSON file, written; None if none is wanted."""
+        if self.json is None:
+            return None
+        return results.write(self.json, results.envelope(self.benchmark, asdict(self), rows))
+
+
+@dataclass(frozen=True)
+class OfCheckpoints(Command, ABC):
+    """The same measurement of several trained models."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman",)
+    """Folders, shipped names or hub ids."""
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.checkpoints:
+            raise ValueError("checkpoints: expected at least one, got none")
+
+    def each(self, measure: Callable[[WorldModel], list[Row]]) -> list[Row]:
+        """What ``measure`` says of each, with its name."""
+        rows = []
+        for name in self.checkpoints:
+            found = measure(worldmodel.load(name, self.device))
+            rows += [{"checkpoint": name, **row} for row in found]
+        return rows

@@ -1,0 +1,180 @@
+"""Verbs that measure world models by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from evaluation.commands.base import Command, OfCheckpoints, Row
+from evaluation.consistency import consistency
+from evaluation.dynamics import dynamics
+from evaluation.fidelity import fidelity
+from evaluation.options import VARIANTS, options
+from evaluation.peers import draw, peers
+from evaluation.speed import exponents, ratios, speed, wide
+from worldmodel import MODELS, results
+
+FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
+"""Every model but replay, which needs an environment, and its preset after the paper."""
+PAPERS = (
+    *(f"{name}:{preset}" for name, preset in FIRST.items() if name != "hierarchical-vrnn"),
+    "sssm:paper-jumpy",
+    "hierarchical-vrnn:small",  # the paper's has 164 million weights: hours, on a CPU
+)
+TRAINED = (  # not gqn: its 256 channels take an hour
+    *(f"{name}:small" for name in FIRST if name != "gqn"),
+    "jump:jumpy",
+    "sssm:jumpy",
+)
+INTERVAL = ("value", "low", "high", "n")
+
+
+@dataclass(frozen=True)
+class Speed(Command):
+    """Seconds to the frame at distance T, all models interleaved in one process."""
+
+    benchmark = "speed"
+    models: tuple[str, ...] = PAPERS
+    """model:preset, the first is what the others are compared with."""
+    distances: tuple[int, ...] = (5, 10, 20, 40, 80)
+    batches: tuple[int, ...] = (1,)
+    size: int = 64
+    frames: int = 6
+    """Context frames."""
+    repeats: int = 5
+    """Timed rounds; the median counts."""
+    device: str = "cpu"
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        models = [results.name_and_preset(model) for model in self.models]
+        return speed(
+            models, self.distances, self.batches,
+            size=self.size, frames=self.frames, repeats=self.repeats, device=self.device,
+        )  # fmt: skip
+
+    def text(self, rows: list[Row]) -> str:
+        """Seconds, ratios to the first model, and exponents."""
+        columns = ["model", "preset", "batch", *(f"T={t}" for t in self.distances)]
+        parts = [
+            f"seconds to the frame at distance T ({self.size} px, {self.device})",
+            results.table(wide(rows), columns),
+        ]
+        if len(self.models) > 1:
+            slower = results.table(wide(ratios(rows), "ratio"), columns)
+            parts += [f"\ntimes slower than {self.models[0]}", slower]
+        grown = results.table(exponents(rows), ["model", "preset", "batch", "exponent"])
+        return "\n".join([*parts, "\ncost ~ T^exponent (0: jumpy, 1: frame by frame)", grown])
+
+
+@dataclass(frozen=True)
+class Consistency(OfCheckpoints):
+    """Share of sampled futures that tell one coherent Traveling Salesman story."""
+
+    benchmark = "consistency"
+    columns = ("checkpoint", "model", "metric", *INTERVAL)
+    scenes: int = 200
+    worlds: int = 8
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        return self.each(lambda model: consistency(model, self.scenes, self.worlds, self.seed))
+
+
+@dataclass(frozen=True)
+class Fidelity(OfCheckpoints):
+    """Error of the sampled future that comes closest, of nature's Traveling Salesman."""
+
+    benchmark = "fidelity"
+    columns = ("checkpoint", "model", "metric", "worlds", *INTERVAL)
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
+    """Folders, shipped names or hub ids."""
+    scenes: int = 200
+    worlds: int = 30
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        return self.each(lambda model: fidelity(model, self.scenes, self.worlds, self.seed))
+
+
+@dataclass(frozen=True)
+class Dynamics(Command):
+    """Error of one jump of k steps on vectors, beside a per-step model and copy-last."""
+
+    benchmark = "dynamics"
+    columns = ("env", "model", "k", "mse", "low", "high", "n")
+    envs: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
+    episodes: int = 2000
+    steps: int = 10_000
+    """Of training, for each model."""
+    distances: tuple[int, ...] = (1, 5, 20)
+    seed: int = 0
+
+    def rows(self) -> list[Row]:
+        """Collect, train, measure."""
+        rows = []
+        for env in self.envs:
+            rows += dynamics(env, self.episodes, self.steps, self.distances, seed=self.seed)
+        return rows
+
+
+@dataclass(frozen=True)
+class Options(Command):
+    """JUMP's options beyond the paper, at equal steps and at equal time."""
+
+    benchmark = "options"
+    columns = (
+        "equal", "variant", "parameters", "step", "seconds", "seen", "min-of-n", "mean-of-n",
+        "copy-last", "kl", "negative_elbo",
+    )  # fmt: skip
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    steps: int = 2000
+    seconds: float = 300.0
+    """Of CPU time."""
+    scenes: int = 128
+    seed: int = 0
+
+    def rows(self) -> list[Row]:
+        """Train all, measure."""
+        rows = options(self.variants, self.steps, self.seconds, self.scenes, self.seed)
+        return sorted(rows, key=lambda row: str(row["equal"]))
+
+
+@dataclass(frozen=True)
+class Peers(Command):
+    """Every model on nature's Traveling Salesman, trained for the same time on the same scenes."""
+
+    benchmark = "peers"
+    columns = (
+        "model", "preset", "parameters", "steps", "seconds", "mse", "free_mse", "kl", "min-of-n",
+        "low", "high", "ends", "coherent", "new", "orders", "T=40",
+    )  # fmt: skip
+    models: tuple[str, ...] = TRAINED
+    """model:preset."""
+    seconds: float = 300.0
+    """Of CPU time, to train each."""
+    folder: Path = Path("runs/peers")
+    """For checkpoints; those that are there are not trained again."""
+    picture: Path | None = None
+    """PNG file with two futures by each model."""
+    scenes: int = 100
+    worlds: int = 30
+    seed: int = 0
+
+    def rows(self) -> list[Row]:
+        """Train, measure, draw."""
+        models = [results.name_and_preset(model) for model in self.models]
+        rows = peers(
+            models, self.seconds, self.folder,
+            scenes=self.scenes, worlds=self.worlds, seed=self.seed,
+        )  # fmt: skip
+        if self.picture is not None:
+            draw(models, self.folder, self.picture, seed=self.seed)
+        return rows
+
+    def text(self, rows: list[Row]) -> str:
+        """A table, and where the picture is."""
+        drawn = "" if self.picture is None else f"\n\ntwo futures by each model: {self.picture}"
+        return super().text(rows) + drawn

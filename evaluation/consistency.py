@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from envs.narratives.motion import LEG_STEPS
 from envs.narratives.oracle import coherent_story, visited_city
 from envs.narratives.traveling_salesman import ABSENT, CITIES, TravelingSalesmanState
 from evaluation import statistics
+from evaluation.contradictions import contradictions
 from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
 
 NATURE = "narratives/TravelingSalesmanNature-v0"
@@ -36,7 +40,9 @@ def env_of(model: WorldModel) -> str:
     raise ValueError(f"model: its actions are {action}; Traveling Salesman has none or 4")
 
 
-def leg_ends(model: WorldModel, scenes: int, worlds: int, seed: int) -> tuple[SceneBatch, Tensor]:
+def leg_ends(
+    model: WorldModel, scenes: int, worlds: int, seed: int
+) -> tuple[SceneBatch, Tensor, Tensor]:
     """Sample futures of test scenes, and show them at the ends of the four legs.
 
     Nature's scenes show the first six frames (seed 001, section 4.1), where the first visit is
@@ -48,7 +54,8 @@ def leg_ends(model: WorldModel, scenes: int, worlds: int, seed: int) -> tuple[Sc
         seed: of scenes, tours and worlds.
 
     Returns:
-        the scenes, in agent mode with the tour as actions, and frames uint8 (B, S, 4, H, W, C).
+        the scenes, in agent mode with the tour as actions; frames uint8 (B, S, 4, H, W, C); and the
+        share of them that change when they are asked for again (B,).
     """
     env_id = env_of(model)
     size = model.spec.observation[1]
@@ -67,10 +74,12 @@ def leg_ends(model: WorldModel, scenes: int, worlds: int, seed: int) -> tuple[Sc
     generator = torch.Generator(device).manual_seed(seed)
     with torch.inference_mode():
         sampled = model.sample(model.observe(context), worlds, generator)
-        frames = model.predict(sampled, Queries(shown.to(device), plans)).observations
-    assert frames is not None
-    frames = frames if plans is None else frames[:, :, 0]
-    return batch, to_uint8(frames).cpu()
+        queries = Queries(shown.to(device), plans)
+        frames = model.predict(sampled, queries).observations
+        assert frames is not None
+        frames = frames if plans is None else frames[:, :, 0]
+        changed = contradictions(model, sampled, queries, frames)
+    return batch, to_uint8(frames).cpu(), changed
 
 
 def visits(batch: SceneBatch, frames: Tensor) -> Tensor:
@@ -89,6 +98,11 @@ def consistency(
     - ``obedient stories`` (agent): it does so in the order of the plan.
     - ``new visits``: leg ends at which the actor stands on a shape where it was not before.
     - ``distinct stories`` (nature): different orders among a scene's coherent futures, of 6.
+    - ``order entropy`` (nature): -ln of the share of pairs of a scene's coherent futures that tell
+      the same order (Renyi's entropy of order 2, for which few futures are enough); ln 6 = 1.79
+      nats if all orders are equally likely, 0 if one is always told. Left out where no scene has
+      two coherent futures.
+    - ``contradictions``: see ``evaluation.contradictions``.
 
     In nature's scenes the first leg end is shown: for all models alike it counts as it was, and
     ``new visits`` are those of the three others.
@@ -96,7 +110,7 @@ def consistency(
     Raises:
         ValueError: the model is not of Traveling Salesman.
     """
-    batch, frames = leg_ends(model, scenes, worlds, seed)
+    batch, frames, changed = leg_ends(model, scenes, worlds, seed)
     found = visits(batch, frames)
     imagined = slice(None)
     if env_of(model) == NATURE:
@@ -109,22 +123,42 @@ def consistency(
     metrics: dict[str, Tensor] = {
         "coherent stories": coherent.float().mean(1),
         "new visits": new[..., imagined].float().mean((1, 2)),
+        "contradictions": changed,
     }
+    orders: list[Counter[Any]] = []
     if env_of(model) == AGENT:
         asked = batch.actions[:, None, [time - 1 for time in LEG_ENDS]]
         metrics["obedient stories"] = (found == asked).all(2).float().mean(1)
     else:
         orders = [
-            {tuple(story.tolist()) for story, good in zip(*pair, strict=True) if good}
+            Counter(tuple(story.tolist()) for story, good in zip(*pair, strict=True) if good)
             for pair in zip(found, coherent, strict=True)
         ]
         metrics["distinct stories"] = torch.tensor([float(len(order)) for order in orders])
+    intervals = {name: statistics.mean(_array(values), seed) for name, values in metrics.items()}
+    if (entropy := order_entropy(orders, seed)) is not None:
+        intervals["order entropy"] = entropy
     return [
-        {"model": model.name, "env": env_of(model), "metric": name, **_interval(values, seed)}
-        for name, values in metrics.items()
+        {"model": model.name, "env": env_of(model), "metric": name, **interval._asdict()}
+        for name, interval in intervals.items()
     ]
 
 
-def _interval(values: Tensor, seed: int) -> dict[str, float]:
+def order_entropy(orders: Sequence[Counter[Any]], seed: int = 0) -> statistics.Interval | None:
+    """Of each scene's coherent futures, how often each order was told; see ``consistency``."""
+    pairs = np.array([math.comb(order.total(), 2) for order in orders], float)
+    same = np.array([sum(math.comb(n, 2) for n in order.values()) for order in orders], float)
+    told = pairs > 0
+    if told.sum() < 2:
+        return None
+    most = math.log(pairs.sum())  # that much even if no order is told twice
+    share = statistics.ratio(same[told], pairs[told], seed)
+    value, high, low = (
+        min(-math.log(x), most) if x > 0 else most for x in (share.value, share.low, share.high)
+    )
+    return statistics.Interval(value, low, high, int(told.sum()))
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
     array: NDArray[np.float64] = values.double().numpy()
-    return statistics.mean(array, seed)._asdict()
+    return array

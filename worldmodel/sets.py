@@ -195,11 +195,18 @@ class SetModel(WorldModel):
     # -- the three verbs -------------------------------------------------------------------------
 
     def _observe(self, context: Context) -> Belief:
+        table, frames, keys, mask = self._pairs(context)
+        r = self._encode(frames, keys, mask)
+        return Belief(context.present_times(), {"r": r, "path": table})
+
+    def _pairs(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """h of all times up to the present (B, window + 1, path), 0 behind it; and the pairs:
+        frames (B, M, \\*observation), standardised, keys (B, M, key), mask (B, M).
+        """
         present, mask = context.present_times(), context.full_mask()
         batch, window = context.times.shape[0], self.spec.window
-        actions = context.actions
         steps = int(present.max())
-        past = self._past(actions, batch, steps)
+        past = self._past(context.actions, batch, steps)
         taken = torch.arange(steps + 1, device=self.device) <= present[:, None]
         table = past.new_zeros(batch, window + 1, past.shape[-1])
         table[:, : steps + 1] = past * taken.unsqueeze(-1)
@@ -211,8 +218,34 @@ class SetModel(WorldModel):
         poses = context.poses
         if poses is not None:
             poses = poses.masked_fill(~mask[..., None], 0.0)
-        r = self._encode(frames, self._keys(times, path, poses), mask)
-        return Belief(present, {"r": r, "path": table})
+        return table, frames, self._keys(times, path, poses), mask
+
+    def posterior_kl(
+        self, belief: Belief, targets: Context, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """KL(q(z | context, targets) || p(z | context)): what the targets say beyond the context.
+
+        Where each target has a latent of its own (GQN, BADJ) it is the sum over targets. (Seed 001,
+        section 4.2, compares one target with three.)
+
+        Args:
+            belief: of the context.
+            targets: pairs of the same B scenes, all of them there (no mask), at most
+                ``max_context``; with the actions from time 0 on.
+            generator: of the posterior's sample, on the model's device: z is drawn step by step,
+                and each step's divergence is that at the drawn steps before it.
+
+        Returns:
+            float32 (B,), nats.
+
+        Raises:
+            TypeError, ValueError: as for ``observe``; a target is masked.
+        """
+        self._check_context(targets)
+        if not bool(targets.full_mask().all()):
+            raise ValueError("targets: expected pairs that are all there, got a mask")
+        _, frames, keys, _ = self._pairs(targets)
+        return self._explain(belief.state["r"], keys, frames, generator)[1]
 
     def _update(self, belief: Belief, context: Context) -> Belief:
         """r is a sum: what is new is added."""

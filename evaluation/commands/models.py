@@ -9,12 +9,13 @@ import tyro
 
 from evaluation.commands.base import Command, OfCheckpoints, Row
 from evaluation.consistency import consistency
+from evaluation.dice import dice_consistency
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
 from evaluation.peers import draw, peers
 from evaluation.speed import exponents, ratios, speed, wide
-from worldmodel import MODELS, results
+from worldmodel import MODELS, WorldModel, results
 
 FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
 """Every model but replay, which needs an environment, and its preset after the paper."""
@@ -71,7 +72,7 @@ class Speed(Command):
 
 @dataclass(frozen=True)
 class Consistency(OfCheckpoints):
-    """Share of sampled futures that tell one coherent Traveling Salesman story."""
+    """Does a sampled world agree with itself? Stories of Traveling Salesman, digits of the dice."""
 
     benchmark = "consistency"
     columns = ("checkpoint", "model", "metric", *INTERVAL)
@@ -80,7 +81,12 @@ class Consistency(OfCheckpoints):
 
     def rows(self) -> list[Row]:
         """Measure."""
-        return self.each(lambda model: consistency(model, self.scenes, self.worlds, self.seed))
+
+        def measure(model: WorldModel) -> list[Row]:
+            found = dice_consistency if model.spec.pose else consistency
+            return found(model, self.scenes, self.worlds, self.seed)
+
+        return self.each(measure)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""Does a sampled room have one digit on the side that was never shown? (Seed 001, section 4.2.)
+
+Five views show three sides of the cube, and three others the fourth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs import sample_scenes
+from envs.dice import DiceState, HiddenFaceViews, hidden_face_views, look, poses
+from envs.dice.scene import pool
+from evaluation import statistics
+from evaluation.contradictions import contradictions
+from evaluation.digit_reader import VIEWS, DigitReader, train_reader
+from worldmodel import Context, Queries, WorldModel, to_float
+from worldmodel.sets import SetModel
+from worldmodel.types import Belief
+
+SEEN, ASKED = 5, 3
+PAIRS = tuple(combinations(range(ASKED), 2))
+POSTERIOR_SAMPLES = 8
+CHUNK = 20
+"""Scenes at once: the frames of their worlds must fit into memory."""
+
+Row = dict[str, Any]
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class HiddenFaces:
+    """B scenes, from where they are seen, and from where the hidden side is asked for.
+
+    Attributes:
+        views: cameras, the hidden side, its digit.
+        context, targets: float32 frames (B, 5 and 3, 3, S, S) with their poses.
+    """
+
+    views: HiddenFaceViews
+    context: Context
+    targets: Context
+
+    @classmethod
+    def draw(cls, scenes: int, size: int, seed: int = 0) -> HiddenFaces:
+        """Of the test split; another seed, other scenes and views."""
+        state = sample_scenes(VIEWS, scenes, split="test", size=size, seed=seed).start()
+        assert isinstance(state, DiceState)
+        views = hidden_face_views(state, SEEN, ASKED, seed)
+
+        def shown(camera: Tensor) -> Context:
+            return Context.views(to_float(look(state, camera, size)), poses(camera))
+
+        return cls(views, shown(views.context), shown(views.targets))
+
+
+def dice_consistency(
+    model: WorldModel, scenes: int = 200, worlds: int = 8, seed: int = 0
+) -> list[Row]:
+    """Rows ``model, env, metric, value, low, high, n``; intervals over scenes.
+
+    - ``KL1``, ``KL3``: nats from the prior to the posterior that is told one or three views of the
+      hidden side. One latent for the scene learns little from the second and third; a latent for
+      each view pays three times (``KL3 / KL1``). The digit alone is worth ln 100 = 4.6 nats.
+    - ``KL1, told three times``: the posterior is told one view as often as in training.
+    - ``same digit, one world``: pairs of views of one sampled world in which the hidden side is
+      read as the same class; ``same digit, two worlds``: the same pairs, each view of another world
+      of the scene, which is what chance and blur give.
+    - ``right digit``: views that show the true class, which nobody can know: .1 is chance.
+    - ``reader, right digit`` and ``reader, same digit``: the reader (``train_reader``) on truth.
+    - ``contradictions``: see ``evaluation.contradictions``.
+
+    Raises:
+        ValueError: the model is not of the dice's views: its keys are no poses of seven numbers, or
+            it takes fewer than five views; ``worlds`` is below 2.
+    """
+    _check(model)
+    if worlds < 2:
+        raise ValueError(f"worlds: expected at least 2, to compare them, got {worlds}")
+    size = model.spec.observation[1]
+    faces = HiddenFaces.draw(scenes, size, seed)
+    reader = train_reader(size, seed)
+    parts = [_measured(model, faces, rows, worlds, reader, seed) for rows in _rows(scenes)]
+    found = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+    intervals = {name: statistics.mean(values, seed) for name, values in found.items()}
+    if "KL1" in found:
+        intervals["KL3 / KL1"] = statistics.ratio(found["KL3"], found["KL1"], seed)
+    return [
+        {"model": model.name, "env": VIEWS, "metric": name, **interval._asdict()}
+        for name, interval in intervals.items()
+    ]
+
+
+def _check(model: WorldModel) -> None:
+    pose = poses(torch.zeros(1)).shape[-1]
+    if model.spec.pose != pose:
+        raise ValueError(
+            f"model: expected one of envs:{VIEWS} (keys are poses of {pose} numbers), got poses of "
+            f"{model.spec.pose}"
+        )
+    if model.max_context is not None and model.max_context < SEEN:
+        raise ValueError(
+            f"model: expected one that takes {SEEN} views, got max_context={model.max_context}"
+        )
+
+
+def _rows(scenes: int) -> list[slice]:
+    return [slice(first, first + CHUNK) for first in range(0, scenes, CHUNK)]
+
+
+def _measured(
+    model: WorldModel, faces: HiddenFaces, rows: slice, worlds: int, reader: DigitReader, seed: int
+) -> Metrics:
+    """Each metric of some scenes, (rows,)."""
+    context, targets = (
+        _some(views, rows, model.device) for views in (faces.context, faces.targets)
+    )
+    generator = torch.Generator(model.device).manual_seed(seed + rows.start)
+    with torch.inference_mode():
+        belief = model.observe(context)
+        found = _kls(model, belief, targets, generator) if isinstance(model, SetModel) else {}
+        sampled = model.sample(belief, worlds, generator)
+        assert targets.poses is not None
+        queries = Queries.views(targets.poses)
+        frames = model.predict(sampled, queries).observations
+        assert frames is not None
+        found["contradictions"] = contradictions(model, sampled, queries, frames)
+    label = pool().labels[faces.views.digit[rows]]
+    return found | _digits(reader, frames.clamp(0, 1), targets.observations, label)
+
+
+def _some(views: Context, rows: slice, device: torch.device) -> Context:
+    assert views.poses is not None
+    return Context.views(views.observations[rows].to(device), views.poses[rows].to(device))
+
+
+def _kls(model: SetModel, belief: Belief, targets: Context, generator: torch.Generator) -> Metrics:
+    def nats(*views: int) -> Tensor:
+        """Averaged over samples of the posterior."""
+        assert targets.poses is not None
+        told = Context.views(targets.observations[:, views], targets.poses[:, views])
+        drawn = [model.posterior_kl(belief, told, generator) for _ in range(POSTERIOR_SAMPLES)]
+        return torch.stack(drawn).mean(0).cpu()
+
+    one = [nats(view) for view in range(ASKED)]
+    told_thrice = [nats(*[view] * ASKED) for view in range(ASKED)]
+    return {
+        "KL1": torch.stack(one).mean(0),
+        "KL1, told three times": torch.stack(told_thrice).mean(0),
+        "KL3": nats(*range(ASKED)),
+    }
+
+
+def _digits(reader: DigitReader, frames: Tensor, truth: Tensor, label: Tensor) -> Metrics:
+    """Of frames (B, S, 3, C, H, W) and truth (B, 3, C, H, W), whose hidden side is ``label``."""
+    read, known = reader.read(frames), reader.read(truth)  # (B, S, 3), (B, 3)
+    other = read.roll(1, 1)
+    same = [(read[..., a] == read[..., b]).float() for a, b in PAIRS]
+    mixed = [(read[..., a] == other[..., b]).float() for a, b in PAIRS]
+    sure = [(known[:, a] == known[:, b]).float() for a, b in PAIRS]
+    return {
+        "same digit, one world": torch.stack(same).mean((0, 2)),
+        "same digit, two worlds": torch.stack(mixed).mean((0, 2)),
+        "right digit": (read == label[:, None, None]).float().mean((1, 2)),
+        "reader, right digit": (known == label[:, None]).float().mean(1),
+        "reader, same digit": torch.stack(sure).mean(0),
+    }

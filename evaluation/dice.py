@@ -5,11 +5,15 @@ Five views show three sides of the cube, and three others the fourth.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import sample_scenes
@@ -18,7 +22,9 @@ from envs.dice.scene import pool
 from evaluation import statistics
 from evaluation.contradictions import contradictions
 from evaluation.digit_reader import VIEWS, DigitReader, train_reader
-from worldmodel import Context, Queries, WorldModel, to_float
+from evaluation.pictures import labelled, save
+from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
+from worldmodel.imagine import Imagined, sheet
 from worldmodel.sets import SetModel
 from worldmodel.types import Belief
 
@@ -93,6 +99,52 @@ def dice_consistency(
         {"model": model.name, "env": VIEWS, "metric": name, **interval._asdict()}
         for name, interval in intervals.items()
     ]
+
+
+def draw(models: Mapping[str, WorldModel], out: Path, scene: int = 0, worlds: int = 3) -> None:
+    """Write a picture like the paper's figure 6: truth, then worlds as each model imagines them.
+
+    Five views were shown, in yellow; the three others look at the side that none of them shows.
+
+    Args:
+        models: of one frame size, by the names that are written beside them.
+        out: a PNG file.
+        scene: number of the scene in the test split.
+        worlds: of each model.
+
+    Raises:
+        ValueError: as for ``dice_consistency``; or the frames differ in size.
+    """
+    if len({model.spec.observation for model in models.values()}) != 1:
+        raise ValueError("models: expected some of one frame size")
+    bands: list[NDArray[np.uint8]] = []
+    for name, model in models.items():
+        _check(model)
+        imagined = _imagined(model, scene, worlds)
+        band = sheet(imagined, scale=2)
+        height = len(band) // (worlds + 1)
+        if not bands:
+            bands.append(labelled(band[:height], "truth"))
+        bands.append(labelled(band[height:], name))
+    save(bands, out)
+
+
+def _imagined(model: WorldModel, scene: int, worlds: int) -> Imagined:
+    faces = HiddenFaces.draw(scene + 1, model.spec.observation[1])
+    context, targets = (
+        _some(views, slice(scene, scene + 1), model.device)
+        for views in (faces.context, faces.targets)
+    )
+    assert context.poses is not None and targets.poses is not None
+    truth = torch.cat([context.observations, targets.observations], 1)
+    generator = torch.Generator(model.device).manual_seed(0)
+    with torch.inference_mode():
+        sampled = model.sample(model.observe(context), worlds, generator)
+        asked = Queries.views(torch.cat([context.poses, targets.poses], 1))
+        frames = model.predict(sampled, asked).observations
+    assert frames is not None
+    seen = torch.arange(SEEN + ASKED) < SEEN
+    return Imagined(to_uint8(truth).cpu(), to_uint8(frames).cpu(), seen)
 
 
 def _check(model: WorldModel) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 import worldmodel
 from envs import SceneStream, sample_scenes
 from evaluation.consistency import LEG_ENDS, NATURE, consistency
 from evaluation.fidelity import SEEN, fidelity
+from evaluation.pictures import labelled, save
 from evaluation.speed import speed
 from worldmodel import Progress, Spec, WorldModel
 from worldmodel.checkpoint import read_config
@@ -28,8 +28,6 @@ from worldmodel.imagine import imagine, sheet
 from worldmodel.training.validation import Validation
 
 SIZE, BATCH, WINDOW = 32, 16, 20
-LABEL = 110
-"""Pixels, for the name of a model."""
 WARM_UP, TIMED = 4, 12
 """Steps before and while a training step is timed."""
 
@@ -173,13 +171,6 @@ def draw(
         band = sheet(imagine(model, shown, range(SEEN), LEG_ENDS, worlds=2, seed=seed))
         truth, futures = band[: len(band) // 3], band[len(band) // 3 :]
         if not bands:
-            bands.append(_labelled(truth, "truth"))
-        bands.append(_labelled(futures, f"{name}\n{preset}"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(bands)).save(out, optimize=True)
-
-
-def _labelled(band: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    label = Image.new("RGB", (LABEL, len(band)), "white")
-    ImageDraw.Draw(label).text((4, len(band) // 2 - 10), text, fill="black")
-    return np.concatenate([np.asarray(label), band], 1)
+            bands.append(labelled(truth, "truth"))
+        bands.append(labelled(futures, f"{name}\n{preset}"))
+    save(bands, out)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import tyro
 
+import worldmodel
+from evaluation import dice
 from evaluation.commands.base import Command, OfCheckpoints, Row
 from evaluation.consistency import consistency
-from evaluation.dice import dice_consistency
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
@@ -78,15 +79,20 @@ class Consistency(OfCheckpoints):
     columns = ("checkpoint", "model", "metric", *INTERVAL)
     scenes: int = 200
     worlds: int = 8
+    picture: Path | None = None
+    """PNG file with what each model of the dice imagines on the side that was not shown."""
 
     def rows(self) -> list[Row]:
-        """Measure."""
+        """Measure, draw."""
 
         def measure(model: WorldModel) -> list[Row]:
-            found = dice_consistency if model.spec.pose else consistency
+            found = dice.dice_consistency if model.spec.pose else consistency
             return found(model, self.scenes, self.worlds, self.seed)
 
-        return self.each(measure)
+        rows = self.each(measure)
+        if self.picture is not None:
+            dice.draw({name: worldmodel.load(name) for name in self.checkpoints}, self.picture)
+        return rows
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.peers import LABEL, draw, peers
+from evaluation.peers import draw, peers
+from evaluation.pictures import LABEL
 from worldmodel.checkpoint import read_config
 
 MODELS = [("jump", "small"), ("svg-det", "small"), ("copy-last", "small")]

@@ -14,6 +14,8 @@ from evaluation.commands.base import Command
 VERBS: tuple[type[Command], ...] = (
     models.Speed,
     models.Fidelity,
+    models.Bound,
+    models.Perceptual,
     models.Consistency,
     models.Peers,
     models.Options,
@@ -42,7 +44,7 @@ def main() -> None:
     )
     try:
         run(command)
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 

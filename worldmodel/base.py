@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,32 @@ class Losses:
     total: Tensor
     parts: dict[str, Tensor]
     curves: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Explained(NamedTuple):
+    """n target frames of B scenes, reconstructed from a world that was inferred from them.
+
+    Attributes:
+        kl: float32 (B,), of the posterior to the prior, in nats.
+        squared: float32 (B, n), squared errors, summed over a frame's numbers (standardised, if
+            they are vectors).
+        numbers: in one frame: C * H * W, or D.
+        scene: float32 (B, scene), what the heads read.
+        past: float32 (B, T + 1, path), of the actions so far.
+    """
+
+    kl: Tensor
+    squared: Tensor
+    numbers: int
+    scene: Tensor
+    past: Tensor
+
+    def constant(self, pixel_variance: float) -> float:
+        """What ``squared.sum(1) / pixel_variance`` lacks to be a negative log density, in nats.
+
+        Of n frames, in a Gaussian of variance pixel_variance / 2.
+        """
+        return 0.5 * self.squared.shape[1] * self.numbers * math.log(math.pi * pixel_variance)
 
 
 class WorldModel(nn.Module, ABC):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel import outcomes
-from worldmodel.base import Losses, WorldModel
+from worldmodel.base import Explained, Losses, WorldModel
 from worldmodel.heads import OutcomeHead
 from worldmodel.keys import ActionPath, TimeFeatures
 from worldmodel.outcomes import at_queries, symexp
@@ -385,6 +385,36 @@ class SetModel(WorldModel):
         targets = (uniform(batch, config.targets) * (lengths[:, None] + 1)).long()
         return times, mask, targets
 
+    def explain(
+        self,
+        scenes: SceneBatch,
+        seen_at: Tensor,
+        mask: Tensor,
+        targets: Tensor,
+        generator: torch.Generator | None,
+    ) -> Explained:
+        """Encode the context, infer a world from the targets as well, and reconstruct those.
+
+        Args:
+            scenes: B scenes.
+            seen_at: int64 (B, M), times of the context.
+            mask: bool (B, M), which of them are there.
+            targets: int64 (B, n), times to explain.
+            generator: of the posterior's draw, on the device of the model.
+        """
+        both = torch.cat([seen_at, targets], 1)
+        seen = self._standardised(self.spec.to_model(scenes.observations(both)))
+        steps = int(scenes.lengths.max())
+        past = self._past(scenes.actions, len(both), steps)
+        index = both.clamp_max(steps)[..., None].expand(-1, -1, past.shape[-1])
+        keys = self._keys(both, past.gather(1, index), self._poses(scenes, both))
+
+        slots = seen_at.shape[1]
+        r = self._encode(seen[:, :slots], keys[:, :slots], mask)
+        frames, kl, scene = self._explain(r, keys[:, slots:], seen[:, slots:], generator)
+        squared = (frames - seen[:, slots:]).square().flatten(2).sum(2)
+        return Explained(kl, squared, seen[0, 0].numel(), scene, past)
+
     def loss(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
     ) -> Losses:
@@ -395,37 +425,29 @@ class SetModel(WorldModel):
         are those of the standardised numbers.
         """
         lengths = scenes.lengths
-        seen_at, mask, targets = self.draw_times(lengths, generator)
-        both = torch.cat([seen_at, targets], 1)
-        seen = self._standardised(self.spec.to_model(scenes.observations(both)))
-        steps = int(lengths.max())
-        past = self._past(scenes.actions, len(lengths), steps)
-        index = both.clamp_max(steps)[..., None].expand(-1, -1, past.shape[-1])
-        keys = self._keys(both, past.gather(1, index), self._poses(scenes, both))
-
-        slots = seen_at.shape[1]
-        r = self._encode(seen[:, :slots], keys[:, :slots], mask)
-        frames, kl, scene = self._explain(r, keys[:, slots:], seen[:, slots:], generator)
-        squared = (frames - seen[:, slots:]).square().flatten(2).sum(2)  # (B, targets)
+        told = self.explain(scenes, *self.draw_times(lengths, generator), generator)
         variance = self.pixel_variance(progress)
-        reconstruction = squared.sum(1) / variance
-        # the same Gaussian with its constant: -log N(x; mean, variance / 2) over all targets
-        constant = 0.5 * seen[:, slots:].flatten(1).shape[1] * math.log(math.pi * variance)
-        times = torch.arange(1, steps + 1, device=scene.device).expand(len(lengths), -1)
-        told = self._outcomes(scene.unsqueeze(1), times, past[:, 1:].unsqueeze(1))
-        step_reward, step_logit = (value[:, 0, 0] for value in told)
+        reconstruction = told.squared.sum(1) / variance
+        steps = int(lengths.max())
+        times = torch.arange(1, steps + 1, device=lengths.device).expand(len(lengths), -1)
+        step_reward, step_logit = (
+            value[:, 0, 0]
+            for value in self._outcomes(
+                told.scene.unsqueeze(1), times, told.past[:, 1:].unsqueeze(1)
+            )
+        )
         if self.heads is None:
-            reward = ending = torch.zeros_like(kl)
+            reward = ending = torch.zeros_like(told.kl)
         else:
             reward, ending = outcomes.loss(
                 scenes, step_reward, step_logit, self.config.reward_variance
             )
-        total = (kl + reconstruction + reward + ending).mean()
+        total = (told.kl + reconstruction + reward + ending).mean()
         parts = {
             "loss": total,
-            "kl": kl.mean(),
-            "negative_elbo": (kl + reconstruction).mean() + constant,
-            "mse": squared.mean() / seen[0, 0].numel(),
+            "kl": told.kl.mean(),
+            "negative_elbo": (told.kl + reconstruction).mean() + told.constant(variance),
+            "mse": told.squared.mean() / told.numbers,
             "reward": reward.mean(),
             "continue": ending.mean(),
         }

@@ -9,12 +9,14 @@ import tyro
 
 import worldmodel
 from evaluation import dice
+from evaluation.bound import bound
 from evaluation.commands.base import Command, OfCheckpoints, Row
 from evaluation.consistency import consistency
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.options import VARIANTS, options
 from evaluation.peers import draw, peers
+from evaluation.perceptual import perceptual
 from evaluation.speed import exponents, ratios, speed, wide
 from worldmodel import MODELS, WorldModel, results
 
@@ -30,6 +32,7 @@ TRAINED = (  # not gqn: its 256 channels take an hour
     "jump:jumpy",
     "sssm:jumpy",
 )
+NATURE_CHECKPOINT = "traveling-salesman-nature"
 INTERVAL = ("value", "low", "high", "n")
 
 
@@ -97,18 +100,82 @@ class Consistency(OfCheckpoints):
 
 @dataclass(frozen=True)
 class Fidelity(OfCheckpoints):
-    """Error of the sampled future that comes closest, of nature's Traveling Salesman."""
+    """The sampled future that comes closest: error (Traveling Salesman), SSIM and PSNR (digits)."""
 
     benchmark = "fidelity"
     columns = ("checkpoint", "model", "metric", "worlds", *INTERVAL)
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = (NATURE_CHECKPOINT,)
     """Folders, shipped names or hub ids."""
+    env: str | None = None
+    """narratives/TravelingSalesmanNature-v0 or digits/StochasticMovingDigits-v0; by default the one
+    whose scenes are as long as the model's window."""
     scenes: int = 200
-    worlds: int = 30
+    worlds: int | None = None
+    """Sampled of each scene; by default the published 30 (Traveling Salesman) or 100 (digits)."""
 
     def rows(self) -> list[Row]:
         """Measure."""
-        return self.each(lambda model: fidelity(model, self.scenes, self.worlds, self.seed))
+        return self.each(
+            lambda model: fidelity(model, self.scenes, self.worlds, self.seed, self.env)
+        )
+
+
+@dataclass(frozen=True)
+class Bound(OfCheckpoints):
+    """Negative ELBO, KL and reconstruction of jumpy models at one pixel variance, in nats."""
+
+    benchmark = "bound"
+    columns = ("checkpoint", "model", "env", "metric", *INTERVAL)
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = (NATURE_CHECKPOINT,)
+    """Folders, shipped names or hub ids."""
+    env: str | None = None
+    """One of our environments; by default dice/Views-v0 for models of camera poses, else the
+    Traveling Salesman of the model's actions."""
+    pixel_variance: float = 0.1
+    """For all models alike, and as in their configs: squared errors are divided by it, so the
+    likelihood is a Gaussian of half of it."""
+    context: int = 3
+    """Frames that are shown: the first ones."""
+    targets: int = 3
+    """Frames to explain, all at once: random later ones, the same for every model."""
+    scenes: int = 200
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        return self.each(
+            lambda model: bound(
+                model, self.env, pixel_variance=self.pixel_variance, context=self.context,
+                targets=self.targets, scenes=self.scenes, seed=self.seed,
+            )
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Perceptual(OfCheckpoints):
+    """LPIPS and FVD of passive scenes; both need weights of yours (see --lpips and --i3d)."""
+
+    benchmark = "perceptual"
+    columns = ("checkpoint", "model", "env", "metric", "worlds", *INTERVAL)
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = (NATURE_CHECKPOINT,)
+    """Folders, shipped names or hub ids."""
+    env: str | None = None
+    """As for fidelity."""
+    lpips: bool = False
+    """Needs torchvision (the extra "perceptual") and its AlexNet weights in torch's hub folder."""
+    i3d: Path | None = None
+    """For FVD: TorchScript file of an I3D trained on Kinetics-400."""
+    scenes: int = 200
+    """FVD is biased upwards where they are few; papers take 256 to 2,048."""
+    worlds: int = 5
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        return self.each(
+            lambda model: perceptual(
+                model, self.env, lpips=self.lpips, i3d=self.i3d, scenes=self.scenes,
+                worlds=self.worlds, seed=self.seed,
+            )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.__main__ import main
+from evaluation.similarity import DIGITS as ENV
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
@@ -34,8 +35,17 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
             {"agent", "env", "real_steps", "return", "normalised_return", "low", "high",
              "episodes"},
         ),
+        (
+            ("fidelity", "--scenes", 2, "--worlds", 2),
+            {"checkpoint", "model", "env", "metric", "worlds", "value", "low", "high", "n"},
+        ),
+        (
+            ("bound", "traveling-salesman", "traveling-salesman-nature", "--scenes", 2),
+            {"checkpoint", "model", "env", "metric", "pixel_variance", "context", "targets",
+             "value", "low", "high", "n"},
+        ),
     ],
-    ids=["speed", "consistency", "control"],
+    ids=["speed", "consistency", "control", "fidelity", "bound"],
 )  # fmt: skip
 def test_verb(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[Any, ...], columns: set[str]
@@ -52,3 +62,7 @@ def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, "speed", "--models", "jump")
     with pytest.raises(SystemExit, match="shipped ones are"):
         run(monkeypatch, "control", "--checkpoint", "nowhere")
+    with pytest.raises(SystemExit, match="lpips, i3d: nothing to measure"):
+        run(monkeypatch, "perceptual")
+    with pytest.raises(SystemExit, match="its actions are"):
+        run(monkeypatch, "fidelity", "traveling-salesman", "--env", ENV, "--scenes", 2)

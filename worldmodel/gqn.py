@@ -27,7 +27,8 @@ from worldmodel.jump.encoder import TiledKeyEncoder
 from worldmodel.nets import gaussian, pinned
 from worldmodel.nets.conv_lstm import ConvLSTMCell
 from worldmodel.nets.conv_lstm import State as LSTMState
-from worldmodel.sets import SetConfig, SetModel
+from worldmodel.set_config import SetConfig
+from worldmodel.sets import SetModel
 from worldmodel.settings import at_least, odd
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Queries, Worlds

@@ -54,7 +54,7 @@ def test_dice_presets() -> None:
     assert jump.config.steps * jump.config.latent * 8 * 8 == 1152
     assert jump.config.variance_steps == badj.config.variance_steps
     shares = (0.0, 0.3, 0.4, 0.6, 0.7, 1.0)
-    assert [jump.pixel_variance(share) for share in shares] == [2.0, 2.0, 0.2, 0.4, 0.9, 0.9]
+    assert [jump.config.pixel_variance(share) for share in shares] == [2.0, 2.0, 0.2, 0.4, 0.9, 0.9]
     with pytest.raises(ValueError, match="variance_steps"):
         replace(jump.config, variance_steps=((0.5, 1.0), (0.9, 2.0)))
 

@@ -40,7 +40,7 @@ def test_latent_has_the_papers_size(name: str, numbers: int) -> None:
 def test_pixel_variance_is_annealed() -> None:
     model = make("jump", PASSIVE, replace(preset("jump", "narrative"), anneal=0.5))
     assert isinstance(model, Jump)
-    assert [model.pixel_variance(p) for p in (0.0, 0.25, 0.5, 1.0)] == [2.0, 1.25, 0.5, 0.5]
+    assert [model.config.pixel_variance(p) for p in (0.0, 0.25, 0.5, 1.0)] == [2.0, 1.25, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("spec", [DISCRETE, BOX], ids=["discrete", "box"])

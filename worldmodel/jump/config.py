@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from worldmodel.sets import SetConfig
+from worldmodel.set_config import SetConfig
 from worldmodel.settings import at_least, odd
 
 

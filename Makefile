@@ -51,7 +51,7 @@ format: $(DEV)  ## format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(BASE)  ## measure all results again (7 hours on a CPU; ONLY=speed-all for one of them)
+bench: $(DEV)  ## measure all results again (7 hours on a CPU; ONLY=speed-all for one of them)
 	@echo "==> Running the commands behind evaluation/results/cpu-2-cores"
 	@$(THREADS) $(BIN)/python -m evaluation bench $(ONLY)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from evaluation.report.curves import cautions
 from evaluation.report.names import interval, label, listed, number
 from evaluation.report.reading import Result, Row, of
 
@@ -207,17 +208,20 @@ def saved(results: Results) -> list[str]:
         env = str(result.envelope["settings"].get("env", result.name)).removeprefix("envs:")
         for row in result.rows:
             if row["agent"] == "ratio":
-                parts.append(f"{env}, {row['of']}: {_fewer(row)}")
+                level = row.get("level", 0.8)
+                careful = cautions(result.rows, row["of"], level) if row["value"] > 0 else []
+                text = "; ".join([_fewer(row), *careful])
+                parts.append(f"{env}, {row['of']}: {text}.")
     return parts or [f"{NOT_MEASURED.capitalize()} (no efficiency-*.json)."]
 
 
 def _fewer(row: Row) -> str:
     if math.isnan(row["value"]):
-        return "nothing is learned without imagination, so there is no level to come to."
+        return "nothing is learned without imagination, so there is no level to come to"
     level = f"{100 * row.get('level', 0.8):.0f}% of the way from random play to where PPO ends"
     if row["value"] == 0:
-        return f"never comes {level} with the real steps it was given."
+        return f"never comes {level} with the real steps it was given"
     fewer = f"{_interval(row)} times fewer real steps to come {level}"
     if row["low"] <= 1:
         fewer += "; the interval holds 1, so this may be no saving at all"
-    return f"{fewer} (n = {row['n']} seeds)."
+    return f"{fewer} (n = {row['n']} seeds)"

@@ -251,11 +251,11 @@ def _efficiency(page: _Page) -> None:
 def _title(result: Result) -> str:
     """The environment, and below it the ratios with their intervals."""
     ratios = [
-        f"{row['of']}: {interval(row['value'], row['low'], row['high'])} times fewer"
+        f"{row['of']}: {interval(row['value'], row['low'], row['high'])}"
         for row in result.rows
         if row["agent"] == "ratio"
     ]
-    return "\n".join([_env(result), *ratios])
+    return "\n".join([f"{_env(result)}: times fewer real steps", *ratios])
 
 
 def _env(result: Result) -> str:
@@ -276,7 +276,7 @@ def _others(page: _Page) -> None:
     drawn = ("peers", "fidelity", "consistency", "control", "efficiency")
     rest = [
         result for name, result in page.results.items()
-        if result.envelope["benchmark"] not in drawn and name != "speed-all"
+        if result.kind not in drawn and name != "speed-all"
     ]  # fmt: skip
     if rest:
         page.add("## Other results", "Told in the README, with these commands.")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.report import names
+from evaluation.report.curves import by_seed, mean_curve
 from evaluation.report.reading import Row
 
 WIDTH = 8.6
@@ -209,8 +210,12 @@ def agent_look(agent: str) -> tuple[str, str]:
 
 def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
     """Returns against real steps, one panel for each environment; thin lines are single seeds."""
-    with picture(path, 4.4, 1, len(tables)) as axes:
-        for ax, (title, rows) in zip(axes[0], tables, strict=True):
+    columns = min(2, len(tables))
+    lines = -(-len(tables) // columns)
+    with picture(path, 0.5 + 3.9 * lines, lines, columns) as axes:
+        for ax in axes.flat[len(tables) :]:
+            ax.set_axis_off()
+        for ax, (title, rows) in zip(axes.flat, tables, strict=False):
             floor = [row["return"] for row in rows if row["agent"] == "random play"]
             for value in floor:
                 ax.axhline(value, color=names.GREY, linestyle=":", label="random play")
@@ -232,30 +237,6 @@ def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
         axes[0, 0].figure.legend(
             *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
         )
-
-
-Curve = list[tuple[float, float]]
-"""Real steps, return."""
-
-
-def by_seed(rows: Sequence[Row]) -> dict[str, list[Curve]]:
-    """Each agent's curves, one for each seed; points before the first real step are left out, for
-    the axis of steps is logarithmic.
-    """
-    found: dict[str, dict[int, Curve]] = {}
-    for row in rows:
-        if row.get("real_steps"):
-            curve = found.setdefault(row["agent"], {}).setdefault(row["seed"], [])
-            curve.append((row["real_steps"], row["return"]))
-    return {agent: list(curves.values()) for agent, curves in found.items()}
-
-
-def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean over seeds, point by point."""
-    return [
-        (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points))
-        for points in zip(*curves, strict=True)
-    ]
 
 
 def _most(rows: Sequence[Row], column: str) -> float:

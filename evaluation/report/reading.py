@@ -10,7 +10,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-COLUMNS: dict[str, tuple[str, ...]] = {  # that the report reads of every row
+COLUMNS: dict[str, tuple[str, ...]] = {  # that the report reads of every row, by kind of file
     "speed": ("model", "preset", "distance", "batch", "seconds"),
     "peers": ("model", "preset", "seconds", "ends", "T=40"),
     "consistency": ("model", "env", "metric", "value", "low", "high"),
@@ -34,6 +34,11 @@ class Result:
     name: str
     rows: list[Row]
     envelope: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The first word of the name: all ``consistency-*.json`` are of one kind."""
+        return self.name.partition("-")[0]
 
     def one(self, **wanted: Any) -> Row:
         """The one row with these values.
@@ -71,13 +76,14 @@ def read_one(path: Path) -> Result:
     rows = found["rows"]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
         raise ValueError(f"{path}: rows: expected at least one, each with names and values")
+    result = Result(path.stem, rows, {k: v for k, v in found.items() if k != "rows"})
     for number, row in enumerate(rows):
-        for column in COLUMNS.get(found["benchmark"], ()):
+        for column in COLUMNS.get(result.kind, ()):
             if column not in row:
                 raise ValueError(f"{path}: rows[{number}]: expected a {column!r}, got {list(row)}")
-    return Result(path.stem, rows, {k: v for k, v in found.items() if k != "rows"})
+    return result
 
 
-def of(results: Mapping[str, Result], benchmark: str) -> list[Result]:
-    """Those of one verb, such as all ``consistency*.json``."""
-    return [each for each in results.values() if each.envelope["benchmark"] == benchmark]
+def of(results: Mapping[str, Result], kind: str) -> list[Result]:
+    """Those of one kind, such as ``consistency.json`` and ``consistency-dice.json``."""
+    return [each for each in results.values() if each.kind == kind]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.report import answers, plots
+from evaluation.report.curves import cautions
 from evaluation.report.names import interval, number
 from evaluation.report.page import report
 from evaluation.report.reading import COLUMNS, Result, read_one
@@ -213,9 +214,8 @@ def test_are_samples_consistent() -> None:
     assert "80.0% [70.0, 90.0] of the pairs" in agree and agree.endswith(": more than chance.")
     assert chance.endswith("not told apart from chance.")
     assert missing == "BADJ: not measured."
-    assert "undecided" in answers.consistent(
-        as_result("c", envelope("consistency", [metric("jump", "KL3 / KL1", 2, 1.5, 2.5)]))
-    )[0]  # fmt: skip
+    between = envelope("consistency", [metric("jump", "KL3 / KL1", 2, 1.5, 2.5)])
+    assert "undecided" in answers.consistent(as_result("consistency", between))[0]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +234,20 @@ def test_how_many_steps_are_saved(value: float, low: float, high: float, text: s
     assert found.startswith("Toy, planner: ") and text in found
 
 
+def test_cautions() -> None:
+    def curve(agent: str, *points: tuple[int, float]) -> list[dict[str, Any]]:
+        return [{"agent": agent, "seed": 0, "real_steps": x, "return": y} for x, y in points]
+
+    floor = [{"agent": "random play", "return": 0.0}]
+    steady = [*floor, *curve("PPO", (100, 0.5), (200, 1.0))]
+    late, early = curve("planner", (10, 0.5), (20, 0.9)), curve("planner", (10, 0.9))
+    assert not cautions([*steady, *late], "planner", 0.8) and not cautions(steady, "planner", 0.8)
+    (bound,) = cautions([*steady, *early], "planner", 0.8)
+    assert bound == "at least, for it is there with the fewest steps tried, 10"
+    shaky = [*floor, *curve("PPO", (100, 3.0), (200, 1.0)), *late]
+    assert cautions(shaky, "planner", 0.8) == ["PPO ends at 1, far below its own best of 3"]
+
+
 def test_numbers() -> None:
     assert [number(x) for x in (0, 0.0215, 38.49, 312.6, 1870.3, -0.5, 3.7e-7)] == [
         "0", "0.0215", "38.5", "313", "1,870", "-0.5", "0.0000004",
@@ -243,7 +257,7 @@ def test_numbers() -> None:
 
 def test_what_the_verbs_write_is_what_the_report_reads() -> None:
     folder = Path(__file__).parents[2] / "evaluation" / "results" / "cpu-2-cores"
-    found = {read_one(path).envelope["benchmark"] for path in folder.glob("*.json")}
+    found = {read_one(path).kind for path in folder.glob("*.json")}
     assert set(COLUMNS) <= found
 
 

@@ -15,7 +15,7 @@ BASE := $(VENV)/.installed
 DEV  := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint format clean
+.PHONY: help demo test test-slow test-gpu lint format bench report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ format: $(DEV)  ## format the code and fix what ruff can fix
 	@echo "==> Formatting (ruff format, ruff check --fix)"
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+bench: $(DEV)  ## measure all results again (7 hours on a CPU; ONLY=speed-all for one of them)
+	@echo "==> Running the commands behind evaluation/results/cpu-2-cores"
+	@$(THREADS) $(BIN)/python -m evaluation bench $(ONLY)
+
+report: $(BASE)  ## write evaluation/results/REPORT.md from the results (10 seconds)
+	@echo "==> Writing evaluation/results/REPORT.md"
+	@$(THREADS) $(BIN)/python -m evaluation report
 
 clean:  ## remove .venv, caches and build files (keeps runs/ and outputs/)
 	@echo "==> Removing $(VENV), caches and build files"

@@ -1,17 +1,16 @@
-"""Measure models by one protocol; every verb writes JSON."""
+"""Measure models by one protocol: verbs that write JSON, and the page that is made of it."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-import torch
 import tyro
 
-from evaluation.commands import agents, models
-from evaluation.commands.base import Command
+from evaluation.commands import agents, models, pages
+from evaluation.commands.base import Verb
 
-VERBS: tuple[type[Command], ...] = (
+VERBS: tuple[type[Verb], ...] = (
     models.Speed,
     models.Fidelity,
     models.Bound,
@@ -24,16 +23,9 @@ VERBS: tuple[type[Command], ...] = (
     agents.Planning,
     agents.CommonWorlds,
     agents.Efficiency,
+    pages.Bench,
+    pages.Report,
 )
-
-
-def run(command: Command) -> None:
-    """Measure, print, write."""
-    torch.set_num_threads(command.num_threads)
-    rows = command.rows()
-    print(command.text(rows))
-    if (path := command.write(rows)) is not None:
-        print(f"\nresult: {path}")
 
 
 def main() -> None:
@@ -43,8 +35,9 @@ def main() -> None:
         verbs, description=__doc__, prog="python -m evaluation"
     )
     try:
-        run(command)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+        for text in command.run():
+            print(text, flush=True)
+    except (ValueError, TypeError, FileNotFoundError, ImportError, ChildProcessError) as error:
         sys.exit(f"error: {error}")
 
 

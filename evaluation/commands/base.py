@@ -1,13 +1,14 @@
-"""What every verb of ``python -m evaluation`` shares: measure, print, write one JSON file."""
+"""What the verbs of ``python -m evaluation`` share; most measure, print and write a JSON file."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import tyro
 
 import worldmodel
@@ -16,12 +17,22 @@ from worldmodel import WorldModel, results
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command(ABC):
-    """Settings of a measurement; its docstring and its fields' are the help."""
+@dataclass(frozen=True)
+class Verb(ABC):
+    """Settings of what is done; its docstring and its fields' are the help."""
 
     benchmark: ClassVar[str]
-    """Its verb."""
+    """Its name."""
+
+    @abstractmethod
+    def run(self) -> Iterator[str]:
+        """Do it; what to print, as it comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Verb, ABC):
+    """A measurement."""
+
     columns: ClassVar[tuple[str, ...]]
     """What is printed of the rows."""
 
@@ -29,6 +40,14 @@ class Command(ABC):
     """CPU threads; more than the free cores can be many times slower."""
     json: Path | None = None
     """File for the result."""
+
+    def run(self) -> Iterator[str]:
+        """Measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        rows = self.rows()
+        yield self.text(rows)
+        if (path := self.write(rows)) is not None:
+            yield f"\nresult: {path}"
 
     @abstractmethod
     def rows(self) -> list[Row]:

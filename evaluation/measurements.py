@@ -1,0 +1,128 @@
+"""Which command makes which result: what ``bench`` runs, the report cites and the README says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Training:
+    """A world model that a measurement needs and that is not shipped.
+
+    Attributes:
+        folder: its checkpoint.
+        command: what trains it.
+        minutes: of one thread of the machine that the results were made on.
+    """
+
+    folder: Path
+    command: str
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One JSON file of results.
+
+    Attributes:
+        name: of the file, without its ending.
+        options: of the command: package, verb and settings.
+        minutes: as for ``Training``, without that of the world models it needs.
+        needs: world models that must be there.
+    """
+
+    name: str
+    options: str
+    minutes: int
+    needs: tuple[Training, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """As the README has it."""
+        return f"python -m {self.options} --json {self.name}.json"
+
+
+def _training(name: str, options: str, minutes: int) -> Training:
+    folder = Path("runs") / name
+    command = f"python -m worldmodel train {options} --video-every 0 --out {folder.as_posix()}"
+    return Training(folder, command, minutes)
+
+
+_TSP = "--env envs:narratives/TravelingSalesman-v0"
+INTERCEPT = _training("intercept", "--env envs:narratives/Intercept-v0 --steps 5000", 35)
+SSSM = _training(
+    "ctl-sssm-jumpy", f"{_TSP} --model sssm --preset jumpy --batch-size 16 --steps 3000", 25
+)
+SVG = _training(
+    "ctl-svg-lp-small", f"{_TSP} --model svg-lp --preset small --batch-size 16 --steps 3000", 60
+)
+
+MEASUREMENTS = (
+    Measurement("envs", "envs bench --num-threads 2 --seconds 1.5", 3),
+    Measurement("speed-all", "evaluation speed --num-threads 1 --repeats 3", 2),
+    Measurement(
+        "speed",
+        "evaluation speed --models jump:narrative svg-lp:paper --batches 1 16 --num-threads 2 "
+        "--repeats 7",
+        3,
+    ),
+    Measurement(
+        "bench",
+        "worldmodel bench --models jump:small jump:jumpy jump:narrative svg-lp:small --repeats 1",
+        7,
+    ),
+    Measurement("consistency", "evaluation consistency", 1),
+    Measurement("consistency-nature", "evaluation consistency traveling-salesman-nature", 2),
+    Measurement("fidelity", "evaluation fidelity traveling-salesman-nature", 5),
+    Measurement("control", "evaluation control --episodes 100 --real-steps 20000", 25),
+    Measurement(
+        "efficiency-tsp",
+        f"evaluation efficiency {_TSP} --sizes 10000 40000 --seeds 2 --window 40 "
+        "--fit-steps 2000 --imagined-steps 30000 --hold 5 --frame-stack 4 --no-markov "
+        "--budget 400000 --points 10 --episodes 100",
+        60,
+    ),
+    Measurement(
+        "efficiency-cartpole",
+        "evaluation efficiency --env CartPole-v1 --sizes 2500 10000 --fit-steps 4000 --horizon 10 "
+        "--seeds 2 --episodes 30 --plans 64 --points 12",
+        35,
+    ),
+    Measurement(
+        "planning",
+        "evaluation planning traveling-salesman runs/ctl-sssm-jumpy runs/ctl-svg-lp-small "
+        "--budgets 64 --worlds 2 --episodes 0 --repeats 2",
+        1,
+        (SSSM, SVG),
+    ),
+    Measurement(
+        "planning-returns",
+        "evaluation planning traveling-salesman runs/ctl-sssm-jumpy --budgets 64 --worlds 2 "
+        "--episodes 100 --repeats 2",
+        2,
+        (SSSM,),
+    ),
+    Measurement(
+        "planning-svg",
+        "evaluation planning runs/ctl-svg-lp-small --budgets 64 --worlds 2 --episodes 16 "
+        "--repeats 1",
+        6,
+        (SVG,),
+    ),
+    Measurement("common-worlds", "evaluation common-worlds runs/intercept", 1, (INTERCEPT,)),
+    Measurement(
+        "peers", "evaluation peers --seconds 180 --picture evaluation/results/peers.png", 60
+    ),
+    Measurement("options", "evaluation options --steps 1200 --seconds 200", 40),
+    Measurement("dynamics", "evaluation dynamics", 30),
+)
+
+
+def find(name: str) -> Measurement:
+    """The measurement of that name; raises ValueError if there is none."""
+    for measurement in MEASUREMENTS:
+        if measurement.name == name:
+            return measurement
+    known = ", ".join(each.name for each in MEASUREMENTS)
+    raise ValueError(f"only: expected one of {known}; got {name!r}")

@@ -1,0 +1,1 @@
+"""One page about the results of a folder: answers, pictures, tables, and how each was made."""

@@ -1,0 +1,287 @@
+"""The page: answers first, then each picture and table with the command that made it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from evaluation.measurements import MEASUREMENTS, find
+from evaluation.report import answers, plots
+from evaluation.report.names import interval, label
+from evaluation.report.reading import Result, Row, of, read
+
+Results = Mapping[str, Result]
+KNOWN = {measurement.name for measurement in MEASUREMENTS}
+SHEETS = {  # pictures that other commands leave beside the page, and what they show
+    "peers.png": "Two futures by each model of nature's Traveling Salesman, after the same short "
+    "training: frame 6, which was shown (yellow border), and 11, 16 and 21, imagined.",
+    "dice.png": "Views of the side of the dice that was never shown, in sampled scenes.",
+    "envs.png": "All environments under random play.",
+}
+
+
+def report(folder: Path, out: Path) -> Path:
+    """Write ``out``/REPORT.md and ``out``/report/*.png about the JSON of ``folder``.
+
+    The same JSON makes the same bytes.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is no result; the message names it.
+    """
+    results = read(folder)
+    page = _Page(results, folder, out)
+    sections = (
+        _answers, _speed, _quality, _fidelity, _consistency, _control, _efficiency, _sheets,
+        _others,
+    )  # fmt: skip
+    for section in sections:
+        section(page)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "REPORT.md"
+    path.write_text("\n\n".join(page.parts) + "\n")
+    return path
+
+
+class _Page:
+    """What has been written so far, and where things lie."""
+
+    def __init__(self, results: Results, folder: Path, out: Path) -> None:
+        self.results, self.out = results, out
+        self.folder = Path(os.path.relpath(folder, out)).as_posix()
+        self.parts: list[str] = ["# Report"]
+
+    def add(self, *parts: str) -> None:
+        self.parts.extend(parts)
+
+    def picture(self, name: str, alt: str, draw: Callable[[Path], None]) -> None:
+        """Draw ``report/name`` and show it."""
+        draw(self.out / "report" / name)
+        self.add(f"![{alt}](report/{name})")
+
+    def made_by(self, *results: Result) -> None:
+        """A line for each file: command, commit, machine, versions."""
+        self.add("\n".join(f"- {self.provenance(result)}" for result in results))
+
+    def provenance(self, result: Result) -> str:
+        machine, versions = result.envelope["machine"], result.envelope["versions"]
+        known = result.name in KNOWN
+        command = find(result.name).command if known else result.envelope["command"]
+        accelerator = machine.get("accelerator") or "no GPU"
+        facts = (
+            f"commit {result.envelope['commit']}",
+            f"{machine.get('processor')}, {machine.get('cores')} cores, {accelerator}, "
+            f"{machine.get('torch_threads')} thread(s), Python {machine.get('python')}",
+            ", ".join(f"{name} {version}" for name, version in versions.items()),
+        )
+        file = f"{result.name}.json"
+        return f"[{file}]({self.folder}/{file}): `{command}`; <sub>{'; '.join(facts)}</sub>"
+
+    def missing(self, *expected: str) -> None:
+        """What commands would make the results that are not there."""
+        for name in expected:
+            if name not in self.results:
+                made = find(name)
+                self.add(
+                    f"Not measured: `{made.command}` makes {name}.json ({minutes(made.minutes)})."
+                )
+
+
+def minutes(count: int) -> str:
+    """``1 minute``, ``60 minutes``."""
+    return f"{count} minute{'s' if count != 1 else ''}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers, on the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _answers(page: _Page) -> None:
+    results = page.results
+    page.add(
+        f"Made by `make report` from the JSON in [`{page.folder}/`]({page.folder}/), every number "
+        "of it. Intervals are 95%; what has no JSON is called not measured.",
+        "## Answers",
+    )
+    for question, found in (
+        ("How much faster is a jump?", answers.faster(results)),
+        ("Is anything lost in fidelity?", answers.fidelity(results)),
+        ("Are JUMP's samples consistent, and those of BADJ and GQN not?",
+         answers.consistent(results)),
+        ("How many real steps does imagination save?", answers.saved(results)),
+    ):  # fmt: skip
+        page.add(f"**{question}**", "\n".join(f"- {part}" for part in found))
+
+
+def _speed(page: _Page) -> None:
+    page.add("## Time to a far frame")
+    if "speed-all" in page.results:
+        result = page.results["speed-all"]
+        rows = [row for row in result.rows if row["batch"] == 1]
+        page.picture("speed.png", "Seconds against distance", lambda path: plots.speed(path, rows))
+        page.add("How many times as long as JUMP others take to the frame at distance T:")
+        page.add(_ratios(rows))
+        page.made_by(result)
+    page.missing("speed-all")
+
+
+def _ratios(rows: Sequence[Row]) -> str:
+    distances = sorted({row["distance"] for row in rows} | set(answers.HORIZONS))
+    own = {row["distance"]: row for row in rows if row["model"] == "jump"}
+    found: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in rows:
+        if row["model"] != "jump":
+            found.setdefault((row["model"], row["preset"]), {})[row["distance"]] = row
+    lines = []
+    for model, times in found.items():
+        cells = [
+            answers.ratio_text(answers.slower(times[t], own[t]))
+            if t in times and t in own
+            else answers.NOT_MEASURED
+            for t in distances
+        ]
+        lines.append([label(*model), *cells])
+    return table(["", *(f"T = {t}" for t in distances)], lines)
+
+
+def _quality(page: _Page) -> None:
+    page.add("## Quality against time")
+    if "peers" in page.results:
+        result = page.results["peers"]
+        page.picture(
+            "quality.png", "Error of the closest of 30 futures against time",
+            lambda path: plots.quality(path, result.rows),
+        )  # fmt: skip
+        page.add(
+            "Every model learned from the same scenes for about the same time: lower left is best."
+        )
+        page.made_by(result)
+    page.missing("peers")
+
+
+def _fidelity(page: _Page) -> None:
+    page.add("## Fidelity of released models")
+    for result in of(page.results, "fidelity"):
+        page.add(_measured(result))
+        page.made_by(result)
+    page.missing("fidelity")
+
+
+def _measured(result: Result) -> str:
+    """A table of rows with a metric, a value and its interval."""
+    lines = [
+        [name, str(row["metric"]), interval(row["value"], row["low"], row["high"]), _count(row)]
+        for name, row in answers.named(result.rows)
+    ]
+    return table(["model", "metric", "value, 95% interval", "n"], lines)
+
+
+def _count(row: Row) -> str:
+    return str(row.get("n", ""))
+
+
+def _consistency(page: _Page) -> None:
+    page.add("## Consistency")
+    files = of(page.results, "consistency")
+    kinds: dict[str, list[tuple[str, Row]]] = {}
+    for name, row in answers.named([row for result in files for row in result.rows]):
+        kinds.setdefault(str(row["env"]).partition("/")[0], []).append((name, row))
+    for kind, rows in sorted(kinds.items()):
+        page.picture(
+            f"consistency-{kind}.png", f"Consistency of samples: {kind}",
+            lambda path, rows=rows: plots.consistency(path, rows),  # type: ignore[misc]
+        )  # fmt: skip
+    for result in files:
+        page.add(_measured(result))
+        page.made_by(result)
+    page.missing("consistency", "consistency-nature")
+
+
+def _control(page: _Page) -> None:
+    page.add("## Returns in the real environment")
+    for result in of(page.results, "control"):
+        page.picture(
+            f"{result.name}.png", "Normalised returns of agents",
+            lambda path, rows=result.rows: plots.control(path, rows),  # type: ignore[misc]
+        )  # fmt: skip
+        lines = [
+            [r["agent"], f"{r['real_steps']:,}", _return(r), str(r["episodes"])]
+            for r in result.rows
+        ]
+        page.add(table(["agent", "real steps", "normalised return", "episodes"], lines))
+        page.made_by(result)
+    page.missing("control")
+
+
+def _return(row: Row) -> str:
+    return f"{row['normalised_return']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _efficiency(page: _Page) -> None:
+    page.add("## Returns against real steps")
+    files = of(page.results, "efficiency")
+    if files:
+        tables = [(_title(result), result.rows) for result in files]
+        page.picture(
+            "efficiency.png", "Returns against real steps",
+            lambda path: plots.efficiency(path, tables),
+        )  # fmt: skip
+        page.add(
+            "Thin lines are single seeds, thick ones their means. World models learned from random "
+            "real steps alone; how many times fewer it takes to come 80% of the way from random "
+            "play to where PPO ends (0: never):"
+        )
+        lines = [
+            [_env(result), row["of"], interval(row["value"], row["low"], row["high"]), _count(row)]
+            for result in files
+            for row in result.rows
+            if row["agent"] == "ratio"
+        ]
+        page.add(table(["environment", "agent", "times fewer", "seeds"], lines))
+        page.made_by(*files)
+    page.missing("efficiency-cartpole", "efficiency-tsp")
+
+
+def _title(result: Result) -> str:
+    """The environment, and below it the ratios with their intervals."""
+    ratios = [
+        f"{row['of']}: {interval(row['value'], row['low'], row['high'])}"
+        for row in result.rows
+        if row["agent"] == "ratio"
+    ]
+    return "\n".join([f"{_env(result)}: times fewer real steps", *ratios])
+
+
+def _env(result: Result) -> str:
+    env = str(result.envelope["settings"].get("env", result.name))
+    return env.rpartition("/")[2].rpartition(":")[2]
+
+
+def _sheets(page: _Page) -> None:
+    found = {name: caption for name, caption in SHEETS.items() if (page.out / name).exists()}
+    if found:
+        page.add("## Samples")
+    for name, caption in found.items():
+        page.add(f"![{caption}]({name})", f"*{caption}*")
+
+
+def _others(page: _Page) -> None:
+    """What the page does not draw, so that nothing measured is hidden."""
+    drawn = ("peers", "fidelity", "consistency", "control", "efficiency")
+    rest = [
+        result for name, result in page.results.items()
+        if result.kind not in drawn and name != "speed-all"
+    ]  # fmt: skip
+    if rest:
+        page.add("## Other results", "Told in the README, with these commands.")
+        page.made_by(*rest)
+    for measurement in MEASUREMENTS:
+        shown = any(f"makes {measurement.name}.json" in part for part in page.parts)
+        if measurement.name not in page.results and not shown:
+            page.missing(measurement.name)

@@ -1,0 +1,104 @@
+"""The table of commands is true, and ``bench`` runs what it says and says what it does not."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from evaluation.commands.pages import Bench
+from evaluation.measurements import MEASUREMENTS, Measurement, find
+
+FOLDER = Path(__file__).parents[2] / "evaluation" / "results" / "cpu-2-cores"
+
+
+def test_each_result_has_its_command() -> None:
+    assert {each.name for each in MEASUREMENTS} == {path.stem for path in FOLDER.glob("*.json")}
+    with pytest.raises(ValueError, match="only: expected one of envs, .* got 'everything'"):
+        find("everything")
+
+
+def options(command: str) -> dict[str, list[str]]:
+    """``--fit-steps 2000`` as ``{"fit_steps": ["2000"]}``; what stands before them under ""."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for word in shlex.split(command)[4:]:
+        if word.startswith("--"):
+            name = word[2:].replace("-", "_")
+            found[name] = []
+        else:
+            found[name].append(word)
+    return found
+
+
+@pytest.mark.parametrize("measurement", MEASUREMENTS, ids=lambda each: each.name)
+def test_commands_are_those_that_were_run(measurement: Measurement) -> None:
+    result = json.loads((FOLDER / f"{measurement.name}.json").read_text())
+    verb = measurement.options.split()[1]
+    assert result["benchmark"] == ("envs" if measurement.name == "envs" else verb)
+    settings = result["settings"]
+    for name, words in options(measurement.command).items():
+        if name == "json" or not (name or words):
+            continue
+        if not name:
+            was = settings.get("checkpoints", settings.get("checkpoint"))
+        elif not words:
+            was, words = settings[name.removeprefix("no_")], [str(not name.startswith("no_"))]
+        else:
+            was = settings[name]
+        was = was if isinstance(was, list) else [was]
+        assert [_plain(value) for value in was] == [_plain(word) for word in words], name
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    try:
+        return str(float(value))
+    except ValueError:
+        return str(value)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """What would have been run; training an sSSM fails."""
+    found: list[list[str]] = []
+
+    def run(words: list[str], check: bool) -> SimpleNamespace:
+        found.append(words)
+        return SimpleNamespace(returncode=int("sssm" in words))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def test_bench_runs_one(ran: list[list[str]]) -> None:
+    said = list(Bench(("speed-all",), Path("there")).run())
+    assert said[0] == f"1 of {len(MEASUREMENTS)} results, about 2 minutes of one thread"
+    assert ran == [
+        [sys.executable, "-m", "evaluation", "speed", "--num-threads", "1", "--repeats", "3",
+         "--json", "there/speed-all.json"]
+    ]  # fmt: skip
+
+
+def test_bench_trains_what_is_needed_and_skips_aloud(ran: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "intercept").mkdir(parents=True)
+    said = []
+    with pytest.raises(ChildProcessError, match="not made: runs/ctl-sssm-jumpy, planning-returns"):
+        for text in Bench(("planning-returns", "planning-svg", "common-worlds")).run():
+            said.append(text)
+    assert "==> runs/intercept: there already, not trained again" in said
+    assert "==> planning-returns: skipped, for want of runs/ctl-sssm-jumpy" in said
+    assert [words[3] for words in ran] == ["train", "train", "planning", "common-worlds"]
+
+
+def test_bench_dry(ran: list[list[str]]) -> None:
+    said = list(Bench(dry=True).run())
+    assert not ran and len(said) == 1 + 3 + len(MEASUREMENTS)

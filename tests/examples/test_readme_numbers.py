@@ -1,0 +1,217 @@
+"""Every number of the README is in a JSON, with the command that made it, or is called unmeasured.
+
+The claims are in ``readme_numbers.py``; a number that none of them covers fails, and so does one
+that is not what the JSON says.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evaluation.measurements import find
+from evaluation.report.reading import read_one
+from tests.examples.readme_numbers import (
+    BLOCKS,
+    CONFIDENCE,
+    DEFINED,
+    FOLDER,
+    ROOT,
+    UNMEASURED,
+    UNMEASURED_RETURNS,
+    Block,
+    Prose,
+    Table,
+    frames_per_second,
+)  # fmt: skip
+
+README = (ROOT / "README.md").read_text()
+NUMBER = r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)"
+HIDDEN = r"`[^`]*`|\]\([^)]*\)"  # code and the addresses of links
+MOST_UNMEASURED = 31
+"""Numbers in UNMEASURED and UNMEASURED_RETURNS: may only be lowered."""
+
+
+def section(title: str, readme: str = README) -> str:
+    return re.split(rf"^## {title}\n", readme, flags=re.M)[1].split("\n## ")[0]
+
+
+def blocks(text: str) -> dict[str, str]:
+    """A section's paragraphs under the bold title that is above them; "" before the first."""
+    found = {"": ""}
+    title = ""
+    for paragraph in re.split(r"\n\n+", text):
+        if bold := re.match(r"\*\*(.+?)\*\*", paragraph, re.S):
+            title = " ".join(bold[1].split())
+            assert title not in found, f"two blocks begin with {title!r}"
+            found[title] = ""
+        found[title] += paragraph + "\n\n"
+    return found
+
+
+def split(text: str) -> tuple[str, list[list[str]]]:
+    """Prose in one line, and the cells of the table's lines (the head first)."""
+    lines = text.splitlines()
+    prose = " ".join(" ".join(line for line in lines if not line.startswith("|")).split())
+    rows = [line for line in lines if line.startswith("|") and not re.match(r"[|\-: ]+$", line)]
+    return prose, [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def masked(text: str) -> str:
+    """Of the same length, with what does not count blanked out."""
+    return re.sub(HIDDEN, lambda found: " " * len(found[0]), text)
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(NUMBER, masked(text))
+
+
+def says(printed: str, value: float) -> bool:
+    """Whether the value, rounded to the digits that are printed, is what is printed."""
+    plain = printed.replace(",", "")
+    digits = len(plain.partition(".")[2])
+    return abs(float(plain) - value) <= 0.5 * 10**-digits + 1e-9 * abs(value)
+
+
+def check_prose(claim: Prose, prose: str) -> tuple[int, int]:
+    """Hold a claim against the text; where it stands there."""
+    assert not numbers(claim.text), f"a number without a source: {claim.text!r}"
+    pattern = rf"({NUMBER})".join(re.escape(piece) for piece in claim.text.split("{}"))
+    found = list(re.finditer(pattern, prose))
+    assert len(found) == 1, f"expected once in the README, found {len(found)} times: {claim.text!r}"
+    said = found[0].groups()
+    assert len(said) == len(claim.values), f"{claim.text!r}: {len(claim.values)} values"
+    for printed, value in zip(said, claim.values, strict=True):
+        assert says(printed, value), f"{found[0][0]!r} says {printed}, the JSON {value}"
+    return found[0].span()
+
+
+def check_row(said: list[str], values: list[float], where: str) -> None:
+    assert len(said) == len(values), f"{where}: README {said}, JSON {values}"
+    for printed, value in zip(said, values, strict=True):
+        assert says(printed, value), f"{where}: the README says {printed}, the JSON {value}"
+
+
+def check_table(claim: Table, rows: list[list[str]]) -> None:
+    check_row([n for cell in rows[0] for n in numbers(cell)], claim.head, "head")
+    assert [row[0] for row in rows[1:]] == [label for label, _ in claim.rows]
+    for (label, values), row in zip(claim.rows, rows[1:], strict=True):
+        check_row([n for cell in row[1:] for n in numbers(cell)], values, label)
+
+
+def uncovered(prose: str, spans: list[tuple[int, int]]) -> list[str]:
+    """Numbers that no claim is about, each with what stands around it."""
+    return [
+        prose[max(0, found.start() - 40) : found.end() + 20]
+        for found in re.finditer(NUMBER, masked(prose))
+        if not any(begin <= found.start() and found.end() <= end for begin, end in spans)
+    ]
+
+
+def excused(prose: str, snippets: tuple[str, ...] = UNMEASURED) -> list[tuple[int, int]]:
+    return [
+        (begin, begin + len(snippet)) for snippet in snippets if (begin := prose.find(snippet)) >= 0
+    ]
+
+
+def check(block: Block, text: str, folder: Path = FOLDER) -> None:
+    prose, rows = split(text)
+    for source in block.sources:
+        assert find(source).command in prose, f"expected `{find(source).command}` in the README"
+    spans = excused(prose)
+    tables = 0
+    for claim in block.claims(block.read(folder)):
+        if isinstance(claim, Prose):
+            spans.append(check_prose(claim, prose))
+        else:
+            check_table(claim, rows)
+            tables += 1
+    assert tables == bool(rows), "a table without a source"
+    assert not (left := uncovered(prose, spans)), f"numbers without a source: {left}"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.title)
+def test_numbers(block: Block) -> None:
+    check(block, blocks(section("Numbers"))[block.title])
+
+
+def test_every_block_is_claimed() -> None:
+    found = blocks(section("Numbers"))
+    opening = " ".join(found.pop("").split())
+    assert not uncovered(opening, [check_prose(Prose("intervals are {}%", CONFIDENCE), opening)])
+    assert list(found) == [block.title for block in BLOCKS]
+
+
+def test_environments() -> None:
+    prose, rows = split(section("Environments"))
+    speeds = frames_per_second(read_one(FOLDER / "envs.json"))
+    left = set(UNMEASURED_RETURNS)
+    for label, _, reward, *said in rows[1:]:
+        env = label.strip("`").partition("`")[0]
+        if env in UNMEASURED_RETURNS:
+            assert reward.endswith(f"; {UNMEASURED_RETURNS[env]}")
+            left.remove(env)
+        check_row([n for cell in said for n in numbers(cell)], speeds.pop(env), env)
+    assert not speeds and not left
+    assert find("envs").command in prose
+    assert not uncovered(prose, excused(prose, UNMEASURED + DEFINED))
+
+
+def test_what_is_unmeasured_gets_less() -> None:
+    """An entry whose text is gone must go, too, and none may be added."""
+    prose = " ".join(README.split())
+    for snippet in UNMEASURED + DEFINED:
+        assert prose.count(snippet) == 1, f"no longer in the README, or twice: {snippet!r}"
+    texts = [*UNMEASURED, *UNMEASURED_RETURNS.values()]
+    assert sum(len(numbers(text)) for text in texts) <= MOST_UNMEASURED
+
+
+@pytest.mark.parametrize(("paragraph", "zone"), [
+    ("Returns of one run each", "Plug in a custom environment"),
+    ("Two minutes on one CPU thread", "Train an agent in imagination"),
+])  # fmt: skip
+def test_returns_outside_of_the_tables(paragraph: str, zone: str) -> None:
+    text = next(p for p in section(zone).split("\n\n") if p.startswith(paragraph))
+    prose = " ".join(text.split())
+    assert not uncovered(prose, excused(prose))
+
+
+# --- the checks themselves ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "right"),
+    [
+        ("0.021", 0.02145, True), ("0.021", 0.0216, False), ("1,870", 1870.3, True),
+        ("-0.25", -0.2494, True), ("38", 38.6, False), ("10.8", 10.75, True),
+    ],
+)  # fmt: skip
+def test_rounding(printed: str, value: float, right: bool) -> None:
+    assert says(printed, value) == right
+
+
+def test_a_changed_number_fails() -> None:
+    """Each number of the section in turn: one digit more or less, and its block says so."""
+    silent = []
+    for block in BLOCKS:
+        text = blocks(section("Numbers"))[block.title]
+        for found in re.finditer(NUMBER, masked(text)):
+            last = found.end() - 1
+            changed = text[:last] + str((int(text[last]) + 1) % 10) + text[last + 1 :]
+            try:
+                check(block, changed)
+            except (AssertionError, ValueError):
+                continue
+            silent.append(text[max(0, found.start() - 30) : found.end() + 10])
+    assert not silent
+
+
+def test_a_changed_result_fails(tmp_path: Path) -> None:
+    text = (FOLDER / "consistency.json").read_text()
+    assert text.count("0.9725") == 2
+    (tmp_path / "consistency.json").write_text(text.replace("0.9725", "0.9740"))
+    (block,) = (b for b in BLOCKS if b.sources == ("consistency",))
+    with pytest.raises(AssertionError, match="says 97.3, the JSON 97.3999"):
+        check(block, blocks(section("Numbers"))[block.title], tmp_path)

@@ -19,6 +19,7 @@ VERBS: tuple[type[Verb], ...] = (
     models.Peers,
     models.Options,
     models.Dynamics,
+    agents.Returns,
     agents.Control,
     agents.Planning,
     agents.CommonWorlds,

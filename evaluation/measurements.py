@@ -51,6 +51,12 @@ def _training(name: str, options: str, minutes: int) -> Training:
 
 _TSP = "--env envs:narratives/TravelingSalesman-v0"
 INTERCEPT = _training("intercept", "--env envs:narratives/Intercept-v0 --steps 5000", 35)
+FIND = _training(
+    "find",
+    "--env envs:dice/FindDigit-v0 --steps 20000 "
+    "--set scene=512 head=256 path=64 reward_variance=0.005",
+    150,
+)
 SSSM = _training(
     "ctl-sssm-jumpy", f"{_TSP} --model sssm --preset jumpy --batch-size 16 --steps 3000", 25
 )
@@ -60,6 +66,7 @@ SVG = _training(
 
 MEASUREMENTS = (
     Measurement("envs", "envs bench --num-threads 2 --seconds 1.5", 3),
+    Measurement("returns", "evaluation returns", 1),
     Measurement("speed-all", "evaluation speed --num-threads 1 --repeats 3", 2),
     Measurement(
         "speed",
@@ -76,6 +83,13 @@ MEASUREMENTS = (
     Measurement("consistency-nature", "evaluation consistency traveling-salesman-nature", 2),
     Measurement("fidelity", "evaluation fidelity traveling-salesman-nature", 5),
     Measurement("control", "evaluation control --episodes 100 --real-steps 20000", 25),
+    Measurement(
+        "control-find",
+        "evaluation control --checkpoint runs/find --env dice/FindDigit-v0 --hold 1 "
+        "--episodes 100 --real-steps 5000",
+        15,
+        (FIND,),
+    ),
     Measurement(
         "efficiency-tsp",
         f"evaluation efficiency {_TSP} --sizes 10000 40000 --seeds 2 --window 40 "

@@ -27,7 +27,24 @@ from evaluation.control import Contestant, control
 from evaluation.efficiency import Protocol, efficiency
 from evaluation.learners import learners
 from evaluation.planning import planning
+from evaluation.scales import WITH_AN_AGENT, scales
 from worldmodel import WorldModel
+
+
+@dataclass(frozen=True)
+class Returns(Command):
+    """The scale of returns: what random play gets, and the best that could be got."""
+
+    benchmark = "returns"
+    columns = ("env", "hold", "metric", "value", "low", "high", "n")
+    envs: tuple[str, ...] = WITH_AN_AGENT
+    """Ids of ours, each with a colon and the steps that a random action is held."""
+    scenes: int = 1024
+    seed: int = 0
+
+    def rows(self) -> list[Row]:
+        """Play."""
+        return scales(self.envs, self.scenes, self.seed)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,199 @@
+"""What the README says of agents."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+from evaluation.learners import learners
+from evaluation.measurements import INTERCEPT, find
+from evaluation.report.reading import Result
+from tests.examples.readme_claims import (
+    ROOT,
+    Claims,
+    Data,
+    Prose,
+    Table,
+    block,
+    interval,
+    settings,
+)
+
+
+@block("Does it help to act?", "control")
+def acting(data: Data) -> Claims:
+    result = data["control"]
+    made = settings(result)
+    shipped = ROOT / "worldmodel" / "checkpoints" / "traveling-salesman" / "config.json"
+    card = json.loads(shipped.read_text())
+    batch = 32  # of worldmodel train
+    imagined = inspect.signature(learners).parameters["imagined_steps"].default
+    quarter = made["plans"] // 4
+    labels = {
+        "random play": "random",
+        f"random shooting, {made['plans']} plans x {made['worlds']} worlds": "random shooting",
+        f"CEM, 4 rounds of {quarter} plans x {made['worlds']} worlds": "CEM",
+        f"MPPI, 4 rounds of {quarter} plans x {made['worlds']} worlds": "MPPI",
+        f"tree search, {made['plans']} plans x {made['worlds']} worlds": "tree search",
+        f"PPO trained in imagination alone, {imagined:,} decisions": "PPO in imagination",
+        "PPO with lookahead, 4 actions x 2 jumps": "PPO with lookahead",
+        "DQN with Dyna, 3 imagined transitions for each real one": "DQN with Dyna",
+        "PPO, no world model": "PPO", "DQN, no world model": "DQN",
+        "inverse policy: the best tenth of random episodes, cloned": "inverse policy",
+    }  # fmt: skip
+    columns = ("real_steps", "normalised_return", "low", "high")
+    yield Table(
+        [(label, [result.one(agent=agent)[name] for name in columns])
+         for label, agent in labels.items()],
+        [],
+    )  # fmt: skip
+    yield Prose(
+        "Real returns of {} test episodes of Traveling Salesman, {} is random play and {} the best "
+        "tour", made["episodes"], 0, 1,
+    )  # fmt: skip
+    yield Prose(", {} minutes). World model", find("control").minutes)
+    yield Prose(
+        "`small` JUMP at {} px, trained for {} minutes on one CPU thread with {} generated scenes",
+        card["spec"]["observation"][1], card["training"]["minutes"],
+        batch * card["training"]["steps"],
+    )  # fmt: skip
+    steps = made["real_steps"]
+    yield Prose("{} real steps, {} decisions, are too few", steps, steps // made["hold"])
+
+
+@block("And where little has been learned?", "control-find")
+def little_learned(data: Data) -> Claims:
+    result = data["control-find"]
+    steps = settings(result)["real_steps"]
+
+    def row(*agents: str) -> list[float]:
+        """Of agents that did the same, which is checked."""
+        found = [interval(result.one(agent=agent), "normalised_return") for agent in agents]
+        assert all(one == found[0] for one in found), agents
+        return found[0]
+
+    planners = ("random shooting", "CEM", "MPPI", "tree search", "PPO in imagination")
+    free = ("PPO with lookahead", "PPO", "inverse policy")
+    yield Table(
+        [
+            ("random play", [0, *row("random")]),
+            (f"{', '.join(planners)}: each", [0, *row(*planners)]),
+            ("PPO with lookahead, PPO without, inverse policy: each", [steps, *row(*free)]),
+            ("DQN with Dyna", [steps, *row("DQN with Dyna")]),
+            ("DQN, no world model", [steps, *row("DQN")]),
+        ],
+        [],
+    )
+    yield Prose(", {} minutes; the model", find("control-find").minutes)
+    yield Prose("after {} steps, an hour, of", 7963)
+    # who declares at once gets 1 where that is right, and nothing else
+    same = result.one(agent="random shooting")
+    right = same["return"] * same["episodes"]
+    yield Prose("be right in {} of {} rooms", right, same["episodes"])
+
+
+def runs(result: Result, agent: str, size: int, column: str = "return") -> list[float]:
+    """One number for each seed, at the point of a curve that is nearest to ``size`` steps."""
+    found = []
+    for seed in range(settings(result)["seeds"]):
+        rows = [r for r in result.rows if r["agent"] == agent and r["seed"] == seed]
+        found.append(min(rows, key=lambda row: abs(row["real_steps"] - size))[column])
+    return found
+
+
+@block("How many real steps does it save?", "efficiency-tsp")
+def saving(data: Data) -> Claims:
+    result = data["efficiency-tsp"]
+    made = settings(result)
+    few, many = made["sizes"]
+    floor = result.one(agent="random play")["return"]
+    yield Prose(
+        "PPO that learns from {} real steps returns {} and {} (two seeds, {} test episodes; random "
+        "play {})",
+        made["budget"],
+        *runs(result, "PPO", made["budget"]),
+        made["episodes"],
+        floor,
+    )
+    yield Prose(
+        "A JUMP from scratch, trained for {} steps on random real episodes of {} steps in all, "
+        "takes a planner to {} and {}; with {}, PPO in imagination to {} and {}.",
+        made["fit_steps"],
+        few,
+        *runs(result, "planner", few),
+        many,
+        *runs(result, "PPO in imagination", many),
+    )
+    planner, learner = (
+        result.one(agent="ratio", of=name) for name in ("planner", "PPO in imagination")
+    )
+    yield Prose(
+        "To come {}% of the way from random play to where PPO ends, the planner needs {} [{}, {}] "
+        "times fewer real steps (at least: {} is the smallest model), PPO in imagination {} [{}, "
+        "{}] times fewer",
+        100 * planner["level"],
+        *interval(planner),
+        few,
+        *interval(learner),
+    )
+
+
+@block("And on CartPole?", "efficiency-cartpole")
+def cartpole(data: Data) -> Claims:
+    result = data["efficiency-cartpole"]
+    made = settings(result)
+    yield Prose("{} seeds, {} real episodes each", made["seeds"], made["episodes"])
+    yield Prose("(RL Zoo's settings, {} steps)", made["budget"])
+    yield Prose(", {} minutes). Returns", find("efficiency-cartpole").minutes)
+    yield Prose("(random play: {}):", result.one(agent="random play")["return"])
+    rows: list[tuple[str, list[float]]] = []
+    for steps in (10_240, 30_720, 60_160):
+        rows.append(("" if rows else "PPO", [steps, *runs(result, "PPO", steps)]))
+    for agent, label in (
+        ("PPO in imagination", "PPO in imagination"),
+        ("planner", f"planner (random shooting, {made['plans']} plans)"),
+    ):
+        for size in made["sizes"]:
+            named = label if size == made["sizes"][0] else ""
+            real = runs(result, agent, size, "real_steps")
+            rows.append((named, [*real, *runs(result, agent, size)]))
+    yield Table(rows, [])
+    ratio = result.one(agent="ratio", of="PPO in imagination")
+    yield Prose(
+        "To come {}% of the way from random play to where PPO ends, imagination needs {} [{}, {}] "
+        "times fewer", 100 * ratio["level"], *interval(ratio),
+    )  # fmt: skip
+    yield Prose(
+        "(it was at {} and ended at {})",
+        runs(result, "PPO", 30_720)[1], runs(result, "PPO", made["budget"])[1],
+    )  # fmt: skip
+
+
+@block("What does a decision cost?", "planning")
+def decision(data: Data) -> Claims:
+    result = data["planning"]
+    made = settings(result)
+    jump, sssm, svg = result.rows
+    yield Prose(
+        "Random shooting with {} plans of {} steps in {} worlds, one agent, `small` models at {} "
+        "px", made["budgets"][0], 40, made["worlds"], 32,
+    )  # fmt: skip
+    yield Prose(
+        "JUMP {} s ({} plans a second), sSSM with five steps at a time {} s ({}), SVG-LP {} s ({}):"
+        " {} and {} times as long.",
+        *(row[name] for row in result.rows for name in ("seconds", "plans_per_second")),
+        sssm["seconds"] / jump["seconds"], svg["seconds"] / jump["seconds"],
+    )  # fmt: skip
+
+
+@block("Common worlds", "common-worlds")
+def common(data: Data) -> Claims:
+    result = data["common-worlds"]
+    ends = ("ratio", "low", "high")
+    steps = INTERCEPT.command.partition("--steps ")[2].partition(" ")[0]
+    yield Prose("varies {} [{}, {}] times less", *(result.one(plans="any")[name] for name in ends))
+    yield Prose(
+        "{} [{}, {}] times where the plans differ in one decision (Intercept, {} test scenes;",
+        *(result.one(plans="one")[name] for name in ends), settings(result)["scenes"],
+    )  # fmt: skip
+    yield Prose("a `small` JUMP after {} steps of", int(steps))

@@ -1,0 +1,199 @@
+"""What the README says of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation import peers
+from evaluation.fidelity import SEEN
+from evaluation.measurements import find
+from evaluation.report.reading import Result
+from evaluation.speed import exponents
+from tests.examples.readme_claims import (
+    CONFIDENCE,
+    ENDS,
+    Claims,
+    Data,
+    Prose,
+    Table,
+    block,
+    interval,
+    percent,
+    settings,
+)
+
+
+def _speed_of(result: Result, model: str, preset: str, **where: Any) -> float:
+    found = result.one(model=model, preset=preset, **where)["seconds"]
+    return float(found)
+
+
+@block("Time to the frame at distance T", "speed-all", "speed")
+def time_to_a_frame(data: Data) -> Claims:
+    every = data["speed-all"]
+    distances = settings(every)["distances"]
+    grown = {(row["model"], row["preset"]): row["exponent"] for row in exponents(every.rows)}
+    labels = {
+        "JUMP `narrative`": ("jump", "narrative"), "BADJ `narrative`": ("badj", "narrative"),
+        "GQN": ("gqn", "paper"), "SVG-LP": ("svg-lp", "paper"), "SVG-FP": ("svg-fp", "paper"),
+        "SVG, deterministic": ("svg-det", "paper"), "SV2P": ("sv2p", "paper"),
+        "CDNA": ("cdna", "paper"), "hierarchical VRNN `small`": ("hierarchical-vrnn", "small"),
+        "sSSM": ("sssm", "paper"), "dSSM-VAE": ("dssm-vae", "paper"),
+        "dSSM-DET": ("dssm-det", "paper"), "sSSM, five steps at a time": ("sssm", "paper-jumpy"),
+    }  # fmt: skip
+    yield Table(
+        [(label, [*(_speed_of(every, *key, distance=t) for t in distances), grown[key]])
+         for label, key in labels.items()],
+        distances,
+    )  # fmt: skip
+    yield Prose("distance T**, {} px, paper-size", settings(every)["size"])
+
+    def times(*key: str, distance: int = 40) -> float:
+        own = _speed_of(every, "jump", "narrative", distance=distance)
+        return _speed_of(every, *key, distance=distance) / own
+
+    svg = [times(model, "paper") for model in ("svg-lp", "svg-fp", "svg-det")]
+    yield Prose(
+        "At T = {} the jump is {} to {} times faster than SVG, {} and {} times than SV2P and CDNA, "
+        "and {} times than sSSM",
+        40, min(svg), max(svg), times("sv2p", "paper"), times("cdna", "paper"),
+        times("sssm", "paper"),
+    )  # fmt: skip
+    state_space = [("sssm", "paper"), ("dssm-vae", "paper"), ("dssm-det", "paper")]
+    faster = [t for t in distances if all(times(*key, distance=t) < 1 for key in state_space)]
+    strided = [t for t in distances if times("sssm", "paper-jumpy", distance=t) < 1]
+    yield Prose(
+        "Up to T = {} the state-space models are the faster ones, and with five steps at a time up "
+        "to T = {}:", max(faster), max(strided),
+    )  # fmt: skip
+    pair, batch = data["speed"], 16
+    gains = [
+        _speed_of(pair, "svg-lp", "paper", distance=t, batch=batch)
+        / _speed_of(pair, "jump", "narrative", distance=t, batch=batch)
+        for t in (40, 80)
+    ]
+    yield Prose(
+        "At batch {} the jump is {} times faster than SVG-LP at T = {} and {} times at T = {}",
+        batch, gains[0], 40, gains[1], 80,
+    )  # fmt: skip
+
+
+@block("Scoring plans renders nothing", "bench")
+def scoring(data: Data) -> Claims:
+    result = data["bench"]
+    plans = [result.one(kind="plans", preset=preset) for preset in ("small", "jumpy", "narrative")]
+    used = [row["utilisation"] for row in result.rows if row.get("utilisation")
+            and row["model"] == "jump"]  # fmt: skip
+    scored = [row["score_seconds"] for row in plans]
+    small, jumpy, narrative = (row["render_seconds"] for row in plans)
+    first = plans[0]
+    yield Prose(
+        "{} plans of {} steps in {} worlds take {} to {} s, rendering only the last frame of each "
+        "takes {} s with `small`, {} s with `jumpy` and {} s with `narrative`: {}, {} and {} times "
+        "as long ({} px, one thread;",
+        first["plans"], first["steps"], first["worlds"], min(scored), max(scored), small, jumpy,
+        narrative, *(row["ratio"] for row in plans), settings(result)["size"],
+    )  # fmt: skip
+    yield Prose("JUMP trains at {} to {}% of what", 100 * min(used), 100 * max(used))
+
+
+@block("Does it imagine what would happen?", "consistency")
+def imagines(data: Data) -> Claims:
+    result = data["consistency"]
+    row = result.one(metric="obedient stories")
+    made = settings(result)["scenes"] * settings(result)["worlds"]
+    yield Prose("in {}% [{}, {}] of {} sampled worlds", *percent(row), made)
+
+
+@block("And where nature draws the order?", "fidelity", "consistency-nature")
+def nature(data: Data) -> Claims:
+    errors, stories = data["fidelity"], data["consistency-nature"]
+    yield Prose(
+        "squared error of {} [{}, {}] in the closest of {} sampled futures, and of {} [{}, {}] in "
+        "frames {}, {} and {}, where legs end; repeating the last frame has {} and {} (",
+        *interval(errors.one(metric="mse, min-of-n")), settings(errors)["worlds"],
+        *interval(errors.one(metric="mse, leg ends, min-of-n")), *ENDS,
+        errors.one(metric="mse, copy-last")["value"],
+        errors.one(metric="mse, leg ends, copy-last")["value"],
+    )  # fmt: skip
+    yield Prose(
+        "{}% of the leg ends show it on a shape where it was not before, and {}% of the stories "
+        "visit each shape once",
+        100 * stories.one(metric="new visits")["value"],
+        100 * stories.one(metric="coherent stories")["value"],
+    )
+
+
+@block("And beside its peers?", "peers")
+def beside_peers(data: Data) -> Claims:
+    result = data["peers"]
+    made = settings(result)
+    trained = [row["seconds"] for row in result.rows if row["steps"]]
+    yield Prose(
+        "at {} px, each model trained from scratch for {} seconds of one CPU core ({} to {}, for "
+        "the steps are set beforehand)", peers.SIZE, made["seconds"], min(trained), max(trained),
+    )  # fmt: skip
+    yield Prose("one seed, {} test scenes;", made["scenes"])
+    yield Prose("frame {}, shown, and {}, {} and {}, imagined)", SEEN, *ENDS)
+    yield Prose(
+        "Squared errors of frames {} to {} and of those where legs end, in the closest of {} "
+        "futures; seconds to a frame {} steps ahead:",
+        SEEN + 1, ENDS[-1], made["worlds"], 40,
+    )  # fmt: skip
+    labels = {
+        "JUMP": ("jump", "small"), "JUMP `jumpy`": ("jump", "jumpy"), "SV2P": ("sv2p", "small"),
+        "CDNA": ("cdna", "small"), "SVG-LP": ("svg-lp", "small"), "SVG-FP": ("svg-fp", "small"),
+        "SVG, deterministic": ("svg-det", "small"), "copy-last": ("copy-last", "small"),
+        "BADJ": ("badj", "small"), "dSSM-DET": ("dssm-det", "small"),
+        "hierarchical VRNN": ("hierarchical-vrnn", "small"), "dSSM-VAE": ("dssm-vae", "small"),
+        "sSSM": ("sssm", "small"), "sSSM `jumpy` (five steps at a time)": ("sssm", "jumpy"),
+    }  # fmt: skip
+    columns = ("parameters", "steps", "min-of-n", "low", "high", "ends", "T=40")
+    found = {
+        label: result.one(model=model, preset=preset) for label, (model, preset) in labels.items()
+    }
+    yield Table(
+        [(label, [row[name] for name in columns if name in row]) for label, row in found.items()],
+        [made["worlds"], CONFIDENCE, 40],
+    )
+    coherent = [100 * row["coherent"] for row in result.rows]
+    yield Prose("(coherent ones: {} to {}%)", min(coherent), max(coherent))
+
+
+@block("What is beyond the paper, and does it pay?", "options")
+def beyond_the_paper(data: Data) -> Claims:
+    result = data["options"]
+    labels = {
+        "the paper's blocks": "paper", "+ Fourier time": "+ Fourier time",
+        "+ Fourier time, film renderer": "+ Fourier, film",
+        "+ Fourier time, film, product keys (`small`)": "+ Fourier, product keys, film",
+        "+ all of these, glances (`jumpy`)": "+ Fourier, product keys, film, glances",
+        "all but Fourier time": "all but Fourier time",
+        "all but product keys": "all but product keys",
+    }  # fmt: skip
+    columns = ("step", "seen", "min-of-n", "negative_elbo")
+    found = {label: result.one(variant=name, equal="time") for label, name in labels.items()}
+    yield Table([(label, [row[name] for name in columns]) for label, row in found.items()], [10])
+    yield Prose("Options of JUMP at {} px", 32)
+    yield Prose("{} seconds of one CPU core each", settings(result)["seconds"])
+    yield Prose(", {} minutes; the JSON also", find("options").minutes)
+    yield Prose("(repeating the last frame: {})", result.rows[0]["copy-last"])
+
+
+@block("How far off is one jump?", "dynamics")
+def one_jump(data: Data) -> Claims:
+    result = data["dynamics"]
+    made = settings(result)
+    yield Prose(
+        "{} random episodes, {} training steps for each model", made["episodes"], made["steps"]
+    )
+    models = ("copy-last", "jump, one jump", "per-step MLP, rolled")
+    rows = [
+        (
+            env if k == made["distances"][0] else "",
+            [k, *(result.one(env=env, k=k, model=model)["mse"] for model in models)],
+        )
+        for env in made["envs"]
+        for k in made["distances"]
+    ]
+    yield Table(rows, [])

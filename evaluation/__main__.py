@@ -22,6 +22,7 @@ VERBS: tuple[type[Command], ...] = (
     agents.Planning,
     agents.CommonWorlds,
     agents.Efficiency,
+    agents.Vectors,
 )
 
 

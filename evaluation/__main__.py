@@ -13,6 +13,7 @@ from evaluation.commands.base import Command
 
 VERBS: tuple[type[Command], ...] = (
     models.Speed,
+    models.Imagination,
     models.Fidelity,
     models.Consistency,
     models.Peers,

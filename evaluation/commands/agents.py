@@ -157,7 +157,7 @@ class Vectors(Command):
         "env", "agent", "real_steps", "imagined_steps", "seed", "return", "low", "high", "episodes",
     )  # fmt: skip
     seeds: int = 1
-    """Runs of each, three minutes each; each records, trains and learns anew."""
+    """Runs of each, three to four minutes each; each records, trains and learns anew."""
 
     def rows(self) -> list[Row]:
         """Train, play."""

@@ -12,6 +12,7 @@ from evaluation.commands.base import Verb
 
 VERBS: tuple[type[Verb], ...] = (
     models.Speed,
+    models.Imagination,
     models.Fidelity,
     models.Bound,
     models.Perceptual,
@@ -24,6 +25,7 @@ VERBS: tuple[type[Verb], ...] = (
     agents.Planning,
     agents.CommonWorlds,
     agents.Efficiency,
+    agents.Vectors,
     pages.Bench,
     pages.Report,
 )

@@ -67,7 +67,9 @@ def peers(
     if seconds <= 0:
         raise ValueError(f"seconds: expected above 0, got {seconds}")
     timed = {
-        (row["model"], row["preset"]): row["seconds"] for row in speed(models, [40], [1], size=SIZE)
+        (row["model"], row["preset"]): row["seconds"]
+        for row in speed(models, [40], [1], size=SIZE)
+        if row["kind"] == "seconds"
     }
     rows = []
     for name, preset in dict.fromkeys(models):

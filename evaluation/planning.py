@@ -52,7 +52,8 @@ def planning(
     frame = scene.observations(torch.zeros(1, 1, dtype=torch.int64))[:, 0].numpy()
     jobs = {key: _decision(planner, frame) for key, planner in planners.items()}
     rows = []
-    for (name, plans), seconds in interleaved(jobs, repeats).items():
+    for (name, plans), rounds in interleaved(jobs, repeats).items():
+        seconds = float(np.median(rounds))
         row = {"model": name, "plans": plans, "worlds": worlds, "seconds": seconds}
         rows.append({**row, "plans_per_second": plans / seconds})
     if not episodes:

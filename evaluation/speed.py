@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import worldmodel
+from evaluation import statistics
 from worldmodel import ActionSpec, Context, Queries, Spec, WorldModel
 from worldmodel.timing import interleaved
+
+Model = tuple[str, str]
+"""Name and preset."""
+Rounds = Mapping[tuple[Model, int], NDArray[np.float64]]
+"""Seconds (repeats,) of each model and distance, paired within the rounds."""
+Row = dict[str, Any]
 
 
 def look_ahead(model: WorldModel, frames: int, distance: int, batch: int) -> Callable[[], object]:
@@ -32,7 +39,7 @@ def look_ahead(model: WorldModel, frames: int, distance: int, batch: int) -> Cal
 
 
 def speed(
-    models: Sequence[tuple[str, str]],
+    models: Sequence[Model],
     distances: Sequence[int],
     batches: Sequence[int],
     *,
@@ -40,10 +47,18 @@ def speed(
     frames: int = 6,
     repeats: int = 7,
     device: str = "cpu",
-) -> list[dict[str, Any]]:
-    """Rows ``model, preset, distance, batch, device, seconds``; passive scenes, fresh weights.
+) -> list[Row]:
+    """Rows of three kinds, told apart by ``kind``; passive scenes, fresh weights.
 
-    Distances that a model's stride does not reach are left out of its rows.
+    - ``seconds``: ``model, preset, distance, batch, device, seconds, low, high, n``.
+    - ``ratio``: ``ratio``, how many times as long as the first model, named in ``to``, it takes.
+    - ``exponent``, without a distance: ``exponent``, the slope of log seconds against log distance:
+      0 is jumpy, 1 is frame by frame.
+
+    Each is the median over the ``n`` timed rounds, of numbers that were made within a round;
+    ``low`` and ``high`` are the interval of ``statistics.median``: 95% from 6 rounds on, the range
+    of fewer. Distances that a model's stride does not reach are left out of its rows. The window is
+    as long as the farthest frame needs.
 
     Args:
         models: (name, preset) of the registry; speed does not depend on what was learned.
@@ -51,7 +66,7 @@ def speed(
         batches: scenes at once.
         size: frame height and width in pixels.
         frames: context frames.
-        repeats: timed rounds; the median is reported.
+        repeats: timed rounds, after one that is not.
         device: torch device.
 
     Raises:
@@ -69,47 +84,60 @@ def speed(
             for distance in distances
             if distance % model.stride == 0
         }
-        for ((name, preset), distance), seconds in interleaved(jobs, repeats).items():
-            row = {"model": name, "preset": preset, "distance": distance, "batch": batch}
-            rows.append({**row, "device": device, "seconds": seconds})
+        rounds = interleaved(jobs, repeats)
+        found = [*seconds(rounds), *ratios(rounds, models[0]), *exponents(rounds)]
+        rows += [{**row, "batch": batch, "device": device} for row in found]
     return rows
 
 
-def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each batch and distance: how many times longer each other model takes than the first."""
-    first = (rows[0]["model"], rows[0]["preset"])
-    base = {
-        (r["batch"], r["distance"]): r["seconds"]
-        for r in rows
-        if (r["model"], r["preset"]) == first
-    }
+def seconds(rounds: Rounds) -> list[Row]:
+    """What each model takes to each distance."""
     return [
-        {**r, "ratio": r["seconds"] / base[r["batch"], r["distance"]], "to": "/".join(first)}
-        for r in rows
-        if (r["model"], r["preset"]) != first and (r["batch"], r["distance"]) in base
+        _row("seconds", model, values, distance=distance)
+        for (model, distance), values in rounds.items()
     ]
 
 
-def exponents(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Slope of log seconds against log distance: 0 is jumpy, 1 is frame by frame."""
-    groups: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-    for r in rows:
-        point = (math.log(r["distance"]), math.log(r["seconds"]))
-        groups.setdefault((r["model"], r["preset"], r["batch"]), []).append(point)
-    found = []
-    for (model, preset, batch), points in groups.items():
-        if len(points) > 1:
-            x, y = np.array(points).T
-            slope = float(np.polyfit(x, y, 1)[0])
-            found.append({"model": model, "preset": preset, "batch": batch, "exponent": slope})
-    return found
+def ratios(rounds: Rounds, to: Model) -> list[Row]:
+    """At each distance: how many times as long as ``to`` each other model takes, round by round."""
+    return [
+        _row("ratio", model, values / rounds[to, distance], distance=distance, to=":".join(to))
+        for (model, distance), values in rounds.items()
+        if model != to and (to, distance) in rounds
+    ]
 
 
-def wide(rows: Sequence[dict[str, Any]], value: str = "seconds") -> list[dict[str, Any]]:
-    """One line per model and batch, one column per distance, for printing."""
-    lines: dict[tuple[str, str, int], dict[str, Any]] = {}
+def exponents(rounds: Rounds) -> list[Row]:
+    """Slope of log seconds against log distance, of models with two distances or more."""
+    rows = []
+    for model in dict.fromkeys(model for model, _ in rounds):
+        times = {distance: values for (key, distance), values in rounds.items() if key == model}
+        if len(times) > 1:
+            slopes = np.polyfit(np.log([*times]), np.log(np.stack([*times.values()])), 1)[0]
+            rows.append(_row("exponent", model, slopes))
+    return rows
+
+
+def _row(kind: str, model: Model, values: NDArray[np.float64], **more: Any) -> Row:
+    value, low, high, n = statistics.median(values)
+    named = {"kind": kind, "model": model[0], "preset": model[1], **more}
+    return {**named, kind: value, "low": low, "high": high, "n": n}
+
+
+def wide(rows: Sequence[Row], kind: str = "seconds", interval: bool = False) -> list[Row]:
+    """One line per model and batch, one column per distance, for printing.
+
+    Args:
+        rows: of ``speed``.
+        kind: "seconds" or "ratio".
+        interval: show low and high beside each median, as text.
+    """
+    lines: dict[tuple[str, str, int], Row] = {}
     for r in rows:
+        if r["kind"] != kind:
+            continue
         key = (r["model"], r["preset"], r["batch"])
         line = lines.setdefault(key, {"model": r["model"], "preset": r["preset"], "batch": key[2]})
-        line[f"T={r['distance']}"] = r[value]
+        text = f"{r[kind]:.3g} [{r['low']:.3g}, {r['high']:.3g}]"
+        line[f"T={r['distance']}"] = text if interval else r[kind]
     return list(lines.values())

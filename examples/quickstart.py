@@ -30,7 +30,7 @@ from agents import (
 )
 from envs import play, sample_scenes
 from evaluation.control import Contestant, control
-from evaluation.speed import ratios, speed, wide
+from evaluation.speed import speed, wide
 from worldmodel import Spec, WorldModel, results
 from worldmodel.tensorboard import add_video, tile_videos, write_video
 
@@ -106,7 +106,7 @@ def compare_speed(args: Quickstart) -> None:
     print("   seconds to the frame at distance T:")
     print(results.table(wide(rows), columns))
     print("   how many times longer than JUMP:")
-    print(results.table(wide(ratios(rows), "ratio"), columns))
+    print(results.table(wide(rows, "ratio"), columns))
     results.write(args.out / "speed.json", results.envelope("speed", {"size": 32}, rows))
 
 

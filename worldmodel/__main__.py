@@ -293,7 +293,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Bench:
-    """Speed of training, imagination and plan scoring, beside what the machine can do."""
+    """Speed of training, beside what the machine can do; of imagining: `evaluation imagination`."""
 
     models: tuple[str, ...] = ("jump:small", "jump:narrative", "svg-lp:small")
     """As model:preset."""

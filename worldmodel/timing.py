@@ -1,13 +1,14 @@
-"""Timing that can be compared: interleaved repeats, warm-up, medians, device synchronisation."""
+"""Timing that can be compared: interleaved rounds, warm-up, device synchronisation."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from statistics import median
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 Key = TypeVar("Key")
@@ -15,8 +16,12 @@ Key = TypeVar("Key")
 
 def interleaved(
     jobs: Mapping[Key, Callable[[], object]], repeats: int, warmup: int = 1
-) -> dict[Key, float]:
-    """Median seconds of each job; all jobs run once in every round, so that drift hits all alike.
+) -> dict[Key, NDArray[np.float64]]:
+    """Seconds of each job, (repeats,); all run once in every round, so that drift hits all alike.
+
+    Within a round jobs are paired: compare two by the ratios of their rounds. CUDA devices that
+    hold tensors of this process from the beginning are idle when a job's clock starts, and again
+    before it stops.
 
     Raises:
         ValueError: ``repeats`` is below 1 or ``warmup`` below 0.
@@ -24,18 +29,19 @@ def interleaved(
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats, warmup: expected >= 1 and >= 0, got {repeats} and {warmup}")
     seconds: dict[Key, list[float]] = {key: [] for key in jobs}
+    used = [n for n in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(n)]
     rounds = tqdm(range(warmup + repeats), "rounds", leave=False, disable=None)  # on terminals
     for turn in rounds:
         for key, job in jobs.items():
-            _synchronise()
+            _synchronise(used)
             begin = time.perf_counter()
             job()
-            _synchronise()
+            _synchronise(used)
             if turn >= warmup:
                 seconds[key].append(time.perf_counter() - begin)
-    return {key: median(values) for key, values in seconds.items()}
+    return {key: np.array(values) for key, values in seconds.items()}
 
 
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _synchronise(devices: Iterable[int]) -> None:
+    for device in devices:
+        torch.cuda.synchronize(device)

@@ -28,6 +28,7 @@ from evaluation.efficiency import Protocol, efficiency
 from evaluation.learners import learners
 from evaluation.planning import planning
 from evaluation.scales import WITH_AN_AGENT, scales
+from evaluation.vectors import vectors
 from worldmodel import WorldModel
 
 
@@ -162,3 +163,19 @@ class Efficiency(Command, Protocol):
     def rows(self) -> list[Row]:
         """Train all, measure."""
         return efficiency(self)
+
+
+@dataclass(frozen=True)
+class Vectors(Command):
+    """Real returns of the README's recipes for CartPole and Pendulum, learned in imagination."""
+
+    benchmark = "vectors"
+    columns = (
+        "env", "agent", "real_steps", "imagined_steps", "seed", "return", "low", "high", "episodes",
+    )  # fmt: skip
+    seeds: int = 1
+    """Runs of each, three to four minutes each; each records, trains and learns anew."""
+
+    def rows(self) -> list[Row]:
+        """Train, play."""
+        return vectors(seeds=self.seeds)

@@ -14,10 +14,11 @@ from evaluation.commands.base import Command, OfCheckpoints, Row
 from evaluation.consistency import consistency
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
+from evaluation.imagination import FRAMES, PLAN_STEPS, imagination, named
 from evaluation.options import VARIANTS, options
 from evaluation.peers import draw, peers
 from evaluation.perceptual import perceptual
-from evaluation.speed import exponents, ratios, speed, wide
+from evaluation.speed import speed, wide
 from worldmodel import MODELS, WorldModel, results
 
 FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
@@ -43,13 +44,13 @@ class Speed(Command):
     benchmark = "speed"
     models: tuple[str, ...] = PAPERS
     """model:preset, the first is what the others are compared with."""
-    distances: tuple[int, ...] = (5, 10, 20, 40, 80)
+    distances: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
     batches: tuple[int, ...] = (1,)
     size: int = 64
     frames: int = 6
     """Context frames."""
     repeats: int = 5
-    """Timed rounds; the median counts."""
+    """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
     device: str = "cpu"
 
     def rows(self) -> list[Row]:
@@ -68,10 +69,63 @@ class Speed(Command):
             results.table(wide(rows), columns),
         ]
         if len(self.models) > 1:
-            slower = results.table(wide(ratios(rows), "ratio"), columns)
+            slower = results.table(wide(rows, "ratio", interval=True), columns)
             parts += [f"\ntimes slower than {self.models[0]}", slower]
-        grown = results.table(exponents(rows), ["model", "preset", "batch", "exponent"])
-        return "\n".join([*parts, "\ncost ~ T^exponent (0: jumpy, 1: frame by frame)", grown])
+        grown = [row for row in rows if row["kind"] == "exponent"]
+        power = results.table(grown, ["model", "preset", "batch", "exponent", "low", "high"])
+        return "\n".join([*parts, "\ncost ~ T^exponent (0: jumpy, 1: frame by frame)", power])
+
+
+@dataclass(frozen=True)
+class Imagination(Command):
+    """Frames and scored plan steps per second, of worlds that are already there."""
+
+    benchmark = "imagination"
+    columns = ("model", "preset", "size", "horizon", "plans", "worlds")
+    models: tyro.conf.Positional[tuple[str, ...]] = (
+        "jump:small", "jump:narrative", "sssm:small", "svg-lp:small",
+    )  # fmt: skip
+    """model:preset with fresh weights, or checkpoints: folders, shipped names or hub ids."""
+    horizons: tuple[int, ...] = (5, 10, 20, 40)
+    """Steps of a plan."""
+    plans: tuple[int, ...] = (1, 64)
+    """Imagined at once, in each of the worlds."""
+    worlds: int = 1
+    size: int = 64
+    """Of frames, where weights are fresh."""
+    repeats: int = 7
+    """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
+    seed: int = 0
+    device: str = "cpu"
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        models = {
+            name: named(name, self.size, max(self.horizons), self.device) for name in self.models
+        }
+        rows = imagination(
+            models, self.horizons, self.plans,
+            worlds=self.worlds, repeats=self.repeats, seed=self.seed,
+        )  # fmt: skip
+        for row in rows:
+            row["model"], _, preset = row["model"].partition(":")
+            row["preset"] = preset or None  # a checkpoint
+        return rows
+
+    def text(self, rows: list[Row]) -> str:
+        """A table of each kind."""
+        titles = {
+            FRAMES: ("frames per second", "per_second"),
+            PLAN_STEPS: ("scored plan steps per second", "per_second"),
+            "ratio": ("rendering each plan's last frame takes .. times as long as scoring all its "
+                      "steps", "ratio"),
+        }  # fmt: skip
+        parts = []
+        for kind, (title, column) in titles.items():
+            of_kind = [row for row in rows if row["kind"] == kind]
+            columns = [*self.columns, column, "low", "high", "n"]
+            parts.append(f"{title} ({self.device})\n{results.table(of_kind, columns)}")
+        return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)

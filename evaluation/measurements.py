@@ -67,18 +67,25 @@ SVG = _training(
 MEASUREMENTS = (
     Measurement("envs", "envs bench --num-threads 2 --seconds 1.5", 3),
     Measurement("returns", "evaluation returns", 1),
-    Measurement("speed-all", "evaluation speed --num-threads 1 --repeats 3", 2),
+    Measurement("speed-all", "evaluation speed --num-threads 1 --repeats 6", 7),
     Measurement(
         "speed",
-        "evaluation speed --models jump:narrative svg-lp:paper --batches 1 16 --num-threads 2 "
-        "--repeats 7",
-        3,
+        "evaluation speed --models jump:narrative svg-lp:paper --distances 40 80 --batches 16 "
+        "--num-threads 1 --repeats 6",
+        4,
+    ),
+    Measurement(
+        "imagination-plans",
+        "evaluation imagination jump:small jump:jumpy jump:narrative --horizons 40 --plans 64 "
+        "--worlds 16 --repeats 6",
+        10,
     ),
     Measurement(
         "bench",
         "worldmodel bench --models jump:small jump:jumpy jump:narrative svg-lp:small --repeats 1",
-        7,
+        1,
     ),
+    Measurement("vectors", "evaluation vectors --seeds 2", 10),
     Measurement("consistency", "evaluation consistency", 1),
     Measurement("consistency-nature", "evaluation consistency traveling-salesman-nature", 2),
     Measurement("fidelity", "evaluation fidelity traveling-salesman-nature", 5),

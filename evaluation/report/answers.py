@@ -12,67 +12,49 @@ from evaluation.report.reading import Result, Row, of
 Results = Mapping[str, Result]
 HORIZONS = (10, 40, 160)
 NOT_MEASURED = "not measured"
+RATIOS = "ratios are made round by round"
 
 
 def faster(results: Results) -> list[str]:
     """How much faster a jump is than each peer, at three distances; one paragraph for each."""
     if "speed-all" not in results:
         return [f"{NOT_MEASURED.capitalize()} (no speed-all.json)."]
-    rows = [row for row in results["speed-all"].rows if row["batch"] == 1]
+    rows = results["speed-all"].rows
+    rounds = results["speed-all"].envelope["settings"].get("repeats")
     parts = [_at(rows, distance) for distance in HORIZONS]
-    if not any("low" in row for row in rows):
-        repeats = results["speed-all"].envelope["settings"].get("repeats")
-        parts.append(f"No intervals: medians of {repeats} interleaved rounds in one process.")
-    return parts
+    return [*parts, f"Medians of {rounds} rounds in which all models took turns; {RATIOS}."]
 
 
 def _at(rows: Sequence[Row], distance: int) -> str:
-    here = [row for row in rows if row["distance"] == distance]
-    own = next((row for row in here if row["model"] == "jump"), None)
-    if own is None:
+    here = [row for row in rows if row.get("distance") == distance and row["batch"] == 1]
+    own = [row for row in here if row["kind"] == "seconds" and row["model"] == "jump"]
+    if not own:
         return f"T = {distance}: {NOT_MEASURED}."
-    times = sorted(((slower(row, own), row) for row in here if row is not own), key=_slowest)
-    text = f"T = {distance}: JUMP takes {number(own['seconds'])} s."
+    text = f"T = {distance}: JUMP takes {number(own[0]['seconds'])} s."
+    times = sorted((row for row in here if row["kind"] == "ratio"), key=lambda row: -row["ratio"])
     for what, wanted in (
         ("Times as long take", 1), ("Not told apart from the jump", 0), ("Faster than it", -1),
     ):  # fmt: skip
         some = [
-            f"{label(row['model'], row['preset'])} {ratio_text(found)}"
-            for found, row in times
-            if sign(found) == wanted
+            f"{label(row['model'], row['preset'])} {ratio_text(row)}"
+            for row in times
+            if sign(row) == wanted
         ]
         if some:
             text += f" {what}: {', '.join(some)}."
     return text
 
 
-Ratio = tuple[float, float | None, float | None]
-
-
-def _slowest(pair: tuple[Ratio, Row]) -> float:
-    return -pair[0][0]
-
-
-def slower(row: Row, own: Row) -> Ratio:
-    """How many times as long a row took as JUMP's, with the ends that both intervals allow."""
-    value = row["seconds"] / own["seconds"]
-    if "low" not in row or "low" not in own:
-        return value, None, None
-    return value, row["low"] / own["high"], row["high"] / own["low"]
-
-
-def sign(found: Ratio) -> int:
-    """1 where it takes longer, -1 where it takes less, 0 where the interval holds 1."""
-    value, low, high = found
-    if (value if low is None else low) > 1:
+def sign(row: Row) -> int:
+    """Of a ratio: 1 where it takes longer, -1 where it takes less, 0 where the interval holds 1."""
+    if row["low"] > 1:
         return 1
-    return -1 if (value if high is None else high) < 1 else 0
+    return -1 if row["high"] < 1 else 0
 
 
-def ratio_text(found: Ratio) -> str:
-    """``41.7``, or with its ends where they are known."""
-    value, low, high = found
-    return number(value) if low is None or high is None else interval(value, low, high)
+def ratio_text(row: Row) -> str:
+    """``41.7 [40.2, 43.1]``."""
+    return interval(row["ratio"], row["low"], row["high"])
 
 
 def fidelity(results: Results) -> list[str]:

@@ -124,29 +124,24 @@ def _speed(page: _Page) -> None:
     if "speed-all" in page.results:
         result = page.results["speed-all"]
         rows = [row for row in result.rows if row["batch"] == 1]
-        page.picture("speed.png", "Seconds against distance", lambda path: plots.speed(path, rows))
+        taken = [row for row in rows if row["kind"] == "seconds"]
+        page.picture("speed.png", "Seconds against distance", lambda path: plots.speed(path, taken))
         page.add("How many times as long as JUMP others take to the frame at distance T:")
-        page.add(_ratios(rows))
+        page.add(_ratios([row for row in rows if row["kind"] == "ratio"]))
         page.made_by(result)
     page.missing("speed-all")
 
 
 def _ratios(rows: Sequence[Row]) -> str:
     distances = sorted({row["distance"] for row in rows} | set(answers.HORIZONS))
-    own = {row["distance"]: row for row in rows if row["model"] == "jump"}
-    found: dict[tuple[str, str], dict[int, Row]] = {}
+    found: dict[str, dict[int, str]] = {}
     for row in rows:
-        if row["model"] != "jump":
-            found.setdefault((row["model"], row["preset"]), {})[row["distance"]] = row
-    lines = []
-    for model, times in found.items():
-        cells = [
-            answers.ratio_text(answers.slower(times[t], own[t]))
-            if t in times and t in own
-            else answers.NOT_MEASURED
-            for t in distances
-        ]
-        lines.append([label(*model), *cells])
+        times = found.setdefault(label(row["model"], row["preset"]), {})
+        times[row["distance"]] = answers.ratio_text(row)
+    lines = [
+        [name, *(times.get(t, answers.NOT_MEASURED) for t in distances)]
+        for name, times in found.items()
+    ]
     return table(["", *(f"T = {t}" for t in distances)], lines)
 
 

@@ -86,9 +86,8 @@ def speed(path: Path, rows: Sequence[Row]) -> None:
                 x, y, look.line, color=look.colour, marker=look.marker, label=look.label,
                 linewidth=3.5 if own else 1.5, zorder=3 if own else 2,
             )  # fmt: skip
-            if "low" in lines[key][0]:
-                low, high = ([row[end] for row in lines[key]] for end in ("low", "high"))
-                ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+            low, high = ([row[end] for row in lines[key]] for end in ("low", "high"))
+            ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
         ax.set(xscale="log", yscale="log", xlabel="T: how many steps ahead the frame is")
         ax.set_ylabel("seconds")
         ax.set_title("Seconds to one frame T steps ahead: lower is faster, flat is jumpy")

@@ -11,7 +11,7 @@ from typing import Any
 Row = dict[str, Any]
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # that the report reads of every row, by kind of file
-    "speed": ("model", "preset", "distance", "batch", "seconds"),
+    "speed": ("kind", "model", "preset", "batch", "low", "high"),
     "peers": ("model", "preset", "seconds", "ends", "T=40"),
     "consistency": ("model", "env", "metric", "value", "low", "high"),
     "fidelity": ("model", "metric", "value", "low", "high"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from evaluation.report.curves import cautions
 from evaluation.report.names import interval, number
 from evaluation.report.page import report
 from evaluation.report.reading import COLUMNS, Result, read_one
+from evaluation.speed import ratios, seconds
 
 Write = Callable[..., Path]
 
@@ -31,19 +33,19 @@ def envelope(benchmark: str, rows: list[dict[str, Any]], **settings: Any) -> dic
     }  # fmt: skip
 
 
-def speed_rows(ends: bool = False) -> list[dict[str, Any]]:
-    """JUMP at 0.02 s, SVG-LP at 0.02 s a step, BADJ like JUMP; T = 160 is not there."""
-    rows = []
-    for model, preset, seconds in (
-        ("jump", "narrative", lambda t: 0.02), ("svg-lp", "paper", lambda t: 0.02 * t),
-        ("badj", "narrative", lambda t: 0.019),
-    ):  # fmt: skip
-        for distance in (10, 40):
-            value = seconds(distance)
-            row = {"model": model, "preset": preset, "distance": distance, "batch": 1}
-            more = {"low": 0.9 * value, "high": 1.2 * value} if ends else {}
-            rows.append({**row, "seconds": value, **more})
-    return rows
+def speed_rows() -> list[dict[str, Any]]:
+    """JUMP takes 0.02 s, SVG-LP 0.02 s a step, BADJ about as long as JUMP, sSSM half as long;
+    T = 160 is not there.
+    """
+    even = np.ones(6)
+    rounds = {}
+    for distance in (10, 40):
+        rounds[("jump", "narrative"), distance] = 0.02 * even
+        rounds[("svg-lp", "paper"), distance] = 0.02 * distance * even
+        rounds[("badj", "narrative"), distance] = 0.02 * np.linspace(0.9, 1.1, 6)
+        rounds[("sssm", "paper"), distance] = 0.01 * even
+    told = [*seconds(rounds), *ratios(rounds, ("jump", "narrative"))]
+    return [{**row, "batch": 1, "device": "cpu"} for row in told]
 
 
 def peer(model: str, value: float, low: float, high: float) -> dict[str, Any]:
@@ -131,10 +133,10 @@ def test_page(write: Write, tmp_path: Path) -> None:
     assert "](peers.png)" in text and "](envs.png)" not in text
     for name in ALL:
         assert f"[{name}.json](../machine/{name}.json)" in text
-    assert "`python -m evaluation speed --num-threads 1 --repeats 3 --json speed-all.json`" in text
+    assert "`python -m evaluation speed --num-threads 1 --repeats 6 --json speed-all.json`" in text
     assert "commit abc1234; toy, 2 cores, no GPU, 1 thread(s), Python 3.11; torch 2.0" in text
     assert "mse, new kind | 0.1 [0.05, 0.2] | 9 |" in text
-    assert "| SVG-LP | 10 | 40 | not measured |" in text
+    assert "| SVG-LP | 10 [10, 10] | 40 [40, 40] | not measured |" in text
     assert "efficiency-cartpole.json (35 minutes)" in text  # what is not there
 
 
@@ -150,7 +152,7 @@ def test_same_json_same_bytes(write: Write, tmp_path: Path) -> None:
 def test_page_without_results(write: Write, tmp_path: Path) -> None:
     text = report(write({}), tmp_path).read_text()
     assert (
-        "`python -m evaluation speed --num-threads 1 --repeats 3 --json speed-all.json` makes"
+        "`python -m evaluation speed --num-threads 1 --repeats 6 --json speed-all.json` makes"
         in text
     )
     assert text.count("Not measured (no ") == 2 and "BADJ: not measured." in text
@@ -181,14 +183,12 @@ def test_broken_files_are_named(tmp_path: Path, content: str, message: str) -> N
 def test_how_much_faster() -> None:
     ten, forty, far, note = answers.faster(as_result("speed-all", ALL["speed-all"]))
     assert ten == (
-        "T = 10: JUMP takes 0.02 s. Times as long take: SVG-LP 10. Faster than it: BADJ 0.95."
+        "T = 10: JUMP takes 0.02 s. Times as long take: SVG-LP 10 [10, 10]. Not told apart from "
+        "the jump: BADJ 1 [0.9, 1.1]. Faster than it: sSSM 0.5 [0.5, 0.5]."
     )
-    assert "SVG-LP 40." in forty
+    assert "SVG-LP 40 [40, 40]." in forty
     assert far == "T = 160: not measured."
-    assert note == "No intervals: medians of 3 interleaved rounds in one process."
-    told = answers.faster(as_result("speed-all", envelope("speed", speed_rows(ends=True))))
-    assert "SVG-LP 10 [7.5, 13.3]. Not told apart from the jump: BADJ 0.95" in told[0]
-    assert len(told) == 3  # intervals, so no excuse
+    assert note.startswith("Medians of 3 rounds")
 
 
 @pytest.mark.parametrize(

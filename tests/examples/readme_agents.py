@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+from typing import Any
 
 from evaluation.learners import learners
 from evaluation.measurements import INTERCEPT, find
 from evaluation.report.reading import Result
 from tests.examples.readme_claims import (
+    CONFIDENCE,
     ROOT,
     Claims,
     Data,
@@ -16,6 +18,7 @@ from tests.examples.readme_claims import (
     Table,
     block,
     interval,
+    scale_of_returns,
     settings,
 )
 
@@ -197,3 +200,37 @@ def common(data: Data) -> Claims:
         *(result.one(plans="one")[name] for name in ends), settings(result)["scenes"],
     )  # fmt: skip
     yield Prose("a `small` JUMP after {} steps of", int(steps))
+
+
+def recipes(data: Data) -> Claims:
+    """Of the paragraph below the recipes for CartPole and Pendulum."""
+    result = data["vectors"]
+    cart, pendulum = {"env": "CartPole-v1"}, {"env": "Pendulum-v1"}
+    best = 500  # steps, by definition of the environment
+
+    def told(**wanted: Any) -> list[float]:
+        return interval(result.one(**wanted), "return")
+
+    one, two = (result.one(**cart, agent="PPO", seed=seed) for seed in (0, 1))
+    yield Prose(
+        "**CartPole** ({} at best; random play {} [{}, {}]): {} [{}, {}] and {} [{}, {}]; {} and "
+        "{} real steps, all random.",
+        best, *told(**cart, agent="random play"), *interval(one, "return"),
+        *interval(two, "return"), one["real_steps"], two["real_steps"],
+    )  # fmt: skip
+    runs = [told(**pendulum, agent="SAC", seed=seed, imagined_steps=steps)
+            for steps in (12_000, 24_000) for seed in (0, 1)]  # fmt: skip
+    steps = result.one(**pendulum, agent="SAC", seed=0, imagined_steps=12_000)["real_steps"]
+    yield Prose(
+        "**Pendulum** (random play {} [{}, {}]): {} [{}, {}] and {} [{}, {}], after {} imagined "
+        "steps {} [{}, {}] and {} [{}, {}], about as good as it gets; {} real steps, all random.",
+        *told(**pendulum, agent="random play"), *runs[0], *runs[1], 24_000, *runs[2], *runs[3],
+        steps,
+    )  # fmt: skip
+    yield Prose("{}% intervals over the real", CONFIDENCE)
+
+
+def scale(data: Data) -> Claims:
+    """Of the paragraph below PPO in imagination."""
+    ends = scale_of_returns(data["returns"], "narratives/TravelingSalesman-v0", 5)
+    yield Prose("Random play returns {}, the best tour {}.", *ends)

@@ -67,22 +67,6 @@ def settings(result: Result) -> Any:
     return result.envelope["settings"]
 
 
-# What the README says without any JSON: this list must only shrink.
-UNMEASURED = (
-    # Environments
-    "one thread gets 68 to 95% of it",
-    # Numbers
-    "after two hours it was 3.7%",
-    "at the same seed: 0.23 in `make demo`, 0.33 and 0.48 in earlier runs",
-    # Train an agent in imagination
-    "Random play returns about 1.0, the best tour 2.6.",
-    # Plug in a custom environment
-    "**CartPole** (500 at best; random play 23): 287 with the snippet, 237 with another seed of "
-    "PPO; 11,469 real steps, all random.",
-    "**Pendulum** (random play -1188): -174, and -152 after 24,000 imagined steps, about as good "
-    "as it gets; 42,000 real steps, all random.",
-    "(below -1500)",
-)
 DEFINED = (  # what environments are, not what was measured
     "Frames are uint8, 64 px (balls 32) or any multiple of 8.",
     "Frames per second: 64 px,",

@@ -8,7 +8,6 @@ from evaluation import peers
 from evaluation.fidelity import SEEN
 from evaluation.measurements import find
 from evaluation.report.reading import Result
-from evaluation.speed import exponents
 from tests.examples.readme_claims import (
     CONFIDENCE,
     ENDS,
@@ -23,16 +22,14 @@ from tests.examples.readme_claims import (
 )
 
 
-def _speed_of(result: Result, model: str, preset: str, **where: Any) -> float:
-    found = result.one(model=model, preset=preset, **where)["seconds"]
-    return float(found)
+def _of(result: Result, kind: str, model: str, preset: str, **where: Any) -> float:
+    return float(result.one(kind=kind, model=model, preset=preset, **where)[kind])
 
 
 @block("Time to the frame at distance T", "speed-all", "speed")
 def time_to_a_frame(data: Data) -> Claims:
     every = data["speed-all"]
     distances = settings(every)["distances"]
-    grown = {(row["model"], row["preset"]): row["exponent"] for row in exponents(every.rows)}
     labels = {
         "JUMP `narrative`": ("jump", "narrative"), "BADJ `narrative`": ("badj", "narrative"),
         "GQN": ("gqn", "paper"), "SVG-LP": ("svg-lp", "paper"), "SVG-FP": ("svg-fp", "paper"),
@@ -42,59 +39,64 @@ def time_to_a_frame(data: Data) -> Claims:
         "dSSM-DET": ("dssm-det", "paper"), "sSSM, five steps at a time": ("sssm", "paper-jumpy"),
     }  # fmt: skip
     yield Table(
-        [(label, [*(_speed_of(every, *key, distance=t) for t in distances), grown[key]])
+        [(label, [*(_of(every, "seconds", *key, distance=t) for t in distances),
+                  _of(every, "exponent", *key)])
          for label, key in labels.items()],
         distances,
     )  # fmt: skip
-    yield Prose("distance T**, {} px, paper-size", settings(every)["size"])
-
-    def times(*key: str, distance: int = 40) -> float:
-        own = _speed_of(every, "jump", "narrative", distance=distance)
-        return _speed_of(every, *key, distance=distance) / own
-
-    svg = [times(model, "paper") for model in ("svg-lp", "svg-fp", "svg-det")]
+    made = settings(every)
     yield Prose(
-        "At T = {} the jump is {} to {} times faster than SVG, {} and {} times than SV2P and CDNA, "
-        "and {} times than sSSM",
-        40, min(svg), max(svg), times("sv2p", "paper"), times("cdna", "paper"),
-        times("sssm", "paper"),
+        "distance T**, {} px, paper-size models, six context frames, one scene, medians of {} "
+        "rounds", made["size"], made["repeats"],
     )  # fmt: skip
-    state_space = [("sssm", "paper"), ("dssm-vae", "paper"), ("dssm-det", "paper")]
-    faster = [t for t in distances if all(times(*key, distance=t) < 1 for key in state_space)]
-    strided = [t for t in distances if times("sssm", "paper-jumpy", distance=t) < 1]
+
+    def times(model: str, distance: int, result: Result = every) -> list[float]:
+        where = {"kind": "ratio", "model": model, "preset": "paper", "distance": distance}
+        return interval(result.one(**where), "ratio")
+
+    yield Prose(
+        "at T = {} the jump is {} [{}, {}] times faster than SVG-LP, {} [{}, {}] times than SV2P "
+        "and {} [{}, {}] times than sSSM, which decodes nothing on its way; at T = {} {} [{}, {}], "
+        "{} [{}, {}] and {} [{}, {}] times.",
+        40, *times("svg-lp", 40), *times("sv2p", 40), *times("sssm", 40),
+        160, *times("svg-lp", 160), *times("sv2p", 160), *times("sssm", 160),
+    )  # fmt: skip
+    state_space = ("sssm", "dssm-vae", "dssm-det")
+    faster = [t for t in distances if all(times(model, t)[0] < 1 for model in state_space)]
+    strided = [t for t in distances if _of(every, "ratio", "sssm", "paper-jumpy", distance=t) < 1]
     yield Prose(
         "Up to T = {} the state-space models are the faster ones, and with five steps at a time up "
         "to T = {}:", max(faster), max(strided),
     )  # fmt: skip
-    pair, batch = data["speed"], 16
-    gains = [
-        _speed_of(pair, "svg-lp", "paper", distance=t, batch=batch)
-        / _speed_of(pair, "jump", "narrative", distance=t, batch=batch)
-        for t in (40, 80)
-    ]
+    pair = data["speed"]
     yield Prose(
-        "At batch {} the jump is {} times faster than SVG-LP at T = {} and {} times at T = {}",
-        batch, gains[0], 40, gains[1], 80,
+        "At batch {} the jump is {} [{}, {}] times faster than SVG-LP at T = {} and {} [{}, {}] "
+        "times at T = {} (",
+        *settings(pair)["batches"], *times("svg-lp", 40, pair), 40, *times("svg-lp", 80, pair), 80,
     )  # fmt: skip
 
 
-@block("Scoring plans renders nothing", "bench")
+@block("Scoring plans renders nothing", "imagination-plans")
 def scoring(data: Data) -> Claims:
-    result = data["bench"]
-    plans = [result.one(kind="plans", preset=preset) for preset in ("small", "jumpy", "narrative")]
-    used = [row["utilisation"] for row in result.rows if row.get("utilisation")
-            and row["model"] == "jump"]  # fmt: skip
-    scored = [row["score_seconds"] for row in plans]
-    small, jumpy, narrative = (row["render_seconds"] for row in plans)
-    first = plans[0]
+    result = data["imagination-plans"]
+    small, jumpy, narrative = (
+        result.one(kind="ratio", model="jump", preset=preset)
+        for preset in ("small", "jumpy", "narrative")
+    )
     yield Prose(
-        "{} plans of {} steps in {} worlds take {} to {} s, rendering only the last frame of each "
-        "takes {} s with `small`, {} s with `jumpy` and {} s with `narrative`: {}, {} and {} times "
-        "as long ({} px, one thread;",
-        first["plans"], first["steps"], first["worlds"], min(scored), max(scored), small, jumpy,
-        narrative, *(row["ratio"] for row in plans), settings(result)["size"],
+        "the last frame of each of {} plans of {} steps in {} worlds takes {} [{}, {}] times as "
+        "long as scoring all their steps with `small`, {} [{}, {}] with `jumpy` and {} [{}, {}] "
+        "with `narrative` ({} px,",
+        small["plans"], small["horizon"], small["worlds"], *interval(small, "ratio"),
+        *interval(jumpy, "ratio"), *interval(narrative, "ratio"), small["size"],
     )  # fmt: skip
-    yield Prose("JUMP trains at {} to {}% of what", 100 * min(used), 100 * max(used))
+
+
+@block("Training", "bench")
+def training(data: Data) -> Claims:
+    used = [row["utilisation"] for row in data["bench"].rows if row.get("utilisation")
+            and row["model"] == "jump"]  # fmt: skip
+    yield Prose("JUMP reaches {} to {}% of the FLOPs", 100 * min(used), 100 * max(used))
 
 
 @block("Does it imagine what would happen?", "consistency")

@@ -1,4 +1,4 @@
-"""Every number of the README is in a JSON, with the command that made it, or is called unmeasured.
+"""Every number of the README is in a JSON, with the command that made it.
 
 The claims are in ``readme_models.py`` and ``readme_agents.py``; a number that none of them covers
 fails, and so does one that is not what the JSON says.
@@ -7,21 +7,23 @@ fails, and so does one that is not what the JSON says.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from evaluation.measurements import find
 from evaluation.report.reading import read_one
-from tests.examples import readme_agents, readme_models  # noqa: F401  (they fill BLOCKS)
+from tests.examples import readme_agents, readme_models  # noqa: F401 (fills BLOCKS)
 from tests.examples.readme_claims import (
     BLOCKS,
     CONFIDENCE,
     DEFINED,
     FOLDER,
     ROOT,
-    UNMEASURED,
     Block,
+    Claims,
+    Data,
     Prose,
     Table,
     frames_per_second,
@@ -31,8 +33,6 @@ from tests.examples.readme_claims import (
 README = (ROOT / "README.md").read_text()
 NUMBER = r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)"
 HIDDEN = r"`[^`]*`|\]\([^)]*\)"  # code and the addresses of links
-MOST_UNMEASURED = 20
-"""Numbers in UNMEASURED: may only be lowered."""
 
 
 def section(title: str, readme: str = README) -> str:
@@ -111,9 +111,10 @@ def uncovered(prose: str, spans: list[tuple[int, int]]) -> list[str]:
     ]
 
 
-def excused(prose: str, snippets: tuple[str, ...] = UNMEASURED) -> list[tuple[int, int]]:
+def defined(prose: str) -> list[tuple[int, int]]:
+    """Where the prose says what is so by definition."""
     return [
-        (begin, begin + len(snippet)) for snippet in snippets if (begin := prose.find(snippet)) >= 0
+        (begin, begin + len(snippet)) for snippet in DEFINED if (begin := prose.find(snippet)) >= 0
     ]
 
 
@@ -121,7 +122,7 @@ def check(block: Block, text: str, folder: Path = FOLDER) -> None:
     prose, rows = split(text)
     for source in block.sources:
         assert find(source).command in prose, f"expected `{find(source).command}` in the README"
-    spans = excused(prose)
+    spans = []
     tables = 0
     for claim in block.claims(block.read(folder)):
         if isinstance(claim, Prose):
@@ -161,29 +162,27 @@ def test_environments() -> None:
         check_row([n for cell in said for n in numbers(cell)], speeds.pop(env), env)
     assert not speeds and not left
     assert find("envs").command in prose and find("returns").command in prose
-    spans = excused(prose, UNMEASURED + DEFINED)
+    spans = defined(prose)
     unheld, _ = scale_of_returns(returns, "narratives/TravelingSalesman-v0", 1)
     spans.append(check_prose(Prose("random play gets {}.", unheld), prose))
     spans.append(check_prose(Prose("{} test scenes)", returns.rows[0]["n"]), prose))
     assert not uncovered(prose, spans)
 
 
-def test_what_is_unmeasured_gets_less() -> None:
-    """An entry whose text is gone must go, too, and none may be added."""
-    prose = " ".join(README.split())
-    for snippet in UNMEASURED + DEFINED:
-        assert prose.count(snippet) == 1, f"no longer in the README, or twice: {snippet!r}"
-    assert sum(len(numbers(text)) for text in UNMEASURED) <= MOST_UNMEASURED
-
-
-@pytest.mark.parametrize(("paragraph", "zone"), [
-    ("Returns of one run each", "Plug in a custom environment"),
-    ("Two minutes on one CPU thread", "Train an agent in imagination"),
+@pytest.mark.parametrize(("paragraph", "zone", "claims", "sources"), [
+    ("Returns of two runs each", "Plug in a custom environment", readme_agents.recipes,
+     ["vectors"]),
+    ("Two minutes on one CPU thread", "Train an agent in imagination", readme_agents.scale,
+     ["returns"]),
 ])  # fmt: skip
-def test_returns_outside_of_the_tables(paragraph: str, zone: str) -> None:
+def test_returns_outside_of_the_numbers(
+    paragraph: str, zone: str, claims: Callable[[Data], Claims], sources: list[str]
+) -> None:
     text = next(p for p in section(zone).split("\n\n") if p.startswith(paragraph))
     prose = " ".join(text.split())
-    assert not uncovered(prose, excused(prose))
+    data = {name: read_one(FOLDER / f"{name}.json") for name in sources}
+    spans = [check_prose(claim, prose) for claim in claims(data) if isinstance(claim, Prose)]
+    assert not uncovered(prose, spans)
 
 
 # --- the checks themselves ------------------------------------------------------------------------

@@ -86,10 +86,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 def test_bench_runs_one(ran: list[list[str]]) -> None:
     said = list(Bench(("speed-all",), Path("there")).run())
-    assert (
-        said[0]
-        == f"1 of {len(MEASUREMENTS)} results, about {find('speed-all').minutes} minutes of one thread"
-    )
+    minutes = find("speed-all").minutes
+    assert said[0] == f"1 of {len(MEASUREMENTS)} results, about {minutes} minutes of one thread"
     assert ran == [
         [sys.executable, "-m", "evaluation", "speed", "--num-threads", "1", "--repeats", "6",
          "--json", "there/speed-all.json"]

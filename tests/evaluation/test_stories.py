@@ -66,6 +66,17 @@ def test_who_stays_visits_nothing_new() -> None:
         assert values["new visits"] == values["coherent stories"] == 0.0
 
 
+def test_a_story_that_skips_a_shape() -> None:
+    """The third leg ends where the second did: one shape is not visited, another one twice."""
+    skipping = truth(consistency.NATURE, 16)
+    skipping[:, 15] = skipping[:, 10]
+    rows = consistency.consistency(Replay(NATURE, skipping), scenes=16, worlds=2)
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values["coherent stories"] == 0.0
+    assert values["new visits"] == pytest.approx(2 / 3)  # of the second, third and fourth
+    assert "order entropy" not in values  # of coherent ones
+
+
 def test_an_empty_stage_is_not() -> None:
     blank = Replay(NATURE, torch.zeros(16, 21, 3, 32, 32))
     rows = consistency.consistency(blank, scenes=16, worlds=2)

@@ -1,19 +1,21 @@
-"""``python -m worldmodel collect | train | imagine | info | bench``: models by command."""
+"""``python -m worldmodel list | info | collect | train | imagine | bench``: models by command."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 import tyro
 
+import jumpy_cli
 from worldmodel import checkpoint, imagine, results
 from worldmodel.base import WorldModel
 from worldmodel.bench import bench
@@ -31,8 +33,24 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
+class List:
+    """Show models, their presets, and the checkpoints that came with the package."""
+
+    def run(self) -> None:
+        print("models (--model): presets (--preset)")
+        for name, known in MODELS.items():
+            kind = "jumpy" if known.model.jumpy else "frame by frame"
+            print(f"  {name:18} {kind:15} {', '.join(known.presets) or '-'}")
+        print("\nshipped checkpoints")
+        for name in checkpoint.shipped():
+            title, *_ = (checkpoint.SHIPPED / name / "README.md").read_text().splitlines()
+            print(f"  {name:26} {title.partition(': ')[2]}")
+        print("\nmore about one: python -m worldmodel info NAME, as in jump:small")
+
+
+@dataclass(frozen=True)
 class Collect:
-    """Record episodes of any Gymnasium environment with random actions."""
+    """Record random play of any Gymnasium environment."""
 
     env: str
     """Gymnasium id, such as envs:narratives/TravelingSalesman-v0."""
@@ -49,6 +67,8 @@ class Collect:
         env = _make_env(self.env, self.size)
         episodes = collect(env, self.episodes, hold=self.hold, seed=self.seed)
         print(f"{len(episodes)} episodes, {episodes.steps} steps: {episodes.save(self.out)}")
+        words = ("train", "--episodes", str(self.out), "--window", "20", "--out", "runs/model")
+        print(f"train on them: python -m worldmodel {shlex.join(words)}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on recorded episodes, or on an environment's own endless scenes."""
+    """Train a model on recorded episodes, or on an env's endless scenes."""
 
     out: Path
     """Folder for checkpoint, training state and TensorBoard scalars."""
@@ -72,9 +92,9 @@ class Train:
     episodes: Path | None = None
     """Folder of recorded episodes."""
     model: str = "jump"
-    """Its name; ``info`` lists them."""
+    """Its name; ``list`` shows them."""
     preset: str | None = None
-    """Its size and schedules; ``info`` lists those of each model. None: small, or vector."""
+    """Its size and schedules; ``list`` shows those of each model. None: small, or vector."""
     start: str | None = None
     """Checkpoint (folder, shipped name or hub id) whose settings and weights to begin with. The
     optimizer begins anew: lower the rate that it was begun with, as by --set learning_rate=3e-4."""
@@ -90,8 +110,8 @@ class Train:
     window: int | None = None
     """Steps that the model looks across; needed with --episodes."""
     seed: int = 0
-    device: str = "auto"
-    """auto, cpu or cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
     devices: int | None = None
     """Processes to start; None for one, or for as many as torchrun started."""
     precision: str = "32-true"
@@ -133,7 +153,17 @@ class Train:
             callbacks=[ImaginedVideo(data.shown, self.video_every)] if videos else [],
             training=facts,
         )
-        print(f"checkpoint: {self.out}\nscalars: tensorboard --logdir {self.out}")
+        self._say_what_next(data.spec)
+
+    def _say_what_next(self, spec: Spec) -> None:
+        out = shlex.quote(str(self.out))
+        print(f"checkpoint: {self.out}\ncurves and films: tensorboard --logdir {out}")
+        source = ("--env", self.env) if self.env else ("--episodes", str(self.episodes))
+        if spec.is_image:
+            words = ("imagine", str(self.out), *source, "--out", str(self.out / "imagined.png"))
+            print(f"what it imagines: python -m worldmodel {shlex.join(words)}")
+        if spec.action.kind != "none":
+            print(f"plan with it: python -m agents plan {out} --env {shlex.quote(self.env or 'ID')}")
 
     def _model(self, spec: Spec) -> WorldModel:
         if self.start is None:
@@ -155,6 +185,7 @@ class Train:
     def _data(self) -> Data:
         cuda = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
         device = "cuda" if cuda else "cpu"
+        checkpoint.check_device(device)
         if (self.env is None) == (self.episodes is None):
             raise ValueError("env, episodes: give exactly one of them")
         return self._of_env(device) if self.env is not None else self._of_episodes(device)
@@ -194,11 +225,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Imagine:
-    """Show a model some frames of scenes, and draw what it imagines at other times.
-
-    Any times will do: the first and ask for the last, the last and ask for the first, both ends
-    and ask for what lies between.
-    """
+    """Show a model some frames, and draw what it imagines at other times."""
 
     checkpoint: tyro.conf.Positional[str]
     """Folder, shipped name or hub id."""
@@ -209,7 +236,8 @@ class Imagine:
     episodes: Path | None = None
     """Folder of recorded episodes: windows of them."""
     seen: tuple[int, ...] = (0,)
-    """Times of the frames that are shown; views by number, with poses."""
+    """Times of the frames that are shown, any: the first, the last, both ends; views by number,
+    with poses."""
     asked: tuple[int, ...] = ()
     """Times to look at; by default all that the model reaches."""
     scenes: int = 3
@@ -247,7 +275,7 @@ class Imagine:
 
 @dataclass(frozen=True)
 class Info:
-    """Describe a preset or a checkpoint: settings and numbers of parameters."""
+    """Describe a preset or a checkpoint: settings, parameters."""
 
     name: tyro.conf.Positional[str]
     """A preset (narrative), model:preset (svg-lp:paper), or a checkpoint."""
@@ -293,7 +321,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Bench:
-    """Speed of training, beside what the machine can do; of imagining: `evaluation imagination`."""
+    """Time training steps, beside what the machine can do."""
 
     models: tuple[str, ...] = ("jump:small", "jump:narrative", "svg-lp:small")
     """As model:preset."""
@@ -369,26 +397,19 @@ def _override(config: Any, changes: tuple[str, ...]) -> Any:
     return config
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+VERBS: dict[str, Callable[..., Any]] = {
+    "list": List,
+    "info": Info,
     "collect": Collect,
     "train": Train,
     "imagine": Imagine,
-    "info": Info,
     "bench": Bench,
 }
 
 
 def main() -> None:
-    """Run the command line; errors of usage end with one line, not a traceback."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, description=__doc__, prog="python -m worldmodel"
-    )
-    try:
-        command.run()
-    except (ValueError, TypeError, OSError, FloatingPointError, gym.error.Error) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt as error:
-        sys.exit(f"{error}")
+    """Run the verb that the command line names."""
+    jumpy_cli.main("worldmodel", VERBS, "Record, train, look at and describe world models.")
 
 
 if __name__ == "__main__":

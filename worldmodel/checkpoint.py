@@ -96,6 +96,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def shipped() -> list[str]:
+    """Names of the checkpoints that came with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raises ValueError for a device that is not there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
+        raise ValueError(f"device: {device} cannot be used here ({error}); cpu can") from error
+
+
 def find(name: str | Path) -> Path:
     """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
 
@@ -105,9 +118,8 @@ def find(name: str | Path) -> Path:
     folder = Path(name)
     if folder.is_dir():
         return folder
-    shipped = SHIPPED / str(name)
-    if shipped.is_dir():
-        return shipped
+    if str(name) in shipped():
+        return SHIPPED / str(name)
     if str(name).count("/") == 1 and not str(name).startswith("."):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -116,8 +128,7 @@ def find(name: str | Path) -> Path:
             return Path(snapshot_download(str(name), allow_patterns=list(FILES)))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise FileNotFoundError(f"{name}: no such folder, and the hub says: {error}") from error
-    known = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {known}")
+    raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {shipped()}")
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
@@ -126,8 +137,9 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: another format version or model; missing, extra, misshapen or truncated
-            tensors.
+            tensors; a device that is not there.
     """
+    check_device(device)
     folder = find(name)
     config = read_config(folder)
     _refuse_replay(config["model"])

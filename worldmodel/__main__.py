@@ -1,4 +1,4 @@
-"""``python -m worldmodel list | info | collect | train | imagine | bench``: models by command."""
+"""``python -m worldmodel list | info | collect | train | imagine | push | bench``."""
 
 from __future__ import annotations
 
@@ -20,32 +20,17 @@ from worldmodel import checkpoint, imagine, results
 from worldmodel.base import WorldModel
 from worldmodel.bench import bench
 from worldmodel.collect import collect
+from worldmodel.commands import Info, List, Push
 from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
-from worldmodel.registry import MODELS, entry, make, preset, suggested
-from worldmodel.spec import ActionSpec, Spec
+from worldmodel.registry import make, preset, suggested
+from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.source import check_source
 from worldmodel.types import SceneBatch, SceneSource
 
 SHOWN = 4
 """Scenes in an imagined film."""
-
-
-@dataclass(frozen=True)
-class List:
-    """Show models, their presets, and the checkpoints that came with the package."""
-
-    def run(self) -> None:
-        print("models (--model): presets (--preset)")
-        for name, known in MODELS.items():
-            kind = "jumpy" if known.model.jumpy else "frame by frame"
-            print(f"  {name:18} {kind:15} {', '.join(known.presets) or '-'}")
-        print("\nshipped checkpoints")
-        for name in checkpoint.shipped():
-            title, *_ = (checkpoint.SHIPPED / name / "README.md").read_text().splitlines()
-            print(f"  {name:26} {title.partition(': ')[2]}")
-        print("\nmore about one: python -m worldmodel info NAME, as in jump:small")
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,8 @@ class Train:
             words = ("imagine", str(self.out), *source, "--out", str(self.out / "imagined.png"))
             print(f"what it imagines: python -m worldmodel {shlex.join(words)}")
         if spec.action.kind != "none":
-            print(f"plan with it: python -m agents plan {out} --env {shlex.quote(self.env or 'ID')}")
+            env = shlex.quote(self.env or "ID")
+            print(f"plan with it: python -m agents plan {out} --env {env}")
 
     def _model(self, spec: Spec) -> WorldModel:
         if self.start is None:
@@ -274,52 +260,6 @@ class Imagine:
 
 
 @dataclass(frozen=True)
-class Info:
-    """Describe a preset or a checkpoint: settings, parameters."""
-
-    name: tyro.conf.Positional[str]
-    """A preset (narrative), model:preset (svg-lp:paper), or a checkpoint."""
-    size: int = 64
-    """Frame size, for a preset."""
-    pose: int = 0
-    """Numbers of a camera pose, for a preset whose keys are poses (dice: 7)."""
-
-    def run(self) -> None:
-        model = self._model()
-        print(f"{model.name}: {'jumpy' if model.jumpy else 'frame by frame'}, {model.spec}")
-        print(f"{model.config}\n")
-        ours, total = 0, 0
-        for name, part in model.named_children():
-            count = sum(p.numel() for p in part.parameters())
-            total += count
-            beyond = model.name == "jump" and name in ("scene", "heads", "path")
-            ours += count if beyond else 0
-            print(f"{name:>12} {count:>12,}{'  (beyond the paper)' if beyond else ''}")
-        if ours:
-            print(f"{'paper parts':>12} {total - ours:>12,}  ({(total - ours) / 1e6:.2f} M)")
-        print(f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)")
-
-    def _model(self) -> Any:
-        name, _, chosen = self.name.partition(":")
-        spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
-        if "vector" in (name, chosen):  # as of CartPole
-            spec = Spec(
-                (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
-            )
-        with torch.device("meta"):  # sizes alone: weights of some take minutes to draw
-            if chosen or name in MODELS:
-                return make(name, spec, chosen or next(iter(entry(name).presets), None))
-            for model, known in MODELS.items():
-                if name in known.presets:
-                    return make(model, spec, name)
-        try:
-            return checkpoint.load(self.name)
-        except FileNotFoundError as error:
-            presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
-            raise FileNotFoundError(f"{error}; presets are {presets}") from error
-
-
-@dataclass(frozen=True)
 class Bench:
     """Time training steps, beside what the machine can do."""
 
@@ -403,6 +343,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "collect": Collect,
     "train": Train,
     "imagine": Imagine,
+    "push": Push,
     "bench": Bench,
 }
 

@@ -113,21 +113,18 @@ def find(name: str | Path) -> Path:
     """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
 
     Raises:
-        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name").
+        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name", which may
+            name a "@revision").
     """
     folder = Path(name)
     if folder.is_dir():
         return folder
     if str(name) in shipped():
         return SHIPPED / str(name)
-    if str(name).count("/") == 1 and not str(name).startswith("."):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from worldmodel import hub  # which needs this module
 
-        try:
-            return Path(snapshot_download(str(name), allow_patterns=list(FILES)))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(f"{name}: no such folder, and the hub says: {error}") from error
+    if hub.is_id(str(name)):
+        return hub.fetch(str(name))
     raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {shipped()}")
 
 

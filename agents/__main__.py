@@ -128,7 +128,7 @@ class Plan:
         make_env = partial(adapt, self.env, size, self.pixels, grayscale=grey)
         returns = evaluate(planner, make_env, self.episodes, self.seed, self.hold, progress=True)
         random = RandomAgent(make_env().action_space, self.seed)
-        floor = evaluate(random, make_env, self.episodes, self.seed, self.hold)
+        floor = evaluate(random, make_env, self.episodes, self.seed, self.hold, progress=True)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
         print(f"random play: {_mean(floor)}")
         rows, seconds = max(rows for rows, _ in taken), np.median([spent for _, spent in taken])

@@ -113,8 +113,8 @@ def find(name: str | Path) -> Path:
     """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
 
     Raises:
-        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name", which may
-            name a "@revision").
+        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name" or
+            "owner/name@revision").
     """
     folder = Path(name)
     if folder.is_dir():

@@ -110,7 +110,7 @@ def _minari() -> Any:
     try:
         import minari
     except ImportError as error:
-        raise ImportError(f"minari is not installed; {INSTALL}") from error
+        raise ImportError(f"minari is not installed; {INSTALL} (Python 3.11 or newer)") from error
     return minari
 
 

@@ -27,7 +27,7 @@ class List:
         """Print one line for each id."""
         for env_id in ENV_IDS:
             env = gym.make(env_id)
-            print(f"envs:{env_id:36} {env.action_space!s:34} {env.observation_space}")
+            print(f"envs:{env_id:40} {env.action_space!s:34} {env.observation_space}")
 
 
 @dataclass(frozen=True)

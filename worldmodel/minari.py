@@ -26,7 +26,7 @@ def from_minari(
 
     Args:
         dataset: loaded (``filter_episodes`` and ``split`` of Minari choose among its episodes), or
-            its id, such as "D4RL/pendulum/human-v0". uint8 images (H, W, C) or float vectors (D,);
+            its id, such as "D4RL/pen/human-v2". uint8 images (H, W, C) or float vectors (D,);
             any actions that an environment may have.
         observation: the entry to take where observations are Dicts.
         download: fetch an id that is not on this machine; without it nothing goes to the network.

@@ -16,6 +16,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+import jumpy_cli
 from agents import runs
 from agents.adapt import adapt
 from agents.beside import play
@@ -127,7 +128,7 @@ class Plan:
         make_env = partial(adapt, self.env, size, self.pixels, grayscale=grey)
         returns = evaluate(planner, make_env, self.episodes, self.seed, self.hold, progress=True)
         random = RandomAgent(make_env().action_space, self.seed)
-        floor = evaluate(random, make_env, self.episodes, self.seed, self.hold)
+        floor = evaluate(random, make_env, self.episodes, self.seed, self.hold, progress=True)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
         print(f"random play: {_mean(floor)}")
         rows, seconds = max(rows for rows, _ in taken), np.median([spent for _, spent in taken])
@@ -202,20 +203,12 @@ def _mean(returns: NDArray[np.float64]) -> str:
     return f"{returns.mean():.4g} +- {returns.std(ddof=1) / np.sqrt(len(returns)):.2g}"
 
 
-COMMANDS: dict[str, Any] = {"train": Train, "plan": Plan, "enjoy": Enjoy}
+VERBS: dict[str, Any] = {"train": Train, "plan": Plan, "enjoy": Enjoy}
 
 
 def main() -> None:
-    """Run the command line; errors of usage end with one line, not a traceback."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, description=__doc__, prog="python -m agents"
-    )
-    try:
-        command.run()
-    except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    """Run the verb that the command line names."""
+    jumpy_cli.main("agents", VERBS, "Train, plan and watch agents that imagine.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ import torch
 import tyro
 from PIL import Image
 
+import jumpy_cli
 from envs import ENV_IDS
 from envs.bench import bench, envelope, yardstick
 from envs.films import check_suffix, contact_sheet, everything, film, mosaic, write_film
@@ -27,7 +27,7 @@ class List:
         """Print one line for each id."""
         for env_id in ENV_IDS:
             env = gym.make(env_id)
-            print(f"envs:{env_id:36} {env.action_space!s:34} {env.observation_space}")
+            print(f"envs:{env_id:40} {env.action_space!s:34} {env.observation_space}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Show random play of all environments: a contact sheet (.png) or a film (.gif, .mp4).
+    """Show random play of all environments: a .png, .gif or .mp4.
 
     Args:
         out: where it goes.
@@ -94,7 +94,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure frames per second of the single and the vector environment.
+    """Measure frames per second, single and vector.
 
     With ale-py installed, ALE/Pong-v5 is measured in the same run, as a yardstick.
 
@@ -134,17 +134,12 @@ class Bench:
             print(f"{len(rows)} rows: {self.json}")
 
 
+VERBS = {"list": List, "record": Record, "sheet": Sheet, "bench": Bench}
+
+
 def main() -> None:
     """Run the verb that the command line names."""
-    verb = tyro.extras.subcommand_cli_from_dict(
-        {"list": List, "record": Record, "sheet": Sheet, "bench": Bench},
-        description=__doc__,
-        prog="python -m envs",
-    )
-    try:
-        verb.run()
-    except (ValueError, OSError, gym.error.Error) as error:
-        sys.exit(f"error: {error}")
+    jumpy_cli.main("envs", VERBS, "Look at the environments: list, film and time them.")
 
 
 if __name__ == "__main__":

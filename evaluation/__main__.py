@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import tyro
-
+import jumpy_cli
 from evaluation.commands import agents, models, pages
 from evaluation.commands.base import Verb
 
@@ -32,16 +30,9 @@ VERBS: tuple[type[Verb], ...] = (
 
 
 def main() -> None:
-    """Run the command line; errors of usage end with one line, not a traceback."""
+    """Run the verb that the command line names."""
     verbs: dict[str, Any] = {verb.benchmark: verb for verb in VERBS}
-    command = tyro.extras.subcommand_cli_from_dict(
-        verbs, description=__doc__, prog="python -m evaluation"
-    )
-    try:
-        for text in command.run():
-            print(text, flush=True)
-    except (ValueError, TypeError, FileNotFoundError, ImportError, ChildProcessError) as error:
-        sys.exit(f"error: {error}")
+    jumpy_cli.main("evaluation", verbs, __doc__)
 
 
 if __name__ == "__main__":

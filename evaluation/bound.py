@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from evaluation import consistency, fidelity, statistics
+from evaluation.progress import shown
 from evaluation.scenes import unseen
 from worldmodel import WorldModel
 from worldmodel.sets import SetModel
@@ -85,14 +86,14 @@ def bounds(
     # on the CPU, so that the draw is the same on every device
     order = torch.rand(scenes, later, generator=torch.Generator().manual_seed(seed)).argsort(1)
     asked = (context + order[:, :targets]).to(device)
-    shown = torch.arange(context, device=device).expand(scenes, -1)
+    seen = torch.arange(context, device=device).expand(scenes, -1)
     generator = torch.Generator(device).manual_seed(seed)
     kl, reconstruction = [], []
     with torch.inference_mode():
-        for first in range(0, scenes, _SCENES):
+        for first in shown(range(0, scenes, _SCENES), "bound", "batch"):
             rows = slice(first, first + _SCENES)
-            mask = torch.ones_like(shown[rows], dtype=torch.bool)
-            told = model.explain(batch.rows(rows), shown[rows], mask, asked[rows], generator)
+            mask = torch.ones_like(seen[rows], dtype=torch.bool)
+            told = model.explain(batch.rows(rows), seen[rows], mask, asked[rows], generator)
             kl.append(told.kl)
             constant = told.constant(pixel_variance)
             reconstruction.append(told.squared.sum(1) / pixel_variance + constant)

@@ -16,6 +16,7 @@ from agents import Imagination
 from agents.actions import draw_actions
 from envs import sample_scenes
 from evaluation import statistics
+from evaluation.progress import shown
 from worldmodel import WorldModel
 
 INTERCEPT = "narratives/Intercept-v0"
@@ -60,7 +61,7 @@ def common_worlds(
     rows = []
     for name, second in (("any", other), ("one", one)):
         shared, independent = [], []
-        for _ in range(draws):
+        for _ in shown(range(draws), f"plans: {name}", "draw"):
             left = _scores(imagination, first, second, hold, worlds)
             right = _scores(imagination, first, second, hold, worlds)
             shared.append(left[0] - left[1])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from evaluation.progress import shown
 from worldmodel import Queries, WorldModel, Worlds
 
 LEAST = 1 / 255
@@ -26,7 +27,7 @@ def contradictions(model: WorldModel, worlds: Worlds, queries: Queries, frames: 
         float32 (B,), over worlds and queries, on the CPU.
     """
     changed = []
-    for k in reversed(range(queries.times.shape[1])):
+    for k in shown(range(queries.times.shape[1])[::-1], "contradictions", "query"):
         poses = None if queries.poses is None else queries.poses[:, k : k + 1]
         alone = replace(queries, times=queries.times[:, k : k + 1], poses=poses)
         again = model.predict(worlds, alone).observations

@@ -23,6 +23,7 @@ from evaluation import statistics
 from evaluation.contradictions import contradictions
 from evaluation.digit_reader import VIEWS, DigitReader, train_reader
 from evaluation.pictures import labelled, save
+from evaluation.progress import shown
 from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
 from worldmodel.imagine import Imagined, sheet
 from worldmodel.sets import SetModel
@@ -90,7 +91,10 @@ def dice_consistency(
     size = model.spec.observation[1]
     faces = HiddenFaces.draw(scenes, size, seed)
     reader = train_reader(size, seed)
-    parts = [_measured(model, faces, rows, worlds, reader, seed) for rows in _rows(scenes)]
+    parts = [
+        _measured(model, faces, rows, worlds, reader, seed)
+        for rows in shown(_rows(scenes), "views", "batch")
+    ]
     found = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
     intervals = {name: statistics.mean(values, seed) for name, values in found.items()}
     if "KL1" in found:

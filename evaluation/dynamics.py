@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import worldmodel
 from evaluation import statistics
+from evaluation.progress import shown
 from worldmodel import ActionSpec, Context, Episodes, Queries, WorldModel
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -61,7 +62,7 @@ class StepModel(nn.Module):
         optimizer = torch.optim.Adam(self.parameters(), 1e-3)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, steps)
         scale, shift = self.moments[1]
-        for _ in range(steps):
+        for _ in shown(range(steps), "fit per-step MLP", "step"):
             rows = torch.randint(len(self.states), (batch,), generator=generator)
             wanted = (self.changes[rows] - shift) / scale
             loss = (self(self.states[rows], self.actions[rows]) - wanted).square().mean()

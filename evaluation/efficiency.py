@@ -30,6 +30,7 @@ from agents import (
     train_in_imagination,
 )
 from agents.train import make_ppo
+from evaluation.progress import on_terminal
 from evaluation.statistics import Interval
 from worldmodel import Spec, collect, fit
 
@@ -149,7 +150,7 @@ def model_free(protocol: Protocol, seed: int) -> Curve:
         frame_stack=protocol.frame_stack,
     )
     agent = make_ppo(_spec(protocol), venv, seed, None, **settings)
-    agent.learn(decisions, callback=measured)
+    agent.learn(decisions, callback=measured, progress_bar=on_terminal())
     return measured.curve
 
 
@@ -172,15 +173,13 @@ def in_imagination(protocol: Protocol, size: int, seed: int) -> tuple[int, dict[
     Returns:
         how many steps it were, and the returns of both.
     """
-    episodes = collect(
-        protocol.make_env(), steps=size, hold=protocol.hold, seed=seed * 10**5, progress=False
-    )
+    episodes = collect(protocol.make_env(), steps=size, hold=protocol.hold, seed=seed * 10**5)
     model = worldmodel.make("jump", _spec(protocol), seed=seed)
     source = episodes.windows(protocol.window, 32, seed)
-    fit(model, source, protocol.fit_steps, seed=seed, progress=False)
+    fit(model, source, protocol.fit_steps, seed=seed)
     agent = train_in_imagination(
         model, episodes, protocol.imagined_steps, jump=protocol.hold, horizon=protocol.horizon,
-        frame_stack=protocol.frame_stack, seed=seed,
+        frame_stack=protocol.frame_stack, seed=seed, progress_bar=on_terminal(),
     )  # fmt: skip
     horizon = protocol.window // protocol.hold
     ahead = horizon if protocol.markov else 1

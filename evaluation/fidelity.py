@@ -15,6 +15,7 @@ from envs import sample_scenes
 from envs.narratives.motion import LEG_STEPS
 from evaluation import statistics
 from evaluation.consistency import LEG_ENDS, NATURE
+from evaluation.progress import shown
 from evaluation.similarity import DIGITS, similarities
 from worldmodel import Context, Queries, WorldModel, to_float
 
@@ -50,7 +51,8 @@ def errors(
     generator = torch.Generator(model.device).manual_seed(seed)
     squared = []
     with torch.inference_mode():
-        for rows in torch.arange(scenes, device=model.device).split(16):
+        batches = torch.arange(scenes, device=model.device).split(16)
+        for rows in shown(batches, "closest future", "batch"):
             context = Context(truth[rows, :SEEN], times[rows, :SEEN])
             sampled = model.sample(model.observe(context), worlds, generator)
             frames = model.predict(sampled, Queries(times[rows][:, asked])).observations

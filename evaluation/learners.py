@@ -10,6 +10,7 @@ import worldmodel
 from agents import InversePolicy, InversePolicyConfig, runs
 from agents.runs import RunConfig
 from evaluation.control import Contestant
+from evaluation.progress import on_terminal, shown
 from worldmodel import collect
 
 FRAME_STACK = 4
@@ -67,9 +68,11 @@ def learners(
         "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
     }
     found: dict[str, Contestant] = {}
-    for name, config in ways.items():
+    for name, config in shown(ways.items(), "learners", "agent"):
         with tempfile.TemporaryDirectory() as folder:
-            agent = runs.train(config, Path(folder) / "agent", evaluate_every=0)
+            agent = runs.train(
+                config, Path(folder) / "agent", evaluate_every=0, progress=on_terminal()
+            )
         spent = 0 if name == SEEN else real_steps
         found[name] = Contestant(agent, config.frame_stack, spent, config.wrap(model))
     found["inverse policy"] = _inverse(ways["PPO"], real_steps)
@@ -78,8 +81,6 @@ def learners(
 
 def _inverse(config: RunConfig, real_steps: int) -> Contestant:
     seed = config.seed
-    episodes = collect(
-        config.make_env(), steps=real_steps, hold=config.hold, seed=seed, progress=False
-    )
+    episodes = collect(config.make_env(), steps=real_steps, hold=config.hold, seed=seed)
     settings = InversePolicyConfig(hold=config.hold, frame_stack=FRAME_STACK, seed=seed)
     return Contestant(InversePolicy.fit(episodes, settings), FRAME_STACK, episodes.steps)

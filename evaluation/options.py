@@ -20,6 +20,7 @@ import worldmodel
 from envs import SceneStream
 from evaluation.consistency import NATURE
 from evaluation.fidelity import errors
+from evaluation.progress import shown
 from worldmodel import Progress, Spec
 from worldmodel.jump.config import JumpConfig
 from worldmodel.training.validation import Validation
@@ -111,7 +112,7 @@ def options(
     unseen = Validation(SceneStream(NATURE, BATCH, size=SIZE, seed=seed, split="test"), 1, seed)
     source = SceneStream(NATURE, BATCH, size=SIZE, seed=seed)
     rows = []
-    for name in names:
+    for name in shown(names, "options", "variant"):
         spec = Spec.from_spaces(env.observation_space, env.action_space, 20)
         model = worldmodel.make("jump", spec, replace(PAPER, **VARIANTS[name]), seed)
         judge = _Judge(steps, seconds, scenes, unseen, seed)

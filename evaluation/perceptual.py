@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from evaluation import fidelity, similarity, statistics
 from evaluation.consistency import NATURE
@@ -124,6 +123,8 @@ class Lpips:
                 f"lpips: no file {weights}; it is torchvision's AlexNet of ImageNet, usually at "
                 f"https://download.pytorch.org/models/{ALEXNET} (TORCH_HOME names another folder)"
             )
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
         # torchmetrics' metric adds images up; its network says something of each
         self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.to(device)
 

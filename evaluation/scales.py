@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from envs.returns import best_return, random_return
+from evaluation.progress import shown
 
 WITH_AN_AGENT = (
     "narratives/TravelingSalesman-v0:5",
@@ -31,7 +32,7 @@ def scales(envs: Sequence[str], scenes: int = 1024, seed: int = 0) -> list[dict[
         ValueError: an entry is not ``ID:STEPS``, or fewer than 2 scenes.
     """
     rows = []
-    for entry in envs:
+    for entry in shown(envs, "returns", "env"):
         env, _, hold = entry.rpartition(":")
         if not (env and hold.isdecimal() and int(hold) >= 1):
             raise ValueError(f"envs: expected ID:STEPS such as {WITH_AN_AGENT[0]}, got {entry!r}")

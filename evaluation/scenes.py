@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from envs import ENV_IDS, SceneBatch, sample_scenes, simulator_of
+from evaluation.progress import shown
 from worldmodel import ActionSpec, WorldModel
 from worldmodel.imagine import imagine
 
@@ -75,7 +76,7 @@ def futures(
     batch = unseen(model, env, scenes, seed)
     last = min(model.spec.window, int(batch.lengths.min()))
     every = torch.arange(last + 1)
-    for first in range(0, scenes, _SCENES):
+    for first in shown(range(0, scenes, _SCENES), "futures", "batch"):
         rows = batch.rows(slice(first, min(first + _SCENES, scenes)))
         imagined = imagine(model, rows, range(seen), range(seen, last + 1), worlds, seed + first)
         yield rows.observations(every.expand(len(rows.lengths), -1)), imagined.worlds

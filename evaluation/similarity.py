@@ -20,10 +20,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 from evaluation.scenes import futures
 from worldmodel import WorldModel, to_float
@@ -46,6 +42,10 @@ def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (n,), 1 for equal images.
     """
+    from torchmetrics.functional.image import (  # takes seconds
+        structural_similarity_index_measure,
+    )
+
     pairs = zip(predicted.split(_IMAGES), truth.split(_IMAGES), strict=True)
     found = []
     for one, other in pairs:
@@ -62,6 +62,8 @@ def psnr(predicted: Tensor, truth: Tensor) -> Tensor:
         (n,) in decibels, -10 log10 of the mean squared error, at most ``CEILING``: one frame that
         is exactly right must not make a mean infinite.
     """
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     value = peak_signal_noise_ratio(
         predicted, truth, data_range=1.0, reduction="none", dim=(1, 2, 3)
     )

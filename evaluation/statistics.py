@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported where they are first asked for
 from numpy.typing import NDArray
-from scipy import stats
 
 Array = NDArray[np.floating]
 
@@ -29,7 +29,7 @@ def share(hits: NDArray[np.bool_]) -> Interval:
     n = int(hits.size)
     if n == 0:
         raise ValueError("hits: empty; a share needs at least one sample")
-    test = stats.binomtest(int(hits.sum()), n)
+    test = scipy.stats.binomtest(int(hits.sum()), n)
     low, high = test.proportion_ci(method="wilson")
     return Interval(float(hits.mean()), float(low), float(high), n)
 
@@ -44,7 +44,7 @@ def mean(values: Array, seed: int = 0) -> Interval:
         raise ValueError(f"values: expected at least 2, got {values.size}")
     if np.ptp(values) == 0:  # the bootstrap of a constant is degenerate
         return Interval(float(values[0]), float(values[0]), float(values[0]), int(values.size))
-    interval = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed))
+    interval = scipy.stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed))
     low, high = interval.confidence_interval
     return Interval(float(values.mean()), float(low), float(high), int(values.size))
 
@@ -63,7 +63,7 @@ def median(values: Array) -> Interval:
     if n == 0:
         raise ValueError("values: empty; a median needs at least one value")
     ordered = np.sort(values)
-    outside = max(int(stats.binom.ppf(0.025, n, 0.5)), 1)  # counted from either end, from 1
+    outside = max(int(scipy.stats.binom.ppf(0.025, n, 0.5)), 1)  # counted from either end, from 1
     low, high = ordered[outside - 1], ordered[n - outside]
     return Interval(float(np.median(values)), float(low), float(high), n)
 
@@ -94,7 +94,7 @@ def normalised_return(returns: Array, random: Array, oracle: Array, seed: int = 
         ratio: Array = (mine.mean(axis) - low) / (one.mean(axis) - low)
         return ratio
 
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         (returns, random, oracle), scale, paired=True, vectorized=True, method="percentile",
         rng=np.random.default_rng(seed),
     )  # fmt: skip
@@ -117,7 +117,7 @@ def ratio(above: Array, below: Array, seed: int = 0) -> Interval:
         quotient: Array = upper.mean(axis) / lower.mean(axis)
         return quotient
 
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         (above, below), divide, paired=True, vectorized=True, method="percentile",
         rng=np.random.default_rng(seed),
     )  # fmt: skip

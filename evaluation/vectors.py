@@ -17,6 +17,7 @@ from stable_baselines3 import SAC
 from agents import ImaginedVecEnv, RandomAgent, evaluate, train_in_imagination
 from agents.planners.base import Agent
 from evaluation import statistics
+from evaluation.progress import on_terminal
 from worldmodel import Episodes, WorldModel, collect, fit, make
 
 TEST_SEED = 10**6
@@ -105,13 +106,13 @@ def vectors(recipes: Sequence[Recipe] = RECIPES, seeds: int = 1) -> list[Row]:
 def _run(recipe: Recipe, seed: int) -> Iterator[Row]:
     """One run: record, train the world model, train the agent in it, play it."""
     parts = [
-        collect(recipe.env, count, hold=hold, seed=seed * APART + first, progress=False)
+        collect(recipe.env, count, hold=hold, seed=seed * APART + first)
         for count, hold, first in recipe.recorded
     ]
     episodes = sum(parts[1:], parts[0])
     model = make("jump", episodes.spec(recipe.window), seed=seed)
     source = episodes.windows(recipe.window, 32, seed)
-    fit(model, source, recipe.fit_steps, seed=seed, progress=False)
+    fit(model, source, recipe.fit_steps, seed=seed)
     learned = _ppo if recipe.agent == "PPO" else _sac
     for steps, agent in learned(model, episodes, recipe.imagined_steps, seed):
         row = _played(recipe, agent, seed)
@@ -122,7 +123,13 @@ def _ppo(
     model: WorldModel, episodes: Episodes, steps: Sequence[int], seed: int
 ) -> Iterator[tuple[int, Agent]]:
     agent = train_in_imagination(
-        model, episodes, steps[0], horizon=HORIZON, frame_stack=1, seed=seed
+        model,
+        episodes,
+        steps[0],
+        horizon=HORIZON,
+        frame_stack=1,
+        seed=seed,
+        progress_bar=on_terminal(),
     )
     yield steps[0], agent
 
@@ -133,7 +140,11 @@ def _sac(
     venv = ImaginedVecEnv(model, episodes, num_envs=16, horizon=HORIZON, seed=seed)
     agent = SAC("MlpPolicy", venv, seed=seed, **SAC_SETTINGS)
     for wanted in steps:
-        agent.learn(wanted - agent.num_timesteps, reset_num_timesteps=agent.num_timesteps == 0)
+        agent.learn(
+            wanted - agent.num_timesteps,
+            reset_num_timesteps=agent.num_timesteps == 0,
+            progress_bar=on_terminal(),
+        )
         yield wanted, agent
 
 

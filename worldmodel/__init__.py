@@ -9,6 +9,8 @@ from worldmodel.base import Losses, UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
 from worldmodel.collect import collect
 from worldmodel.data import Episode, Episodes
+from worldmodel.hub import push
+from worldmodel.minari import from_minari, to_minari
 from worldmodel.registry import MODELS, make, preset
 from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
 from worldmodel.training import Progress, fit
@@ -33,10 +35,13 @@ __all__ = [
     "Worlds",
     "collect",
     "fit",
+    "from_minari",
     "load",
     "make",
     "preset",
+    "push",
     "save",
     "to_float",
+    "to_minari",
     "to_uint8",
 ]

@@ -1,27 +1,30 @@
-"""``python -m worldmodel collect | train | imagine | info | bench``: models by command."""
+"""``python -m worldmodel list | info | collect | train | imagine | push | bench``."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 import tyro
 
+import jumpy_cli
 from worldmodel import checkpoint, imagine, results
 from worldmodel.base import WorldModel
 from worldmodel.bench import bench
 from worldmodel.collect import collect
+from worldmodel.commands import Info, List, Push
 from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
-from worldmodel.registry import MODELS, entry, make, preset, suggested
-from worldmodel.spec import ActionSpec, Spec
+from worldmodel.registry import make, preset, suggested
+from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.source import check_source
 from worldmodel.types import SceneBatch, SceneSource
@@ -32,7 +35,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Collect:
-    """Record episodes of any Gymnasium environment with random actions."""
+    """Record random play of any Gymnasium environment."""
 
     env: str
     """Gymnasium id, such as envs:narratives/TravelingSalesman-v0."""
@@ -49,6 +52,8 @@ class Collect:
         env = _make_env(self.env, self.size)
         episodes = collect(env, self.episodes, hold=self.hold, seed=self.seed)
         print(f"{len(episodes)} episodes, {episodes.steps} steps: {episodes.save(self.out)}")
+        words = ("train", "--episodes", str(self.out), "--window", "20", "--out", "runs/model")
+        print(f"train on them: python -m worldmodel {shlex.join(words)}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on recorded episodes, or on an environment's own endless scenes."""
+    """Train a model on recorded episodes, or on an env's endless scenes."""
 
     out: Path
     """Folder for checkpoint, training state and TensorBoard scalars."""
@@ -72,9 +77,9 @@ class Train:
     episodes: Path | None = None
     """Folder of recorded episodes."""
     model: str = "jump"
-    """Its name; ``info`` lists them."""
+    """Its name; ``list`` shows them."""
     preset: str | None = None
-    """Its size and schedules; ``info`` lists those of each model. None: small, or vector."""
+    """Its size and schedules; ``list`` shows those of each model. None: small, or vector."""
     start: str | None = None
     """Checkpoint (folder, shipped name or hub id) whose settings and weights to begin with. The
     optimizer begins anew: lower the rate that it was begun with, as by --set learning_rate=3e-4."""
@@ -90,8 +95,8 @@ class Train:
     window: int | None = None
     """Steps that the model looks across; needed with --episodes."""
     seed: int = 0
-    device: str = "auto"
-    """auto, cpu or cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
     devices: int | None = None
     """Processes to start; None for one, or for as many as torchrun started."""
     precision: str = "32-true"
@@ -133,7 +138,18 @@ class Train:
             callbacks=[ImaginedVideo(data.shown, self.video_every)] if videos else [],
             training=facts,
         )
-        print(f"checkpoint: {self.out}\nscalars: tensorboard --logdir {self.out}")
+        self._say_what_next(data.spec)
+
+    def _say_what_next(self, spec: Spec) -> None:
+        out = shlex.quote(str(self.out))
+        print(f"checkpoint: {self.out}\ncurves and films: tensorboard --logdir {out}")
+        source = ("--env", self.env) if self.env else ("--episodes", str(self.episodes))
+        if spec.is_image:
+            words = ("imagine", str(self.out), *source, "--out", str(self.out / "imagined.png"))
+            print(f"what it imagines: python -m worldmodel {shlex.join(words)}")
+        if spec.action.kind != "none":
+            env = shlex.quote(self.env or "ID")
+            print(f"plan with it: python -m agents plan {out} --env {env}")
 
     def _model(self, spec: Spec) -> WorldModel:
         if self.start is None:
@@ -155,6 +171,7 @@ class Train:
     def _data(self) -> Data:
         cuda = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
         device = "cuda" if cuda else "cpu"
+        checkpoint.check_device(device)
         if (self.env is None) == (self.episodes is None):
             raise ValueError("env, episodes: give exactly one of them")
         return self._of_env(device) if self.env is not None else self._of_episodes(device)
@@ -194,11 +211,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Imagine:
-    """Show a model some frames of scenes, and draw what it imagines at other times.
-
-    Any times will do: the first and ask for the last, the last and ask for the first, both ends
-    and ask for what lies between.
-    """
+    """Show a model some frames, and draw what it imagines at other times."""
 
     checkpoint: tyro.conf.Positional[str]
     """Folder, shipped name or hub id."""
@@ -209,7 +222,8 @@ class Imagine:
     episodes: Path | None = None
     """Folder of recorded episodes: windows of them."""
     seen: tuple[int, ...] = (0,)
-    """Times of the frames that are shown; views by number, with poses."""
+    """Times of the frames that are shown, any: the first, the last, both ends; views by number,
+    with poses."""
     asked: tuple[int, ...] = ()
     """Times to look at; by default all that the model reaches."""
     scenes: int = 3
@@ -246,54 +260,8 @@ class Imagine:
 
 
 @dataclass(frozen=True)
-class Info:
-    """Describe a preset or a checkpoint: settings and numbers of parameters."""
-
-    name: tyro.conf.Positional[str]
-    """A preset (narrative), model:preset (svg-lp:paper), or a checkpoint."""
-    size: int = 64
-    """Frame size, for a preset."""
-    pose: int = 0
-    """Numbers of a camera pose, for a preset whose keys are poses (dice: 7)."""
-
-    def run(self) -> None:
-        model = self._model()
-        print(f"{model.name}: {'jumpy' if model.jumpy else 'frame by frame'}, {model.spec}")
-        print(f"{model.config}\n")
-        ours, total = 0, 0
-        for name, part in model.named_children():
-            count = sum(p.numel() for p in part.parameters())
-            total += count
-            beyond = model.name == "jump" and name in ("scene", "heads", "path")
-            ours += count if beyond else 0
-            print(f"{name:>12} {count:>12,}{'  (beyond the paper)' if beyond else ''}")
-        if ours:
-            print(f"{'paper parts':>12} {total - ours:>12,}  ({(total - ours) / 1e6:.2f} M)")
-        print(f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)")
-
-    def _model(self) -> Any:
-        name, _, chosen = self.name.partition(":")
-        spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
-        if "vector" in (name, chosen):  # as of CartPole
-            spec = Spec(
-                (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
-            )
-        with torch.device("meta"):  # sizes alone: weights of some take minutes to draw
-            if chosen or name in MODELS:
-                return make(name, spec, chosen or next(iter(entry(name).presets), None))
-            for model, known in MODELS.items():
-                if name in known.presets:
-                    return make(model, spec, name)
-        try:
-            return checkpoint.load(self.name)
-        except FileNotFoundError as error:
-            presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
-            raise FileNotFoundError(f"{error}; presets are {presets}") from error
-
-
-@dataclass(frozen=True)
 class Bench:
-    """Speed of training, beside what the machine can do; of imagining: `evaluation imagination`."""
+    """Time training steps, beside what the machine can do."""
 
     models: tuple[str, ...] = ("jump:small", "jump:narrative", "svg-lp:small")
     """As model:preset."""
@@ -369,26 +337,20 @@ def _override(config: Any, changes: tuple[str, ...]) -> Any:
     return config
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+VERBS: dict[str, Callable[..., Any]] = {
+    "list": List,
+    "info": Info,
     "collect": Collect,
     "train": Train,
     "imagine": Imagine,
-    "info": Info,
+    "push": Push,
     "bench": Bench,
 }
 
 
 def main() -> None:
-    """Run the command line; errors of usage end with one line, not a traceback."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, description=__doc__, prog="python -m worldmodel"
-    )
-    try:
-        command.run()
-    except (ValueError, TypeError, OSError, FloatingPointError, gym.error.Error) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt as error:
-        sys.exit(f"{error}")
+    """Run the verb that the command line names."""
+    jumpy_cli.main("worldmodel", VERBS, "Record, train, look at and describe world models.")
 
 
 if __name__ == "__main__":

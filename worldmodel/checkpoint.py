@@ -96,28 +96,36 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def shipped() -> list[str]:
+    """Names of the checkpoints that came with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raises ValueError for a device that is not there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
+        raise ValueError(f"device: {device} cannot be used here ({error}); cpu can") from error
+
+
 def find(name: str | Path) -> Path:
     """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
 
     Raises:
-        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name").
+        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name" or
+            "owner/name@revision").
     """
     folder = Path(name)
     if folder.is_dir():
         return folder
-    shipped = SHIPPED / str(name)
-    if shipped.is_dir():
-        return shipped
-    if str(name).count("/") == 1 and not str(name).startswith("."):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    if str(name) in shipped():
+        return SHIPPED / str(name)
+    from worldmodel import hub  # which needs this module
 
-        try:
-            return Path(snapshot_download(str(name), allow_patterns=list(FILES)))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(f"{name}: no such folder, and the hub says: {error}") from error
-    known = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {known}")
+    if hub.is_id(str(name)):
+        return hub.fetch(str(name))
+    raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {shipped()}")
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
@@ -126,8 +134,9 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: another format version or model; missing, extra, misshapen or truncated
-            tensors.
+            tensors; a device that is not there.
     """
+    check_device(device)
     folder = find(name)
     config = read_config(folder)
     _refuse_replay(config["model"])

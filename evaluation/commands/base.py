@@ -12,6 +12,7 @@ import torch
 import tyro
 
 import worldmodel
+from evaluation.progress import shown
 from worldmodel import WorldModel, results
 
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ class OfCheckpoints(Command, ABC):
     def each(self, measure: Callable[[WorldModel], list[Row]]) -> list[Row]:
         """What ``measure`` says of each, with its name."""
         rows = []
-        for name in self.checkpoints:
+        for name in shown(self.checkpoints, self.benchmark, "model"):
             found = measure(worldmodel.load(name, self.device))
             rows += [{"checkpoint": name, **row} for row in found]
         return rows

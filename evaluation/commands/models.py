@@ -39,7 +39,7 @@ INTERVAL = ("value", "low", "high", "n")
 
 @dataclass(frozen=True)
 class Speed(Command):
-    """Seconds to the frame at distance T, all models interleaved in one process."""
+    """Seconds to the frame at distance T: jumpy or frame by frame."""
 
     benchmark = "speed"
     models: tuple[str, ...] = PAPERS
@@ -78,7 +78,7 @@ class Speed(Command):
 
 @dataclass(frozen=True)
 class Imagination(Command):
-    """Frames and scored plan steps per second, of worlds that are already there."""
+    """Frames and scored plan steps per second."""
 
     benchmark = "imagination"
     columns = ("model", "preset", "size", "horizon", "plans", "worlds")
@@ -176,7 +176,7 @@ class Fidelity(OfCheckpoints):
 
 @dataclass(frozen=True)
 class Bound(OfCheckpoints):
-    """Negative ELBO, KL and reconstruction of jumpy models at one pixel variance, in nats."""
+    """Negative ELBO, KL, reconstruction at one pixel variance."""
 
     benchmark = "bound"
     columns = ("checkpoint", "model", "env", "metric", *INTERVAL)
@@ -234,7 +234,7 @@ class Perceptual(OfCheckpoints):
 
 @dataclass(frozen=True)
 class Dynamics(Command):
-    """Error of one jump of k steps on vectors, beside a per-step model and copy-last."""
+    """Error of a jump of k steps on vectors, and of its peers."""
 
     benchmark = "dynamics"
     columns = ("env", "model", "k", "mse", "low", "high", "n")

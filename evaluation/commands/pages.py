@@ -13,7 +13,6 @@ import tyro
 
 from evaluation.commands.base import Verb
 from evaluation.measurements import MEASUREMENTS, find
-from evaluation.report.page import report
 
 RESULTS = Path("evaluation/results/cpu-2-cores")
 
@@ -30,6 +29,9 @@ class Report(Verb):
 
     def run(self) -> Iterator[str]:
         """Read, draw, write."""
+        from evaluation.report.page import report  # with matplotlib
+
+        yield f"reading {self.folder}, drawing"
         yield f"report: {report(self.folder, self.out)}"
 
 

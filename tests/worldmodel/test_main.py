@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import Episodes, load
+from worldmodel import MODELS, Episodes, checkpoint, hub, load
 from worldmodel.__main__ import main
 from worldmodel.training import BEST
 from worldmodel.training.monitor import Monitor
@@ -38,6 +39,42 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "frame by frame" in capsys.readouterr().out
     run(monkeypatch, "info", "traveling-salesman")
     assert "discrete" in capsys.readouterr().out
+
+
+def test_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, "list")
+    out = capsys.readouterr().out
+    assert all(name in out for name in [*MODELS, *checkpoint.shipped(), "narrative"])
+
+
+def test_push(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+    monkeypatch.setattr(hub, "push", lambda *a, **k: asked.append((a, k)) or "https://there")
+    run(monkeypatch, "push", "traveling-salesman", "owner/name", "--private")
+    assert asked == [(("traveling-salesman", "owner/name"), {"private": True, "message": None})]
+    assert capsys.readouterr().out == 'https://there\nload it: worldmodel.load("owner/name")\n'
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"device: cuda cannot be used here .*; cpu can"):
+        run(monkeypatch, "train", "--env", ENV, "--out", tmp_path / "x", "--device", "cuda")
+
+
+def test_what_to_do_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines after training are commands that work."""
+    out = tmp_path / "my run"
+    env = ("--env", ENV, "--size", 16, "--batch-size", 2, "--steps", 1, "--video-every", 0)
+    run(monkeypatch, "train", *env, "--out", out, *TINY)
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said["checkpoint"] == str(out) and "tensorboard" in said["curves and films"]
+    words = shlex.split(said["what it imagines"])
+    assert words[:3] == ["python", "-m", "worldmodel"]
+    run(monkeypatch, *words[3:], "--scenes", 1, "--worlds", 1)
+    assert (out / "imagined.png").is_file()
+    assert shlex.split(said["plan with it"])[3:] == ["plan", str(out), "--env", ENV]
 
 
 def test_collect_train_interrupt_resume(

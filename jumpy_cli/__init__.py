@@ -1,0 +1,79 @@
+"""How every command of this project begins and ends: ``python -m envs | worldmodel | ...``.
+
+The four packages may not import each other, so what their ``__main__`` modules share lies here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+DEBUG = "--debug"
+
+
+class Verb(Protocol):
+    """A dataclass whose fields are the options, and its docstrings the help."""
+
+    def run(self) -> Iterable[str] | None:
+        """Do it; what to print as it comes, or nothing where it prints by itself."""
+
+
+def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: str | None) -> None:
+    """Run the verb that the command line names, ``python -m PACKAGE VERB ...``.
+
+    Mistakes of the user (``ValueError``, ``TypeError``, ``OSError``, ``ImportError``, numbers that
+    are not finite, Gymnasium's errors) and Ctrl-C end with one line on stderr and exit status 1;
+    with ``--debug`` anywhere on the command line, with the traceback. Any other exception is a
+    mistake of ours and keeps its traceback. A reader that has gone away (``| head``) ends the
+    command silently, as it does for the commands of a shell.
+    """
+    words = sys.argv[1:]
+    debug = DEBUG in words
+    try:
+        try:
+            _run(package, verbs, description, [word for word in words if word != DEBUG])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if debug:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        if debug:
+            raise
+        sys.exit(_one_line(error) or "stopped")
+    except Exception as error:
+        if debug or not isinstance(error, _mistakes()):
+            raise
+        sys.exit(f"error: {_one_line(error) or type(error).__name__}")
+
+
+def _run(
+    package: str,
+    verbs: Mapping[str, Callable[..., Verb]],
+    description: str | None,
+    words: list[str],
+) -> None:
+    import tyro
+
+    command = tyro.extras.subcommand_cli_from_dict(
+        dict(verbs),
+        prog=f"python -m {package}",
+        description=f"{description}\n\n{DEBUG}, anywhere, shows the traceback of an error.",
+        args=words,
+    )
+    for text in command.run() or ():
+        print(text, flush=True)  # noqa: T201 (the one place for all commands)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    import gymnasium as gym
+
+    return (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,143 @@
+"""What all four commands share, and what importing the packages costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+import jumpy_cli
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+    "h5py", "huggingface_hub", "lightning", "matplotlib", "minari", "moviepy", "scipy.stats",
+    "sklearn", "torchmetrics", "torchvision",
+}  # fmt: skip
+BEHIND_AGENTS = {"stable_baselines3", "tensorboard", "torch.utils.tensorboard", "tyro"}
+
+
+@dataclass(frozen=True)
+class Act:
+    """Do something."""
+
+    what: Literal["speak", "mistake", "bug", "interrupt", "stop"] = "speak"
+    """What to do."""
+
+    def run(self) -> Iterator[str]:
+        yield "begun"
+        if self.what == "mistake":
+            raise ValueError("what: expected this,\ngot that")
+        if self.what == "bug":
+            raise KeyError("ours")
+        if self.what == "interrupt":
+            raise KeyboardInterrupt
+        if self.what == "stop":
+            raise KeyboardInterrupt("stopped after step 3; --resume goes on")
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Do nothing."""
+
+    def run(self) -> None:
+        """Print nothing."""
+
+
+def act(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["acts", *words])
+    jumpy_cli.main("acts", {"act": Act, "rest": Rest}, "Acts.")
+
+
+def test_verbs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    act(monkeypatch, "act")
+    act(monkeypatch, "rest")
+    assert capsys.readouterr().out == "begun\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("mistake", "error: what: expected this, got that"),
+        ("interrupt", "stopped"),
+        ("stop", "stopped after step 3; --resume goes on"),
+    ],
+)
+def test_one_line(monkeypatch: pytest.MonkeyPatch, what: str, line: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        act(monkeypatch, "act", "--what", what)
+    assert ended.value.code == line
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="expected this"):
+        act(monkeypatch, "act", "--what", "mistake", "--debug")
+    with pytest.raises(KeyboardInterrupt):
+        act(monkeypatch, "--debug", "act", "--what", "interrupt")
+
+
+def test_our_own_mistakes_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError):
+        act(monkeypatch, "act", "--what", "bug")
+
+
+def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        act(monkeypatch, "--help")
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "Do something." in out and "--debug" in out and "python -m acts" in out
+
+
+CHILD = """
+import sys
+from dataclasses import dataclass
+sys.path.insert(0, {root!r})
+import jumpy_cli
+@dataclass
+class Talk:
+    def run(self):
+        for _ in range(100_000):
+            yield "more than a pipe holds"
+sys.argv = ["talk", "talk"]
+jumpy_cli.main("talk", {{"talk": Talk, "rest": Talk}}, "Talks.")
+"""
+
+
+def test_reader_that_goes_away() -> None:
+    """As with ``| head -1``: no traceback, from the verb or at exit."""
+    command = [sys.executable, "-c", CHILD.format(root=str(ROOT))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout.readline().strip() == b"more than a pipe holds"
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+
+
+IMPORTS = """
+import sys
+{imports}
+print(*sorted({heavy!r} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "heavy"),
+    [
+        ("import worldmodel, envs, evaluation", HEAVY | BEHIND_AGENTS),
+        ("import agents, evaluation.__main__", HEAVY),
+    ],
+    ids=["worldmodel, envs", "agents, commands"],
+)
+def test_imports_are_light_and_silent(imports: str, heavy: set[str]) -> None:
+    program = IMPORTS.format(imports=imports, heavy=heavy)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("", "", 0)

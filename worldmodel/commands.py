@@ -1,0 +1,97 @@
+"""Verbs of ``python -m worldmodel`` that describe models and hand them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tyro
+
+from worldmodel import checkpoint, hub
+from worldmodel.registry import MODELS, entry, make
+from worldmodel.spec import ActionSpec, Spec
+
+
+@dataclass(frozen=True)
+class List:
+    """Show models, their presets, and the checkpoints that came with the package."""
+
+    def run(self) -> Iterator[str]:
+        """What to print."""
+        yield "models (--model): presets (--preset)"
+        for name, known in MODELS.items():
+            kind = "jumpy" if known.model.jumpy else "frame by frame"
+            yield f"  {name:18} {kind:15} {', '.join(known.presets) or '-'}"
+        yield "\nshipped checkpoints"
+        for name in checkpoint.shipped():
+            title, *_ = (checkpoint.SHIPPED / name / "README.md").read_text().splitlines()
+            yield f"  {name:26} {title.partition(': ')[2]}"
+        yield "\nmore about one: python -m worldmodel info NAME, as in jump:small"
+
+
+@dataclass(frozen=True)
+class Info:
+    """Describe a preset or a checkpoint: settings, parameters."""
+
+    name: tyro.conf.Positional[str]
+    """A preset (narrative), model:preset (svg-lp:paper), or a checkpoint."""
+    size: int = 64
+    """Frame size, for a preset."""
+    pose: int = 0
+    """Numbers of a camera pose, for a preset whose keys are poses (dice: 7)."""
+
+    def run(self) -> Iterator[str]:
+        """What to print."""
+        model = self._model()
+        yield f"{model.name}: {'jumpy' if model.jumpy else 'frame by frame'}, {model.spec}"
+        yield f"{model.config}\n"
+        ours, total = 0, 0
+        for name, part in model.named_children():
+            count = sum(p.numel() for p in part.parameters())
+            total += count
+            beyond = model.name == "jump" and name in ("scene", "heads", "path")
+            ours += count if beyond else 0
+            yield f"{name:>12} {count:>12,}{'  (beyond the paper)' if beyond else ''}"
+        if ours:
+            yield f"{'paper parts':>12} {total - ours:>12,}  ({(total - ours) / 1e6:.2f} M)"
+        yield f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)"
+
+    def _model(self) -> Any:
+        name, _, chosen = self.name.partition(":")
+        spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
+        if "vector" in (name, chosen):  # as of CartPole
+            spec = Spec(
+                (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
+            )
+        with torch.device("meta"):  # sizes alone: weights of some take minutes to draw
+            if chosen or name in MODELS:
+                return make(name, spec, chosen or next(iter(entry(name).presets), None))
+            for model, known in MODELS.items():
+                if name in known.presets:
+                    return make(model, spec, name)
+        try:
+            return checkpoint.load(self.name)
+        except FileNotFoundError as error:
+            presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
+            raise FileNotFoundError(f"{error}; presets are {presets}") from error
+
+
+@dataclass(frozen=True)
+class Push:
+    """Upload a checkpoint to the Hugging Face hub."""
+
+    checkpoint: tyro.conf.Positional[str]
+    """Folder or shipped name."""
+    name: tyro.conf.Positional[str]
+    """Where it goes: owner/name."""
+    private: bool = False
+    """Of a repository that is made."""
+    message: str | None = None
+    """Of the commit."""
+
+    def run(self) -> Iterator[str]:
+        """Upload, and say how to get it."""
+        yield hub.push(self.checkpoint, self.name, private=self.private, message=self.message)
+        yield f'load it: worldmodel.load("{self.name}")'

@@ -1,0 +1,134 @@
+"""Checkpoints on the Hugging Face hub: three files each, and nothing that is ever unpickled."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from worldmodel import checkpoint
+from worldmodel.base import WorldModel
+
+METADATA = """---
+library_name: jumpy-worldmodel
+tags:
+- world-model
+- reinforcement-learning
+---
+"""
+"""How the hub sorts a card that says nothing of itself."""
+INSTALL = "pip install 'jumpy-worldmodel[hub]'"
+
+
+def is_id(name: str) -> bool:
+    """Whether it looks like "owner/name", or "owner/name@revision"."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", name) is not None
+
+
+def push(
+    model: WorldModel | str | Path,
+    name: str,
+    *,
+    private: bool = False,
+    message: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload a checkpoint; ``worldmodel.load(name)`` has it then, everywhere.
+
+    config.json, model.safetensors and README.md (the card) go there, nothing else that lies in the
+    folder. An existing repository gets a new commit; what it held before stays in its history.
+
+    Args:
+        model: a model, or a checkpoint: folder or shipped name. It is loaded strictly first.
+        name: "owner/name" of the repository, which is made if need be.
+        private: of a repository that is made.
+        message: of the commit.
+        token: one that may write; None for that of ``hf auth login``, or HF_TOKEN.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        ValueError: ``name`` is no "owner/name", or the checkpoint is broken or a replay.
+        FileNotFoundError: there is no such checkpoint.
+        PermissionError: nobody is logged in, or the token may not write there.
+        ConnectionError: the hub was not reached, or refused for another reason.
+    """
+    if not is_id(name) or "@" in name:
+        raise ValueError(f'name: expected "owner/name" of a repository on the hub, got {name!r}')
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise ImportError(f"push: needs huggingface_hub; {INSTALL}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        _stage(model, Path(folder), name)
+        try:
+            api = HfApi(token=token)
+            api.create_repo(name, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=name,
+                folder_path=folder,
+                allow_patterns=list(checkpoint.FILES),
+                commit_message=message or "Upload a world model",
+            )
+        except Exception as error:  # the client's, and those of the HTTP library that it uses
+            raise _told(name, error) from error
+    return str(commit.commit_url)
+
+
+def fetch(name: str) -> Path:
+    """Download what ``push`` uploaded (or take it from the hub's cache); its local folder.
+
+    Args:
+        name: "owner/name", or "owner/name@revision": a branch, tag or commit.
+
+    Raises:
+        FileNotFoundError: the hub has no such repository (or does not show it), it was not
+            reached, or huggingface_hub is not installed.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise FileNotFoundError(
+            f"{name}: no such folder here; to ask the Hugging Face hub, {INSTALL}"
+        ) from error
+    repo, _, revision = name.partition("@")
+    files = list(checkpoint.FILES)
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=files))
+    except Exception as error:  # as above
+        raise FileNotFoundError(
+            f"{name}: no such folder here, and the hub says: {error} (a private one needs "
+            "`hf auth login`)"
+        ) from error
+
+
+def _stage(model: WorldModel | str | Path, folder: Path, name: str) -> None:
+    """Fill ``folder`` with the three files as they go to the hub."""
+    if isinstance(model, WorldModel):
+        checkpoint.save(model, folder)
+    else:
+        source = checkpoint.find(model)
+        checkpoint.load(source)  # a broken one stays at home
+        for file in checkpoint.FILES:
+            if (source / file).is_file():
+                shutil.copy(source / file, folder / file)
+    card = folder / "README.md"
+    text = card.read_text() if card.exists() else f"# {name}\n"
+    text = text.replace("worldmodel.load(FOLDER)", f'worldmodel.load("{name}")')
+    card.write_text(text if text.startswith("---\n") else METADATA + text)
+
+
+def _told(name: str, error: Exception) -> Exception:
+    """What to do about it."""
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
+        return PermissionError(
+            f"{name}: the hub does not let you write there; `hf auth login` with a token that may "
+            f"(huggingface.co/settings/tokens, role write), or pass token=. It says: {error}"
+        )
+    return ConnectionError(f"{name}: not uploaded: {error}")

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip
-CODE   := worldmodel envs agents evaluation jumpy_cli
+CODE   := worldmodel envs agents evaluation
 
 # Small tensors on busy cores: more threads, and threads that spin, cost more than they give.
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE}

@@ -16,7 +16,6 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-import jumpy_cli
 from agents import runs
 from agents.adapt import adapt
 from agents.beside import play
@@ -38,7 +37,7 @@ from agents.planners.base import Before
 from agents.planners.base import Plan as Considered
 from agents.runs import RunConfig
 from agents.train import evaluate
-from worldmodel import checkpoint
+from worldmodel import checkpoint, cli
 from worldmodel.tensorboard import write_video
 
 PLANNERS: dict[str, tuple[Callable[..., Planner], type[Any]]] = {
@@ -208,7 +207,7 @@ VERBS: dict[str, Any] = {"train": Train, "plan": Plan, "enjoy": Enjoy}
 
 def main() -> None:
     """Run the verb that the command line names."""
-    jumpy_cli.main("agents", VERBS, "Train, plan and watch agents that imagine.")
+    cli.main("agents", VERBS, "Train, plan and watch agents that imagine.")
 
 
 if __name__ == "__main__":

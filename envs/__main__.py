@@ -13,10 +13,10 @@ import torch
 import tyro
 from PIL import Image
 
-import jumpy_cli
 from envs import ENV_IDS
 from envs.bench import bench, envelope, yardstick
 from envs.films import check_suffix, contact_sheet, everything, film, mosaic, write_film
+from worldmodel import cli
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ VERBS = {"list": List, "record": Record, "sheet": Sheet, "bench": Bench}
 
 def main() -> None:
     """Run the verb that the command line names."""
-    jumpy_cli.main("envs", VERBS, "Look at the environments: list, film and time them.")
+    cli.main("envs", VERBS, "Look at the environments: list, film and time them.")
 
 
 if __name__ == "__main__":

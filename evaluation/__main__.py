@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jumpy_cli
 from evaluation.commands import agents, models, pages
 from evaluation.commands.base import Verb
+from worldmodel import cli
 
 VERBS: tuple[type[Verb], ...] = (
     models.Speed,
@@ -32,7 +32,7 @@ VERBS: tuple[type[Verb], ...] = (
 def main() -> None:
     """Run the verb that the command line names."""
     verbs: dict[str, Any] = {verb.benchmark: verb for verb in VERBS}
-    jumpy_cli.main("evaluation", verbs, __doc__)
+    cli.main("evaluation", verbs, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("worldmodel", "envs", "agents", "evaluation", "jumpy_cli")
+PACKAGES = ("worldmodel", "envs", "agents", "evaluation")
 
 
 @pytest.mark.slow

@@ -15,8 +15,7 @@ import gymnasium as gym
 import torch
 import tyro
 
-import jumpy_cli
-from worldmodel import checkpoint, imagine, results
+from worldmodel import checkpoint, cli, imagine, results
 from worldmodel.base import WorldModel
 from worldmodel.bench import bench
 from worldmodel.collect import collect
@@ -350,7 +349,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def main() -> None:
     """Run the verb that the command line names."""
-    jumpy_cli.main("worldmodel", VERBS, "Record, train, look at and describe world models.")
+    cli.main("worldmodel", VERBS, "Record, train, look at and describe world models.")
 
 
 if __name__ == "__main__":

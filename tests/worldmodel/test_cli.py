@@ -11,9 +11,9 @@ from typing import Literal
 
 import pytest
 
-import jumpy_cli
+from worldmodel import cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAVY = {
     "h5py", "huggingface_hub", "lightning", "matplotlib", "minari", "moviepy", "scipy.stats",
     "sklearn", "torchmetrics", "torchvision",
@@ -50,7 +50,7 @@ class Rest:
 
 def act(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["acts", *words])
-    jumpy_cli.main("acts", {"act": Act, "rest": Rest}, "Acts.")
+    cli.main("acts", {"act": Act, "rest": Rest}, "Acts.")
 
 
 def test_verbs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,14 +97,14 @@ CHILD = """
 import sys
 from dataclasses import dataclass
 sys.path.insert(0, {root!r})
-import jumpy_cli
+from worldmodel import cli
 @dataclass
 class Talk:
     def run(self):
         for _ in range(100_000):
             yield "more than a pipe holds"
 sys.argv = ["talk", "talk"]
-jumpy_cli.main("talk", {{"talk": Talk, "rest": Talk}}, "Talks.")
+cli.main("talk", {{"talk": Talk, "rest": Talk}}, "Talks.")
 """
 
 

@@ -1,6 +1,7 @@
 """How every command of this project begins and ends: ``python -m envs | worldmodel | ...``.
 
-The four packages may not import each other, so what their ``__main__`` modules share lies here.
+The ``__main__`` modules of all four packages call it, ``envs`` too: that is the only thing that
+``envs`` takes from here.
 """
 
 from __future__ import annotations

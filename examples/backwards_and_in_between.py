@@ -58,7 +58,7 @@ def main() -> None:
     print(f"{args.out}/film.gif: the same, every frame")
     print("Look at the first frames of the past. The last frame does not tell where the actor came")
     print(
-        "from: it is smeared over where it may have been, and sharp again at the first shape, which"
+        "from: it is smeared over where it may have been, and clear again at the first shape, which"
     )
     print("the actions name. Told both ends, the model knows where it began.")
 

@@ -61,10 +61,10 @@ def main() -> None:
     picture = args.out / "hidden_face.png"
     # model.observe(five views); model.sample(belief, 2): two rooms; model.predict(rooms, all views)
     draw({"two rooms": model}, picture, args.scene, worlds=2, scale=4)
-    print(f"{picture}: five views that were shown (yellow) and three of the hidden side; below, the")
-    print("same views of two sampled rooms. Look at the last three of each row: one digit, or three?")
-    print("After minutes the digits are smudges. Whether it is one digit, the numbers say of longer")
-    print("trainings: python -m evaluation consistency FOLDER")
+    print(f"{picture}: five views that were shown (yellow) and three of the hidden side; below,")
+    print("the same views of two sampled rooms. Look at the last three of each row: one digit?")
+    print("After minutes the cube stands where it should; digits are smudges. Whether they agree,")
+    print("after longer trainings, numbers tell: python -m evaluation consistency FOLDER")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,7 @@ Run = Callable[[str, str], str]
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """An example's name and settings to what it prints."""
 
     def run(name: str, few: str) -> str:
@@ -53,7 +51,7 @@ def test_plan_with_lookahead(run: Run) -> None:
 
 def test_dyna_dqn(run: Run, tmp_path: Path) -> None:
     printed = run("dyna_dqn.py", "--steps 240 --every 100 --fit-steps 1 --episodes 2")
-    assert "2 fits of the model, 512 imagined transitions" in printed
+    assert re.search(r"^2 fits of the model, [1-9]\d+ imagined transitions", printed, re.M)
     for said in ("random play: ", "DQN: ", "DQN with Dyna: "):
         assert said in printed
     assert (tmp_path / "model" / "config.json").exists()
@@ -63,7 +61,7 @@ def test_log_videos(run: Run, tmp_path: Path) -> None:
     printed = run("log_videos.py", "--ppo-steps 256 --fit-steps 2")
     (logs,) = tmp_path.iterdir()
     counts = dict.fromkeys(("truth above three worlds", "real beside imagined"), 1)
-    for tag, count in {**counts, "imagination/real_imagined": 1, "imagined": 1}.items():
+    for tag, count in {**counts, "imagination/real_imagined": 3, "imagined": 1}.items():
         assert re.search(rf"^ +{count} x {tag}, {logs}", printed, re.M), printed
     with Image.open(logs / "futures.gif") as clip:
         assert clip.n_frames == 21

@@ -105,7 +105,9 @@ def dice_consistency(
     ]
 
 
-def draw(models: Mapping[str, WorldModel], out: Path, scene: int = 0, worlds: int = 3) -> None:
+def draw(
+    models: Mapping[str, WorldModel], out: Path, scene: int = 0, worlds: int = 3, scale: int = 2
+) -> None:
     """Write a picture like the paper's figure 6: truth, then worlds as each model imagines them.
 
     Five views were shown, in yellow; the three others look at the side that none of them shows.
@@ -115,6 +117,7 @@ def draw(models: Mapping[str, WorldModel], out: Path, scene: int = 0, worlds: in
         out: a PNG file.
         scene: number of the scene in the test split.
         worlds: of each model.
+        scale: times by which each pixel is repeated.
 
     Raises:
         ValueError: as for ``dice_consistency``; or the frames differ in size.
@@ -125,7 +128,7 @@ def draw(models: Mapping[str, WorldModel], out: Path, scene: int = 0, worlds: in
     for name, model in models.items():
         _check(model)
         imagined = _imagined(model, scene, worlds)
-        band = sheet(imagined, scale=2)
+        band = sheet(imagined, scale)
         height = len(band) // (worlds + 1)
         if not bands:
             bands.append(labelled(band[:height], "truth"))

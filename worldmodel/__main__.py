@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -168,8 +169,7 @@ class Train:
         return model
 
     def _data(self) -> Data:
-        cuda = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
-        device = "cuda" if cuda else "cpu"
+        device = _device(self.device)
         checkpoint.check_device(device)
         if (self.env is None) == (self.episodes is None):
             raise ValueError("env, episodes: give exactly one of them")
@@ -300,6 +300,17 @@ def _pose_size(scenes: SceneBatch) -> int:
     if poses is None:
         raise ValueError("poses: this environment has no camera; its keys are times")
     return int(poses.shape[-1])
+
+
+def _device(asked: str) -> str:
+    """Where scenes are made: of several processes each takes the GPU that it will train on.
+
+    The first batch is drawn before Fabric chooses that GPU, and would else stay on the first one.
+    """
+    if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
+        rank = os.environ.get("LOCAL_RANK")  # set by torchrun, and by Fabric where it starts them
+        return "cuda" if rank is None else f"cuda:{rank}"
+    return "cpu"
 
 
 def _make_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, Any]:

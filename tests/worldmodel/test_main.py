@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from worldmodel import MODELS, Episodes, checkpoint, hub, load
-from worldmodel.__main__ import main
+from worldmodel.__main__ import _device, main
 from worldmodel.training import BEST
 from worldmodel.training.monitor import Monitor
 
@@ -184,3 +184,10 @@ def test_widths_of_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     env = ("--env", ENV, "--size", 32, "--batch-size", 2, "--steps", 1, "--model", "svg-lp")
     run(monkeypatch, "train", *env, "--out", tmp_path / "a", "--set", "channels=4,4,8")
     assert load(tmp_path / "a").config.channels == (4, 4, 8)
+
+
+def test_each_process_makes_scenes_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert _device("cuda") == "cuda" and _device("cpu") == "cpu"
+    monkeypatch.setenv("LOCAL_RANK", "3")  # of torchrun, or of Fabric
+    assert _device("cuda") == "cuda:3" and _device("cpu") == "cpu"

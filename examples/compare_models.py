@@ -1,0 +1,58 @@
+"""Any world models beside each other, each named by one word: time to a far frame, and samples.
+
+All have the same three verbs, so nothing here knows which model it holds: any name will do that
+stands in the README's table. Each is trained for the same short CPU time on nature's Traveling
+Salesman; a second run takes the trained ones as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from evaluation import peers
+from evaluation.speed import speed, wide
+from worldmodel import results
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of everything; the default takes about four minutes on one CPU thread."""
+
+    models: tyro.conf.Positional[tuple[str, ...]] = ("jump", "svg-lp", "sssm", "copy-last")
+    """Names, each with its preset ``small``, or as name:preset."""
+    seconds: float = 60
+    """CPU time to train each."""
+    distances: tuple[int, ...] = (5, 20, 80)
+    repeats: int = 6
+    """Timed rounds."""
+    out: Path = Path("outputs/compare_models")
+
+
+def main() -> None:
+    args = tyro.cli(Settings, description=__doc__)
+    torch.set_num_threads(1)
+    words = [name if ":" in name else f"{name}:small" for name in args.models]
+    models = [results.name_and_preset(word) for word in words]
+
+    rows = speed(models, args.distances, [1], size=peers.SIZE, repeats=args.repeats)
+    columns = ["model", "preset", *(f"T={distance}" for distance in args.distances)]
+    print("Seconds to the frame at distance T (medians):")
+    print(results.table(wide(rows), columns))
+
+    homes = args.out / f"{args.seconds:g}-seconds"
+    for name, preset in models:  # a progress bar each
+        peers.trained(name, preset, args.seconds, homes / f"{name}-{preset}", seed=0)
+    picture = args.out / "samples.png"
+    peers.draw(models, homes, picture)
+    print(f"{picture}: six frames of a test story are shown, and the ends of three legs imagined,")
+    print("two futures of each model. Look which are whole: one actor, all shapes in their places.")
+    print("Longer training tells more: --seconds, or `python -m evaluation peers`. Checkpoints:")
+    print(homes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""TensorBoard in a real browser: what a run leaves behind can be seen, moves, and is explained.
+
+``make test-browser``; screenshots are kept in ``outputs/browser``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parents[2]
+SHOTS = ROOT / "outputs" / "browser"
+WAIT = 60  # seconds; busy machines
+FILMS = {
+    "videos/real_imagined_difference": 2,  # of training, and of PPO
+    "videos/agent_at_play": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the second and the last part of the quickstart write, only shorter."""
+    import runpy
+
+    quickstart = SimpleNamespace(**runpy.run_path(str(ROOT / "examples" / "quickstart.py")))
+    folder = tmp_path_factory.mktemp("quickstart")
+    args = quickstart.Quickstart(folder, train_steps=20, ppo_steps=512, episodes=2)
+    quickstart.train_a_little(args, folder / "logs")
+    model = quickstart.worldmodel.load("traveling-salesman")
+    quickstart.train_ppo(args, model, folder / "logs")
+    return folder / "logs"
+
+
+@pytest.fixture(scope="module")
+def server(logs: Path) -> Iterator[str]:
+    """The address of a TensorBoard."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs)]
+    command += ["--port", "0", "--host", "127.0.0.1", "--load_fast", "false"]
+    said = logs.parent / "tensorboard.txt"
+    with said.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(2 * WAIT):
+            found = re.search(r"http://127\.0\.0\.1:\d+/", said.read_text())
+            if found or process.poll() is not None:
+                break
+            time.sleep(0.5)
+        assert found, said.read_text()
+        for _ in range(2 * WAIT):  # until it has read both runs
+            if len(ask(found[0], "data/plugin/images/tags")) == 2:
+                break
+            time.sleep(0.5)
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait(WAIT)
+
+
+def ask(server: str, path: str) -> Any:
+    with urllib.request.urlopen(server + path, timeout=WAIT) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    """A page of headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser]'")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip("no Chromium: apt install chromium, or put one on the PATH")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+        opened.set_default_timeout(1000 * WAIT)
+        yield opened
+        browser.close()
+
+
+def shot(page: Any, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(SHOTS / f"{name}.png"))
+
+
+def pixels(element: Any) -> np.ndarray:
+    with Image.open(io.BytesIO(element.screenshot())) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_films_move_and_are_large_enough(page: Any, server: str) -> None:
+    page.goto(server + "#images")
+    films = page.locator("tf-image-loader img")
+    films.first.wait_for()
+    page.wait_for_timeout(3000)
+    shot(page, "images")
+    print(films.count(), [films.nth(i).evaluate("e => [e.naturalWidth, e.naturalHeight, e.clientWidth, e.clientHeight, e.src]") for i in range(films.count())])
+
+
+def test_tour(page: Any, server: str) -> None:
+    for name in ("timeseries", "scalars", "custom_scalars", "text"):
+        page.goto(server + "#" + name)
+        page.reload()
+        page.wait_for_timeout(5000)
+        shot(page, name)

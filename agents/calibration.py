@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TIE = 1e-6
-"""Squared distances that differ by less, for values around 1, are equal: 0.001 is no difference."""
+TIE = 1e-9
+"""Squared distances that differ by less, for values around 1, are equal: no more than rounding."""
 
 
 def hidden(real: Tensor, imagined: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class _Regular(BaseCallback):
 class _Film(_Regular):
     """Measures that are clips: without TensorBoard it warns once and does nothing."""
 
+    min_height: ClassVar[int] = 128
+
     def __init__(self, every: int, tag: str, fps: float) -> None:
         super().__init__(every)
         self.tag, self.fps = tag, fps
@@ -87,7 +89,7 @@ class _Film(_Regular):
         clips, columns, captions = self._clips()
         add_video(
             self._output.writer, self.tag, clips, self.num_timesteps, self.fps,
-            columns=columns, captions=captions,
+            min_height=self.min_height, columns=columns, captions=captions,
         )  # fmt: skip
         self._output.writer.flush()
 
@@ -178,6 +180,7 @@ class AgentVideo(_Film):
     """
 
     guide = guide.AGENT
+    min_height = 256  # alone in its card, which is that wide
 
     def __init__(
         self,

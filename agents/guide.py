@@ -56,7 +56,8 @@ same actions, given the first observation alone.
 IMAGINATION = Guide(
     "imagination_video",
     """
-`videos/real_imagined_difference` (tab *Images*): an episode of the agent in three rows.
+`videos/real_imagined_difference` (tab *Images*; tick *Show actual image size*): an episode of
+the agent in three rows.
 
 1. **real**: what really happens, the same in each column, and what it paid.
 2. **imagined**: the same actions in worlds that the model samples, one per column, and what they

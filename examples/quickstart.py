@@ -26,6 +26,7 @@ from agents import (
     RandomAgent,
     RandomShooting,
     RandomShootingConfig,
+    RealReturns,
     compare,
     train_in_imagination,
 )
@@ -121,13 +122,14 @@ def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
         torch.zeros(2048, 1, dtype=torch.int64)
     )
     env = gym.make(ENV, size=32, split="test")
-    films = [
+    shown = [
+        RealReturns(lambda: gym.make(ENV, size=32, split="test"), hold=HOLD, frame_stack=4),
         ImaginationVideo(env, model, args.ppo_steps, HOLD),
         AgentVideo(env, args.ppo_steps, HOLD, frame_stack=4),
     ]
     agent = train_in_imagination(
         model, starts[:, 0].numpy(), args.ppo_steps, jump=HOLD, seed=args.seed,
-        callback=films, tensorboard_log=str(logs), threads=args.num_threads,
+        callback=shown, tensorboard_log=str(logs), threads=args.num_threads,
         progress_bar=sys.stdout.isatty(),
     )  # fmt: skip
     return Contestant(agent, frame_stack=4)

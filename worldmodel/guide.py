@@ -19,29 +19,31 @@ Charts: TypeAlias = Mapping[str, Sequence[str]]
 _LAYOUTS: WeakKeyDictionary[SummaryWriter, dict[str, dict[str, list[object]]]] = WeakKeyDictionary()
 
 TRAINING = """
-How a world model learns. Lower is better in every curve of `train` and `validation`, except
+How a world model learns. Lower is better in every curve of `world_model` and `validation`, except
 `learning_rate` (a setting), `gradient` and `kl`.
 
 | curve | what it says |
 |---|---|
-| `train/loss` | what training makes smaller; its scale depends on the settings |
-| `train/mse` | squared error of what is seen (pixels 0 to 1), while told the truth |
-| `train/kl` | nats that the latent tells: near 0, all sampled worlds look alike |
-| `train/gradient` | length of the gradient: single peaks are harmless, steady growth is not |
+| `world_model/loss` | what training makes smaller; its scale depends on the settings |
+| `world_model/mse` | squared error of what is seen (pixels 0 to 1), while told the truth |
+| `world_model/kl` | nats that the latent tells: near 0, all sampled worlds look alike |
+| `world_model/negative_elbo` | nats to describe what was asked for |
+| `world_model/reward`, `continue` | nats for the rewards, and for whether the scene goes on |
+| `world_model/gradient` | length of the gradient: single peaks are harmless, steady growth is not |
 | `validation/...` | the same of scenes that are not trained on; where it rises, stop |
 | `validation/free_mse` | the same without being told: how far it is off in use |
 | `validation/..._step/08` | the same, eight steps after the last frame that was shown |
 
-**Images**: `videos/real_imagined` shows a scene in each column: what really happens in the top row,
-sampled worlds below. All know the first frame alone. A trained model's worlds differ from each
-other where the future is open, and nowhere else.
+**Images** (tick *Show actual image size*): `videos/real_imagined` shows a scene in each column: what
+really happens in the top row, sampled worlds below. All know the first frame alone. A trained
+model's worlds differ from each other where the future is open, and nowhere else.
 """
 TRAINING_CHARTS: dict[str, list[str]] = {
-    "loss: training and validation": ["train/loss", "validation/loss"],
+    "loss: training and validation": ["world_model/loss", "validation/loss"],
     "squared error: training, validation, imagined freely": [
-        "train/mse", "validation/mse", "validation/free_mse",
+        "world_model/mse", "validation/mse", "validation/free_mse",
     ],
-    "nats that the latent tells (near 0: unused)": ["train/kl", "validation/kl"],
+    "nats that the latent tells (near 0: unused)": ["world_model/kl", "validation/kl"],
 }  # fmt: skip
 
 

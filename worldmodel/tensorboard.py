@@ -292,7 +292,7 @@ def _upscale(clips: NDArray[np.uint8], min_height: int) -> NDArray[np.uint8]:
 
 def _caption(text: str) -> NDArray[np.uint8]:
     """Draw a text; returns its grey values `(h, w)`, where h depends on the font only."""
-    font = ImageFont.load_default(size=12)
+    font = ImageFont.load_default(size=14)
     left, _, right, _ = font.getbbox(text)
     _, top, _, bottom = font.getbbox("Ag|")
     size = (max(1, math.ceil(right - left)) + 4, math.ceil(bottom - top) + 4)

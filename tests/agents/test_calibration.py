@@ -26,7 +26,7 @@ def test_draws_of_the_same_distribution_are_calibrated(shape: tuple[int, ...], w
 
 def test_ties_are_shared() -> None:
     real = torch.tensor([1.0, 1.0, 1.0, 1.0])
-    imagined = torch.tensor([[1.0, 1.0, 2.0, 1.0001], [1.0, 0.0, 2.0, 0.9999]])
+    imagined = torch.tensor([[1.0, 1.0, 2.0, 1.00001], [1.0, 0.0, 2.0, 0.99999]])
     found = hidden(real, imagined)
     torch.testing.assert_close(found, torch.tensor([2 / 3, 1, 0, 2 / 3], dtype=torch.float64))
 

@@ -39,7 +39,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     quickstart = SimpleNamespace(**runpy.run_path(str(ROOT / "examples" / "quickstart.py")))
     folder = tmp_path_factory.mktemp("quickstart")
-    args = quickstart.Quickstart(folder, train_steps=20, ppo_steps=512, episodes=2)
+    args = quickstart.Quickstart(folder, train_steps=2, ppo_steps=512, episodes=2)
     quickstart.train_a_little(args, folder / "logs")
     model = quickstart.worldmodel.load("traveling-salesman")
     quickstart.train_ppo(args, model, folder / "logs")
@@ -102,18 +102,64 @@ def pixels(element: Any) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
+def gif(src: str) -> np.ndarray:
+    """All frames (T, H, W, 3) of what TensorBoard sends for an image."""
+    with urllib.request.urlopen(src, timeout=WAIT) as answer:
+        assert answer.headers["Content-Type"] == "image/gif"
+        data = answer.read()
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["loop"] == 0
+        frames = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            frames.append(np.asarray(image.convert("RGB")))
+    return np.stack(frames)
+
+
 def test_films_move_and_are_large_enough(page: Any, server: str) -> None:
     page.goto(server + "#images")
-    films = page.locator("tf-image-loader img")
-    films.first.wait_for()
-    page.wait_for_timeout(3000)
+    cards = page.locator("tf-image-loader")
+    cards.locator("img").last.wait_for()
+    page.wait_for_timeout(1000)  # all cards are loaded
+    found = [cards.nth(i).evaluate("e => e.tag") for i in range(cards.count())]
+    assert sorted(found) == sorted(name for name, count in FILMS.items() for _ in range(count))
+    for i in range(cards.count()):
+        image = cards.nth(i).locator("img")
+        image.scroll_into_view_if_needed()
+        frames = gif(image.get_attribute("src"))
+        assert len(frames) > 10 and (frames[0] != frames[-1]).any()
+        size = image.evaluate("e => [e.naturalHeight, e.naturalWidth]")
+        assert size == list(frames.shape[1:3]) and min(size) >= 256
+        box = image.bounding_box()
+        assert min(box["width"], box["height"]) >= 300  # as a person sees it
+        first = pixels(image)
+        for _ in range(20):
+            page.wait_for_timeout(150)
+            moved = np.abs(pixels(image) - first).max(-1) > 60
+            if moved.mean() > 0.001:
+                break
+        assert moved.mean() > 0.001, found[i]
+    page.evaluate("window.scrollTo(0, 0)")
     shot(page, "images")
-    print(films.count(), [films.nth(i).evaluate("e => [e.naturalWidth, e.naturalHeight, e.clientWidth, e.clientHeight, e.src]") for i in range(films.count())])
+    page.get_by_text("Show actual image size").click()
+    page.wait_for_timeout(1000)
+    shot(page, "images_actual_size")
 
 
-def test_tour(page: Any, server: str) -> None:
-    for name in ("timeseries", "scalars", "custom_scalars", "text"):
-        page.goto(server + "#" + name)
-        page.reload()
-        page.wait_for_timeout(5000)
-        shot(page, name)
+@pytest.mark.parametrize(
+    ("tab", "words"),
+    [
+        ("text", ["How a world model learns", "Does the agent get better?", "what really happens"]),
+        ("custom_scalars", ["World model", "Agent", "return: real, and in training"]),
+        ("timeseries", ["videos", "world_model", "real"]),
+    ],
+)
+def test_a_stranger_is_told_what_is_shown(
+    page: Any, server: str, tab: str, words: list[str]
+) -> None:
+    page.goto("about:blank")
+    page.goto(f"{server}#{tab}")
+    for word in words:
+        page.get_by_text(word).first.wait_for(state="attached")
+    page.wait_for_timeout(1500)  # curves are drawn
+    shot(page, tab)

@@ -92,7 +92,7 @@ class Monitor:
         self.bar.set_postfix(shown, refresh=sys.stderr.isatty())
         if self.writer is not None:
             for name, value in {**self.parts, "learning_rate": rate}.items():
-                self.writer.add_scalar(f"train/{name}", value, step)
+                self.writer.add_scalar(f"world_model/{name}", value, step)
         model = self.run.model
         for callback in self.callbacks:
             callback(Progress(step, model.eval(), self.writer, self.parts))

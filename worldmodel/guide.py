@@ -34,7 +34,7 @@ How a world model learns. Lower is better in every curve of `world_model` and `v
 | `validation/free_mse` | the same without being told: how far it is off in use |
 | `validation/..._step/08` | the same, eight steps after the last frame that was shown |
 
-**Images** (tick *Show actual image size*): `videos/real_imagined` shows a scene in each column: what
+**Images** (tick *Show actual image size*): `videos/real_imagined` has a column for each scene: what
 really happens in the top row, sampled worlds below. All know the first frame alone. A trained
 model's worlds differ from each other where the future is open, and nowhere else.
 """

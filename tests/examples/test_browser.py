@@ -126,8 +126,8 @@ def test_films_move_and_are_large_enough(page: Any, server: str) -> None:
     for i in range(cards.count()):
         image = cards.nth(i).locator("img")
         image.scroll_into_view_if_needed()
-        frames = gif(image.get_attribute("src"))
-        assert len(frames) > 10 and (frames[0] != frames[-1]).any()
+        frames = gif(image.evaluate("e => e.src"))
+        assert len(frames) > 3 and (frames[0] != frames[-1]).any()
         size = image.evaluate("e => [e.naturalHeight, e.naturalWidth]")
         assert size == list(frames.shape[1:3]) and min(size) >= 256
         box = image.bounding_box()

@@ -61,6 +61,12 @@ class _Regular(BaseCallback):
     def _on_step(self) -> bool:
         return True
 
+    def _record(self, name: str, value: float) -> None:
+        """Log at this very step: what is recorded waits for the logger's next dump, steps later."""
+        if self._output is not None:
+            self._output.writer.add_scalar(name, value, self.num_timesteps)
+        self.logger.record(name, value, exclude="tensorboard")
+
     @abstractmethod
     def _measure(self) -> None: ...
 
@@ -274,7 +280,7 @@ class RealReturns(_Regular):
     def _measure(self) -> None:
         returns = evaluate(self.model, self.env, self.episodes, self.seed, **self.settings)
         self.history.append((self.num_timesteps, returns))
-        self.logger.record("real/return", float(returns.mean()))
+        self._record("real/return", float(returns.mean()))
 
 
 class ModelError(_Regular):
@@ -341,5 +347,5 @@ class ModelError(_Regular):
         if not known:
             return
         for name, value in zip(known[0]._fields, np.mean(known, 0).tolist(), strict=True):
-            self.logger.record(f"model/{name}", value)
-        self.logger.record("model/calibration_ideal", self.worlds / (self.worlds + 1))
+            self._record(f"model/{name}", value)
+        self._record("model/calibration_ideal", self.worlds / (self.worlds + 1))

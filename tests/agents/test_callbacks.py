@@ -63,6 +63,7 @@ def test_real_returns_are_logged_and_kept(tmp_path: Path) -> None:
     last = evaluate(agent, FakeEnv, 3, seed=5, **settings)
     np.testing.assert_array_equal(callback.history[-1][1], last)
     scalars = logged(tmp_path).Scalars("real/return")
+    assert [event.step for event in scalars] == [0, 32, 64]
     assert [event.value for event in scalars] == [
         pytest.approx(returns.mean()) for _, returns in callback.history
     ]

@@ -122,6 +122,7 @@ def test_films_move_and_are_large_enough(page: Any, server: str) -> None:
     cards.locator("img").last.wait_for()
     page.wait_for_timeout(1000)  # all cards are loaded
     found = [cards.nth(i).evaluate("e => e.tag") for i in range(cards.count())]
+    shot(page, "images")
     assert sorted(found) == sorted(name for name, count in FILMS.items() for _ in range(count))
     for i in range(cards.count()):
         image = cards.nth(i).locator("img")
@@ -139,8 +140,6 @@ def test_films_move_and_are_large_enough(page: Any, server: str) -> None:
             if moved.mean() > 0.001:
                 break
         assert moved.mean() > 0.001, found[i]
-    page.evaluate("window.scrollTo(0, 0)")
-    shot(page, "images")
     page.get_by_text("Show actual image size").click()
     page.wait_for_timeout(1000)
     shot(page, "images_actual_size")

@@ -15,10 +15,10 @@ BASE := $(VENV)/.installed
 DEV  := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint format bench report clean
+.PHONY: help demo test test-slow test-gpu test-browser lint format bench report clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE)  ## install and run the quickstart
 	@echo "==> Running examples/quickstart.py"
@@ -30,11 +30,16 @@ test: lint  ## install, check style, types and layers, run the fast tests
 
 test-slow: $(DEV)  ## run the tests marked slow
 	@echo "==> Running the slow tests"
-	@$(PYTEST) -m "slow and not gpu"
+	@$(PYTEST) -m "slow and not gpu and not browser"
 
 test-gpu: $(DEV)  ## run the tests marked gpu (they need a CUDA device)
 	@echo "==> Running the GPU tests"
 	@$(PYTEST) -m gpu
+
+test-browser: $(DEV)  ## run the tests marked browser (they need Chromium: apt install chromium)
+	@$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@echo "==> Looking at TensorBoard in headless Chromium"
+	@$(PYTEST) -m browser
 
 lint: $(DEV)  ## check style, types and layers
 	@echo "==> Checking style (ruff check)"

@@ -4,8 +4,8 @@
 """
 
 from agents.adapt import adapt
-from agents.beside import real_beside_imagined
-from agents.callbacks import ImaginationVideo, ModelError, RealReturns
+from agents.beside import compare, real_beside_imagined
+from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.dyna import (
     DynaCallback,
     DynaConfig,
@@ -39,6 +39,7 @@ from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction
 
 __all__ = [
+    "AgentVideo",
     "Cem",
     "CemConfig",
     "ChunkAction",
@@ -69,6 +70,7 @@ __all__ = [
     "TreeSearch",
     "TreeSearchConfig",
     "adapt",
+    "compare",
     "critic",
     "evaluate",
     "merge_episodes",

@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
 from agents.adapt import adapt
-from agents.callbacks import ImaginationVideo, ModelError, RealReturns
+from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.dyna import DynaCallback, DynaConfig, RecordEpisodes, RoundsConfig, train_dyna
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.policies import SmallCnn
@@ -344,7 +344,12 @@ def _callbacks(config: RunConfig, model: WorldModel | None, every: int) -> list[
     shown: list[BaseCallback] = [
         RealReturns(config.make_env, every, 10, wrap=config.wrap(model), **settings)
     ]
-    if model is None or config.how == "lookahead":
+    if config.how == "lookahead":
+        return shown  # films and the model's error need a policy that sees plain observations
+    shape = (env := config.make_env()).observation_space.shape
+    if shape is not None and len(shape) == 3:
+        shown.append(AgentVideo(env, every, config.hold, config.frame_stack))
+    if model is None:
         return shown
     shown.append(ModelError(config.make_env(), model, every, **settings))
     if model.spec.is_image:

@@ -20,19 +20,21 @@ import tyro
 
 import worldmodel
 from agents import (
+    AgentVideo,
     Imagination,
     ImaginationVideo,
     RandomAgent,
     RandomShooting,
     RandomShootingConfig,
-    real_beside_imagined,
+    RealReturns,
+    compare,
     train_in_imagination,
 )
+from agents.tensorboard import add_video, tile_videos, write_video
 from envs import play, sample_scenes
 from evaluation.control import Contestant, control
 from evaluation.speed import speed, wide
 from worldmodel import Spec, WorldModel, results
-from worldmodel.tensorboard import add_video, tile_videos, write_video
 
 ENV = "envs:narratives/TravelingSalesman-v0"
 HOLD = 5  # steps of one leg: the agents decide once per leg
@@ -84,8 +86,12 @@ def train_a_little(args: Quickstart, logs: Path) -> None:
 
     def film(progress: worldmodel.Progress) -> None:
         if progress.writer is not None and progress.step == args.train_steps:
-            clip = real_beside_imagined(progress.model, env, seed=args.seed, hold=HOLD)
-            add_video(progress.writer, "real beside imagined", clip, progress.step)
+            both = compare(progress.model, env, seed=args.seed, hold=HOLD, worlds=3)
+            clips, captions = both.clips()
+            add_video(
+                progress.writer, "videos/real_imagined_difference", clips, progress.step,
+                columns=3, captions=captions,
+            )  # fmt: skip
 
     folder = logs / time.strftime("fit-%Y%m%d-%H%M%S")
     losses: list[float] = []
@@ -116,10 +122,14 @@ def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
         torch.zeros(2048, 1, dtype=torch.int64)
     )
     env = gym.make(ENV, size=32, split="test")
-    video = ImaginationVideo(env, model, every=args.ppo_steps, hold=HOLD)
+    shown = [
+        RealReturns(lambda: gym.make(ENV, size=32, split="test"), hold=HOLD, frame_stack=4),
+        ImaginationVideo(env, model, args.ppo_steps, HOLD),
+        AgentVideo(env, args.ppo_steps, HOLD, frame_stack=4),
+    ]
     agent = train_in_imagination(
         model, starts[:, 0].numpy(), args.ppo_steps, jump=HOLD, seed=args.seed,
-        callback=video, tensorboard_log=str(logs), threads=args.num_threads,
+        callback=shown, tensorboard_log=str(logs), threads=args.num_threads,
         progress_bar=sys.stdout.isatty(),
     )  # fmt: skip
     return Contestant(agent, frame_stack=4)

@@ -152,6 +152,8 @@ def write(imagined: Imagined, out: Path, fps: int = 4, scale: int = 2) -> None:
 class ImaginedVideo:
     """A callback of ``fit``: a film in TensorBoard of truth and what the model imagines by then.
 
+    A column for each scene: what really happens on top, its sampled worlds below.
+
     Args:
         scenes: what to imagine; their first frames are shown.
         every: training steps between films; one is also made at the first log.
@@ -179,7 +181,14 @@ class ImaginedVideo:
         self._next = progress.step + self.every
         times = range(0, int(self.scenes.lengths.min()) + 1, progress.model.stride)
         imagined = imagine(progress.model, self.scenes, [0], times, self.worlds, self.seed)
-        add_video(progress.writer, "imagined", film(imagined), progress.step, self.fps)
+        rows = torch.cat([imagined.truth[:, None], imagined.worlds], 1).transpose(0, 1)
+        names = ["real", *(f"imagined {i + 1}" for i in range(self.worlds))]
+        count = len(imagined.truth)
+        captions = [f"scene {i + 1}: {name}" for name in names for i in range(count)]
+        add_video(
+            progress.writer, "videos/real_imagined", rows.flatten(0, 1), progress.step, self.fps,
+            columns=count, captions=captions,
+        )  # fmt: skip
 
 
 def _row(pictures: NDArray[np.uint8], marked: Tensor, scale: int) -> NDArray[np.uint8]:

@@ -47,6 +47,7 @@ def add_video(
     fps: float = 8,
     *,
     min_height: int = 128,
+    columns: int | None = None,
     captions: Sequence[str] | None = None,
 ) -> None:
     """Write a clip, or several side by side, to TensorBoard's *Images* tab.
@@ -60,6 +61,7 @@ def add_video(
         fps: frames per second.
         min_height: clips lower than this are enlarged by a whole factor, so that a person can see
             32-pixel frames; 1 keeps every size.
+        columns: clips per row, as in `tile_videos`.
         captions: N texts, written above the clips.
 
     Raises:
@@ -72,7 +74,7 @@ def add_video(
     if file_writer is None:
         raise ValueError("writer is closed; write the video before writer.close()")
     clips = _upscale(_clips(video, "video"), min_height)
-    frames = _layout(clips, captions)  # (T, H', W', 3)
+    frames = _layout(clips, columns, captions)  # (T, H', W', 3)
     gif = encode_gif(frames, fps)
     _, height, width, _ = frames.shape
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
@@ -85,6 +87,7 @@ def write_video(
     fps: float,
     *,
     min_height: int = 1,
+    columns: int | None = None,
     captions: Sequence[str] | None = None,
 ) -> Path:
     """Write a clip, or several side by side, to a `.gif` or `.mp4` file.
@@ -97,6 +100,7 @@ def write_video(
         video: as in `add_video`.
         fps: frames per second.
         min_height: clips lower than this are enlarged by a whole factor; 1 keeps every size.
+        columns: clips per row, as in `tile_videos`.
         captions: N texts, written above the clips.
 
     Returns:
@@ -112,7 +116,7 @@ def write_video(
         raise ValueError(f"path must end in .gif or .mp4, got {str(path)!r}")
     _check_fps(fps)
     clips = _upscale(_clips(video, "video"), min_height)
-    frames = _layout(clips, captions)
+    frames = _layout(clips, columns, captions)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{ending}")
@@ -269,11 +273,12 @@ def _clips(video: object, name: str, batched: bool = False) -> NDArray[np.uint8]
     return array
 
 
-def _layout(clips: NDArray[np.uint8], captions: Sequence[str] | None) -> NDArray[np.uint8]:
+def _layout(
+    clips: NDArray[np.uint8], columns: int | None, captions: Sequence[str] | None
+) -> NDArray[np.uint8]:
     """Lay `(N, T, H, W, C)` out as one RGB clip `(T, H', W', 3)`."""
-    frames = (
-        clips[0] if len(clips) == 1 and captions is None else tile_videos(clips, None, 2, captions)
-    )
+    alone = len(clips) == 1 and captions is None
+    frames = clips[0] if alone else tile_videos(clips, columns, 2, captions)
     return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
 
 
@@ -287,7 +292,7 @@ def _upscale(clips: NDArray[np.uint8], min_height: int) -> NDArray[np.uint8]:
 
 def _caption(text: str) -> NDArray[np.uint8]:
     """Draw a text; returns its grey values `(h, w)`, where h depends on the font only."""
-    font = ImageFont.load_default(size=12)
+    font = ImageFont.load_default(size=14)
     left, _, right, _ = font.getbbox(text)
     _, top, _, bottom = font.getbbox("Ag|")
     size = (max(1, math.ceil(right - left)) + 4, math.ceil(bottom - top) + 4)

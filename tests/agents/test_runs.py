@@ -94,9 +94,12 @@ def test_train_and_enjoy(
     scalars = set(events.Tags()["scalars"])
     assert "real/return" in scalars
     assert ("model/mse" in scalars) == (how in ("imagination", "dyna"))
+    filmed = env == TSP and how != "lookahead"
+    assert ("videos/agent_at_play" in events.Tags()["images"]) == filmed
+    assert "how_to_read/returns/text_summary" in events.Tags()["tensors"]
     if how == "imagination":
         assert "rollout/ep_rew_mean" in scalars
-        assert ("imagination/real_imagined" in events.Tags()["images"]) == (env == TSP)
+        assert ("videos/real_imagined_difference" in events.Tags()["images"]) == (env == TSP)
     run(monkeypatch, "enjoy", out, "--episodes", 2)
     said = capsys.readouterr().out
     assert "real return, 2 episodes:" in said

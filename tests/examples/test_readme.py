@@ -38,7 +38,7 @@ SMALLER = {
 def test_all_are_there() -> None:
     titles = ["Three verbs", *["Train an agent in imagination"] * 3,
               *["Plug in a custom environment"] * 2,
-              "Log videos to TensorBoard"]  # fmt: skip
+              *["Log videos to TensorBoard"] * 2]  # fmt: skip
     assert [title for title, _ in SNIPPETS] == titles
     for _, code in SNIPPETS:
         lines = [line for line in code.splitlines() if line and "import" not in line]

@@ -48,7 +48,7 @@ def test_films_show_what_a_stride_reaches(tmp_path: Path) -> None:
     model = make("sssm", DISCRETE, replace(preset("sssm", "small"), jump=3))
     video = ImaginedVideo(source.batch(0), every=1)
     fit(model, source, 1, folder=tmp_path, callbacks=[video], progress=False)
-    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["imagined"]
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["videos/real_imagined"]
 
 
 def test_pictures(tmp_path: Path) -> None:

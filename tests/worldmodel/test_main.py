@@ -115,7 +115,8 @@ def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     run(monkeypatch, "train", *env, "--out", tmp_path / "a", "--validate-every", 1, *TINY)
     assert load(tmp_path / "a").spec.window == load(tmp_path / "a" / BEST).spec.window == 40
     log = EventAccumulator(str(tmp_path / "a")).Reload()
-    assert log.Tags()["images"] == ["imagined"]
+    assert log.Tags()["images"] == ["videos/real_imagined"]
+    assert "how_to_read/world_model/text_summary" in log.Tags()["tensors"]
     assert "validation/loss" in log.Tags()["scalars"]
 
 

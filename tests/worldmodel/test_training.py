@@ -77,7 +77,7 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
     )  # fmt: skip
     assert seen == [2, 4] and {"loss", "kl", "mse", "reward", "continue"} <= parts.keys()
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert [scalar.step for scalar in events.Scalars("train/loss")] == [2, 4]
+    assert [scalar.step for scalar in events.Scalars("world_model/loss")] == [2, 4]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["training"]["steps"] == 4 and config["training"]["command"] == "pytest"
     card = (tmp_path / "README.md").read_text()

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldmodel.base import WorldModel
+from worldmodel.guide import TRAINING, TRAINING_CHARTS, explain
 from worldmodel.training.run import Run
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Monitor:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(run.folder), purge_step=done + 1 if done else None)
+            if not done:
+                explain(self.writer, "world_model", TRAINING, "World model", TRAINING_CHARTS)
         self.bar = tqdm(
             total=run.identity["steps"],
             initial=done,
@@ -89,7 +92,7 @@ class Monitor:
         self.bar.set_postfix(shown, refresh=sys.stderr.isatty())
         if self.writer is not None:
             for name, value in {**self.parts, "learning_rate": rate}.items():
-                self.writer.add_scalar(f"train/{name}", value, step)
+                self.writer.add_scalar(f"world_model/{name}", value, step)
         model = self.run.model
         for callback in self.callbacks:
             callback(Progress(step, model.eval(), self.writer, self.parts))

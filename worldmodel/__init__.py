@@ -9,7 +9,7 @@ from worldmodel.base import Losses, UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
 from worldmodel.collect import collect
 from worldmodel.data import Episode, Episodes
-from worldmodel.registry import MODELS, make, preset
+from worldmodel.registry import MODELS, make, preset, register
 from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
 from worldmodel.training import Progress, fit
 from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "make",
     "preset",
+    "register",
     "save",
     "to_float",
     "to_uint8",

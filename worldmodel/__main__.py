@@ -140,7 +140,11 @@ class Train:
             config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
             return make(self.model, spec, config, self.seed)
         begun = checkpoint.load(self.start)
-        if begun.name != self.model or begun.spec != spec or self.preset is not None:
+        if (
+            begun.name != entry(self.model).model.name
+            or begun.spec != spec
+            or self.preset is not None
+        ):
             raise ValueError(
                 f"start: {self.start} is a {begun.name} of {begun.spec}; give the same --model and "
                 f"no --preset, got {self.model} and {self.preset} for {spec}"
@@ -272,7 +276,11 @@ class Info:
         print(f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)")
 
     def _model(self) -> Any:
-        name, _, chosen = self.name.partition(":")
+        name, colon, chosen = self.name.rpartition(":")  # of module:model:preset, the last
+        if not colon:
+            name, chosen = self.name, ""
+        if chosen and Path(chosen).is_dir():  # module:folder
+            return checkpoint.load(self.name)
         spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
         if "vector" in (name, chosen):  # as of CartPole
             spec = Spec(

@@ -29,8 +29,8 @@ FRAMES, PLAN_STEPS = "frames", "plan_steps"
 
 
 def named(name: str, size: int, window: int, device: str) -> WorldModel:
-    """``[module:]model:preset`` with fresh weights, for frames of ``size`` pixels and four actions; or
-    a checkpoint, which knows its own frames, actions and window. In eval mode.
+    """``[module:]model:preset`` with fresh weights, for frames of ``size`` pixels and four actions;
+    or a checkpoint, which knows its own frames, actions and window. In eval mode.
 
     Raises:
         ValueError: no such model or preset.

@@ -51,6 +51,7 @@ MODELS: dict[str, Entry] = {
     Sv2p.name: Entry(Sv2p, SV2P_PRESETS),
     Cdna.name: Entry(Cdna, SV2P_PRESETS),
 }
+"""What ``make`` knows; ``register`` adds to it."""
 
 
 def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:

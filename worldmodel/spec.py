@@ -90,7 +90,7 @@ class ActionSpec:
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise ValueError(
                     "action_space: a Box needs finite low and high; wrap the environment in "
-                    "gymnasium.wrappers.RescaleAction"
+                    "gymnasium.wrappers.TransformAction with a bounded Box"
                 )
             if not (space.low < space.high).all():
                 raise ValueError(f"action_space: every low must be below its high, got {space}")

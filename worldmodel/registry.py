@@ -137,6 +137,10 @@ def registered(name: str) -> Entry:
 def preset(name: str, preset: str) -> Any:
     """The config of a preset of a model.
 
+    Args:
+        name: of the model, as for ``make``.
+        preset: such as "small".
+
     Raises:
         ValueError: no such model or preset.
     """

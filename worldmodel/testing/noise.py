@@ -28,7 +28,13 @@ SPECS: dict[str, Spec] = {
 
 
 def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
-    """Actions (\\*lead, \\*action), drawn from the action space; None for passive scenes."""
+    """Actions (\\*lead, \\*action), drawn from the spec's action space; None for passive scenes.
+
+    Args:
+        spec: whose actions they are.
+        lead: the axes before an action's own, such as B, N, L.
+        seed: of the draws.
+    """
     if spec.action.kind == "none":
         return None
     space = spec.action.to_space()
@@ -38,7 +44,14 @@ def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
 
 
 def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:
-    """The times 0 .. frames - 1 of ``batch`` scenes of noise, and the actions between them."""
+    """The first frames of scenes of noise, and the actions between them.
+
+    Args:
+        spec: whose observations and actions they are.
+        batch: scenes, B.
+        frames: of each scene, M, at the times 0 .. M - 1.
+        seed: of the noise.
+    """
     times = torch.arange(frames).expand(batch, frames)
     shape = (batch, frames, *spec.observation)
     seen = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
@@ -46,7 +59,13 @@ def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -
 
 
 def random_episodes(spec: Spec, count: int = 4, seed: int = 0) -> Episodes:
-    """``count`` episodes of noise, as long as the window; every other one terminates."""
+    """Episodes of noise, as long as the window; every other one terminates.
+
+    Args:
+        spec: whose observations and actions they are.
+        count: how many.
+        seed: of the noise.
+    """
     random = np.random.default_rng(seed)
     shape, dtype = spec.border
     actions = random_actions(spec, count, spec.window)

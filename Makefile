@@ -13,9 +13,10 @@ PYTEST  := $(THREADS) $(BIN)/python -m pytest
 # Stamps: an install is repeated only when what it depends on has changed.
 BASE := $(VENV)/.installed
 DEV  := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-browser lint format bench report clean
+.PHONY: help demo test test-slow test-gpu test-browser lint format docs bench report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,10 @@ format: $(DEV)  ## format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
+docs: $(DOCS)  ## build the documentation (docs/_build/html/index.html)
+	@echo "==> Building docs/_build/html (sphinx; warnings are errors)"
+	@$(THREADS) $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 bench: $(DEV)  ## measure all results again (7 hours on a CPU; ONLY=speed-all for one of them)
 	@echo "==> Running the commands behind evaluation/results/cpu-2-cores"
 	@$(THREADS) $(BIN)/python -m evaluation bench $(ONLY)
@@ -66,7 +71,7 @@ report: $(BASE)  ## write evaluation/results/REPORT.md from the results (10 seco
 
 clean:  ## remove .venv, caches and build files (keeps runs/ and outputs/)
 	@echo "==> Removing $(VENV), caches and build files"
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	@rm -rf $(VENV) build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage htmlcov
 	@find $(CODE) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -81,4 +86,9 @@ $(BASE): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "==> Installing jumpy-worldmodel[dev] into $(VENV) (the first time downloads torch: minutes)"
 	@$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(BASE) $@
+
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> Installing jumpy-worldmodel[docs] into $(VENV) (the first time downloads torch: minutes)"
+	@$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $(BASE) $@

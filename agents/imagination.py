@@ -166,7 +166,10 @@ class Imagination:
         self._renew([row for row in rows if row not in set(longer)])
 
     def extend(self, history: History, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
-        """The history with a frame more, re-anchored where the rules of this class say so."""
+        """The ``history`` with a ``frame`` more, to which the ``actions`` led.
+
+        It is re-anchored where the rules of this class say so.
+        """
         gap = self.model.gap is not None and len(actions) not in (1, self.model.gap)
         if gap or history.present + len(actions) + self.ahead > self.spec.window:
             return History.start(frame)
@@ -349,7 +352,8 @@ class Imagination:
     def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Frames:
         """Observations of the worlds: uint8 (B, S, [N,] K, H, W, C), or float32 (B, S, [N,] K, D).
 
-        Arguments as in ``predict``.
+        Args:
+            worlds, times, plans: as in ``predict``.
         """
         seen = self.predict(worlds, times, plans).observations
         assert seen is not None

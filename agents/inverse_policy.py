@@ -224,7 +224,7 @@ class InversePolicy:
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> InversePolicy:
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote into ``folder``, onto ``device``.
 
         Raises:
             FileNotFoundError: a file is missing.

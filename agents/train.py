@@ -169,6 +169,7 @@ def evaluate(
         float64 (episodes,): the undiscounted return of each episode, in order.
 
     Raises:
+        TypeError: ``env`` is an environment, not what makes one.
         ValueError: a number is below 1, or the agent was made for another ``hold``, frame stack,
             ``wrap`` or other spaces.
     """
@@ -177,6 +178,11 @@ def evaluate(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if num_envs < 1:
         raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+    if not (isinstance(env, str) or callable(env)):
+        raise TypeError(
+            "env: expected a Gymnasium id, or a function that makes the environment, got "
+            f"{type(env).__name__}"
+        )
     if getattr(agent, "hold", hold) != hold:
         raise ValueError(f"hold: the planner holds actions for {agent.hold} steps, got {hold}")  # type: ignore[attr-defined]
     count = min(num_envs, episodes)

@@ -41,7 +41,7 @@ def make_simulator(name: str, **settings: Any) -> Simulator[Any]:
 
 
 def simulator_of(env_id: str) -> Simulator[Any]:
-    """The simulator behind a registered id (``envs:`` in front is fine).
+    """The simulator behind a registered ``env_id`` (``envs:`` in front is fine).
 
     Raises:
         ValueError: the id is not one of ours.

@@ -86,6 +86,10 @@ class Simulator(ABC, Generic[S]):
         max_steps: a scene that has not ended by then is cut off (truncated).
         hold: steps for which random play keeps an action, unless told otherwise.
         fps: speed at which a person can follow, frames per second.
+
+    Raises:
+        TypeError: ``max_steps`` is not an int.
+        ValueError: ``max_steps`` is below 1.
     """
 
     hold: ClassVar[int] = 1
@@ -117,7 +121,7 @@ class Simulator(ABC, Generic[S]):
 
     @abstractmethod
     def render(self, state: S, size: int) -> Tensor:
-        """The present frames, ``(B, size, size, 3)`` uint8; ``size`` a multiple of 8."""
+        """The frames of a ``state``, ``(B, size, size, 3)`` uint8; ``size`` a multiple of 8."""
 
     def poses(self, state: S) -> Tensor | None:
         """Where the camera is, ``(B, P)`` float32; None if frames are told apart by time alone."""
@@ -131,7 +135,7 @@ class Simulator(ABC, Generic[S]):
         return torch.zeros(len(state.scene_ids), device=state.scene_ids.device)
 
     def step(self, state: S, actions: Tensor) -> tuple[S, Tensor, Tensor]:
-        """Take one action in every scene; ended scenes stay as they are.
+        """Take one of the ``actions`` in every scene; ended scenes stay as they are.
 
         Returns:
             The next state, rewards ``(B,)`` float32 (0 where ended before) and terminated ``(B,)``

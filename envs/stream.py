@@ -75,7 +75,11 @@ class SceneBatch:
         return None if poses is None else poses.reshape(*times.shape, -1)
 
     def moments(self, times: Tensor) -> State:
-        """The scenes at ``times`` ``(B, n)`` int64, as one batch of B * n."""
+        """The scenes at ``times`` ``(B, n)`` int64, as one batch of B * n.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`observations`.
+        """
         batch, moments = self.trajectory.steps.shape
         if times.dtype != torch.int64:
             raise TypeError(f"times must be int64, got {times.dtype}")
@@ -104,7 +108,14 @@ class SceneBatch:
 def play(
     simulator: Simulator[Any], scene_ids: Tensor, actions: Tensor, size: int = 64
 ) -> SceneBatch:
-    """Play scenes ``(B,)`` int64 under actions ``(B, T, *action)``, on the device to work on."""
+    """Play scenes under given actions, on the device to work on.
+
+    Args:
+        simulator: of the scenes.
+        scene_ids: int64 ``(B,)``.
+        actions: ``(B, T, *action)``, on the same device.
+        size: of the frames, a multiple of 8 pixels.
+    """
     state = simulator.begin(scene_ids)
     states, rewards, terminated = [state], [], []
     for t in range(actions.shape[1]):
@@ -187,7 +198,12 @@ class SceneStream:
         self._block: tuple[int, SceneBatch] | None = None
 
     def batch(self, index: int) -> SceneBatch:
-        """Batch number ``index`` (>= 0): always the same one."""
+        """Batch number ``index``: always the same one.
+
+        Raises:
+            TypeError: ``index`` is not an int.
+            ValueError: ``index`` is below 0.
+        """
         if isinstance(index, bool) or not isinstance(index, int):
             raise TypeError(f"index must be an int, got {type(index).__name__}")
         if index < 0:
@@ -223,7 +239,15 @@ def sample_scenes(
     index: int = 0,
     hold: int | None = None,
 ) -> SceneBatch:
-    """One batch of scenes: ``SceneStream(env_id, batch_size, ...).batch(index)``."""
+    """One batch of scenes: ``SceneStream(env_id, batch_size, ...).batch(index)``.
+
+    Args:
+        env_id, batch_size, split, size, device, seed, hold: as for ``SceneStream``.
+        index: which of its batches.
+
+    Raises:
+        TypeError, ValueError: as for ``SceneStream``.
+    """
     stream = SceneStream(
         env_id, batch_size, split=split, size=size, device=device, seed=seed, hold=hold
     )

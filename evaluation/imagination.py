@@ -8,6 +8,7 @@ to a frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,14 @@ FRAMES, PLAN_STEPS = "frames", "plan_steps"
 
 
 def named(name: str, size: int, window: int, device: str) -> WorldModel:
-    """``model:preset`` with fresh weights, for frames of ``size`` pixels and four actions; or a
-    checkpoint, which knows its own frames, actions and window. In eval mode.
+    """``[module:]model:preset`` with fresh weights, for frames of ``size`` pixels and four actions;
+    or a checkpoint, which knows its own frames, actions and window. In eval mode.
 
     Raises:
         ValueError: no such model or preset.
         FileNotFoundError: no such checkpoint.
     """
-    if ":" not in name:
+    if ":" not in name or Path(name.partition(":")[2]).is_dir():
         return worldmodel.load(name, device)
     model, preset = results.name_and_preset(name)
     spec = Spec((3, size, size), ActionSpec("discrete", (), (4,)), window)

@@ -11,7 +11,7 @@ from worldmodel.collect import collect
 from worldmodel.data import Episode, Episodes
 from worldmodel.hub import push
 from worldmodel.minari import from_minari, to_minari
-from worldmodel.registry import MODELS, make, preset
+from worldmodel.registry import MODELS, make, preset, register
 from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
 from worldmodel.training import Progress, fit
 from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
@@ -40,6 +40,7 @@ __all__ = [
     "make",
     "preset",
     "push",
+    "register",
     "save",
     "to_float",
     "to_minari",

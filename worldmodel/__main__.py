@@ -23,7 +23,7 @@ from worldmodel.collect import collect
 from worldmodel.commands import Info, List, Push
 from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
-from worldmodel.registry import make, preset, suggested
+from worldmodel.registry import entry, make, preset, suggested
 from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.source import check_source
@@ -156,7 +156,11 @@ class Train:
             config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
             return make(self.model, spec, config, self.seed)
         begun = checkpoint.load(self.start)
-        if begun.name != self.model or begun.spec != spec or self.preset is not None:
+        if (
+            begun.name != entry(self.model).model.name
+            or begun.spec != spec
+            or self.preset is not None
+        ):
             raise ValueError(
                 f"start: {self.start} is a {begun.name} of {begun.spec}; give the same --model and "
                 f"no --preset, got {self.model} and {self.preset} for {spec}"

@@ -67,6 +67,11 @@ class WorldModel(nn.Module, ABC):
     A sampled world is fixed: the same query gives the same answer, asked together with others or
     alone, in any order.
 
+    Args:
+        spec: what it will see and do; kept as an attribute.
+        config: the model's own settings, a frozen dataclass; kept as an attribute. ``fit`` reads
+            ``learning_rate`` and ``learning_rate_end``.
+
     Attributes:
         name: what the registry, the checkpoints and the tables call it.
         jumpy: whether the cost of a query is independent of its distance.
@@ -132,15 +137,29 @@ class WorldModel(nn.Module, ABC):
         return self._update(belief, context)
 
     def forget(self, belief: Belief, context: Context) -> Belief:
-        """The inverse of ``update``, up to rounding, for pairs that are not the latest."""
+        """The inverse of ``update``, up to rounding, for pairs that are not the latest.
+
+        Args:
+            belief: of the same scenes.
+            context: the pairs to take away, and the actions since time 0.
+
+        Raises:
+            UnsupportedQuery, TypeError, ValueError: as for ``update``.
+        """
         self._check_extends()
         self._check_context(context)
         return self._forget(belief, context)
 
     def sample(self, belief: Belief, n: int, generator: torch.Generator | None = None) -> Worlds:
-        """Draw ``n`` whole worlds per scene that agree with the belief.
+        """Draw whole worlds that agree with the belief.
 
-        All randomness of a world is drawn here, from ``generator`` (on the model's device).
+        Args:
+            belief: of B scenes.
+            n: worlds of each scene, S.
+            generator: on the model's device; all randomness of a world is drawn here, from it.
+
+        Raises:
+            ValueError: ``n`` is below 1.
         """
         if n < 1:
             raise ValueError(f"n: expected at least 1 world, got {n}")
@@ -186,14 +205,23 @@ class WorldModel(nn.Module, ABC):
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
     ) -> Losses:
-        """Training loss on a batch; ``progress`` in [0, 1] drives the schedules."""
+        """Training loss on a batch.
+
+        Args:
+            scenes: B scenes, whose frames are fetched as needed.
+            progress: in [0, 1], the share of the training that is done; drives the schedules.
+            generator: of all that is drawn, on the model's device.
+        """
         return self.loss(scenes, progress, generator)
 
     @abstractmethod
     def loss(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
     ) -> Losses:
-        """What ``forward`` returns; the model draws the frames that it wants to see."""
+        """What ``forward`` returns, of the same ``scenes``, ``progress`` and ``generator``.
+
+        The model draws the frames that it wants to see.
+        """
 
     @abstractmethod
     def _observe(self, context: Context) -> Belief: ...

@@ -18,7 +18,7 @@ from torch import nn
 from worldmodel.base import WorldModel
 from worldmodel.baselines import Replay
 from worldmodel.data import atomic
-from worldmodel.registry import entry, make
+from worldmodel.registry import imported, make, registered
 from worldmodel.spec import Spec
 
 FORMAT = 1
@@ -112,6 +112,8 @@ def check_device(device: str | torch.device) -> None:
 def find(name: str | Path) -> Path:
     """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
 
+    ``"module:folder"`` imports the module first, which registers a model of your own.
+
     Raises:
         FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name" or
             "owner/name@revision").
@@ -119,28 +121,37 @@ def find(name: str | Path) -> Path:
     folder = Path(name)
     if folder.is_dir():
         return folder
-    if str(name) in shipped():
-        return SHIPPED / str(name)
+    name = imported(str(name))
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if name in shipped():
+        return SHIPPED / name
     from worldmodel import hub  # which needs this module
 
-    if hub.is_id(str(name)):
-        return hub.fetch(str(name))
+    if hub.is_id(name):
+        return hub.fetch(name)
     raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {shipped()}")
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
-    """A model from a checkpoint folder, a shipped checkpoint's name or a hub id, in eval mode.
+    """A model from a checkpoint, in eval mode.
+
+    Args:
+        name: a folder, a shipped checkpoint's name or a hub id. For a model of your own
+            ``"module:folder"`` imports the module that registers it; no file names code to import.
+        device: where the model shall be.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: another format version or model; missing, extra, misshapen or truncated
-            tensors; a device that is not there.
+        ValueError: no such module; another format version or model; missing, extra, misshapen or
+            truncated tensors; a device that is not there.
     """
     check_device(device)
     folder = find(name)
     config = read_config(folder)
     _refuse_replay(config["model"])
-    preset = next(iter(entry(config["model"]).presets.values()))
+    preset = next(iter(registered(config["model"]).presets.values()))  # a file imports nothing
     try:
         settings = type(preset)(**config["config"])
         spec = Spec.from_dict(config["spec"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,7 +60,11 @@ class Info:
         yield f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)"
 
     def _model(self) -> Any:
-        name, _, chosen = self.name.partition(":")
+        name, colon, chosen = self.name.rpartition(":")  # of module:model:preset, the last
+        if not colon:
+            name, chosen = self.name, ""
+        if chosen and Path(chosen).is_dir():  # module:folder
+            return checkpoint.load(self.name)
         spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
         if "vector" in (name, chosen):  # as of CartPole
             spec = Spec(

@@ -121,7 +121,7 @@ class Episodes:
         return Episodes([*self, *other], self.action, self.observation_space)
 
     def spec(self, window: int) -> Spec:
-        """What a model of these episodes is made for, with windows of that many steps."""
+        """What a model of these episodes is made for: it looks across ``window`` steps."""
         return Spec.from_spaces(self.observation_space, self.action.to_space(), window)
 
     @property
@@ -184,7 +184,7 @@ class Episodes:
 
     @classmethod
     def load(cls, folder: str | Path) -> Episodes:
-        """Read what ``save`` wrote, wholly into memory.
+        """Read what ``save`` wrote into ``folder``, wholly into memory.
 
         Raises:
             FileNotFoundError: there is no ``meta.json``, or a shard is missing.
@@ -225,7 +225,19 @@ class Episodes:
         device: str | torch.device = "cpu",
         anywhere: float = 0.5,
     ) -> WindowSource:
-        """An endless source of training batches of ``window`` steps; see ``WindowSource``."""
+        """An endless source of training batches.
+
+        Args:
+            window: steps of a window, at most the model's.
+            batch_size: windows of a batch.
+            seed: of the draws; the same seed and index are the same batch.
+            device: where the batches are made, and so where ``fit`` trains.
+            anywhere: share of the windows that begin at any step of an episode, also near its end;
+                the others show as many steps as there are.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
         return WindowSource(self, window, batch_size, seed, torch.device(device), anywhere)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -50,17 +51,95 @@ MODELS: dict[str, Entry] = {
     Sv2p.name: Entry(Sv2p, SV2P_PRESETS),
     Cdna.name: Entry(Cdna, SV2P_PRESETS),
 }
+"""What ``make`` knows; ``register`` adds to it."""
+
+
+def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
+    """Add a model of your own: ``make``, checkpoints and all commands then know its name.
+
+    Call it where the class is defined. Others name it ``"module:name"``, and that module is
+    imported first, as for Gymnasium's ids: ``make("my_package:mine", spec)``,
+    ``python -m evaluation speed --models my_package:mine:small``.
+
+    Args:
+        model: the class; ``model(spec, config)`` makes one, and ``model.name`` is its name.
+        presets: its settings by name, instances of one dataclass of plain numbers and strings,
+            which checkpoints keep. ``"small"`` (images) and ``"vector"`` are what ``make`` takes
+            where none is named.
+
+    Raises:
+        TypeError: ``model`` is no class of ``WorldModel``, or a preset is no dataclass instance.
+        ValueError: the name holds a colon or belongs to another model, or there is no preset.
+    """
+    if not (isinstance(model, type) and issubclass(model, WorldModel)):
+        raise TypeError(f"model: expected a subclass of WorldModel, got {model!r}")
+    if not presets:
+        raise ValueError("presets: expected at least one, got none")
+    for title, config in presets.items():
+        if isinstance(config, type) or not is_dataclass(config):
+            raise TypeError(
+                f"presets[{title!r}]: expected an instance of a dataclass, got {config!r}"
+            )
+    known = MODELS.get(model.name)
+    again = known is not None and (known.model.__module__, known.model.__qualname__) == (
+        model.__module__,
+        model.__qualname__,
+    )  # a notebook's cell that is run twice makes a class of the same name
+    if ":" in model.name or (known is not None and not again):
+        raise ValueError(
+            f"model: the name {model.name!r} is taken, or holds a colon; choose another"
+        )
+    MODELS[model.name] = Entry(model, dict(presets))
+
+
+def imported(name: str) -> str:
+    """Import the module of ``"module:rest"`` and return the rest; a name without is returned.
+
+    Raises:
+        ValueError: the first part names no module.
+    """
+    module, colon, rest = name.partition(":")
+    if colon:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"name: expected module:name, got {name!r}")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there, but lacks something itself
+            raise ValueError(f"name: {name!r} begins with no module: {error}") from error
+    return rest if colon else name
 
 
 def entry(name: str) -> Entry:
-    """Raises ValueError for a name that is not registered."""
+    """What is registered under a name, or under ``"module:name"`` once that module is imported.
+
+    Raises:
+        ValueError: there is no such model, or no such module.
+    """
+    return registered(imported(name))
+
+
+def registered(name: str) -> Entry:
+    """As ``entry``, but nothing is imported: for names that a file holds.
+
+    Raises:
+        ValueError: there is no such model.
+    """
     if name not in MODELS:
-        raise ValueError(f"name: no model {name!r}; registered are {sorted(MODELS)}")
+        raise ValueError(
+            f"name: no model {name!r}; registered are {sorted(MODELS)}; for one of your own import "
+            "its module first, or say module:name"
+        )
     return MODELS[name]
 
 
 def preset(name: str, preset: str) -> Any:
     """The config of a preset of a model.
+
+    Args:
+        name: of the model, as for ``make``.
+        preset: such as "small".
 
     Raises:
         ValueError: no such model or preset.
@@ -82,10 +161,13 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
     """A fresh model.
 
     Args:
-        name: a registered model, such as "jump" or "svg-lp".
+        name: a registered model, such as "jump" or "svg-lp", or "module:name" of your own.
         spec: what it will see and do; ``Spec.from_spaces`` reads it off an environment.
         config: a preset's name, or the model's own config object; None for the ``suggested``.
         seed: of the initial weights; torch's global generator stays as it is.
+
+    Raises:
+        ValueError: no such model, preset or module; the spec or the config is not what it takes.
     """
     model: Any = entry(name).model
     if not (spec.is_image or model.takes_vectors):

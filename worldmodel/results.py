@@ -58,8 +58,12 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def name_and_preset(text: str) -> tuple[str, str]:
-    """Both parts of ``model:preset``; raises ValueError for another form."""
-    name, colon, preset = text.partition(":")
+    """Both parts of ``model:preset`` or ``module:model:preset``.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    name, colon, preset = text.rpartition(":")
     if not colon:
         raise ValueError(f"models: expected model:preset such as jump:narrative, got {text!r}")
     return name, preset

@@ -90,7 +90,7 @@ class ActionSpec:
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise ValueError(
                     "action_space: a Box needs finite low and high; wrap the environment in "
-                    "gymnasium.wrappers.RescaleAction"
+                    "gymnasium.wrappers.TransformAction with a bounded Box"
                 )
             if not (space.low < space.high).all():
                 raise ValueError(f"action_space: every low must be below its high, got {space}")
@@ -104,7 +104,7 @@ class ActionSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ActionSpec:
-        """From the JSON of ``dataclasses.asdict``, which turns tuples into lists."""
+        """From ``data``, the JSON of ``dataclasses.asdict``, which turns tuples into lists."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
@@ -207,10 +207,14 @@ class Spec:
         window: int,
         pose: int = 0,
     ) -> Spec:
-        """Describe an environment with uint8 images (H, W, C) or float vectors (D,).
+        """Describe an environment.
 
-        With ``pose`` numbers in a camera pose, its actions only move the camera: they are left
-        away, since the pose says where it is.
+        Args:
+            observation_space: a Box of uint8 images (H, W, C), or of float vectors (D,).
+            action_space: Discrete, MultiDiscrete, MultiBinary or a bounded Box.
+            window: steps that the model shall look across.
+            pose: numbers of a camera pose, if poses are the keys. The actions only move the camera
+                then: they are left away, since the pose says where it is.
 
         Raises:
             ValueError: the observation space is neither, or the action space is not supported.
@@ -251,7 +255,13 @@ class Spec:
     def check_spaces(
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], owner: str
     ) -> None:
-        """Raise ValueError, naming ``owner``, unless the spaces are the ones of this spec."""
+        """Raise ValueError unless the spaces are the ones of this spec.
+
+        Args:
+            observation_space: must equal ``observation_space()``.
+            action_space: must equal ``action.to_space()``.
+            owner: whom the message names.
+        """
         expected = (self.observation_space(), self.action.to_space())
         if observation_space != expected[0]:
             raise ValueError(
@@ -273,7 +283,7 @@ class Spec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Spec:
-        """The inverse of ``to_dict``, through JSON or not."""
+        """The inverse of ``to_dict``; ``data`` may have been through JSON."""
         return cls(
             tuple(int(n) for n in data["observation"]),
             ActionSpec.from_dict(data["action"]),
@@ -286,10 +296,18 @@ class Spec:
 
 
 def to_float(observations: Tensor) -> Tensor:
-    """uint8 (..., H, W, C) of the Gymnasium border to float32 (..., C, H, W) in [0, 1]."""
+    """To what models take: float32 (..., C, H, W) in [0, 1].
+
+    Args:
+        observations: uint8 (..., H, W, C), as environments show them.
+    """
     return observations.movedim(-1, -3).float() / 255.0
 
 
 def to_uint8(observations: Tensor) -> Tensor:
-    """Float (..., C, H, W), clamped to [0, 1], to contiguous uint8 (..., H, W, C)."""
+    """To what environments show: contiguous uint8 (..., H, W, C).
+
+    Args:
+        observations: float (..., C, H, W), as models predict them; clamped to [0, 1].
+    """
     return (observations.clamp(0, 1) * 255.0).round().byte().movedim(-3, -1).contiguous()

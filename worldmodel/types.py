@@ -40,7 +40,13 @@ class Context:
 
     @classmethod
     def views(cls, observations: Tensor, poses: Tensor, mask: Tensor | None = None) -> Context:
-        """Views of a scene that stands still: (B, M, C, H, W) seen from poses (B, M, P)."""
+        """Views of a scene that stands still.
+
+        Args:
+            observations: float32 (B, M, C, H, W) in [0, 1].
+            poses: float32 (B, M, P), from where they were seen.
+            mask: bool (B, M), True where a view is there; None means all are.
+        """
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
         return cls(observations, times, mask=mask, poses=poses)
 

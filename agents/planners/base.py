@@ -226,7 +226,10 @@ class Planner(ABC):
     def first(self, imagination: Imagination, worlds: Worlds, before: Before = ()) -> Tensor:
         """Plans (B, N, D, \\*action), uniformly random; D as far as the window reaches.
 
-        With ``warm_start`` the first of each scene is what is left of its plan before.
+        Args:
+            imagination: what was seen, and the generator.
+            worlds: of B scenes.
+            before: what is left of each scene's last plan, the first here with ``warm_start``.
         """
         config = self.config
         decisions = config.decisions(int(imagination.left.max()))
@@ -240,7 +243,10 @@ class Planner(ABC):
         return plans
 
     def score(self, imagination: Imagination, worlds: Worlds, plans: Tensor) -> Tensor:
-        """(B, N) of plans (B, N, D, \\*action), whose actions are held; see ``Plan.scores``."""
+        """(B, N) of plans (B, N, D, \\*action), whose actions are held; see ``Plan.scores``.
+
+        All are scored in the same ``worlds``, by ``imagination.score``.
+        """
         config = self.config
         holds = torch.full((plans.shape[2],), config.later, device=plans.device)
         holds[0] = config.hold
@@ -256,7 +262,7 @@ class Planner(ABC):
         return coarse_to_fine(steps, cheap, config.finalists, full)
 
     def told(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:
-        """What was considered, with the best of it."""
+        """The ``plans`` that were considered, their ``scores`` in the ``worlds``, and the best."""
         return Plan(
             action_border.to_numpy(self.model.spec.action, plans),
             np.asarray(scores.cpu().numpy(), np.float32),
@@ -334,7 +340,15 @@ def _left_over(state: Memory | None, start: Any) -> Before:
 
 
 class RandomAgent:
-    """Uniformly random actions; the floor that every agent is compared with."""
+    """Uniformly random actions; the floor that every agent is compared with.
+
+    Args:
+        action_space: of the environment.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the action space is not supported.
+    """
 
     def __init__(self, action_space: gym.Space[Any], seed: int = 0) -> None:
         self.spec = ActionSpec.from_space(action_space)
@@ -351,7 +365,10 @@ class RandomAgent:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], None]:
-        """One random action per observation, (n, H, W, C) or (n, D), or one for a single one."""
+        """One random action per observation, (n, H, W, C) or (n, D), or one for a single one.
+
+        SB3's ``state``, ``episode_start`` and ``deterministic`` are not looked at.
+        """
         images = np.asarray(observation)
         lead = () if images.ndim in (1, 3) else (len(images),)
         drawn = action_border.draw_actions(self.spec, lead, self.generator)

@@ -1,13 +1,23 @@
-"""The README's snippets run as they stand, only with smaller numbers."""
+"""The snippets of the README and of docs/ run as they stand, only with smaller numbers."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+from evaluation.__main__ import main as evaluation_main
+from worldmodel import registry
+from worldmodel.__main__ import main as worldmodel_main
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+COMMANDS = {"worldmodel": worldmodel_main, "evaluation": evaluation_main}
 SNIPPETS = [
     (section.partition("\n")[0], code)
     for section in re.split(r"^## ", README, flags=re.M)
@@ -32,6 +42,12 @@ SMALLER = {
     "learn(128)": "learn(1)",
     "n_steps=32": "n_steps=2",
     "batch_size=32": "batch_size=4",
+    "steps=2_000": "steps=2",
+    "episodes=300": "episodes=20",
+    "learn(20_000)": "learn(256)",
+    "num_envs=16": "num_envs=4",
+    "--steps 2000": "--steps 2 --batch-size 2",
+    "--distances 5 20": "--distances 1 2 --repeats 1 --batches 1",
 }
 
 
@@ -48,6 +64,64 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize(("title", "code"), SNIPPETS)
 def test_snippet(title: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    exec(compile(small(code), f"README.md: {title}", "exec"), {})
+
+
+def small(text: str) -> str:
     for number, smaller in SMALLER.items():
-        code = code.replace(number, smaller)
-    exec(compile(code, f"README.md: {title}", "exec"), {})
+        text = text.replace(number, smaller)
+    return text
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Models that a page registers are gone afterwards."""
+    known, modules = dict(registry.MODELS), set(sys.modules)
+    yield
+    registry.MODELS.clear()
+    registry.MODELS.update(known)
+    for name in set(sys.modules) - modules:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of a page, one after the other; those that begin with a file's name are files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, object] = {}
+    for kind, code in re.findall(r"```(python|console)\n(.*?)```", page.read_text(), re.S):
+        file = re.match(r"# (my_\w+\.py)\n", code)
+        if file is not None:
+            (tmp_path / file[1]).write_text(code)
+        elif kind == "python":
+            exec(compile(small(code), page.name, "exec"), names)
+        else:
+            for line in small(code).splitlines():
+                python, _, package, *arguments = shlex.split(line)
+                assert python == "python"
+                monkeypatch.setattr(sys, "argv", [package, *arguments])
+                COMMANDS[package]()
+
+
+def test_your_env_is_as_short_as_it_says() -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your_env.md").read_text(), re.S)
+    env, imagined = (
+        [line for line in block.splitlines() if line and "import" not in line] for block in code[:2]
+    )
+    assert len(env) == 10 and len(imagined) < 10
+
+
+def test_every_message_of_troubleshooting_is_one_of_ours() -> None:
+    folders = ("worldmodel", "envs", "agents")
+    source = "".join(p.read_text() for folder in folders for p in (ROOT / folder).rglob("*.py"))
+    joined = re.sub(r'"\s*f?"', "", source)  # strings that go on in the next line
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    ours = text.partition("## No message, but wrong")[0]
+    messages = re.findall(r"^### `(.*)`$", ours, re.M)
+    assert len(messages) > 30
+    for message in messages:
+        for part in message.split("..."):
+            assert part.strip(" ,:;[]") in joined, message

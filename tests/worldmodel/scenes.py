@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from worldmodel import MODELS, ActionSpec, Context, Episode, Episodes, Spec, WorldModel, make
+from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, WorldModel, make
 from worldmodel.jump import JumpConfig
+from worldmodel.testing import SPECS as OFFERED
+from worldmodel.testing import random_actions  # noqa: F401
+from worldmodel.testing import random_context as context  # noqa: F401
 
-WINDOW = 8
-PASSIVE = Spec((3, 32, 32), ActionSpec("none"), WINDOW)
-DISCRETE = Spec((3, 32, 32), ActionSpec("discrete", (), (3,)), WINDOW)
-BOX = Spec((3, 32, 32), ActionSpec("box", (2,), (), (-1.0, 0.0), (1.0, 4.0)), WINDOW)
-MULTI = Spec((3, 32, 32), ActionSpec("multi_discrete", (2,), (3, 2)), WINDOW)
-BINARY = Spec((3, 32, 32), ActionSpec("multi_binary", (4,)), WINDOW)
-VECTOR = Spec((5,), DISCRETE.action, WINDOW, low=(-math.inf,) * 5, high=(math.inf,) * 5)
-SPECS = {
-    "passive": PASSIVE,
-    "discrete": DISCRETE,
-    "box": BOX,
-    "multi_discrete": MULTI,
-    "multi_binary": BINARY,
-}
+PASSIVE, DISCRETE, BOX, MULTI, BINARY, VECTOR = OFFERED.values()
+SPECS = {name: spec for name, spec in OFFERED.items() if spec.is_image}
+WINDOW = PASSIVE.window
 
 # name and config of everything that obeys the contract, at test size; the last is the paper's JUMP
 # (replay must recognise its scenes: see test_baselines)
@@ -44,23 +34,6 @@ def fresh(name: str, preset: Any, spec: Spec, seed: int = 0) -> WorldModel:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
-    """Actions (*lead, *action), or None for passive scenes."""
-    if spec.action.kind == "none":
-        return None
-    space = spec.action.to_space()
-    space.seed(seed)
-    drawn = [space.sample() for _ in range(math.prod(lead))]  # none, where a length is 0
-    return torch.from_numpy(np.array(drawn, space.dtype)).view(*lead, *spec.action.shape)
-
-
-def context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:
-    """The frames 0 .. frames - 1 of random scenes."""
-    times = torch.arange(frames).expand(batch, frames)
-    pictures = torch.rand(batch, frames, *spec.observation, generator=generator(seed))
-    return Context(pictures, times, random_actions(spec, batch, frames - 1))
 
 
 def moving_square(episodes: int = 12, steps: int = 8, seed: int = 0) -> Episodes:

@@ -1,0 +1,324 @@
+"""What every world model promises; each check takes a fresh model in evaluation mode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import torch
+
+from worldmodel.base import UnsupportedQuery, WorldModel
+from worldmodel.checkpoint import load, save
+from worldmodel.registry import MODELS
+from worldmodel.testing.noise import random_episodes
+from worldmodel.testing.probes import (
+    alike,
+    ask,
+    frames_of,
+    generator,
+    imagine,
+    noise,
+    plans_of,
+    refuses,
+    require,
+    same,
+    size_of,
+    times_at,
+)
+from worldmodel.types import Context, Queries
+
+
+def check_answers(model: WorldModel) -> None:
+    """The three verbs return what ``worldmodel.types`` says: shapes, dtypes, ranges."""
+    spec, (belief, worlds) = model.spec, imagine(model, 3)
+    for name, value in belief.state.items():
+        require(model, len(value) == 2, f"belief.state[{name!r}] does not begin with B")
+    for name, value in worlds.state.items():
+        require(model, value.shape[:2] == (2, 3), f"worlds.state[{name!r}] is not (B, S, ...)")
+    now = size_of(model, 3) - 1
+    require(model, worlds.present.tolist() == [now, now], f"present is {worlds.present}, not {now}")
+    for plans in (2,) if spec.action.kind != "none" else (2, None):
+        answer = ask(model, worlds, [2, 4, 6], plans)
+        axes = (2, 3, 3) if plans is None else (2, 3, plans, 3)
+        shown = {
+            "rewards": answer.rewards,
+            "alive": answer.alive,
+            "observations": frames_of(answer),
+        }
+        for name, value in shown.items():
+            shape = (*axes, *spec.observation) if name == "observations" else axes
+            right = value.shape == shape and value.dtype == torch.float32
+            got = f"{value.dtype} {tuple(value.shape)}"
+            require(model, right, f"{name}: expected float32 {shape}, got {got}")
+        possible = bool(((answer.alive >= 0) & (answer.alive <= 1)).all())
+        require(model, possible, "alive: expected probabilities")
+
+
+def check_one_world(model: WorldModel) -> None:
+    """A world is one world: queries in another order, alone, other plans beside: one answer."""
+    _, worlds = imagine(model, 3)
+    together, again = ask(model, worlds, [1, 3, 6]), ask(model, worlds, [6, 1, 3])
+    axis, order = together.alive.dim() - 1, torch.tensor([2, 0, 1])
+    what = "the order of queries changes the"
+    same(model, f"{what} frames", frames_of(together).index_select(axis, order), frames_of(again))
+    same(model, f"{what} rewards", together.rewards[..., order], again.rewards)
+    for place, step in enumerate([1, 3, 6]):
+        alone = ask(model, worlds, [step], plans=1)
+        what = "a query beside others, along one plan of many, differs from it alone in its"
+        mine = frames_of(together).select(axis, place)[:, :, :1]
+        same(model, f"{what} frames", mine, frames_of(alone).select(axis, 0))
+        same(model, f"{what} alive", together.alive[:, :, :1, place], alone.alive[..., 0])
+    first = ask(model, worlds.some(slice(1)), [1, 3, 6])
+    same(
+        model,
+        "a world alone differs from it beside others",
+        frames_of(together)[:, :1],
+        frames_of(first),
+    )
+
+
+def check_rewards_add_up(model: WorldModel) -> None:
+    """The sum of alive_(k-1) * rewards_k does not depend on where the intervals are cut."""
+    _, worlds = imagine(model, 3)
+    whole, cut = ask(model, worlds, [6], 2), ask(model, worlds, [1, 2, 5, 6], 2)
+    before = torch.cat([torch.ones_like(cut.alive[..., :1]), cut.alive[..., :-1]], -1)
+    what = "of four intervals differ from those of one"
+    same(model, f"rewards {what}", (before * cut.rewards).sum(-1), whole.rewards[..., 0])
+    same(model, f"alive {what}", cut.alive[..., -1], whole.alive[..., 0])
+
+
+def check_seed(model: WorldModel) -> None:
+    """The generator is the only randomness, and matters only if the model is ``stochastic``."""
+    shown = []
+    for seed, unrelated in ((0, 1), (0, 2), (1, 1)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(unrelated)
+            shown.append(frames_of(ask(model, imagine(model, 3, seed)[1], [6])))
+    one, same, other = shown
+    require(model, torch.equal(one, same), "one seed, two answers: draw from the generator only")
+    differs = not torch.equal(one, other)
+    says = f"stochastic is {model.stochastic}, but worlds of two seeds differ: {differs}"
+    require(model, differs == model.stochastic, says)
+
+
+def check_scoring(model: WorldModel) -> None:
+    """``frames=False`` gives the same scores; a part named ``renderer`` is left alone."""
+    _, worlds = imagine(model, 3)
+    queries = Queries(times_at(model, worlds, [3, 6]), plans_of(model, 2, 3))
+    broken = AssertionError(f"{model.name}: frames=False runs the renderer")
+    with torch.no_grad():
+        expected = model.predict(worlds, queries)
+        part: Any = getattr(model, "renderer", mock.Mock())
+        with mock.patch.object(part, "forward", side_effect=broken):
+            scored = model.predict(worlds, queries, frames=False)
+    require(model, scored.observations is None, "frames=False: expected no observations")
+    same(model, "frames=False changes the rewards", scored.rewards, expected.rewards)
+    same(model, "frames=False changes alive", scored.alive, expected.alive)
+
+
+def check_advance(model: WorldModel) -> None:
+    """Stepping along a plan shows what looking ahead along it shows."""
+    _, worlds = imagine(model, 3)
+    ahead, plans = ask(model, worlds, [2, 5], plans=1), plans_of(model, 2, 1)
+    done, times = 2 * model.stride, times_at(model, worlds, [2, 5])
+    taken = torch.zeros(2, done) if plans is None else plans[:, 0, :done]
+    rest = torch.zeros(2, 1, 1) if plans is None else plans[:, :, done:]
+    with torch.no_grad():
+        moved = model.advance(worlds, taken)
+        now = (worlds.present + done).tolist()
+        require(model, moved.present.tolist() == now, f"advance: present is not {now}")
+        there = model.predict(moved, Queries(times, rest))
+    what = "advance, then look, differs from looking ahead in the"
+    same(model, f"{what} frames", frames_of(there), frames_of(ahead))
+    same(model, f"{what} rewards", there.rewards[..., 1], ahead.rewards[..., 1], rtol=1e-3)
+
+
+def check_rows(model: WorldModel) -> None:
+    """Scenes of different presents in one padded batch are answered as if alone."""
+    long = noise(model, 4)
+    pairs = long.times.shape[1]
+    if pairs < 2:
+        return
+    counts = torch.tensor([pairs // 2, pairs])
+    frames = long.observations.clone()
+    frames[0, pairs // 2 :] = math.nan  # what is masked must not be read
+    mask = torch.arange(pairs) < counts[:, None]
+    ragged = replace(long, observations=frames, mask=mask, present=counts - 1)
+    plans = plans_of(model, 2, 2)
+    with torch.no_grad():
+        padded = model.observe(ragged)
+        worlds = model.sample(padded, 2, generator())
+        times = times_at(model, worlds, [4, 5])
+        both = frames_of(model.predict(worlds, Queries(times, plans)))
+        for row in range(2):
+            own = None if plans is None else plans[row : row + 1]
+            part = worlds.index(torch.tensor([row]))
+            alone = frames_of(model.predict(part, Queries(times[row : row + 1], own)))
+            same(model, "a scene alone differs from it in a batch", alone[0], both[row])
+        first = slice(pairs // 2)
+        actions = None if long.actions is None else long.actions[:1, : pairs // 2 - 1]
+        short = Context(long.observations[:1, first], long.times[:1, first], actions)
+        what = "padding of a context changes the belief"
+        alike(model, what, model.observe(short), padded.index(torch.tensor([0])))
+
+
+def check_put(model: WorldModel) -> None:
+    """Scenes of a batch of worlds can be replaced by others."""
+    old, new = imagine(model, 2, 0)[1], imagine(model, 2, 5)[1]
+    mixed = old.put(torch.tensor([1]), new.index(torch.tensor([0])))
+    for name, value in mixed.state.items():
+        kept, put = torch.equal(value[0], old.state[name][0]), new.state[name][0]
+        require(model, kept and torch.equal(value[1], put), f"put: state[{name!r}] is mixed up")
+
+
+def check_context_is_a_set(model: WorldModel) -> None:
+    """The order of the context's pairs says nothing."""
+    given = noise(model, 4)
+    mixed = replace(given, observations=given.observations.flip(1), times=given.times.flip(1))
+    with torch.no_grad():
+        one, other = model.observe(given), model.observe(mixed)
+    alike(model, "the order of the context's pairs changes the belief", one, other)
+
+
+def check_belief(model: WorldModel) -> None:
+    """``update`` is as good as having seen all pairs at once, ``forget`` as never having; or both
+    raise ``UnsupportedQuery``, if not ``extends``.
+    """
+    whole = noise(model, 3)
+
+    def pairs(which: slice) -> Context:
+        return replace(
+            whole, observations=whole.observations[:, which], times=whole.times[:, which]
+        )
+
+    first, rest = pairs(slice(0, 1)), pairs(slice(1, None))
+    with torch.no_grad():
+        seen = model.observe(whole)
+        if not model.extends:
+            refuses(model, UnsupportedQuery, lambda: model.update(seen, first), "update")
+            refuses(model, UnsupportedQuery, lambda: model.forget(seen, first), "forget")
+        elif whole.times.shape[1] > 1:
+            longer = model.update(model.observe(first), rest)
+            alike(model, "update differs from seeing all at once", longer, seen, 1e-3, 1e-4)
+            shorter, never = model.forget(longer, first), model.observe(rest)
+            alike(model, "forget differs from never having seen", shorter, never, 1e-3, 1e-4)
+            holes = replace(first, observations=first.observations * math.nan)
+            refuses(model, ValueError, lambda: model.update(longer, holes), "NaN in update")
+
+
+def check_past(model: WorldModel) -> None:
+    """What lies before the present is shown if the model is ``jumpy``, refused if it is not."""
+    _, worlds = imagine(model, 3)
+    before = Queries(torch.tensor([[0, int(worlds.present[0])]]).expand(2, -1))
+    if int(worlds.present[0]) == 0:
+        return
+    if not model.jumpy:
+        refuses(model, UnsupportedQuery, lambda: model.predict(worlds, before), "the past")
+        return
+    with torch.no_grad():
+        answer = model.predict(worlds, before)
+    settled = not answer.rewards.any() and bool((answer.alive == 1).all())
+    require(model, settled, "up to the present: expected rewards of 0 and alive of 1")
+
+
+def check_refusals(model: WorldModel) -> None:
+    """Input that is wrong is refused: TypeError or ValueError, not an answer."""
+    spec, given = model.spec, noise(model, 3)
+    late, shown = spec.window + 1, given.observations
+    wrong: dict[str, dict[str, Any]] = {
+        "uint8 observations": {"observations": torch.zeros_like(shown, dtype=torch.uint8)},
+        "observations of another shape": {"observations": torch.cat([shown, shown], -1)},
+        "NaN": {"observations": shown * math.nan},
+        "times beyond the window": {"times": given.times + late},
+        "times that are no integers": {"times": given.times.float()},
+        "an empty context": {"mask": torch.zeros_like(given.times, dtype=torch.bool)},
+        "a present before the last observation": {"present": given.times[:, -1] - 1},
+    }
+    if spec.is_image:
+        wrong["observations up to 255"] = {"observations": shown * 0 + 255}
+    if given.actions is not None and given.actions.shape[1]:
+        wrong["no actions"] = {"actions": None}
+        wrong["actions that are too few"] = {"actions": given.actions[:, :-1]}
+    for what, change in wrong.items():
+        bad = replace(given, **change)
+        refuses(model, (ValueError, TypeError), partial(model.observe, bad), what)
+    _, worlds = imagine(model, 2)
+    plans, times = plans_of(model, 2, 1), times_at(model, worlds, [1])
+    queries = {
+        "a query beyond the window": Queries(torch.full((2, 1), late), plans),
+        "queries of another batch": Queries(times[:1], plans),
+        "no queries": Queries(times[:, :0], plans),
+    }
+    if plans is not None:
+        queries["plans that are too short"] = Queries(times, plans[:, :, :0])
+        queries["a query ahead without plans"] = Queries(times)
+        queries["NaN in a plan"] = Queries(times, plans * math.nan)
+    for what, asked in queries.items():
+        refuses(model, ValueError, partial(model.predict, worlds, asked), what)
+    refuses(model, ValueError, lambda: model.sample(model.observe(given), 0), "no worlds")
+
+
+def check_training(model: WorldModel) -> None:
+    """The loss is finite, a function of batch and generator, and gradients reach the weights."""
+    if not model.trainable:
+        return
+    source = random_episodes(model.spec).windows(model.spec.window, 4, anywhere=0.0)
+    model.prepare(source)
+    model.train()
+    totals = []
+    for unrelated in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(unrelated)
+            losses = model(source.batch(0), 0.5, generator())
+        totals.append(losses.total)
+    total, again = totals
+    fine = total.dim() == 0 and total.requires_grad and bool(torch.isfinite(total))
+    require(model, fine, f"loss: expected a finite number with a gradient, got {total}")
+    same(model, "loss: one batch and generator, two values", again, total)
+    for name, value in losses.parts.items():
+        right = value.dim() == 0 and not value.requires_grad
+        require(model, right, f"losses.parts[{name!r}]: expected a detached number, got {value}")
+    total.backward()
+    got = {name: w.grad for name, w in model.named_parameters() if w.requires_grad}
+    wild = [name for name, grad in got.items() if grad is not None and not grad.isfinite().all()]
+    require(model, not wild, f"gradients are not finite: {wild}")
+    unmoved = [name for name, grad in got.items() if grad is None]
+    require(model, not unmoved, f"the loss does not depend on the weights {unmoved}")
+
+
+def check_checkpoint(model: WorldModel) -> None:
+    """A registered model comes back from its checkpoint and answers the same."""
+    known = MODELS.get(model.name)
+    if known is None or known.model is not type(model) or not known.presets:
+        return
+    with TemporaryDirectory() as folder:
+        loaded = load(save(model, folder))
+    require(model, loaded.spec == model.spec, "checkpoint: the spec changed")
+    require(model, loaded.config == model.config, "checkpoint: the config changed")
+    one, other = (ask(m, imagine(m, 2)[1], [6]) for m in (model, loaded))
+    same(model, "checkpoint: the frames changed", frames_of(other), frames_of(one))
+    same(model, "checkpoint: the rewards changed", other.rewards, one.rewards)
+
+
+CHECKS: tuple[Callable[[WorldModel], None], ...] = (
+    check_answers,
+    check_one_world,
+    check_rewards_add_up,
+    check_seed,
+    check_scoring,
+    check_advance,
+    check_rows,
+    check_put,
+    check_context_is_a_set,
+    check_belief,
+    check_past,
+    check_refusals,
+    check_training,
+    check_checkpoint,
+)
+"""What ``check_world_model`` runs; each takes a fresh model in evaluation mode."""

@@ -25,11 +25,11 @@ ENV = "CartPole-v1"
 class Settings:
     """How much of everything; the default takes about three minutes on one CPU thread."""
 
-    steps: int = 5000
+    steps: int = 3000
     """Real steps that each DQN learns from."""
-    every: int = 1000
+    every: int = 500
     """Real steps between fits of the model."""
-    fit_steps: int = 500
+    fit_steps: int = 300
     """Of each refit; the first fit takes four times as many."""
     episodes: int = 50
     out: Path = Path("outputs/dyna_dqn")
@@ -39,13 +39,13 @@ def learn(args: Settings, dyna: bool) -> DQN:
     recorder = RecordEpisodes(gym.make(ENV))
     agent = DQN(
         "MlpPolicy", recorder, buffer_size=100_000, learning_starts=args.every, batch_size=64,
-        learning_rate=5e-4, train_freq=4, gradient_steps=4, target_update_interval=500, gamma=0.98,
-        exploration_fraction=0.3, seed=0, tensorboard_log=str(args.out),
+        learning_rate=1e-3, train_freq=4, gradient_steps=4, target_update_interval=100, gamma=0.98,
+        exploration_fraction=0.2, seed=0, tensorboard_log=str(args.out),
     )  # fmt: skip
     spec = Spec.from_spaces(recorder.observation_space, recorder.action_space, window=20)
     model = worldmodel.make("jump", spec)
     config = DynaConfig(
-        start=args.every, every=args.every, ratio=4,
+        start=args.every, every=args.every, ratio=3,
         first_fit_steps=4 * args.fit_steps, fit_steps=args.fit_steps,
     )  # fmt: skip
     watch = DynaCallback(model, recorder, config) if dyna else None

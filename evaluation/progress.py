@@ -17,7 +17,7 @@ def on_terminal() -> bool:
 
 
 def shown(items: Iterable[Item], what: str, unit: str = "it") -> Iterable[Item]:
-    """The items, with a bar on stderr from the third second on; in a log, a line every 30 s."""
-    pause = 0.1 if on_terminal() else 30
-    bar: Iterable[Item] = tqdm(items, what, unit=unit, delay=2, mininterval=pause, leave=False)
+    """The items, with a bar on stderr: on a terminal at once, in a log a line every 30 s."""
+    pause, delay = (0.1, 0) if on_terminal() else (30, 2)
+    bar: Iterable[Item] = tqdm(items, what, unit=unit, delay=delay, mininterval=pause, leave=False)
     return bar

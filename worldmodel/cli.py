@@ -63,7 +63,7 @@ def _run(
     command = tyro.extras.subcommand_cli_from_dict(
         dict(verbs),
         prog=f"python -m {package}",
-        description=f"{description}\n\n{DEBUG}, anywhere, shows the traceback of an error.",
+        description=f"{description}\n{DEBUG}, anywhere, shows the traceback of an error.",
         args=words,
     )
     for text in command.run() or ():

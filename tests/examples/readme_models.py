@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from evaluation import peers
@@ -113,11 +114,13 @@ def nature(data: Data) -> Claims:
     yield Prose(
         "squared error of {} [{}, {}] in the closest of {} sampled futures, and of {} [{}, {}] in "
         "frames {}, {} and {}, where legs end; repeating the last frame has {} and {} (",
-        *interval(errors.one(metric="mse, min-of-n")), settings(errors)["worlds"],
+        *interval(errors.one(metric="mse, min-of-n")), errors.one(metric="mse, min-of-n")["worlds"],
         *interval(errors.one(metric="mse, leg ends, min-of-n")), *ENDS,
         errors.one(metric="mse, copy-last")["value"],
         errors.one(metric="mse, leg ends, copy-last")["value"],
     )  # fmt: skip
+    entropy = stories.one(metric="order entropy")
+    yield Prose("(entropy {} [{}, {}] nats of at most {})", *interval(entropy), math.log(6))
     yield Prose(
         "{}% of the leg ends show it on a shape where it was not before, and {}% of the stories "
         "visit each shape once",

@@ -186,3 +186,9 @@ def test_evaluate_names_a_wrong_frame_stack() -> None:
     agent = train_in_imagination(FakeModel(), STARTS, 16, num_envs=4, frame_stack=2, **SMALL)
     with pytest.raises(ValueError, match="give the frame_stack of training"):
         evaluate(agent, FakeEnv, 1)
+
+
+def test_evaluate_makes_its_own_environments() -> None:
+    env = gym.make("CartPole-v1")
+    with pytest.raises(TypeError, match="a function that makes the environment, got TimeLimit"):
+        evaluate(RandomAgent(env.action_space), env, 1)  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def main() -> None:
         print(f"{name:>14}: {returns.mean():.0f} steps upright, of 500 ({args.steps} real steps)")
     print(f"The world model: {args.out / 'model'}\nCurves: tensorboard --logdir {args.out}")
     print("Look at dyna_error/..., the model's error on episodes that it has not been fitted to.")
-    print("One seed says little: DQN varies from run to run.")
+    print("One seed says little: DQN varies from run to run, and Dyna does not win all of them.")
 
 
 if __name__ == "__main__":

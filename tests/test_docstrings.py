@@ -50,11 +50,11 @@ def methods(thing: type) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def raised(function: Callable[..., Any]) -> set[str]:
-    """The kinds of errors that its own body raises."""
+    """The kinds of errors that its own body raises, but for those that a private function makes."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     calls = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc]
     names = [call.func if isinstance(call, ast.Call) else call for call in calls]
-    return {name.id for name in names if isinstance(name, ast.Name)}
+    return {n.id for n in names if isinstance(n, ast.Name) and not n.id.startswith("_")}
 
 
 def missing(thing: Any, docs: str) -> list[str]:

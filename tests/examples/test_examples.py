@@ -61,7 +61,8 @@ def test_log_videos(run: Run, tmp_path: Path) -> None:
     printed = run("log_videos.py", "--ppo-steps 256 --fit-steps 2")
     (logs,) = tmp_path.iterdir()
     counts = dict.fromkeys(("truth above three worlds", "real beside imagined"), 1)
-    for tag, count in {**counts, "imagination/real_imagined": 3, "imagined": 1}.items():
+    films = {"videos/real_imagined_difference": 2, "videos/real_imagined": 1}
+    for tag, count in {**counts, **films}.items():
         assert re.search(rf"^ +{count} x {tag}, {logs}", printed, re.M), printed
     with Image.open(logs / "futures.gif") as clip:
         assert clip.n_frames == 21

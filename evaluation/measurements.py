@@ -57,6 +57,11 @@ FIND = _training(
     "--set scene=512 head=256 path=64 reward_variance=0.005",
     150,
 )
+_DICE = (
+    "--env envs:dice/Views-v0 --poses --steps 16000 --precision bf16-mixed --set targets=3 "
+    "context_frames=10 context_max=5 variance_start=0.5 variance_end=0.03 anneal=0.4"
+)
+DICE, DICE_BADJ = _training("dice", _DICE, 45), _training("dice-badj", f"--model badj {_DICE}", 45)
 SSSM = _training(
     "ctl-sssm-jumpy", f"{_TSP} --model sssm --preset jumpy --batch-size 16 --steps 3000", 25
 )
@@ -88,6 +93,12 @@ MEASUREMENTS = (
     Measurement("vectors", "evaluation vectors --seeds 2", 10),
     Measurement("consistency", "evaluation consistency", 1),
     Measurement("consistency-nature", "evaluation consistency traveling-salesman-nature", 2),
+    Measurement(
+        "consistency-dice",
+        "evaluation consistency runs/dice runs/dice-badj --picture evaluation/results/dice.png",
+        3,
+        (DICE, DICE_BADJ),
+    ),
     Measurement("fidelity", "evaluation fidelity traveling-salesman-nature", 5),
     Measurement("control", "evaluation control --episodes 100 --real-steps 20000", 25),
     Measurement(

@@ -148,9 +148,9 @@ def consistent(results: Results) -> list[str]:
     dice = [row for row in rows if str(row.get("env", "")).startswith("dice/")]
     for name, row in named([row for row in dice if row["metric"] == "KL3 / KL1"]):
         parts.append(f"Dice, {name}: {_pays(row)}")
-    for name, row in named([row for row in dice if row["metric"] == "one world, same digit"]):
+    for name, row in named([row for row in dice if row["metric"] == "same digit, one world"]):
         chance = next(
-            (other for other in dice if other["metric"] == "two worlds, same digit"
+            (other for other in dice if other["metric"] == "same digit, two worlds"
              and other["model"] == row["model"]
              and other.get("checkpoint") == row.get("checkpoint")), None,
         )  # fmt: skip

@@ -46,8 +46,8 @@ MEANING = {
     "KL1": "nats to learn one view of the hidden side",
     "KL3": "nats to learn three views of it",
     "KL3 / KL1": "times as many nats for three views as for one",
-    "one world, same digit": "share of pairs of views that agree",
-    "two worlds, same digit": "the same by chance",
+    "same digit, one world": "share of pairs of views that agree",
+    "same digit, two worlds": "the same by chance",
     "right digit": "share of views",
 }
 

@@ -64,10 +64,10 @@ def metric(model: str, name: str, value: float, low: float, high: float) -> dict
 
 DICE = [
     metric("jump", "KL3 / KL1", 1.2, 1.1, 1.3), metric("gqn", "KL3 / KL1", 2.9, 2.8, 3.0),
-    metric("jump", "one world, same digit", 0.8, 0.7, 0.9),
-    metric("jump", "two worlds, same digit", 0.2, 0.1, 0.3),
-    metric("gqn", "one world, same digit", 0.2, 0.1, 0.3),
-    metric("gqn", "two worlds, same digit", 0.2, 0.1, 0.3),
+    metric("jump", "same digit, one world", 0.8, 0.7, 0.9),
+    metric("jump", "same digit, two worlds", 0.2, 0.1, 0.3),
+    metric("gqn", "same digit, one world", 0.2, 0.1, 0.3),
+    metric("gqn", "same digit, two worlds", 0.2, 0.1, 0.3),
 ]  # fmt: skip
 RUNS = [
     {"agent": "random play", "return": 1.0},

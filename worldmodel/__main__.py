@@ -144,12 +144,14 @@ class Train:
         out = shlex.quote(str(self.out))
         print(f"checkpoint: {self.out}\ncurves and films: tensorboard --logdir {out}")
         source = ("--env", self.env) if self.env else ("--episodes", str(self.episodes))
+        module, colon, _ = self.model.rpartition(":")  # a model of one's own is imported by it
+        name = f"{module}{colon}{self.out}"
         if spec.is_image:
-            words = ("imagine", str(self.out), *source, "--out", str(self.out / "imagined.png"))
+            words = ("imagine", name, *source, "--out", str(self.out / "imagined.png"))
             print(f"what it imagines: python -m worldmodel {shlex.join(words)}")
         if spec.action.kind != "none":
             env = shlex.quote(self.env or "ID")
-            print(f"plan with it: python -m agents plan {out} --env {env}")
+            print(f"plan with it: python -m agents plan {shlex.quote(name)} --env {env}")
 
     def _model(self, spec: Spec) -> WorldModel:
         if self.start is None:

@@ -129,7 +129,7 @@ def registered(name: str) -> Entry:
     if name not in MODELS:
         raise ValueError(
             f"name: no model {name!r}; registered are {sorted(MODELS)}; for one of your own import "
-            "its module first, or say module:name"
+            "its module first, or say module:name (module:FOLDER of a checkpoint)"
         )
     return MODELS[name]
 

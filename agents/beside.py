@@ -246,6 +246,4 @@ def imagination_error(
 
 def _promised(seen: Prediction) -> torch.Tensor:
     """(S,): the rewards of one scene and plan that the worlds expect, summed over the queries."""
-    alive = seen.alive[0, :, 0]
-    before = torch.cat([torch.ones_like(alive[:, :1]), alive[:, :-1]], 1)
-    return (before * seen.rewards[0, :, 0]).sum(1)
+    return (seen.running * seen.rewards)[0, :, 0].sum(1)

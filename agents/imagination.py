@@ -299,8 +299,7 @@ class Imagination:
         scores = []
         for part in plans[:, :, :steps].split(share, 1):
             seen = self.model.predict(worlds, Queries(times, part), frames=False)
-            before = torch.cat([torch.ones_like(seen.alive[..., :1]), seen.alive[..., :-1]], -1)
-            total = (weight[:, None, None] * before * seen.rewards).sum(-1)  # (B, S, N)
+            total = (weight[:, None, None] * seen.running * seen.rewards).sum(-1)  # (B, S, N)
             if value is not None:
                 at_once = self.chunk // FRAME
                 later = beyond(self.model, worlds, times[:, -1:], part, value, at_once)

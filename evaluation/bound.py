@@ -15,11 +15,10 @@ from torch import Tensor
 
 from evaluation import consistency, fidelity, statistics
 from evaluation.progress import shown
-from evaluation.scenes import unseen
+from evaluation.scenes import VIEWS, unseen
 from worldmodel import WorldModel
 from worldmodel.sets import SetModel
 
-VIEWS = "dice/Views-v0"
 _SCENES = 16
 """Explained at once."""
 
@@ -121,11 +120,6 @@ def bound(
         model, env, pixel_variance=pixel_variance, context=context, targets=targets,
         scenes=scenes, seed=seed,
     )  # fmt: skip
+    named = {f"{name}, nats": values for name, values in found.items()}
     told = {"pixel_variance": pixel_variance, "context": context, "targets": targets}
-    return [
-        {
-            "model": model.name, "env": env, "metric": f"{name}, nats", **told,
-            **statistics.mean(values.double().numpy(), seed)._asdict(),
-        }
-        for name, values in found.items()
-    ]  # fmt: skip
+    return statistics.rows(model.name, env, named, seed, **told)

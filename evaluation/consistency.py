@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import SceneBatch, play, sample_scenes
@@ -120,7 +119,7 @@ def consistency(
     coherent = coherent_story(found.flatten(0, 1)).view(scenes, worlds)
     before = torch.stack([(found[..., :k] == found[..., k : k + 1]).any(2) for k in range(CITIES)])
     new = (found != ABSENT) & ~before.movedim(0, 2)
-    metrics: dict[str, Tensor] = {
+    metrics: dict[str, Tensor | statistics.Interval] = {
         "coherent stories": coherent.float().mean(1),
         "new visits": new[..., imagined].float().mean((1, 2)),
         "contradictions": changed,
@@ -135,13 +134,9 @@ def consistency(
             for pair in zip(found, coherent, strict=True)
         ]
         metrics["distinct stories"] = torch.tensor([float(len(order)) for order in orders])
-    intervals = {name: statistics.mean(_array(values), seed) for name, values in metrics.items()}
     if (entropy := order_entropy(orders, seed)) is not None:
-        intervals["order entropy"] = entropy
-    return [
-        {"model": model.name, "env": env_of(model), "metric": name, **interval._asdict()}
-        for name, interval in intervals.items()
-    ]
+        metrics["order entropy"] = entropy
+    return statistics.rows(model.name, env_of(model), metrics, seed)
 
 
 def order_entropy(orders: Sequence[Counter[Any]], seed: int = 0) -> statistics.Interval | None:
@@ -157,8 +152,3 @@ def order_entropy(orders: Sequence[Counter[Any]], seed: int = 0) -> statistics.I
         min(-math.log(x), most) if x > 0 else most for x in (share.value, share.low, share.high)
     )
     return statistics.Interval(value, low, high, int(told.sum()))
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = values.double().numpy()
-    return array

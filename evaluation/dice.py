@@ -21,9 +21,10 @@ from envs.dice import DiceState, HiddenFaceViews, hidden_face_views, look, poses
 from envs.dice.scene import pool
 from evaluation import statistics
 from evaluation.contradictions import contradictions
-from evaluation.digit_reader import VIEWS, DigitReader, train_reader
+from evaluation.digit_reader import DigitReader, train_reader
 from evaluation.pictures import labelled, save
 from evaluation.progress import shown
+from evaluation.scenes import VIEWS
 from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
 from worldmodel.imagine import Imagined, sheet
 from worldmodel.sets import SetModel
@@ -95,14 +96,12 @@ def dice_consistency(
         _measured(model, faces, rows, worlds, reader, seed)
         for rows in shown(_rows(scenes), "views", "batch")
     ]
-    found = {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
-    intervals = {name: statistics.mean(values, seed) for name, values in found.items()}
-    if "KL1" in found:
-        intervals["KL3 / KL1"] = statistics.ratio(found["KL3"], found["KL1"], seed)
-    return [
-        {"model": model.name, "env": VIEWS, "metric": name, **interval._asdict()}
-        for name, interval in intervals.items()
-    ]
+    every = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    found: dict[str, Tensor | statistics.Interval] = {**every}
+    if "KL1" in every:
+        three, one = (every[name].double().numpy() for name in ("KL3", "KL1"))
+        found["KL3 / KL1"] = statistics.ratio(three, one, seed)
+    return statistics.rows(model.name, VIEWS, found, seed)
 
 
 def draw(

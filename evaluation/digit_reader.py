@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
@@ -9,10 +11,10 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 from envs import SceneStream
 from envs.dice import DiceState, hidden_face_views, look
 from envs.dice.scene import pool
+from evaluation.scenes import VIEWS
 from worldmodel import to_float
 
 CLASSES = 10
-VIEWS = "dice/Views-v0"
 STEPS, SCENES, PER_SCENE = 400, 32, 4
 WIDTH = 16
 BLURRED = 0.5
@@ -49,8 +51,11 @@ class DigitReader(nn.Module):
         return found.view(frames.shape[:-3])
 
 
+@cache
 def train_reader(size: int, seed: int = 0, steps: int = STEPS) -> DigitReader:
     """Learn to read sides as ``hidden_face_views`` shows them, sharp or softened 3 pixels wide.
+
+    The same arguments give the same reader, which is trained once in a process.
 
     Args:
         size: of the frames, pixels.

@@ -121,10 +121,4 @@ def fidelity(
     else:
         worlds = 100 if worlds is None else worlds
         found = similarities(model, scenes, worlds, seed)
-    return [
-        {
-            "model": model.name, "env": env, "metric": name, "worlds": worlds,
-            **statistics.mean(values.double().numpy(), seed)._asdict(),
-        }
-        for name, values in found.items()
-    ]  # fmt: skip
+    return statistics.rows(model.name, env, found, seed, worlds=worlds)

@@ -185,13 +185,8 @@ def perceptual(
         raise ValueError(f"scenes, worlds: expected 2 or more, got {scenes}, {worlds}")
     distance = Lpips(model.device) if lpips else None
     network = None if i3d is None else load_i3d(i3d, model.device)
-    return [
-        {
-            "model": model.name, "env": env, "metric": name, "worlds": worlds,
-            **statistics.mean(values.double().numpy(), seed)._asdict(),
-        }
-        for name, values in _distances(model, env, distance, network, scenes, worlds, seed).items()
-    ]  # fmt: skip
+    found = _distances(model, env, distance, network, scenes, worlds, seed)
+    return statistics.rows(model.name, env, found, seed, worlds=worlds)
 
 
 def _distances(

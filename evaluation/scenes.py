@@ -12,6 +12,7 @@ from evaluation.progress import shown
 from worldmodel import ActionSpec, WorldModel
 from worldmodel.imagine import imagine
 
+VIEWS = "dice/Views-v0"
 _SCENES = 2
 """Imagined at once; each has many futures."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # its parts are imported where they are first asked for
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.floating]
 
@@ -18,6 +20,26 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
+
+
+def rows(
+    model: str, env: str, found: Mapping[str, Tensor | Interval], seed: int = 0, **told: Any
+) -> list[dict[str, Any]]:
+    """Tidy rows ``model, env, metric, (told), value, low, high, n`` of metrics by name.
+
+    Args:
+        model, env: of all of them.
+        found: values (n,) of scenes, whose mean is told with its interval; or an interval.
+        seed: of the bootstraps.
+        told: further columns.
+    """
+    lines = []
+    for metric, values in found.items():
+        if isinstance(values, Tensor):
+            values = mean(values.double().numpy(), seed)
+        row = {"model": model, "env": env, "metric": metric, **told}
+        lines.append({**row, **values._asdict()})
+    return lines
 
 
 def share(hits: NDArray[np.bool_]) -> Interval:

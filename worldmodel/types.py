@@ -102,6 +102,13 @@ class Prediction:
     rewards: Tensor
     alive: Tensor
 
+    @property
+    def running(self) -> Tensor:
+        """float32 (B, S, [N,] K): probability that the episode still ran at the previous query, 1
+        before the first one; times ``rewards``, what each interval is expected to pay.
+        """
+        return torch.cat([torch.ones_like(self.alive[..., :1]), self.alive[..., :-1]], -1)
+
 
 @dataclass(frozen=True)
 class _Rows:

@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip
 CODE   := worldmodel envs agents evaluation
+RESULTS := evaluation/results/cpu-2-cores
 
 # Small tensors on busy cores: more threads, and threads that spin, cost more than they give.
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE}
@@ -16,7 +17,7 @@ DEV  := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-browser lint format docs bench report clean
+.PHONY: help demo test test-slow test-gpu test-browser torture lint format docs bench report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +42,10 @@ test-browser: $(DEV)  ## run the tests marked browser (they need Chromium: apt i
 	@$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@echo "==> Looking at TensorBoard in headless Chromium"
 	@$(PYTEST) -m browser
+
+torture: $(DEV)  ## kill, fuzz, flood and soak it, and count (ONLY="-k survival" for a part)
+	@echo "==> Torturing"
+	@$(PYTEST) tests/torture --torture --torture-json $(RESULTS)/torture.json $(ONLY)
 
 lint: $(DEV)  ## check style, types and layers
 	@echo "==> Checking style (ruff check)"

@@ -1,6 +1,16 @@
 """Set-up shared by all tests."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
 # One thread: small tensors gain nothing from more, and busy machines lose a lot.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of ``tests/torture``; options are only known if they are told here."""
+    group = parser.getgroup("torture")
+    group.addoption("--torture", action="store_true", help="the long version of tests/torture")
+    group.addoption("--torture-json", type=Path, help="file for its counts")

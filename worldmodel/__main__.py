@@ -23,6 +23,7 @@ from worldmodel.collect import collect
 from worldmodel.commands import Info, List, Push
 from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
+from worldmodel.jump import set_refinements
 from worldmodel.registry import entry, make, preset, suggested
 from worldmodel.spec import Spec
 from worldmodel.training import fit
@@ -233,6 +234,8 @@ class Imagine:
     """Times to look at; by default all that the model reaches."""
     scenes: int = 3
     worlds: int = 4
+    refinements: int | None = None
+    """How often JUMP draws a world again from what it shows; by default as the checkpoint says."""
     seed: int = 0
     scale: int = 2
     """Times by which each pixel is repeated."""
@@ -241,6 +244,7 @@ class Imagine:
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
+        set_refinements(model, self.refinements)
         batch = self._scenes(model.spec)
         begin = 0 if model.jumpy else max(self.seen)
         last = int(batch.lengths.min())

@@ -209,6 +209,18 @@ class SetModel(WorldModel):
         path = table.unsqueeze(1).expand(-1, worlds.shape[1], -1, -1)
         return Worlds(present + steps, {**worlds.state, "path": path})
 
+    def _paths_to(self, worlds: Worlds, queries: Queries) -> Tensor:
+        """``_plan_paths`` up to the last query."""
+        ahead = max(int((queries.times.amax(1) - worlds.present).max()), 0)
+        return self._plan_paths(worlds, queries.actions, ahead)
+
+    def _asked(self, worlds: Worlds, queries: Queries, paths: Tensor) -> Tensor:
+        """Keys (B, N, K, key) of the queries, where paths (B, N, ahead, path) are their plans'."""
+        if queries.poses is not None:
+            return queries.poses.unsqueeze(1)
+        past = worlds.state["path"][:, :1].expand(-1, paths.shape[1], -1, -1)
+        return self._query_keys(worlds.present, queries.times, past, paths)
+
     def _plan_paths(self, worlds: Worlds, actions: Tensor | None, ahead: int) -> Tensor:
         """h of the times present + 1 .. present + ahead along each plan: (B, N, ahead, path)."""
         table = worlds.state["path"][:, 0]
@@ -223,21 +235,14 @@ class SetModel(WorldModel):
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
         present, times = worlds.present, queries.times
-        ahead = max(int((times.amax(1) - present).max()), 0)
-        paths = self._plan_paths(worlds, queries.actions, ahead)
-        steps = present[:, None] + torch.arange(1, ahead + 1, device=times.device)
+        paths = self._paths_to(worlds, queries)
+        steps = present[:, None] + torch.arange(1, paths.shape[2] + 1, device=times.device)
         steps = steps.clamp_max(self.spec.window)
         reward, logit = self._outcomes(worlds.state["scene"], steps, paths)
         rewards, alive = at_queries(symexp(reward), logit.sigmoid(), present, times)
         seen = None
         if frames:
-            past = worlds.state["path"][:, :1].expand(-1, paths.shape[1], -1, -1)
-            keys = (
-                self._query_keys(present, times, past, paths)
-                if queries.poses is None
-                else queries.poses.unsqueeze(1)
-            )
-            seen = self._render(worlds, keys, queries)
+            seen = self._render(worlds, self._asked(worlds, queries, paths), queries)
             seen = seen if self.spec.is_image else seen * self.scale + self.shift
         if queries.actions is None:
             seen = None if seen is None else seen.squeeze(2)

@@ -14,6 +14,7 @@ import tyro
 import worldmodel
 from evaluation.progress import shown
 from worldmodel import WorldModel, results
+from worldmodel.jump import set_refinements
 
 Row = dict[str, Any]
 
@@ -85,3 +86,29 @@ class OfCheckpoints(Command, ABC):
             found = measure(worldmodel.load(name, self.device))
             rows += [{"checkpoint": name, **row} for row in found]
         return rows
+
+
+@dataclass(frozen=True)
+class OfWorlds(OfCheckpoints, ABC):
+    """The same measurement of worlds that several trained models sample."""
+
+    refinements: tuple[int, ...] = ()
+    """How often JUMP draws a world of passive scenes again from what it shows; one measurement for
+    each number. By default as the checkpoint says."""
+
+    def each(self, measure: Callable[[WorldModel], list[Row]]) -> list[Row]:
+        """For each number of refinements, which the rows tell if they were asked for."""
+
+        def refined(model: WorldModel) -> list[Row]:
+            rows = []
+            for count in self.refinements:
+                set_refinements(model, count)
+                rows += [{"refinements": count, **row} for row in measure(model)]
+            return rows
+
+        return super().each(refined if self.refinements else measure)
+
+    def text(self, rows: list[Row]) -> str:
+        """A table, with a column of refinements if they were asked for."""
+        more = ("refinements",) if self.refinements else ()
+        return results.table(rows, (*more, *self.columns))

@@ -10,7 +10,7 @@ import tyro
 import worldmodel
 from evaluation import dice
 from evaluation.bound import bound
-from evaluation.commands.base import Command, OfCheckpoints, Row
+from evaluation.commands.base import Command, OfCheckpoints, OfWorlds, Row
 from evaluation.consistency import consistency
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
@@ -129,7 +129,7 @@ class Imagination(Command):
 
 
 @dataclass(frozen=True)
-class Consistency(OfCheckpoints):
+class Consistency(OfWorlds):
     """Does a sampled world agree with itself? Stories of Traveling Salesman, digits of the dice."""
 
     benchmark = "consistency"
@@ -153,7 +153,7 @@ class Consistency(OfCheckpoints):
 
 
 @dataclass(frozen=True)
-class Fidelity(OfCheckpoints):
+class Fidelity(OfWorlds):
     """The sampled future that comes closest: error (Traveling Salesman), SSIM and PSNR (digits)."""
 
     benchmark = "fidelity"
@@ -205,7 +205,7 @@ class Bound(OfCheckpoints):
 
 
 @dataclass(frozen=True)
-class Perceptual(OfCheckpoints):
+class Perceptual(OfWorlds):
     """LPIPS and FVD of passive scenes; both need weights of yours (see --lpips and --i3d)."""
 
     benchmark = "perceptual"

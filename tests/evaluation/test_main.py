@@ -38,6 +38,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
             {"checkpoint", "model", "env", "metric", "value", "low", "high", "n"},
         ),
         (
+            ("consistency", "traveling-salesman-nature", "--scenes", 2, "--worlds", 2,
+             "--refinements", 0, 1),
+            {"checkpoint", "refinements", "model", "env", "metric", "value", "low", "high", "n"},
+        ),
+        (
             ("control", "--episodes", 2, "--plans", 8, "--worlds", 1),
             {"agent", "env", "real_steps", "return", "normalised_return", "low", "high",
              "episodes"},
@@ -52,7 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
              "value", "low", "high", "n"},
         ),
     ],
-    ids=["speed", "imagination", "consistency", "control", "fidelity", "bound"],
+    ids=["speed", "imagination", "consistency", "refinements", "control", "fidelity", "bound"],
 )  # fmt: skip
 def test_verb(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[Any, ...], columns: set[str]
@@ -71,5 +76,7 @@ def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, "control", "--checkpoint", "nowhere")
     with pytest.raises(SystemExit, match="lpips, i3d: nothing to measure"):
         run(monkeypatch, "perceptual")
+    with pytest.raises(SystemExit, match="only of passive scenes"):
+        run(monkeypatch, "consistency", "--refinements", 1, "--scenes", 2)
     with pytest.raises(SystemExit, match="its actions are"):
         run(monkeypatch, "fidelity", "traveling-salesman", "--env", ENV, "--scenes", 2)

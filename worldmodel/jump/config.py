@@ -31,6 +31,8 @@ class JumpConfig(SetConfig):
         film: channels of the "film" renderer.
         glances: heads by which the "film" renderer looks at places of the scene; 0 for none.
         mlp: hidden width of the "mlp" renderer.
+        refinements: how often a drawn world of passive scenes is drawn again from what it shows
+            (``Jump.refine``); training does not use it, so it may be set afterwards.
     """
 
     steps: int = 4
@@ -45,6 +47,7 @@ class JumpConfig(SetConfig):
     film: int = 48
     glances: int = 0
     mlp: int = 256
+    refinements: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +56,7 @@ class JumpConfig(SetConfig):
         odd(self, "kernel")
         if self.renderer not in ("draw", "film", "mlp"):
             raise ValueError(f"renderer: expected 'draw', 'film' or 'mlp', got {self.renderer!r}")
-        at_least(0, self, "key_features", "glances")
+        at_least(0, self, "key_features", "glances", "refinements")
         if self.renderer == "draw" and (self.key_features or self.glances):
             raise ValueError(
                 "key_features, glances: the 'draw' renderer reads neither; set them to 0, or "

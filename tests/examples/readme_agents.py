@@ -64,7 +64,7 @@ def acting(data: Data) -> Claims:
     yield Prose("{} real steps, {} decisions, are too few", steps, steps // made["hold"])
 
 
-@block("And where little has been learned?", "control-find")
+@block("Where little has been learned?", "control-find")
 def little_learned(data: Data) -> Claims:
     result = data["control-find"]
     steps = settings(result)["real_steps"]
@@ -141,7 +141,7 @@ def saving(data: Data) -> Claims:
     )
 
 
-@block("And on CartPole?", "efficiency-cartpole")
+@block("Real steps on CartPole?", "efficiency-cartpole")
 def cartpole(data: Data) -> Claims:
     result = data["efficiency-cartpole"]
     made = settings(result)

@@ -159,7 +159,7 @@ def one_room(data: Data) -> Claims:
     yield Prose("which is worth {} nats", math.log(100))
 
 
-@block("And beside its peers?", "peers")
+@block("Beside its peers?", "peers")
 def beside_peers(data: Data) -> Claims:
     result = data["peers"]
     made = settings(result)

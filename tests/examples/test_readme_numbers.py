@@ -1,4 +1,4 @@
-"""Every number of the README is in a JSON, with the command that made it.
+"""Every number of the README and of docs/results.md is in a JSON, with the command that made it.
 
 The claims are in ``readme_models.py`` and ``readme_agents.py``; a number that none of them covers
 fails, and so does one that is not what the JSON says.
@@ -31,6 +31,7 @@ from tests.examples.readme_claims import (
 )  # fmt: skip
 
 README = (ROOT / "README.md").read_text()
+DETAILS = (ROOT / "docs" / "results.md").read_text()
 NUMBER = r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)"
 HIDDEN = r"`[^`]*`|\]\([^)]*\)"  # code and the addresses of links
 
@@ -50,6 +51,13 @@ def blocks(text: str) -> dict[str, str]:
             found[title] = ""
         found[title] += paragraph + "\n\n"
     return found
+
+
+def measured() -> dict[str, str]:
+    """The blocks of both texts."""
+    details = blocks(DETAILS)
+    details.pop("")
+    return {**blocks(section("Numbers")), **details}
 
 
 def split(text: str) -> tuple[str, list[list[str]]]:
@@ -136,13 +144,16 @@ def check(block: Block, text: str, folder: Path = FOLDER) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.title)
 def test_numbers(block: Block) -> None:
-    check(block, blocks(section("Numbers"))[block.title])
+    check(block, measured()[block.title])
 
 
 def test_every_block_is_claimed() -> None:
-    found = blocks(section("Numbers"))
-    opening = " ".join(found.pop("").split())
-    assert not uncovered(opening, [check_prose(Prose("intervals are {}%", CONFIDENCE), opening)])
+    found = measured()
+    found.pop("")
+    for text in (section("Numbers"), DETAILS):
+        opening = " ".join(blocks(text)[""].split())
+        claim = check_prose(Prose("intervals are {}%", CONFIDENCE), opening)
+        assert not uncovered(opening, [claim])
     assert sorted(found) == sorted(block.title for block in BLOCKS)
 
 
@@ -203,7 +214,7 @@ def test_a_changed_number_fails() -> None:
     """Each number of the section in turn: one digit more or less, and its block says so."""
     silent = []
     for block in BLOCKS:
-        text = blocks(section("Numbers"))[block.title]
+        text = measured()[block.title]
         for found in re.finditer(NUMBER, masked(text)):
             last = found.end() - 1
             changed = text[:last] + str((int(text[last]) + 1) % 10) + text[last + 1 :]
@@ -221,4 +232,4 @@ def test_a_changed_result_fails(tmp_path: Path) -> None:
     (tmp_path / "consistency.json").write_text(text.replace("0.9725", "0.9740"))
     (block,) = (b for b in BLOCKS if b.sources == ("consistency",))
     with pytest.raises(AssertionError, match="says 97.3, the JSON 97.3999"):
-        check(block, blocks(section("Numbers"))[block.title], tmp_path)
+        check(block, measured()[block.title], tmp_path)

@@ -89,7 +89,7 @@ def train_a_little(args: Quickstart, logs: Path) -> None:
             both = compare(progress.model, env, seed=args.seed, hold=HOLD, worlds=3)
             clips, captions = both.clips()
             add_video(
-                progress.writer, "videos/real_imagined_difference", clips, progress.step,
+                progress.writer, "videos/after_short_training", clips, progress.step,
                 columns=3, captions=captions,
             )  # fmt: skip
 
@@ -146,7 +146,8 @@ def compare_agents(args: Quickstart, logs: Path) -> None:
     }
     name = ENV.removeprefix("envs:")
     rows = control(name, contestants, episodes=args.episodes, hold=HOLD, seed=args.seed)
-    print(f"   real return over {args.episodes} test episodes (random play 0, best tour 1):")
+    print(f"   real return over {args.episodes} test episodes; normalised so that random")
+    print("   play gets 0 and the best tour 1, with its 95% interval from low to high:")
     print(results.table(rows, ["agent", "return", "normalised_return", "low", "high", "episodes"]))
     results.write(args.out / "control.json", results.envelope("control", vars(args), rows))
 

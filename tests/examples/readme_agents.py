@@ -233,4 +233,6 @@ def recipes(data: Data) -> Claims:
 def scale(data: Data) -> Claims:
     """Of the paragraph below PPO in imagination."""
     ends = scale_of_returns(data["returns"], "narratives/TravelingSalesman-v0", 5)
-    yield Prose("Random play returns {}, the best tour {}.", *ends)
+    (ppo,) = (row for row in data["control"].rows if row["agent"] == "PPO in imagination")
+    text = "Random play returns {}, the best tour {}, this PPO {} where we measured it"
+    yield Prose(text, *ends, ppo["return"])

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "outputs" / "browser"
 WAIT = 60  # seconds; busy machines
 FILMS = {
-    "videos/real_imagined_difference": 2,  # of training, and of PPO
+    "videos/after_short_training": 1,
+    "videos/real_imagined_difference": 1,  # of PPO
     "videos/agent_at_play": 1,
 }
 

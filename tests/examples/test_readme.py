@@ -38,6 +38,7 @@ SMALLER = {
     "steps=60_000": "steps=512",
     "episodes=50": "episodes=2",
     "episodes=8": "episodes=2",
+    "episodes=4, num": "episodes=1, num",
     "plans=256": "plans=32",
     "learn(128)": "learn(1)",
     "n_steps=32": "n_steps=2",

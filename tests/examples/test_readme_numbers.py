@@ -184,7 +184,7 @@ def test_environments() -> None:
     ("Returns of two runs each", "Plug in a custom environment", readme_agents.recipes,
      ["vectors"]),
     ("Two minutes on one CPU thread", "Train an agent in imagination", readme_agents.scale,
-     ["returns"]),
+     ["returns", "control"]),
 ])  # fmt: skip
 def test_returns_outside_of_the_numbers(
     paragraph: str, zone: str, claims: Callable[[Data], Claims], sources: list[str]

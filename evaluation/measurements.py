@@ -92,14 +92,23 @@ MEASUREMENTS = (
     ),
     Measurement("vectors", "evaluation vectors --seeds 2", 10),
     Measurement("consistency", "evaluation consistency", 1),
-    Measurement("consistency-nature", "evaluation consistency traveling-salesman-nature", 2),
+    Measurement(
+        "consistency-nature",
+        "evaluation consistency traveling-salesman-nature --refinements 0 1 2 4 8 16",
+        6,
+    ),
+    Measurement(
+        "consistency-dice-views",
+        "evaluation consistency dice-views --picture evaluation/results/dice-views.png",
+        2,
+    ),
     Measurement(
         "consistency-dice",
         "evaluation consistency runs/dice runs/dice-badj --picture evaluation/results/dice.png",
         3,
         (DICE, DICE_BADJ),
     ),
-    Measurement("fidelity", "evaluation fidelity traveling-salesman-nature", 5),
+    Measurement("fidelity", "evaluation fidelity traveling-salesman-nature --refinements 0 8", 9),
     Measurement("control", "evaluation control --episodes 100 --real-steps 20000", 25),
     Measurement(
         "control-find",

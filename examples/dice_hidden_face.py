@@ -4,8 +4,8 @@ Nobody can know, so each sampled room may have another digit there. But within o
 digit, from wherever one looks: that is what it means to sample a scene and not a picture.
 
 A JUMP with camera poses as keys is trained for some minutes first; run it again to go on with a
-training that was stopped. Minutes are not enough for sharp digits: see ``--steps`` and
-``--checkpoint``.
+training that was stopped. Minutes are not enough for sharp digits: see ``--steps``, or
+``--checkpoint dice-views``, which came with the package.
 """
 
 from __future__ import annotations

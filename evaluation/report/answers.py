@@ -70,12 +70,12 @@ def fidelity(results: Results) -> list[str]:
         for row in result.rows
         for copied in result.rows
         if row["metric"] == "mse, min-of-n" and copied["metric"] == "mse, copy-last"
-        and row.get("checkpoint") == copied.get("checkpoint")
+        and _samples(row) == _samples(copied)
     ]  # fmt: skip
     for row, copied in errors:
         parts.append(
-            f"Trained for longer, {label(row['model'])} ({row.get('checkpoint')}) comes to "
-            f"{_interval(row)}, where repeating the last frame has {_interval(copied)}."
+            f"Trained for longer, {_samples(row)} comes to {_interval(row)}, where repeating the "
+            f"last frame has {_interval(copied)}."
         )
     if not errors:
         parts.append(f"After longer training: {NOT_MEASURED}.")
@@ -122,14 +122,26 @@ def _interval(row: Row) -> str:
     return interval(row["value"], row["low"], row["high"])
 
 
+def _samples(row: Row) -> str:
+    """The model, its checkpoint, and how often its worlds were drawn again."""
+    return f"{_refined(row)} ({row.get('checkpoint')})"
+
+
+def _refined(row: Row) -> str:
+    count = row.get("refinements")
+    return label(row["model"]) + (f", refined {count} times" if count else "")
+
+
 def named(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Rows with what they are of: the model, and the checkpoint where one model has several."""
+    """Rows with what they are of: the model, the checkpoint where one model has several, and how
+    often worlds were refined.
+    """
     checkpoints: dict[str, set[str]] = {}
     for row in rows:
         checkpoints.setdefault(row["model"], set()).add(str(row.get("checkpoint")))
     found = []
     for row in rows:
-        name = label(row["model"])
+        name = _refined(row)
         if len(checkpoints[row["model"]]) > 1:
             name += f", {str(row.get('checkpoint')).rstrip('/').rpartition('/')[2]}"
         found.append((name, row))
@@ -141,8 +153,8 @@ def consistent(results: Results) -> list[str]:
     rows = [row for result in of(results, "consistency") for row in result.rows]
     stories = [row for row in rows if row["metric"] == "coherent stories"]
     parts = [
-        f"Stories: {_percent(row)} of those that {label(row['model'])} ({row['checkpoint']}) "
-        "samples are coherent, each shape visited exactly once."
+        f"Stories: {_percent(row)} of those that {_samples(row)} samples are coherent, each shape "
+        "visited exactly once."
         for row in stories
     ]
     dice = [row for row in rows if str(row.get("env", "")).startswith("dice/")]

@@ -159,7 +159,7 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
                 )  # fmt: skip
             title = f"{metric}\n{MEANING[metric]}" if metric in MEANING else metric
             ax.set_title(title, pad=16 if metric in REFERENCES else 6, fontsize=10)
-            ax.set_yticks(range(len(bars)), [name.replace(", ", "\n") for name in bars])
+            ax.set_yticks(range(len(bars)), ["\n".join(name.rsplit(", ", 1)) for name in bars])
             ax.set_ylim(len(bars) - 0.5, -0.5)
             ax.tick_params(axis="y", labelleft=ax in axes[:, 0])
             ax.grid(False, axis="y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from evaluation.report.reading import Result
 from tests.examples.readme_claims import (
     CONFIDENCE,
     ENDS,
+    ROOT,
     Claims,
     Data,
     Prose,
@@ -111,25 +113,39 @@ def imagines(data: Data) -> Claims:
 @block("And where nature draws the order?", "fidelity", "consistency-nature")
 def nature(data: Data) -> Claims:
     errors, stories = data["fidelity"], data["consistency-nature"]
+    counts = settings(stories)["refinements"]
+    most = counts[-2]  # as the checkpoint says; the last shows that more do not help
+    shipped = ROOT / "worldmodel" / "checkpoints" / "traveling-salesman-nature" / "config.json"
+    assert json.loads(shipped.read_text())["config"]["refinements"] == most
+
+    def told(metric: str, count: int) -> list[float]:
+        return interval(stories.one(metric=metric, refinements=count))
+
+    yield Prose("is drawn again {} times from", most)
+    best = errors.one(metric="mse, min-of-n", refinements=most)
     yield Prose(
         "squared error of {} [{}, {}] in the closest of {} sampled futures, and of {} [{}, {}] in "
         "frames {}, {} and {}, where legs end; repeating the last frame has {} and {} (",
-        *interval(errors.one(metric="mse, min-of-n")), errors.one(metric="mse, min-of-n")["worlds"],
-        *interval(errors.one(metric="mse, leg ends, min-of-n")), *ENDS,
-        errors.one(metric="mse, copy-last")["value"],
-        errors.one(metric="mse, leg ends, copy-last")["value"],
+        *interval(best), best["worlds"],
+        *interval(errors.one(metric="mse, leg ends, min-of-n", refinements=most)), *ENDS,
+        errors.one(metric="mse, copy-last", refinements=most)["value"],
+        errors.one(metric="mse, leg ends, copy-last", refinements=most)["value"],
     )  # fmt: skip
-    entropy = stories.one(metric="order entropy")
-    yield Prose("(entropy {} [{}, {}] nats of at most {})", *interval(entropy), math.log(6))
-    yield Prose(
-        "{}% of the leg ends show it on a shape where it was not before, and {}% of the stories "
-        "visit each shape once",
-        100 * stories.one(metric="new visits")["value"],
-        100 * stories.one(metric="coherent stories")["value"],
+    yield Table(
+        [
+            (name, [number for count in counts for number in told(metric, count)[:3]])
+            for name, metric in (
+                ("stories that visit each shape once", "coherent stories"),
+                ("leg ends on a shape where it was not before", "new visits"),
+                ("entropy of the orders, nats", "order entropy"),
+            )
+        ],
+        list(counts),
     )
+    yield Prose("at most {} nats", math.log(6))
 
 
-@block("Is a sampled room one room?", "consistency-dice")
+@block("Is a sampled room one room?", "consistency-dice", "consistency-dice-views")
 def one_room(data: Data) -> Claims:
     result = data["consistency-dice"]
     both = ("runs/dice", "runs/dice-badj")
@@ -157,6 +173,13 @@ def one_room(data: Data) -> Claims:
     yield Prose("at {} px after {} steps of {} (", 32, 8700, 16_000)
     yield Prose("and `--model badj`; {} minutes of one core each)", 25)
     yield Prose("which is worth {} nats", math.log(100))
+    shipped = data["consistency-dice-views"]
+    yield Prose("KL3 / KL1 is {} [{}, {}]", *interval(shipped.one(metric="KL3 / KL1")))
+    yield Prose(
+        "show the same digit in {} [{}, {}] of the pairs of one world, in {} [{}, {}] of two (",
+        *interval(shipped.one(metric="same digit, one world")),
+        *interval(shipped.one(metric="same digit, two worlds")),
+    )
 
 
 @block("Beside its peers?", "peers")

@@ -217,7 +217,7 @@ def _train(
         checkpoint.save(model, folder / "model", training={"run": str(folder.name)})
     with atomic(folder / "agent.json") as path:
         path.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
-    (folder / "begun.json").unlink()
+    (folder / "begun.json").unlink(missing_ok=True)
     for path in folder.glob("kept-*"):
         shutil.rmtree(path)
     return agent

@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    partial = _neighbour(path)
     try:
         yield partial
         _sync(partial)
@@ -84,11 +84,16 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
-    probe = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    probe = _neighbour(path)
     try:
         probe.touch()
     finally:
         _remove(probe)
+
+
+def _neighbour(path: Path) -> Path:
+    """A name of its own for each writer, so that two of one file do not mix."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
 
 
 def _remove(path: Path) -> None:

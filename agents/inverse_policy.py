@@ -19,7 +19,8 @@ from tqdm import tqdm
 from agents import actions as action_border
 from agents.policies import SmallCnn
 from worldmodel.checkpoint import load_weights
-from worldmodel.data import Episodes, atomic
+from worldmodel.data import Episodes
+from worldmodel.files import atomic
 from worldmodel.settings import above_zero, at_least, share
 from worldmodel.spec import Spec, to_float
 

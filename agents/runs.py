@@ -1,12 +1,15 @@
 """A run of an agent: its settings, its training in any of four ways, and the folder that keeps it.
 
 The folder holds ``agent.zip`` (SB3's own format), ``agent.json`` (the settings), TensorBoard's
-logs, and with Dyna the world model as it was in the end (``model``).
+logs, and with Dyna the world model as it was in the end (``model``). Until then it holds
+``begun.json`` and what the run goes on with, should it be killed: ``rounds`` of PPO with Dyna, else
+``kept-*``.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,13 +26,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from agents.adapt import adapt
 from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.dyna import DynaCallback, DynaConfig, RecordEpisodes, RoundsConfig, train_dyna
+from agents.keep import kept
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.policies import SmallCnn
 from agents.train import check_frame_stack, evaluate, make_ppo, torch_threads, train_in_imagination
 from agents.wrappers import HoldAction
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.data import Episodes, atomic
+from worldmodel.data import Episodes
+from worldmodel.files import atomic, locked
 from worldmodel.registry import make
 from worldmodel.settings import at_least
 from worldmodel.spec import Spec
@@ -146,7 +151,8 @@ def train(
 ) -> BaseAlgorithm:
     """Train an agent as the config says, and keep it in the folder.
 
-    PPO with Dyna goes on after the last round in the folder, if it was stopped there.
+    A run that was stopped or killed goes on where it was kept last: PPO with Dyna after its last
+    round, others with the agent of at most ``KEEP_MINUTES`` before.
 
     Args:
         config: see ``RunConfig``.
@@ -158,13 +164,40 @@ def train(
 
     Raises:
         FileExistsError: there is an agent in the folder already.
+        BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
-        ValueError: settings, spaces and model do not fit each other.
+        ValueError: settings, spaces and model do not fit each other, or a run was begun in the
+            folder with other settings.
+        OSError: the disk is full, say; what was kept last is still there.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept.
     """
     folder = Path(folder)
+    with locked(folder):
+        _begin(config, folder)
+        return _train(config, folder, device, threads, evaluate_every, progress)
+
+
+def _begin(config: RunConfig, folder: Path) -> None:
+    """Note the settings, or find that they are those of a run to go on with."""
     if (folder / "agent.json").exists():
         raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
-    folder.mkdir(parents=True, exist_ok=True)
+    path, now = folder / "begun.json", {"format": FORMAT, **asdict(config)}
+    if not path.exists():
+        with atomic(path) as partial:
+            partial.write_text(json.dumps(now, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text())
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"{name}: a run was begun in {folder} with {before.get(name)!r}, now it is "
+                f"{value!r}; give the same to go on with it, or choose another folder"
+            )
+
+
+def _train(
+    config: RunConfig, folder: Path, device: str, threads: int, evaluate_every: int, progress: bool
+) -> BaseAlgorithm:
     env = config.make_env()
     model = None if config.model is None else checkpoint.load(config.model, device)
     if model is None:
@@ -178,11 +211,15 @@ def train(
     check_frame_stack(spec, config.frame_stack)
     with torch_threads(threads):
         agent = _WAYS[config.how](config, spec, model, folder, evaluate_every, progress)
-    agent.save(folder / "agent.zip")
+    with atomic(folder / "agent.zip") as path:
+        agent.save(path)
     if config.how == "dyna" and model is not None:
         checkpoint.save(model, folder / "model", training={"run": str(folder.name)})
     with atomic(folder / "agent.json") as path:
         path.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
+    (folder / "begun.json").unlink(missing_ok=True)
+    for path in folder.glob("kept-*"):
+        shutil.rmtree(path)
     return agent
 
 
@@ -213,11 +250,12 @@ def _imagination(
 ) -> BaseAlgorithm:
     starts = config.make_env() if config.episodes is None else Episodes.load(config.episodes)
     callbacks = _callbacks(config, model, every)
-    return train_in_imagination(
-        model, starts, config.steps, config.num_envs, config.hold, config.horizon,
-        config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(folder),
-        progress_bar=progress,
-    )  # fmt: skip
+    with kept(folder, callbacks) as callbacks:
+        return train_in_imagination(
+            model, starts, config.steps, config.num_envs, config.hold, config.horizon,
+            config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(folder),
+            progress_bar=progress,
+        )  # fmt: skip
 
 
 def _lookahead(
@@ -228,7 +266,8 @@ def _lookahead(
     agent = make_ppo(
         spec, venv, config.seed, str(folder), policy="MultiInputPolicy", policy_kwargs=policy
     )
-    agent.learn(config.steps, callback=_callbacks(config, model, every), progress_bar=progress)
+    with kept(folder, _callbacks(config, model, every)) as callbacks:
+        agent.learn(config.steps, callback=callbacks, progress_bar=progress)
     return agent
 
 
@@ -242,7 +281,8 @@ def _real(
 ) -> BaseAlgorithm:
     venv = _real_envs(config, None)
     agent = _algorithm(config, spec, venv, folder)
-    agent.learn(config.steps, callback=_callbacks(config, None, every), progress_bar=progress)
+    with kept(folder, _callbacks(config, None, every)) as callbacks:
+        agent.learn(config.steps, callback=callbacks, progress_bar=progress)
     return agent
 
 
@@ -265,7 +305,7 @@ def _dyna(
         )
         return train_dyna(
             model, config.make_env, config.steps * config.hold, rounds,
-            folder=folder / "rounds", resume=(folder / "rounds").exists(),
+            folder=folder / "rounds", resume=any((folder / "rounds").glob("round-*")),
             tensorboard_log=str(folder), callback=_callbacks(config, model, every),
             progress=progress,
         ).agent  # fmt: skip
@@ -283,8 +323,9 @@ def _dyna(
         ratio=config.ratio,
         horizon=2 if config.horizon is None else config.horizon,
     )
-    callbacks = [DynaCallback(model, recorder, settings), *_callbacks(config, model, every)]
-    agent.learn(config.steps, callback=callbacks, progress_bar=progress)
+    dyna = DynaCallback(model, recorder, settings)
+    with kept(folder, [dyna, *_callbacks(config, model, every)], dyna) as callbacks:
+        agent.learn(config.steps, callback=callbacks, progress_bar=progress)
     return agent
 
 

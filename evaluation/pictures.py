@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from worldmodel.files import atomic
+
 LABEL = 110
 """Pixels, for a name."""
 
@@ -23,4 +25,5 @@ def labelled(band: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 def save(bands: Sequence[NDArray[np.uint8]], out: Path) -> None:
     """Write bands of one width below each other, as a PNG file."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(bands)).save(out, optimize=True)
+    with atomic(out) as path:
+        Image.fromarray(np.concatenate(bands)).save(path, optimize=True)

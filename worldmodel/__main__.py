@@ -48,11 +48,20 @@ class Collect:
     size: int | None = None
     """Frame size, for environments that take one."""
     seed: int = 0
+    resume: bool = False
+    """Go on after the last shard in OUT."""
 
     def run(self) -> None:
         env = _make_env(self.env, self.size)
-        episodes = collect(env, self.episodes, hold=self.hold, seed=self.seed)
-        print(f"{len(episodes)} episodes, {episodes.steps} steps: {episodes.save(self.out)}")
+        episodes = collect(
+            env,
+            self.episodes,
+            hold=self.hold,
+            seed=self.seed,
+            folder=self.out,
+            resume=self.resume,
+        )
+        print(f"{len(episodes)} episodes, {episodes.steps} steps: {self.out}")
         words = ("train", "--episodes", str(self.out), "--window", "20", "--out", "runs/model")
         print(f"train on them: python -m worldmodel {shlex.join(words)}")
 

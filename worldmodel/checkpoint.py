@@ -6,18 +6,20 @@ Strict, offline, versioned; nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from worldmodel.base import WorldModel
 from worldmodel.baselines import Replay
-from worldmodel.data import atomic
+from worldmodel.files import atomic
 from worldmodel.registry import imported, make, registered
 from worldmodel.spec import Spec
 
@@ -28,7 +30,7 @@ FILES = ("config.json", "model.safetensors", "README.md")
 
 
 def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
-    """Write the checkpoint; each file is moved into place whole.
+    """Write the checkpoint; no file is replaced before all are on the disk.
 
     Args:
         model: any registered model.
@@ -37,6 +39,7 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
 
     Raises:
         ValueError: a replay, whose settings name code to import: no file may.
+        OSError: the disk is full, say; the older checkpoint is kept.
     """
     _refuse_replay(model.name)
     folder = Path(folder)
@@ -49,14 +52,16 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
         "training": training or {},
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with atomic(folder / "model.safetensors") as path:
-        save_file(tensors, path)
-    with atomic(folder / "config.json") as path:
-        path.write_text(json.dumps(config, indent=1) + "\n")
     card = folder / "README.md"
+    contents = {
+        "config.json": (json.dumps(config, indent=1) + "\n").encode(),
+        "model.safetensors": to_bytes(tensors),  # its own writing raises no OSError
+    }
     if not card.exists() or card.read_text().startswith(GENERATED):  # a person's card is kept
-        with atomic(card) as path:
-            path.write_text(_card(config, tensors))
+        contents["README.md"] = _card(config, tensors).encode()
+    with ExitStack() as files:  # moved in the opposite order: config.json says that all is there
+        for name, content in contents.items():
+            files.enter_context(atomic(folder / name)).write_bytes(content)
     return folder
 
 

@@ -7,8 +7,11 @@ The ``__main__`` modules of all four packages call it, ``envs`` too: that is the
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 DEBUG = "--debug"
@@ -25,18 +28,19 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
     """Run the verb that the command line names, ``python -m PACKAGE VERB ...``.
 
     Mistakes of the user (``ValueError``, ``TypeError``, ``OSError``, ``ImportError``, numbers that
-    are not finite, Gymnasium's errors) and Ctrl-C end with one line on stderr and exit status 1;
-    with ``--debug`` anywhere on the command line, with the traceback. Any other exception is a
-    mistake of ours and keeps its traceback. A reader that has gone away (``| head``) ends the
+    are not finite, Gymnasium's errors), Ctrl-C and SIGTERM end with one line on stderr and exit
+    status 1; with ``--debug`` anywhere on the command line, with the traceback. Any other exception
+    is a mistake of ours and keeps its traceback. A reader that has gone away (``| head``) ends the
     command silently, as it does for the commands of a shell.
     """
     words = sys.argv[1:]
     debug = DEBUG in words
     try:
-        try:
-            _run(package, verbs, description, [word for word in words if word != DEBUG])
-        finally:
-            sys.stdout.flush()
+        with _one_line_each(debug):
+            try:
+                _run(package, verbs, description, [word for word in words if word != DEBUG])
+            finally:
+                sys.stdout.flush()
     except BrokenPipeError:
         if debug:
             raise
@@ -50,6 +54,26 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
         if debug or not isinstance(error, _mistakes()):
             raise
         sys.exit(f"error: {_one_line(error) or type(error).__name__}")
+
+
+@contextmanager
+def _one_line_each(debug: bool) -> Iterator[None]:
+    """Within it, SIGTERM is as Ctrl-C, and TensorBoard's thread is silent about a full disk: its
+    next call raises the same OSError where ``main`` tells it.
+    """
+    hook = threading.excepthook
+
+    def told(failed: threading.ExceptHookArgs) -> None:
+        if debug or not isinstance(failed.exc_value, OSError):
+            hook(failed)
+
+    threading.excepthook = told
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel.files import atomic, locked
 from worldmodel.spec import ActionSpec, Spec
 
 FORMAT = 1
 EPISODES_PER_SHARD = 256
+Shard = dict[str, Any]
+"""What ``meta.json`` says of a shard: its file, and how many episodes it holds."""
 
 
 @dataclass(frozen=True)
@@ -158,28 +160,14 @@ class Episodes:
             FileExistsError: the folder holds episodes already; nothing is overwritten.
         """
         folder = Path(folder)
-        if (folder / "meta.json").exists():
-            raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
-        folder.mkdir(parents=True, exist_ok=True)
-        shards = []
-        for first in range(0, len(self), EPISODES_PER_SHARD):
-            part = self.episodes[first : first + EPISODES_PER_SHARD]
-            name = f"episodes-{first // EPISODES_PER_SHARD:05d}.npz"
-            with atomic(folder / name) as path, path.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    observations=np.concatenate([e.observations for e in part]),
-                    actions=np.concatenate([e.actions for e in part]),
-                    rewards=np.concatenate([e.rewards for e in part]),
-                    terminated=np.array([e.terminated for e in part]),
-                    steps=np.array([len(e.actions) for e in part]),
-                )
-            shards.append({"file": name, "episodes": len(part)})
-        spec = self.spec(1).to_dict()
-        bounds = {name: spec[name] for name in ("low", "high", "dtype")}
-        meta = {"format": FORMAT, "action": spec["action"], **bounds, "shards": shards}
-        with atomic(folder / "meta.json") as path:
-            path.write_text(json.dumps(meta, indent=1) + "\n")
+        with locked(folder):
+            if (folder / "meta.json").exists():
+                raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
+            shards: list[Shard] = []
+            for first in range(0, len(self), EPISODES_PER_SHARD):
+                part = self.episodes[first : first + EPISODES_PER_SHARD]
+                shards.append(write_shard(folder, len(shards), part))
+            write_meta(folder, self.spec(1), shards)
         return folder
 
     @classmethod
@@ -191,17 +179,7 @@ class Episodes:
             ValueError: another format version, or a shard is corrupt.
         """
         folder = Path(folder)
-        if not (folder / "meta.json").is_file():
-            raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
-        try:
-            meta = json.loads((folder / "meta.json").read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{folder / 'meta.json'}: not JSON ({error})") from error
-        if meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder / 'meta.json'}: format {meta.get('format')!r}, this version reads "
-                f"{FORMAT}"
-            )
+        meta = read_meta(folder)
         episodes: list[Episode] = []
         for shard in meta["shards"]:
             part = _read_shard(folder / shard["file"])
@@ -248,6 +226,44 @@ def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)
 
 
+def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard:
+    """Write episodes as the shard of that number; what ``meta.json`` says of it."""
+    name = f"episodes-{number:05d}.npz"
+    with atomic(folder / name) as path, path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            observations=np.concatenate([e.observations for e in episodes]),
+            actions=np.concatenate([e.actions for e in episodes]),
+            rewards=np.concatenate([e.rewards for e in episodes]),
+            terminated=np.array([e.terminated for e in episodes]),
+            steps=np.array([len(e.actions) for e in episodes]),
+        )
+    return {"file": name, "episodes": len(episodes)}
+
+
+def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -> None:
+    """Write ``meta.json``: only the shards that it names count. ``more`` is kept beside them."""
+    known = spec.to_dict()
+    bounds = {name: known[name] for name in ("low", "high", "dtype")}
+    meta = {"format": FORMAT, "action": known["action"], **bounds, "shards": shards, **more}
+    with atomic(folder / "meta.json") as path:
+        path.write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """``meta.json`` of a folder of episodes, its format checked; see ``Episodes.load``."""
+    path = folder / "meta.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT}")
+    return meta
+
+
 def _read_shard(path: Path) -> list[Episode]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the shard is missing")
@@ -273,23 +289,6 @@ def _read_shard(path: Path) -> list[Episode]:
         return episodes
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: corrupt shard ({error}); record it again") from error
-
-
-class atomic:
-    """Context manager: write to a neighbour file, move it into place when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.partial = path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> Path:
-        return self.partial
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            os.replace(self.partial, self.path)
-        else:
-            self.partial.unlink(missing_ok=True)
 
 
 class WindowBatch:

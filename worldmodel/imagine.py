@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from worldmodel.base import WorldModel
+from worldmodel.files import atomic
 from worldmodel.spec import to_float, to_uint8
 from worldmodel.tensorboard import add_video
 from worldmodel.training import Progress
@@ -142,11 +143,12 @@ def write(imagined: Imagined, out: Path, fps: int = 4, scale: int = 2) -> None:
     if out.suffix not in (".png", ".gif"):
         raise ValueError(f"out: expected a file that ends in .png or .gif, got {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".png":
-        Image.fromarray(sheet(imagined, scale)).save(out, optimize=True)
-        return
-    first, *rest = [Image.fromarray(frame) for frame in film(imagined, scale)]
-    first.save(out, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
+    with atomic(out) as path:
+        if out.suffix == ".png":
+            Image.fromarray(sheet(imagined, scale)).save(path, optimize=True)
+            return
+        first, *rest = [Image.fromarray(frame) for frame in film(imagined, scale)]
+        first.save(path, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
 
 
 class ImaginedVideo:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from worldmodel.data import atomic
+from worldmodel.files import atomic
 
 Row = Mapping[str, Any]
 PACKAGES = ("jumpy-worldmodel", "torch", "numpy", "gymnasium", "stable-baselines3")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,6 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from worldmodel.files import atomic
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -119,15 +120,11 @@ def write_video(
     frames = _layout(clips, columns, captions)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{ending}")
-    try:
+    with atomic(path) as unfinished:
         if ending == ".gif":
             unfinished.write_bytes(encode_gif(frames, fps))
         else:
             _write_mp4(unfinished, frames, fps)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +30,15 @@ from agents.dyna.refit import RefitConfig, model_error, refit
 from agents.starts import Starts
 from agents.train import stackable
 from agents.vec_env import ImaginedVecEnv, check_horizon
+from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import Episodes
 from worldmodel.settings import at_least
+
+_COUNTS = (
+    "fits", "imagined", "losses", "error",
+    "_real", "_since_fit", "_since_imagined", "_updates", "_fitted",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -198,6 +206,32 @@ class DynaCallback(BaseCallback):
         if self.fits and self._since_imagined >= config.imagine_every:
             self._since_imagined %= config.imagine_every
             self._learn(self._imagine(), rows)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write the world model, what is recorded and how far it has come."""
+        checkpoint.save(self.world_model, folder / "model")
+        for number, recorder in enumerate(self.recorders):
+            if recorder.steps:
+                recorder.episodes().save(folder / f"recorder-{number}")
+        facts = {name: getattr(self, name) for name in _COUNTS}
+        facts["totals"] = [recorder.total for recorder in self.recorders]
+        (folder / "dyna.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what ``save`` wrote; when training starts."""
+        facts = json.loads((folder / "dyna.json").read_text())
+        checkpoint.load_weights(self.world_model, folder / "model" / "model.safetensors")
+        for number, (recorder, total) in enumerate(
+            zip(self.recorders, facts.pop("totals"), strict=True)
+        ):
+            if total:
+                recorder.restore(Episodes.load(folder / f"recorder-{number}"), total)
+        for name in _COUNTS:
+            setattr(self, name, facts[name])
+        if self.fits:
+            self._branch(merge_episodes(self.recorders))
 
     # -- the model learns ------------------------------------------------------------------------
 

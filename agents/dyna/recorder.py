@@ -113,6 +113,15 @@ class RecordEpisodes(
             found.append(self._episode(terminated=False))
         return found
 
+    def restore(self, episodes: Episodes, total: int) -> None:
+        """Hold these episodes, as after ``total`` steps the last of which are theirs."""
+        begin = total - episodes.steps
+        self._finished = []
+        for episode in episodes:
+            self._finished.append((begin, episode))
+            begin += len(episode.actions)
+        self._steps, self.total = episodes.steps, total
+
     def _copy(self, observation: Any) -> NDArray[Any]:
         """Environments may reuse their buffer."""
         return np.array(observation, self._spaces.border[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
 from worldmodel.data import Episode, Episodes
+from worldmodel.files import atomic, locked
 from worldmodel.settings import at_least
 
 
@@ -143,6 +145,7 @@ def train_dyna(
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
             imagined exceeds the model's window, or ``resume`` without a folder or of another run.
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
+        BlockingIOError: another run is at work in ``folder``.
         FileNotFoundError: ``resume``, but there is no round.
     """
     if real_steps < 1:
@@ -150,17 +153,21 @@ def train_dyna(
     if resume and folder is None:
         raise ValueError("resume: needs the folder of the run to go on with")
     made = gym.make(env) if isinstance(env, str) else env()
-    writer = None
-    try:
+    with ExitStack() as opened:
+        opened.callback(made.close)
         rounds = _Rounds(model, made, RoundsConfig() if config is None else config)
         rounds.make_agent(tensorboard_log, settings)
-        files = None if folder is None else _Files(Path(folder), resume)
-        if files is not None and resume:
-            files.read(rounds)
+        files = writer = None
+        if folder is not None:
+            opened.enter_context(locked(Path(folder)))
+            files = _Files(Path(folder), resume)
+            if resume:
+                files.read(rounds)
         if tensorboard_log is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             writer = SummaryWriter(str(Path(tensorboard_log) / "dyna"), purge_step=rounds.taken + 1)
+            opened.callback(writer.close)
         with tqdm(
             total=real_steps,
             initial=rounds.taken,
@@ -176,10 +183,6 @@ def train_dyna(
                     for name, value in row.scalars().items():
                         writer.add_scalar(f"dyna/{name}", value, row.real_steps)
                 bar.update(row.real_steps - bar.n)
-    finally:
-        made.close()
-        if writer is not None:
-            writer.close()
     return DynaResult(rounds.agent, rounds.recorded(), rounds.rows)
 
 
@@ -312,16 +315,15 @@ class _Files:
     def write(self, run: _Rounds) -> None:
         """The round that just ended."""
         name = f"round-{len(run.rows) - 1:04d}"
-        partial = self.folder / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        run.recorded(run.fresh).save(partial / "episodes")
-        run.agent.save(partial / "agent.zip")
-        if run.model.trainable:
-            save(run.model, partial / "model", {"real steps": run.taken})
         rows = [asdict(row) for row in run.rows]
         facts = {"config": self._config(run), "rounds": rows}
-        (partial / "rounds.json").write_text(json.dumps(facts, indent=1) + "\n")
-        self.rounds.append(partial.rename(self.folder / name))
+        with atomic(self.folder / name) as partial:
+            run.recorded(run.fresh).save(partial / "episodes")
+            run.agent.save(partial / "agent.zip")
+            if run.model.trainable:
+                save(run.model, partial / "model", {"real steps": run.taken})
+            (partial / "rounds.json").write_text(json.dumps(facts, indent=1) + "\n")
+        self.rounds.append(self.folder / name)
         for before in self.rounds[:-1]:
             shutil.rmtree(before / "model", ignore_errors=True)
             (before / "agent.zip").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import tyro
 import worldmodel
 from evaluation.progress import shown
 from worldmodel import WorldModel, results
+from worldmodel.files import check_writable
 from worldmodel.jump import set_refinements
 
 Row = dict[str, Any]
@@ -46,6 +47,8 @@ class Command(Verb, ABC):
     def run(self) -> Iterator[str]:
         """Measure, print, write."""
         torch.set_num_threads(self.num_threads)
+        if self.json is not None:
+            check_writable(self.json)
         rows = self.rows()
         yield self.text(rows)
         if (path := self.write(rows)) is not None:

@@ -10,6 +10,7 @@ from evaluation.measurements import MEASUREMENTS, find
 from evaluation.report import answers, plots
 from evaluation.report.names import interval, label
 from evaluation.report.reading import Result, Row, of, read
+from worldmodel.files import atomic
 
 Results = Mapping[str, Result]
 KNOWN = {measurement.name for measurement in MEASUREMENTS}
@@ -43,7 +44,8 @@ def report(folder: Path, out: Path) -> Path:
         section(page)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "REPORT.md"
-    path.write_text("\n\n".join(page.parts) + "\n")
+    with atomic(path) as partial:
+        partial.write_text("\n\n".join(page.parts) + "\n")
     return path
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from evaluation.report import names
 from evaluation.report.curves import by_seed, mean_curve
 from evaluation.report.reading import Row
+from worldmodel.files import atomic
 
 WIDTH = 8.6
 """Inches: about 950 pixels, a little more than a README is wide."""
@@ -60,7 +61,8 @@ def picture(path: Path, height: float, rows: int = 1, columns: int = 1) -> Itera
         FigureCanvasAgg(figure)  # no window, whatever the machine has
         yield figure.subplots(rows, columns, squeeze=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
+        with atomic(path) as partial:
+            figure.savefig(partial, metadata={"Software": None})
 
 
 def plain(axis: Any, ticks: Sequence[float]) -> None:

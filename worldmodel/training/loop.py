@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel.base import WorldModel
+from worldmodel.signals import stop_signals
 from worldmodel.training.compiled import compile_parts
 from worldmodel.training.monitor import Callback, Monitor
 from worldmodel.training.run import Run
@@ -85,6 +83,8 @@ def fit(
         ValueError: a number is out of range; the model has no weights; the source's scenes are not
             what the model was made for; ``resume`` without a folder, or of another run.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
+        BlockingIOError: another run is at work in ``folder``.
+        OSError: the disk is full, say; the last good checkpoint is kept.
         FileNotFoundError: ``resume``, but there is no training state.
         FloatingPointError: loss, gradient or weights are not finite; the last good checkpoint is
             kept.
@@ -101,53 +101,52 @@ def fit(
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
     settings |= {"first observations": brightness(scenes)}
     run = Run(model, folder, settings, training or {})
-    run.check_folder(resume)
-    device = scenes.lengths.device.type
-    fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
-    module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
-    done = run.resume() if resume else 0
-    model.prepare(source)
-    lead = fabric.is_global_zero
-    monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
-    saved = time.monotonic()
-    model.train()
-    if compile:
-        compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
-    with _stop_signals() as stopped, monitor:
-        while done < steps and not _agreed(fabric, stopped, done % log_every == 0):
-            rate = run.set_rate(optimizer, done / steps)
-            total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(total)
-            parts["gradient"] = fabric.clip_gradients(
-                module, optimizer, max_norm=clip, error_if_nonfinite=False
-            )
-            optimizer.step()
-            run.average.update()
-            done += 1
-            monitor.bar.update()
-            if done % log_every == 0 or done == steps:
-                monitor.log(done, parts, rate)
-            if lead and checks.due(done, steps):
-                with run.average.swapped():
-                    found = checks.measure(model)
-                    run.keep_best(done, found["loss"])
-                monitor.validated(done, found)
-                model.train()
-            if lead and time.monotonic() - saved > save_minutes * 60:
+    with run.claimed(resume):
+        device = scenes.lengths.device.type
+        fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
+        module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
+        done = run.resume() if resume else 0
+        model.prepare(source)
+        lead = fabric.is_global_zero
+        monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
+        saved = time.monotonic()
+        model.train()
+        if compile:
+            compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
+        with stop_signals() as stopped, monitor:
+            while done < steps and not _agreed(fabric, stopped, done % log_every == 0):
+                rate = run.set_rate(optimizer, done / steps)
+                total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(total)
+                parts["gradient"] = fabric.clip_gradients(
+                    module, optimizer, max_norm=clip, error_if_nonfinite=False
+                )
+                optimizer.step()
+                run.average.update()
+                done += 1
+                monitor.bar.update()
+                if done % log_every == 0 or done == steps:
+                    monitor.log(done, parts, rate)
+                if lead and checks.due(done, steps):
+                    with run.average.swapped():
+                        found = checks.measure(model)
+                        run.keep_best(done, found["loss"])
+                    monitor.validated(done, found)
+                    model.train()
+                if lead and time.monotonic() - saved > save_minutes * 60:
+                    run.save(done)
+                    saved = time.monotonic()
+            if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
-                saved = time.monotonic()
-        if lead:  # however the loop ended; a signal may come at any point of it
-            run.save(done)
-    if fabric.world_size > 1:
-        fabric.barrier()  # who returns may load what the lead has saved
-    run.average.apply()
-    model.eval()
-    if done < steps:
-        raise KeyboardInterrupt(
-            f"stopped after step {done}; resume=True (--resume) goes on from there"
-        )
-    return monitor.parts
+        if fabric.world_size > 1:
+            fabric.barrier()  # who returns may load what the lead has saved
+        run.average.apply()
+        model.eval()
+        if done < steps:
+            further = "; resume=True (--resume) goes on from there" if run.folder else ""
+            raise KeyboardInterrupt(f"stopped after step {done}{further}")
+        return monitor.parts
 
 
 def _first_batch(
@@ -226,22 +225,3 @@ class _Step(nn.Module):
         generator.manual_seed((self.seed * 0x9E3779B1 + index * 0x85EBCA77) % 2**63)
         losses = self.model(self.source.batch(index), progress, generator)
         return losses.total, losses.parts
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event, so that a step is never torn apart."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread may handle signals
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

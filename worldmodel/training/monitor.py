@@ -74,10 +74,15 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.bar.close()
-        if self.writer is not None:
+        if self.writer is None:
+            return
+        try:
             self.writer.close()
+        except OSError:  # of a full disk, say, which may have ended the training already
+            if kind is None:
+                raise
 
     def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
         """Log one step's losses; raises FloatingPointError where they are not finite."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import torch
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.data import atomic
+from worldmodel.files import atomic, locked, sweep
 from worldmodel.training.average import Average
 
 STATE = "training.pt"
@@ -52,7 +56,20 @@ class Run:
         }
         self.began, self.seconds = time.monotonic(), 0.0
 
-    def check_folder(self, resume: bool) -> None:
+    @contextmanager
+    def claimed(self, resume: bool) -> Iterator[None]:
+        """Within it, no other run writes to the folder; for what is refused, see ``fit``."""
+        self._check_folder(resume)
+        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+        if self.folder is None or rank != "0":  # of several processes, only the first one writes
+            yield
+            return
+        with locked(self.folder):
+            self._check_folder(resume)  # another run may have been at work until now
+            sweep(self.folder / BEST)
+            yield
+
+    def _check_folder(self, resume: bool) -> None:
         """Refuse to lose an older checkpoint, or to resume from nothing."""
         if resume and self.folder is None:
             raise ValueError("resume: needs the folder of the run to go on with")
@@ -62,7 +79,7 @@ class Run:
             raise FileNotFoundError(
                 f"resume: {self.folder / STATE} is missing; nothing was trained there"
             )
-        if not resume and (self.folder / "config.json").exists():
+        if not resume and any((self.folder / name).exists() for name in ("config.json", STATE)):
             raise FileExistsError(
                 f"folder: {self.folder} already holds a checkpoint; pass resume=True (--resume) to "
                 "go on, or another folder (--out)"
@@ -102,15 +119,17 @@ class Run:
         return int(state["step"])
 
     def save(self, step: int) -> None:
-        """Write the checkpoint and, after it, the training state."""
+        """Write the training state and, after it, the checkpoint.
+
+        In this order, so that whatever a kill leaves behind can be resumed: the checkpoint follows
+        from the state.
+        """
         if self.folder is None:
             return
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise FloatingPointError(
                 f"the weights are not finite at step {step}; the last good checkpoint is kept"
             )
-        with self.average.swapped():
-            checkpoint.save(self.model, self.folder, self._facts(step))
         state = {
             "run": self.identity,
             "step": step,
@@ -121,8 +140,13 @@ class Run:
             "average": self.average.state_dict(),
             "best": self.best,
         }
+        content = io.BytesIO()  # torch's own writing raises no OSError where the disk is full
+        torch.save(state, content)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(self.folder / STATE) as path:
-            torch.save(state, path)
+            path.write_bytes(content.getbuffer())
+        with self.average.swapped():
+            checkpoint.save(self.model, self.folder, self._facts(step))
 
     def keep_best(self, step: int, loss: float) -> None:
         """Keep the model as it is in ``BEST`` if its validation loss is the lowest so far."""

@@ -1,0 +1,203 @@
+"""What is killed in ``test_survival``: each job runs in a child of multiprocessing's fork server.
+
+The server has imported everything, so that a child costs no more than its work.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import itertools
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+MODULES = ("worldmodel.__main__", "agents.__main__", "evaluation.__main__", "lightning.fabric")
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload([*MODULES, "torch.utils.tensorboard", "tests.agents.dyna_fakes"])
+STEPS = 12
+EPISODES = 12
+OUTPUT = "output.txt"
+
+
+def run(
+    job: Callable[..., None], *arguments: Any, output: Path, kill_after: float | None = None,
+    send: signal.Signals = signal.SIGKILL, once: Callable[[], bool] = lambda: True,
+) -> int | None:  # fmt: skip
+    """Run a job to its end, or signal it some seconds after it has begun, and ``once`` holds; its
+    exit code.
+    """
+    begun = CONTEXT.Event()
+    process = CONTEXT.Process(target=_enter, args=(begun, str(output), job, arguments))
+    process.start()
+    if kill_after is not None:
+        begun.wait(120)
+        while process.is_alive() and not once():
+            time.sleep(0.05)
+        process.join(kill_after)
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, send)
+    process.join()
+    return process.exitcode
+
+
+def _enter(begun: Any, output: str, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(opened, stream)
+    begun.set()
+    job(*arguments)
+
+
+# -- what happens at a write -----------------------------------------------------------------------
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def read_only() -> None:
+    """What a file system that was mounted again, for reading only, says; to root, too."""
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def at_write(number: int | None, act: Callable[[], None], forever: bool = False) -> None:
+    """Let ``act`` happen at the ``number``-th call that writes, half of it done; or from it on."""
+    if number is None:
+        return
+    calls = itertools.count()
+
+    def due() -> bool:
+        now = next(calls)
+        return now >= number if forever else now == number
+
+    def before(first: Any) -> Any:
+        def call(*arguments: Any, **settings: Any) -> Any:
+            if due():
+                act()
+            return first(*arguments, **settings)
+
+        return call
+
+    def amid(first: Any) -> Any:
+        def call(path: Path, content: Any, *arguments: Any, **settings: Any) -> Any:
+            if due():
+                first(path, content[: len(content) // 2])
+                act()
+            return first(path, content, *arguments, **settings)
+
+        return call
+
+    import numpy as np
+
+    os.fsync, os.replace = before(os.fsync), before(os.replace)
+    Path.write_bytes, Path.write_text = amid(Path.write_bytes), amid(Path.write_text)  # type: ignore[method-assign]
+    savez = np.savez_compressed
+
+    def compressed(file: Any, **arrays: Any) -> None:
+        if due():
+            file.write(b"PK")
+            file.flush()
+            act()
+        savez(file, **arrays)
+
+    np.savez_compressed = compressed
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def train(folder: str, step: Any, number: int | None) -> None:
+    """A run of ``STEPS`` steps, each of which is saved; resumed if there is something."""
+    from worldmodel import collect, fit, make
+    from worldmodel.training import STATE
+
+    at_write(number, kill)
+    episodes = collect("CartPole-v1", 6, progress=False)
+    training, unseen = episodes.split(0.3)
+
+    def note(progress: Any) -> None:
+        step.value = progress.step
+
+    fit(
+        make("jump", episodes.spec(8), seed=0), training.windows(8, batch_size=2), STEPS,
+        folder=folder, resume=(Path(folder) / STATE).exists(), save_minutes=0.0, log_every=1,
+        ema=0.9, validation=unseen.windows(8, batch_size=2), validate_every=5, callbacks=[note],
+        progress=False,
+    )  # fmt: skip
+
+
+def record(folder: str, number: int | None) -> None:
+    """A recording with a shard for each episode."""
+    from worldmodel import collect
+
+    at_write(number, kill)
+    resume = (Path(folder) / "meta.json").exists()
+    collect(
+        "CartPole-v1", EPISODES, hold=2, seed=3, folder=folder, resume=resume, save_minutes=0.0,
+        progress=False,
+    )  # fmt: skip
+
+
+def write_results(folder: str, number: int | None) -> None:
+    """Results of more and more rows, each in place of the one before."""
+    from worldmodel import results
+
+    at_write(number, kill)
+    for count in range(1, 100):
+        rows = [{"row": number} for number in range(count)]
+        results.write(Path(folder) / "result.json", {"benchmark": "survival", "rows": rows})
+
+
+def play_rounds(folder: str, number: int | None) -> None:
+    """Dyna with PPO, round by round."""
+    from agents import train_dyna
+    from agents.dyna import RoundsConfig
+    from tests.agents.dyna_fakes import LineEnv, LineModel
+
+    at_write(number, kill)
+    config = RoundsConfig(
+        first_collect_steps=16, collect_steps=8, first_fit_steps=4, fit_steps=4, imagined_steps=32,
+        num_envs=4,
+    )  # fmt: skip
+    train_dyna(
+        LineModel(0.5), lambda: LineEnv(limit=100.0), 56, config, folder=folder,
+        resume=any(Path(folder).glob("round-*")), progress=False, n_steps=4, batch_size=16,
+        n_epochs=1, device="cpu",
+    )  # fmt: skip
+
+
+def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> None:
+    """``agents train``; the agent is kept at every chance."""
+    from agents import keep, runs
+    from agents import train as training
+
+    at_write(number, kill)
+    training.PPO_SETTINGS["n_steps"] = 4
+    keep.KeepAgent.__init__.__defaults__ = (None, 0.0)  # type: ignore[attr-defined]
+    runs.train(runs.RunConfig(**settings), folder, evaluate_every=0)
+
+
+def command(
+    package: str, words: tuple[str, ...], number: int | None = None, act: Callable[[], None] = full,
+    limit: int | None = None,
+) -> None:  # fmt: skip
+    """``python -m package words``, on a disk on which from the ``number``-th write on ``act``
+    happens, or on which no file may be longer than ``limit`` bytes.
+    """
+    at_write(number, act, forever=True)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python begins
+    sys.argv = [package, *words]
+    importlib.import_module(f"{package}.__main__").main()

@@ -1,0 +1,395 @@
+"""SIGKILL at any moment, a full disk, a read-only one, two runs in one folder: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import worldmodel
+from agents import runs
+from tests.torture import survival_jobs as jobs
+from tests.torture.conftest import Tally
+from worldmodel import Episodes, collect
+from worldmodel.files import atomic, locked
+from worldmodel.training import BEST, STATE
+
+Size = Callable[[int, int], int]
+AREA = "survival"
+
+
+def fresh(folder: Path) -> str:
+    """An empty place for a run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return str(folder)
+
+
+def killed_often(
+    tally: Tally, job: Callable[..., None], path: Path, arguments: tuple[Any, ...], wanted: int,
+    writes: int, check: Callable[[], None], finished: Callable[[], None],
+) -> None:  # fmt: skip
+    """Kill a job until it has happened ``wanted`` times, and resume it until it is through.
+
+    Every other time a number of writes (of at most ``writes``) is what it dies of, in the midst of
+    the last one; else, the time.
+    """
+    dice, killed, output = random.Random(7), 0, path.parent / jobs.OUTPUT
+    place = fresh(path)
+    while killed < wanted:
+        number = dice.randrange(writes) if dice.random() < 0.6 else None
+        seconds = dice.uniform(0.0, 1.5) if number is None else None
+        code = jobs.run(job, place, *arguments, number, output=output, kill_after=seconds)
+        check()
+        if code == 0:  # through before it died: once more from the beginning
+            finished()
+            place = fresh(path)
+            continue
+        assert code == -signal.SIGKILL, output.read_text()
+        killed += 1
+        tally.add(AREA, "kills tried")
+        tally.add(AREA, f"kills of {job.__name__}")
+    assert jobs.run(job, place, *arguments, None, output=output) == 0, output.read_text()
+    check()
+    finished()
+    tally.add(AREA, "kills survived", killed)
+
+
+def no_debris(folder: Path) -> bool:
+    return not [path for path in folder.rglob("*") if ".partial" in path.name]
+
+
+def test_a_killed_training_ends_at_the_same_bits(tmp_path: Path, size: Size, tally: Tally) -> None:
+    step = jobs.CONTEXT.Value("i", 0, lock=False)
+    assert jobs.run(jobs.train, str(tmp_path / "whole"), step, None, output=tmp_path / "o") == 0
+    whole, folder = load_file(tmp_path / "whole" / "model.safetensors"), tmp_path / "run"
+    best = load_file(tmp_path / "whole" / BEST / "model.safetensors")
+    reached = 0
+
+    def check() -> None:
+        nonlocal reached
+        for one in (folder, folder / BEST):
+            if (one / "config.json").exists():
+                worldmodel.load(one)
+        if (folder / STATE).exists():
+            reached = torch.load(folder / STATE, weights_only=True)["step"]
+        else:
+            assert not (folder / "config.json").exists()  # else it could neither begin nor go on
+            reached = 0
+        assert step.value - 1 <= reached <= step.value  # at most one interval is lost
+        step.value = reached
+
+    def finished() -> None:
+        for expected, where in ((whole, folder), (best, folder / BEST)):
+            found = load_file(where / "model.safetensors")
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert no_debris(folder)
+        step.value = 0
+
+    killed_often(tally, jobs.train, folder, (step,), size(3, 120), 40, check, finished)
+
+
+def test_a_killed_recording_goes_on(tmp_path: Path, size: Size, tally: Tally) -> None:
+    whole = collect("CartPole-v1", jobs.EPISODES, hold=2, seed=3, progress=False)
+    folder = tmp_path / "episodes"
+
+    def same(count: int) -> None:
+        found = Episodes.load(folder)
+        assert len(found) >= count
+        for one, other in zip(found, whole, strict=False):
+            np.testing.assert_array_equal(one.observations, other.observations)
+            np.testing.assert_array_equal(one.actions, other.actions)
+
+    def check() -> None:
+        if (folder / "meta.json").exists():
+            same(1)
+        for shard in folder.glob("*.npz"):
+            with np.load(shard) as arrays:
+                assert all(len(arrays[name]) for name in arrays.files)
+
+    def finished() -> None:
+        same(jobs.EPISODES)
+        assert no_debris(folder)
+
+    killed_often(tally, jobs.record, folder, (), size(3, 50), 40, check, finished)
+
+
+def test_a_result_is_whole_or_not_there(tmp_path: Path, size: Size, tally: Tally) -> None:
+    path = tmp_path / "results" / "result.json"
+
+    def check() -> None:
+        if path.exists():
+            rows = json.loads(path.read_text())["rows"]
+            assert rows == [{"row": i} for i in range(len(rows))]
+
+    def finished() -> None:
+        assert len(json.loads(path.read_text())["rows"]) == 99
+
+    killed_often(tally, jobs.write_results, path.parent, (), size(3, 30), 300, check, finished)
+
+
+def test_killed_dyna_rounds_end_at_the_same_bits(tmp_path: Path, size: Size, tally: Tally) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "rounds"
+    assert jobs.run(jobs.play_rounds, str(whole), None, output=tmp_path / "o") == 0
+
+    def check() -> None:
+        for number, one in enumerate(sorted(folder.glob("round-*"))):
+            assert one.name == f"round-{number:04d}"
+            Episodes.load(one / "episodes")
+            json.loads((one / "rounds.json").read_text())
+        if found := sorted(folder.glob("round-*")):
+            load_file(found[-1] / "model" / "model.safetensors")
+            assert (found[-1] / "agent.zip").is_file()
+
+    def finished() -> None:
+        for expected in sorted(whole.glob("round-*")):
+            one = folder / expected.name
+            assert (one / "rounds.json").read_text() == (expected / "rounds.json").read_text()
+            for a, b in zip(
+                Episodes.load(one / "episodes"), Episodes.load(expected / "episodes"), strict=True
+            ):
+                np.testing.assert_array_equal(a.observations, b.observations)
+        last = expected.name
+        for name, tensor in load_file(whole / last / "model" / "model.safetensors").items():
+            found = load_file(folder / last / "model" / "model.safetensors")
+            assert torch.equal(found[name], tensor)
+        assert no_debris(folder)
+
+    killed_often(tally, jobs.play_rounds, folder, (), size(1, 40), 80, check, finished)
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "dqn with Dyna": {"how": "dyna", "algorithm": "dqn", "fit_every": 20, "ratio": 1.0},
+    "ppo": {"how": "real"},
+    "ppo with Dyna": {"how": "dyna", "fit_every": 20, "imagined_steps": 8},
+    "sac": {"how": "real", "algorithm": "sac", "env": "Pendulum-v1"},
+}
+
+
+def test_a_killed_agent_goes_on(tmp_path: Path, size: Size, tally: Tally) -> None:
+    for way in list(WAYS)[: size(1, len(WAYS))]:
+        (tmp_path / way).mkdir()
+        a_killed_agent_goes_on(way, tmp_path / way, size, tally)
+
+
+def a_killed_agent_goes_on(way: str, tmp_path: Path, size: Size, tally: Tally) -> None:
+    usual = {"env": "CartPole-v1", "steps": 48, "num_envs": 2, "window": 8, "fit_steps": 1}
+    folder, settings = tmp_path / "agent", {**usual, **WAYS[way]}
+    reached = 0
+
+    def check() -> None:
+        nonlocal reached
+        assert len([p for p in folder.glob("kept-*") if not (p / "agent.zip").is_file()]) == 0
+        steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("kept-*")]
+        assert max(steps, default=0) >= reached or (folder / "agent.json").exists()
+        reached = max(steps, default=0)
+        if (folder / "agent.json").exists():
+            runs.load(folder)
+
+    def finished() -> None:
+        nonlocal reached
+        agent, config = runs.load(folder)
+        decisions = agent.num_timesteps
+        assert config.steps == 48 and (decisions >= 48 or way == "ppo with Dyna")
+        assert no_debris(folder) and not list(folder.glob("kept-*"))
+        reached = 0
+
+    killed_often(tally, jobs.train_agent, folder, (settings,), size(1, 15), 60, check, finished)
+
+
+# -- one clear line -------------------------------------------------------------------------------
+
+
+def ends_in_one_line(output: Path, code: int | None, *parts: str) -> None:
+    """An exit status of 1, and an error in one line that says these parts."""
+    said = output.read_text()
+    assert code == 1 and "Traceback" not in said, said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert said.rstrip().endswith(line), said
+    for part in parts:
+        assert part in line, line
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Episodes to train on."""
+    folder = tmp_path_factory.mktemp("survival") / "episodes"
+    return collect("CartPole-v1", 12, progress=False).save(folder)
+
+
+def verbs(recorded: Path, out: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
+    """Package, words and what is written, of commands that keep something."""
+    agent = ("train", "--env", "CartPole-v1", "--steps", "40", "--num-envs", "2", "--fit-every",
+             "20", "--fit-steps", "1", "--window", "8", "--imagined-steps", "8", "--eval-episodes",
+             "1", "--evaluate-every", "0", "--out", str(out))  # fmt: skip
+    model = ("train", "--episodes", str(recorded), "--window", "8", "--steps", "2",
+             "--batch-size", "2", "--out", str(out))  # fmt: skip
+    collecting = ("collect", "--env", "CartPole-v1", "--episodes", "4", "--out", str(out))
+    measuring = ("dynamics", "--json", str(out / "result.json"))
+    return {
+        "train": ("worldmodel", model, "config.json"),
+        "collect": ("worldmodel", collecting, "meta.json"),
+        "agents": ("agents", (*agent, "--how", "real"), "agent.json"),
+        "dyna": ("agents", (*agent, "--how", "dyna"), "agent.json"),
+        "evaluation": ("evaluation", measuring, "result.json"),
+    }
+
+
+KEEPING = ("train", "collect", "agents", "dyna")
+
+
+def test_a_disk_that_refuses(recorded: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
+    for verb in KEEPING[: size(2, len(KEEPING))]:
+        (tmp_path / verb).mkdir()
+        a_disk_that_refuses(verb, recorded, tmp_path / verb, size, tally)
+
+
+def a_disk_that_refuses(
+    verb: str, recorded: Path, tmp_path: Path, size: Size, tally: Tally
+) -> None:
+    """From some write on it is full, or for reading only; the same command works once it is not."""
+    dice, output = random.Random(3), tmp_path / jobs.OUTPUT
+    for _ in range(size(1, 8)):
+        out = tmp_path / "out"
+        fresh(out)
+        package, words, last = verbs(recorded, out)[verb]
+        act, said = dice.choice(
+            [(jobs.full, "No space left"), (jobs.read_only, "Read-only file system")]
+        )
+        number = dice.randrange(6)
+        code = jobs.run(jobs.command, package, words, number, act, output=output)
+        tally.add(AREA, "faults injected")
+        ends_in_one_line(output, code, said, str(out))
+        assert no_debris(out)
+        tally.add(AREA, "faults that ended in one clear line")
+        begun = (out / STATE).exists() or (out / "meta.json").exists()
+        resume = ("--resume",) if package == "worldmodel" and begun else ()
+        code = jobs.run(jobs.command, package, (*words, *resume), output=output)
+        assert code == 0, output.read_text()
+        assert (out / last).is_file()
+
+
+def test_files_that_cannot_grow(recorded: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
+    for verb in KEEPING[: size(1, len(KEEPING))]:
+        (tmp_path / verb).mkdir()
+        files_that_cannot_grow(verb, recorded, tmp_path / verb, size, tally)
+
+
+def files_that_cannot_grow(
+    verb: str, recorded: Path, tmp_path: Path, size: Size, tally: Tally
+) -> None:
+    """The operating system's own refusal, of TensorBoard's and SB3's writing, too."""
+    out = tmp_path / "out"
+    for limit in (1500, 0, 100, 20_000, 60_000)[: size(1, 5)]:
+        fresh(out)
+        package, words, last = verbs(recorded, out)[verb]
+        wide = tmp_path / "wide.txt"  # what is said is a file, too
+        code = jobs.run(jobs.command, package, words, None, jobs.full, limit, output=wide)
+        if code == 0:  # all that it writes is shorter
+            assert (out / last).is_file()
+            continue
+        tally.add(AREA, "faults injected")
+        assert not (out / last).exists() and no_debris(out)
+        if limit < 1500:  # what is said goes to a file, too, and has no room there
+            tally.add(AREA, "faults whose line had no room")
+            continue
+        ends_in_one_line(wide, code, "File too large")
+        tally.add(AREA, "faults that ended in one clear line")
+
+
+def test_a_folder_that_is_a_file(recorded: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
+    """Root may write anywhere, but not below a file; found out before anything is played."""
+    output, blocked = tmp_path / jobs.OUTPUT, tmp_path / "file"
+    blocked.write_text("kept")
+    for verb in ("evaluation", *KEEPING)[: size(2, 5)]:
+        package, words, _ = verbs(recorded, blocked / "below")[verb]
+        tally.add(AREA, "faults injected")
+        code = jobs.run(jobs.command, package, words, output=output)
+        ends_in_one_line(output, code, str(blocked))
+        assert blocked.read_text() == "kept"
+        tally.add(AREA, "faults that ended in one clear line")
+
+
+def test_a_second_run_is_refused(recorded: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
+    output, out = tmp_path / jobs.OUTPUT, tmp_path / "out"
+    for verb in KEEPING[: size(2, len(KEEPING))]:
+        package, words, last = verbs(recorded, out)[verb]
+        tally.add(AREA, "faults injected")
+        with locked(out):
+            code = jobs.run(jobs.command, package, words, output=output)
+        ends_in_one_line(output, code, str(out), "in use by another run")
+        assert not (out / last).exists()
+        tally.add(AREA, "faults that ended in one clear line")
+
+
+def test_a_data_folder_that_vanished(recorded: Path, tmp_path: Path, tally: Tally) -> None:
+    output, out, data = tmp_path / jobs.OUTPUT, tmp_path / "out", tmp_path / "data"
+    shutil.copytree(recorded, data)
+    package, words, _ = verbs(data, out)["train"]
+    assert jobs.run(jobs.command, package, words, output=output) == 0
+    before = (out / STATE).read_bytes()
+    (data / "episodes-00000.npz").unlink()
+    for said in ("the shard is missing", "holds no meta.json"):
+        tally.add(AREA, "faults injected")
+        code = jobs.run(jobs.command, package, (*words, "--resume"), output=output)
+        ends_in_one_line(output, code, str(data), said)
+        assert (out / STATE).read_bytes() == before
+        tally.add(AREA, "faults that ended in one clear line")
+        shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_training_with_a_checkpoint(
+    number: signal.Signals, recorded: Path, tmp_path: Path
+) -> None:
+    """One line, exit status 1; for agents, too."""
+    cases = {
+        ("worldmodel", "train", "1000000"): "stopped after step",
+        ("agents", "agents", "1000000"): "stopped; the same command goes on from decision",
+    }
+    for (package, verb, steps), said in cases.items():
+        output, out = tmp_path / jobs.OUTPUT, tmp_path / verb
+        _, words, _ = verbs(recorded, out)[verb]
+        place = words.index("--steps") + 1
+        words = (*words[:place], steps, *words[place + 1 :])
+        code = jobs.run(
+            jobs.command, package, words, output=output, kill_after=1, send=number,
+            once=lambda out=out: any(out.rglob("events.out.tfevents*")),
+        )  # fmt: skip
+        *_, line = output.read_text().splitlines()
+        assert code == 1 and line.startswith(said), output.read_text()
+        if verb == "train":
+            worldmodel.load(out)
+        else:
+            assert len(list(out.glob("kept-*/agent.zip"))) == 1
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+    for error in (ValueError("wrong"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), atomic(path) as partial:
+            partial.write_text("half")
+            raise error
+    with pytest.raises(OSError, match=r"file\.txt"), atomic(path) as partial:
+        jobs.full()
+    assert path.read_text() == "before" and no_debris(tmp_path)
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with atomic(path) as one:
+        one.write_text("one")
+        with atomic(path) as other:
+            other.write_text("two, longer")
+        assert path.read_text() == "two, longer"
+    assert path.read_text() == "one" and no_debris(tmp_path)

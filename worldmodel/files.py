@@ -1,0 +1,124 @@
+"""Files that outlive a kill and a full disk: written whole or not at all, by one run at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Write a file or a folder under another name; it is moved into place when all went well.
+
+    What is at ``path`` is whole at any moment, also after a power cut; if anything fails, it is
+    what was there before.
+
+    Args:
+        path: where it goes; the folder that it lies in exists. A file is replaced, a folder is not.
+
+    Yields:
+        a neighbour with the same ending, to write to.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    partial = _neighbour(path)
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial), partial):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        _remove(partial)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of ``folder``, which is made if need be, and sweep it.
+
+    The operating system holds the lock: a killed process leaves none behind.
+
+    Raises:
+        BlockingIOError: another run is at work in it.
+        OSError: the folder cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BlockingIOError(
+            f"folder: {folder} is in use by another run; wait until it ends, or choose another one"
+        ) from None
+    try:
+        sweep(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half-written; only who holds the folder's lock may."""
+    for partial in folder.glob(".*.partial*"):
+        _remove(partial)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before hours of work whether a file can be written; its folder is made if need be.
+
+    Raises:
+        OSError: it cannot; or it is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file to write to")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    probe = _neighbour(path)
+    try:
+        probe.touch()
+    finally:
+        _remove(probe)
+
+
+def _neighbour(path: Path) -> Path:
+    """A name of its own for each writer, so that two of one file do not mix."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if not path.is_dir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        return
+    for inside in path.iterdir():
+        _sync(inside)
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

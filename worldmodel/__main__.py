@@ -21,7 +21,7 @@ from worldmodel.base import WorldModel
 from worldmodel.bench import bench
 from worldmodel.collect import collect
 from worldmodel.commands import Info, List, Push
-from worldmodel.data import Episodes
+from worldmodel.data import Episodes, vacant
 from worldmodel.imagine import ImaginedVideo
 from worldmodel.registry import entry, make, preset, suggested
 from worldmodel.spec import Spec
@@ -47,10 +47,20 @@ class Collect:
     size: int | None = None
     """Frame size, for environments that take one."""
     seed: int = 0
+    workers: int = 0
+    """Processes that play, through Ray; 0 plays in this one. The episodes are the same."""
+    ray: str | None = None
+    """Address of a Ray cluster whose machines play, as HOST:6379 or auto; None: this one does."""
+    num_threads: int = 1
+    """CPU threads of each process."""
 
     def run(self) -> None:
-        env = _make_env(self.env, self.size)
-        episodes = collect(env, self.episodes, hold=self.hold, seed=self.seed)
+        torch.set_num_threads(self.num_threads)
+        vacant(self.out)  # said now, not when hours of play are to be kept
+        episodes = collect(
+            partial(_make_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
+            workers=self.workers, address=self.ray,
+        )  # fmt: skip
         print(f"{len(episodes)} episodes, {episodes.steps} steps: {episodes.save(self.out)}")
         words = ("train", "--episodes", str(self.out), "--window", "20", "--out", "runs/model")
         print(f"train on them: python -m worldmodel {shlex.join(words)}")

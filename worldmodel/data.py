@@ -157,9 +157,7 @@ class Episodes:
         Raises:
             FileExistsError: the folder holds episodes already; nothing is overwritten.
         """
-        folder = Path(folder)
-        if (folder / "meta.json").exists():
-            raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
+        folder = vacant(folder)
         folder.mkdir(parents=True, exist_ok=True)
         shards = []
         for first in range(0, len(self), EPISODES_PER_SHARD):
@@ -239,6 +237,14 @@ class Episodes:
             ValueError: a number is out of range.
         """
         return WindowSource(self, window, batch_size, seed, torch.device(device), anywhere)
+
+
+def vacant(folder: str | Path) -> Path:
+    """A folder for episodes; raises FileExistsError if it holds some already."""
+    folder = Path(folder)
+    if (folder / "meta.json").exists():
+        raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
+    return folder
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:

@@ -28,6 +28,7 @@ from evaluation.efficiency import Protocol, efficiency
 from evaluation.learners import learners
 from evaluation.planning import planning
 from evaluation.scales import WITH_AN_AGENT, scales
+from evaluation.scaling import scaling
 from evaluation.vectors import vectors
 from worldmodel import WorldModel
 
@@ -180,3 +181,31 @@ class Vectors(Command):
     def rows(self) -> list[Row]:
         """Train, play."""
         return vectors(seeds=self.seeds)
+
+
+@dataclass(frozen=True)
+class Scaling(Command):
+    """Throughput of collection, evaluation and training with one worker and with two."""
+
+    benchmark = "scaling"
+    columns = ("kind", "workers", "unit", "per_second", "speedup", "low", "high", "n", "load")
+    checkpoint: str = "traveling-salesman"
+    env: str = AGENT
+    """One of our environments with an agent, that of the checkpoint."""
+    workers: tuple[int, ...] = (1, 2)
+    """Numbers of Ray's workers, and of training processes; the first is the measure."""
+    episodes: int = 400
+    """Recorded in each round."""
+    steps: int = 300
+    """Of training, in each round."""
+    repeats: int = 5
+    """Rounds of collection and evaluation."""
+    train_repeats: int = 3
+    """Rounds of training."""
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        return scaling(
+            self.env, self.checkpoint, workers=self.workers, episodes=self.episodes,
+            steps=self.steps, repeats=self.repeats, train_repeats=self.train_repeats,
+        )  # fmt: skip

@@ -44,7 +44,7 @@ TRAIN = """
     open(f"{folder}/pid-{rank}", "w").write(str(os.getpid()))
     fit(make("jump", SPEC, TINY), source(), STEPS, folder=folder, resume=resume, seed=SEED,
         clip=CLIP, devices=2 if launcher == "fit" else None, log_every=1, save_minutes=0,
-        strategy=DDPStrategy(timeout=timedelta(seconds=20)), accelerator="cpu", progress=False,
+        strategy=DDPStrategy(timeout=timedelta(seconds=60)), accelerator="cpu", progress=False,
         callbacks=[slowly])
 """
 

@@ -24,6 +24,7 @@ VERBS: tuple[type[Verb], ...] = (
     agents.CommonWorlds,
     agents.Efficiency,
     agents.Vectors,
+    agents.Scaling,
     pages.Bench,
     pages.Report,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +17,15 @@ from agents import evaluate
 from agents.actions import draw_actions
 from agents.planners import Agent
 from envs import play, simulator_of
+from evaluation.progress import shown
 from evaluation.statistics import normalised_return
 from worldmodel import ActionSpec
+from worldmodel.cluster import scatter
 
 RANDOM_PLAYS = 64
 """Random plays of each episode's scene; their mean is that episode's 0."""
+BLOCK = 100
+"""Episodes that one worker plays in a row; whatever the number of workers, so that they agree."""
 
 
 @dataclass(frozen=True)
@@ -76,36 +80,78 @@ def reference(env: str, episodes: int, hold: int, seed: int = 0) -> Reference:
     return Reference(plays.double().numpy(), oracle.double().numpy())
 
 
+Recipe = Callable[[], Contestant]
+"""Makes a contestant, where it plays."""
+
+
 def control(
     env: str,
-    contestants: Mapping[str, Contestant],
+    contestants: Mapping[str, Contestant | Recipe],
     *,
     size: int = 32,
     episodes: int = 100,
     hold: int = 5,
     seed: int = 0,
+    workers: int = 0,
+    address: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows ``agent, env, real_steps, return, normalised_return, low, high, episodes``.
 
-    All play the same test episodes; intervals are 95%, over episodes.
+    All play the same test episodes; intervals are 95%, over episodes. Rows do not depend on the
+    number of workers: each takes one contestant and a block of episodes, or trains one and plays
+    all.
 
     Args:
         env: id of one of our environments with an agent, such as narratives/TravelingSalesman-v0.
-        contestants: by name.
+        contestants: by name; or functions that make them, as long as training takes.
         size: frame size.
         episodes: real episodes, at least 2.
         hold: steps for which each action is held.
-        seed: of the first episode.
+        seed: of the first episode; agents draw what the first episode of their block says.
+        workers: processes, through Ray; 0 plays here. See ``worldmodel.cluster.scatter``.
+        address: of a Ray cluster, for workers on other machines.
     """
     scale = reference(env, episodes, hold, seed)
+    blocks = [range(seed + i, seed + min(i + BLOCK, episodes)) for i in range(0, episodes, BLOCK)]
+    items = [
+        (name, one, part)
+        for name, one in contestants.items()
+        for part in ([[block] for block in blocks] if isinstance(one, Contestant) else [blocks])
+    ]
+    task = partial(_play_item, env, size, hold)
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    steps: dict[str, int] = {}
+    results = shown(scatter(task, items, workers, address), "control", "block", len(items))
+    for (name, _, _), (spent, returns) in zip(items, results, strict=True):
+        found.setdefault(name, []).append(returns)
+        steps[name] = spent
     rows = []
-    for name, one in contestants.items():
-        returns = played(env, one, size=size, episodes=episodes, hold=hold, seed=seed)
+    for name, parts in found.items():
+        returns = np.concatenate(parts)
         value = normalised_return(returns, scale.random, scale.oracle, seed)
-        row = {"agent": name, "env": env, "real_steps": one.real_steps}
+        row = {"agent": name, "env": env, "real_steps": steps[name]}
         row |= {"return": float(returns.mean()), "normalised_return": value.value}
         rows.append({**row, "low": value.low, "high": value.high, "episodes": value.n})
     return rows
+
+
+Item = tuple[str, Contestant | Recipe, Sequence[range]]
+"""Name, who plays, and the seeds of its blocks of episodes."""
+
+
+def _play_item(env: str, size: int, hold: int, item: Item) -> tuple[int, NDArray[np.float64]]:
+    """Real steps spent, and returns of all its episodes."""
+    _, one, blocks = item
+    one = one if isinstance(one, Contestant) else one()
+    returns = []
+    for block in blocks:
+        reseed = getattr(one.agent, "set_random_seed", None)
+        if reseed is not None:
+            reseed(block.start)
+        returns.append(
+            played(env, one, size=size, episodes=len(block), hold=hold, seed=block.start)
+        )
+    return one.real_steps, np.concatenate(returns)
 
 
 def played(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import worldmodel
 from agents import InversePolicy, InversePolicyConfig, runs
 from agents.runs import RunConfig
-from evaluation.control import Contestant
-from evaluation.progress import on_terminal, shown
+from evaluation.control import Contestant, Recipe
+from evaluation.progress import on_terminal
 from worldmodel import collect
 
 FRAME_STACK = 4
@@ -25,15 +26,15 @@ def learners(
     imagined_steps: int = 30_000,
     hold: int = 5,
     seed: int = 0,
-) -> dict[str, Contestant]:
-    """Contestants for ``control`` by name, trained here.
+) -> dict[str, Recipe]:
+    """Contestants for ``control`` by name, trained when it is their turn, where they play.
 
     PPO in imagination takes no real step. With lookahead, with Dyna (imagined transitions beside
     real ones, in the world model as it is), and without a world model at all (PPO, DQN) they learn
     from ``real_steps``. The inverse policy clones the best tenth of as many random ones.
 
     Args:
-        checkpoint: of the world model, made for the environment.
+        checkpoint: of the world model, made for the environment; found wherever they play.
         env: id of one of our environments with an agent.
         real_steps: of the environment, for each.
         imagined_steps: decisions of PPO in imagination.
@@ -67,16 +68,18 @@ def learners(
         "PPO": RunConfig(**real, how="real", frame_stack=FRAME_STACK),
         "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
     }
-    found: dict[str, Contestant] = {}
-    for name, config in shown(ways.items(), "learners", "agent"):
-        with tempfile.TemporaryDirectory() as folder:
-            agent = runs.train(
-                config, Path(folder) / "agent", evaluate_every=0, progress=on_terminal()
-            )
-        spent = 0 if name == SEEN else real_steps
-        found[name] = Contestant(agent, config.frame_stack, spent, config.wrap(model))
-    found["inverse policy"] = _inverse(ways["PPO"], real_steps)
-    return found
+    found: dict[str, Recipe] = {
+        name: partial(_trained, config, 0 if name == SEEN else real_steps)
+        for name, config in ways.items()
+    }
+    return {**found, "inverse policy": partial(_inverse, ways["PPO"], real_steps)}
+
+
+def _trained(config: RunConfig, real_steps: int) -> Contestant:
+    with tempfile.TemporaryDirectory() as folder:
+        agent = runs.train(config, Path(folder) / "agent", evaluate_every=0, progress=on_terminal())
+    model = None if config.model is None else worldmodel.load(config.model)
+    return Contestant(agent, config.frame_stack, real_steps, config.wrap(model))
 
 
 def _inverse(config: RunConfig, real_steps: int) -> Contestant:

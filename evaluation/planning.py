@@ -26,6 +26,8 @@ def planning(
     episodes: int = 100,
     repeats: int = 5,
     seed: int = 0,
+    workers: int = 0,
+    address: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows ``model, plans, worlds, seconds, plans_per_second``, and what ``control`` says.
 
@@ -41,6 +43,7 @@ def planning(
         episodes: real episodes to play; 0 only takes the time.
         repeats: timed decisions.
         seed: of episodes, plans and worlds.
+        workers, address: of the episodes, as for ``control``; time is taken here.
     """
     planners = {
         (name, plans): _planner(model, plans, worlds, hold, seed)
@@ -59,7 +62,10 @@ def planning(
     if not episodes:
         return rows
     players = {f"{name}, {plans}": Contestant(one) for (name, plans), one in planners.items()}
-    played = control(env, players, size=size, episodes=episodes, hold=hold, seed=seed)
+    played = control(
+        env, players, size=size, episodes=episodes, hold=hold, seed=seed, workers=workers,
+        address=address,
+    )  # fmt: skip
     for row, told in zip(rows, played, strict=True):
         del told["agent"], told["real_steps"]
         row |= told

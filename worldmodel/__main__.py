@@ -50,17 +50,19 @@ class Collect:
     seed: int = 0
     resume: bool = False
     """Go on after the last shard in OUT."""
+    workers: int = 0
+    """Processes that play, through Ray; 0 plays in this one. The episodes are the same."""
+    ray: str | None = None
+    """Address of a Ray cluster whose machines play, as HOST:6379 or auto; None: this one does."""
+    num_threads: int = 1
+    """CPU threads of each process."""
 
     def run(self) -> None:
-        env = _make_env(self.env, self.size)
+        torch.set_num_threads(self.num_threads)
         episodes = collect(
-            env,
-            self.episodes,
-            hold=self.hold,
-            seed=self.seed,
-            folder=self.out,
-            resume=self.resume,
-        )
+            partial(_make_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
+            folder=self.out, resume=self.resume, workers=self.workers, address=self.ray,
+        )  # fmt: skip
         print(f"{len(episodes)} episodes, {episodes.steps} steps: {self.out}")
         words = ("train", "--episodes", str(self.out), "--window", "20", "--out", "runs/model")
         print(f"train on them: python -m worldmodel {shlex.join(words)}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from worldmodel.cluster import scatter
 from worldmodel.data import (
     EPISODES_PER_SHARD,
     Episode,
@@ -25,11 +28,14 @@ from worldmodel.data import (
 from worldmodel.files import locked
 from worldmodel.spec import Spec
 
+Env = gym.Env[Any, Any]
 Policy = Callable[[NDArray[Any]], Any]
+BLOCKS_PER_WORKER = 8
+"""Few enough that environments are seldom made, enough that no worker waits long for the last."""
 
 
 def collect(
-    env: gym.Env[Any, Any] | str,
+    env: Env | Callable[[], Env] | str,
     episodes: int | None = None,
     *,
     steps: int | None = None,
@@ -41,13 +47,18 @@ def collect(
     resume: bool = False,
     save_minutes: float = 5.0,
     progress: bool = True,
+    workers: int = 0,
+    address: str | None = None,
 ) -> Episodes:
     """Play episodes and keep them in memory, and in a folder if one is given.
 
+    Episode i is a function of ``seed + i``, however many workers play: it is what
+    ``collect(env, 1, seed=seed + i)`` records (if the policy draws nothing at random).
+
     Args:
-        env: a Gymnasium environment with uint8 (H, W, C) or float (D,) observations, or its id
-            (``"module:namespace/Name-v0"`` imports the module first). An environment made here is
-            closed here; one that was passed in is left open.
+        env: a Gymnasium environment with uint8 (H, W, C) or float (D,) observations, a function
+            that makes one, or its id (``"module:namespace/Name-v0"`` imports the module first). An
+            environment made here is closed here; one that was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
         steps: instead of ``episodes``: as many as it takes to have that many steps.
         policy: observation to action; None draws uniformly from the action space.
@@ -61,10 +72,15 @@ def collect(
             count those before, and may be more now.
         save_minutes: time after which a shard is written before it is full.
         progress: show a progress bar on a terminal.
+        workers: processes that play, with ``episodes`` and an id or a function; 0 plays in this
+            one. See ``worldmodel.cluster.scatter``, also for more errors.
+        address: of a Ray cluster, for workers on other machines.
 
     Raises:
-        ValueError: a space is not supported, a number is below 1, not exactly one of ``episodes``
-            and ``steps`` is given, or ``resume`` without a folder or of another recording.
+        ValueError: a space is not supported, a number is out of range, not exactly one of
+            ``episodes`` and ``steps`` is given, workers are asked for a number of ``steps``, or
+            ``resume`` without a folder or of another recording.
+        TypeError: workers would have to share an environment.
         FileExistsError: ``folder`` holds episodes and ``resume`` is False.
         FileNotFoundError: ``resume``, but there are none.
         BlockingIOError: another run is at work in ``folder``.
@@ -80,33 +96,33 @@ def collect(
         )
     if resume and folder is None:
         raise ValueError("resume: needs the folder of the recording to go on with")
-    made = gym.make(env) if isinstance(env, str) else env
+    if workers and episodes is None:
+        raise ValueError(
+            "workers: need a number of episodes, got steps: which comes last is told "
+            "only by those before it"
+        )
+    if workers and isinstance(env, gym.Env):
+        raise TypeError("env: workers make their own; pass its id, or a function that makes it")
+    player = _Player(env, policy, hold, max_steps)
+    made = player.made()
     facts = {
         "env": made.spec.id if made.spec is not None else type(made.unwrapped).__name__,
         "seed": seed, "hold": hold, "max_steps": max_steps, "random": policy is None,
     }  # fmt: skip
     try:
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
-        made.action_space.seed(seed)
         with _Kept.opened(folder, resume, spec, facts, save_minutes) as kept:
-            recorded = kept.recorded
-            if policy is None:  # a resumed recording goes on with the actions that it would draw
-                for _ in range(sum(-(-len(one.actions) // hold) for one in recorded)):
-                    made.action_space.sample()
-            done = len(recorded) if episodes is not None else sum(map(_steps, recorded))
-            unit = "step" if episodes is None else "episode"
-            shown = None if progress else True
-            with tqdm(total=wanted, initial=done, desc="collect", unit=unit, disable=shown) as bar:
-                while done < wanted:
-                    one = _play(made, spec, policy, hold, seed + len(recorded), max_steps)
-                    kept.add(one)
-                    done += 1 if episodes is not None else _steps(one)
-                    bar.update(done - bar.n)
-            kept.write()
+            first = seed + len(kept.recorded)
+            if workers:
+                blocks = _blocks(range(first, seed + wanted), workers)
+                parts: Iterator[list[Episode]] = scatter(player.block, blocks, workers, address)
+            else:
+                parts = ([player.play(made, spec, one)] for one in count(first))
+            kept.fill(parts, wanted, "step" if episodes is None else "episode", progress)
     finally:
-        if isinstance(env, str):
+        if not isinstance(env, gym.Env):
             made.close()
-    return Episodes(recorded, spec.action, spec.observation_space())
+    return Episodes(kept.recorded, spec.action, spec.observation_space())
 
 
 class _Kept:
@@ -136,6 +152,19 @@ class _Kept:
             if kept.folder is not None:
                 kept._read(kept.folder, resume)
             yield kept
+
+    def fill(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
+        """Take from the parts until there are so many episodes or steps, and write them."""
+        done = _count(self.recorded, unit)
+        shown = None if progress else True
+        with tqdm(total=wanted, initial=done, desc="collect", unit=unit, disable=shown) as bar:
+            while done < wanted:
+                part = next(parts)
+                for one in part:
+                    self.add(one)
+                done += _count(part, unit)
+                bar.update(done - bar.n)
+        self.write()
 
     def add(self, episode: Episode) -> None:
         """One more; writes a shard that is full, or due."""
@@ -176,31 +205,55 @@ class _Kept:
         self.written = len(self.recorded)
 
 
-def _steps(episode: Episode) -> int:
-    return len(episode.actions)
+def _count(episodes: list[Episode], unit: str) -> int:
+    return len(episodes) if unit == "episode" else sum(len(one.actions) for one in episodes)
 
 
-def _play(
-    env: gym.Env[Any, Any],
-    spec: Spec,
-    policy: Policy | None,
-    hold: int,
-    seed: int,
-    max_steps: int,
-) -> Episode:
-    _, dtype = spec.border
-    observation, _ = env.reset(seed=seed)
-    frames = [np.array(observation, dtype)]  # a copy: environments may reuse their buffer
-    actions: list[NDArray[Any]] = []
-    rewards: list[float] = []
-    terminated = truncated = False
-    while not (terminated or truncated or len(actions) >= max_steps):
-        if len(actions) % hold == 0:
-            action = env.action_space.sample() if policy is None else policy(frames[-1])
-        observation, reward, terminated, truncated, _ = env.step(action)
-        frames.append(np.array(observation, dtype))
-        actions.append(np.array(action))
-        rewards.append(float(reward))
-    return Episode(
-        np.stack(frames), np.stack(actions), np.array(rewards, np.float32), bool(terminated)
-    )
+def _blocks(seeds: range, workers: int) -> list[range]:
+    size = max(1, -(-len(seeds) // (BLOCKS_PER_WORKER * workers)))
+    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+
+@dataclass(frozen=True)
+class _Player:
+    """Plays the episodes of given seeds; workers have a copy."""
+
+    env: Env | Callable[[], Env] | str
+    policy: Policy | None
+    hold: int
+    max_steps: int
+
+    def made(self) -> Env:
+        if isinstance(self.env, gym.Env):
+            return self.env
+        return gym.make(self.env) if isinstance(self.env, str) else self.env()
+
+    def block(self, seeds: Iterable[int]) -> list[Episode]:
+        """In an environment of its own."""
+        made = self.made()
+        try:
+            spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+            return [self.play(made, spec, seed) for seed in seeds]
+        finally:
+            made.close()
+
+    def play(self, env: Env, spec: Spec, seed: int) -> Episode:
+        _, dtype = spec.border
+        observation, _ = env.reset(seed=seed)
+        # Another stream than the environment's own, which is seeded with the same number.
+        env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        frames = [np.array(observation, dtype)]  # a copy: environments may reuse their buffer
+        actions: list[NDArray[Any]] = []
+        rewards: list[float] = []
+        terminated = truncated = False
+        while not (terminated or truncated or len(actions) >= self.max_steps):
+            if len(actions) % self.hold == 0:
+                policy = self.policy
+                action = env.action_space.sample() if policy is None else policy(frames[-1])
+            observation, reward, terminated, truncated, _ = env.step(action)
+            frames.append(np.array(observation, dtype))
+            actions.append(np.array(action))
+            rewards.append(float(reward))
+        return Episode(
+            np.stack(frames), np.stack(actions), np.array(rewards, np.float32), bool(terminated)
+        )

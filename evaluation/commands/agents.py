@@ -20,14 +20,15 @@ from agents import (
     TreeSearchConfig,
 )
 from agents.actions import count_choices
-from evaluation.commands.base import Command, OfCheckpoints, Row
+from evaluation.commands.base import Command, OfCheckpoints, Row, Scattered
 from evaluation.common_worlds import INTERCEPT, common_worlds
 from evaluation.consistency import AGENT
-from evaluation.control import Contestant, control
+from evaluation.control import Contestant, Recipe, control
 from evaluation.efficiency import Protocol, efficiency
 from evaluation.learners import learners
 from evaluation.planning import planning
 from evaluation.scales import WITH_AN_AGENT, scales
+from evaluation.scaling import scaling
 from evaluation.vectors import vectors
 from worldmodel import WorldModel
 
@@ -49,7 +50,7 @@ class Returns(Command):
 
 
 @dataclass(frozen=True)
-class Control(Command):
+class Control(Command, Scattered):
     """Real returns of planners and agents, normalised to random play 0 and the oracle 1."""
 
     benchmark = "control"
@@ -71,14 +72,14 @@ class Control(Command):
     def rows(self) -> list[Row]:
         """Train if wanted, play."""
         model = worldmodel.load(self.checkpoint, self.device)
-        contestants = self._planners(model)
+        contestants: dict[str, Contestant | Recipe] = {**self._planners(model)}
         if self.real_steps:
             contestants |= learners(
                 self.checkpoint, self.env, self.real_steps, hold=self.hold, seed=self.seed
             )
         return control(
             self.env, contestants, size=model.spec.observation[1], episodes=self.episodes,
-            hold=self.hold, seed=self.seed,
+            hold=self.hold, seed=self.seed, **self.where(self.device),
         )  # fmt: skip
 
     def _planners(self, model: WorldModel) -> dict[str, Contestant]:
@@ -103,7 +104,7 @@ class Control(Command):
 
 
 @dataclass(frozen=True)
-class Planning(OfCheckpoints):
+class Planning(OfCheckpoints, Scattered):
     """What a decision costs and what it is worth: one planner, several world models."""
 
     benchmark = "planning"
@@ -127,6 +128,7 @@ class Planning(OfCheckpoints):
         return planning(
             models, self.env, budgets=self.budgets, worlds=self.worlds, hold=self.hold,
             episodes=self.episodes, repeats=self.repeats, seed=self.seed,
+            **self.where(self.device),
         )  # fmt: skip
 
 
@@ -179,3 +181,31 @@ class Vectors(Command):
     def rows(self) -> list[Row]:
         """Train, play."""
         return vectors(seeds=self.seeds)
+
+
+@dataclass(frozen=True)
+class Scaling(Command):
+    """Throughput of collection, evaluation and training with one worker and with two."""
+
+    benchmark = "scaling"
+    columns = ("kind", "workers", "unit", "per_second", "speedup", "low", "high", "n", "load")
+    checkpoint: str = "traveling-salesman"
+    env: str = AGENT
+    """One of our environments with an agent, that of the checkpoint."""
+    workers: tuple[int, ...] = (1, 2)
+    """Numbers of Ray's workers, and of training processes; the first is the measure."""
+    episodes: int = 400
+    """Recorded in each round."""
+    steps: int = 300
+    """Of training, in each round."""
+    repeats: int = 5
+    """Rounds of collection and evaluation."""
+    train_repeats: int = 3
+    """Rounds of training."""
+
+    def rows(self) -> list[Row]:
+        """Measure."""
+        return scaling(
+            self.env, self.checkpoint, workers=self.workers, episodes=self.episodes,
+            steps=self.steps, repeats=self.repeats, train_repeats=self.train_repeats,
+        )  # fmt: skip

@@ -69,6 +69,22 @@ class Command(Verb, ABC):
         return results.write(self.json, results.envelope(self.benchmark, asdict(self), rows))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scattered:
+    """Episodes that other processes may play."""
+
+    workers: int = 0
+    """Processes that play the episodes, through Ray; 0 plays in this one. The rows are the same."""
+    ray: str | None = None
+    """Address of a Ray cluster whose machines play, as HOST:6379 or auto; None: this one does."""
+
+    def where(self, device: str) -> dict[str, Any]:
+        """``workers`` and ``address``, for models on that device."""
+        if self.workers and device != "cpu":
+            raise ValueError(f"device: workers play on the CPU; expected cpu, got {device}")
+        return {"workers": self.workers, "address": self.ray}
+
+
 @dataclass(frozen=True)
 class OfCheckpoints(Command, ABC):
     """The same measurement of several trained models."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def fit(
     seed: int = 0,
     accelerator: str | None = None,
     devices: int | None = None,
-    strategy: str = "auto",
+    strategy: Any = "auto",
     precision: Any = "32-true",
     clip: float = 100.0,
     ema: float = 0.0,
@@ -89,6 +90,8 @@ def fit(
         FloatingPointError: loss, gradient or weights are not finite; the last good checkpoint is
             kept.
         KeyboardInterrupt: a signal came; the checkpoint has been written.
+        ConnectionError: another process of the run died, or was silent for as long as the strategy
+            waits (half an hour by default); the last checkpoint is kept.
     """
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
@@ -113,7 +116,7 @@ def fit(
         model.train()
         if compile:
             compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
-        with stop_signals() as stopped, monitor:
+        with stop_signals() as stopped, monitor, _neighbours(fabric, run):
             while done < steps and not _agreed(fabric, stopped, done % log_every == 0):
                 rate = run.set_rate(optimizer, done / steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
@@ -139,8 +142,8 @@ def fit(
                     saved = time.monotonic()
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
-        if fabric.world_size > 1:
-            fabric.barrier()  # who returns may load what the lead has saved
+            if fabric.world_size > 1:
+                fabric.barrier()  # who returns may load what the lead has saved
         run.average.apply()
         model.eval()
         if done < steps:
@@ -173,7 +176,7 @@ def _launched() -> tuple[int, int]:
 
 
 def _fabric(
-    device: str, accelerator: str, devices: int, nodes: int, strategy: str, precision: Any
+    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, precision: Any
 ) -> Any:
     """Fabric, with all its processes started.
 
@@ -210,6 +213,22 @@ def _agreed(fabric: Any, stopped: threading.Event, ask: bool) -> bool:
         return False
     told = torch.tensor(float(stopped.is_set()), device=fabric.device)
     return bool(fabric.all_reduce(told, reduce_op="max") > 0)
+
+
+@contextmanager
+def _neighbours(fabric: Any, run: Run) -> Iterator[None]:
+    """Say in words that another process is gone: torch tells of a socket, or of a timeout."""
+    try:
+        yield
+    except RuntimeError as error:
+        gone = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if fabric.world_size == 1 or not gone:
+            raise
+        kept = "nothing was kept" if run.folder is None else f"go on from {run.folder}: --resume"
+        raise ConnectionError(
+            f"process {fabric.global_rank} of {fabric.world_size}: another one died or fell "
+            f"silent, and this one stops with it; {kept} ({error})"
+        ) from error
 
 
 class _Step(nn.Module):

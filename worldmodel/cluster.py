@@ -1,0 +1,151 @@
+"""The same function of many items, here or on the machines of a Ray cluster.
+
+What comes out depends on the items alone: an item carries its own seed, results come in the order
+of the items, and one whose worker died is done anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+
+INSTALL = "pip install 'jumpy-worldmodel[cluster]'"
+RETRIES = 3
+"""Times that an item is begun anew after the process that did it died."""
+OWN_STORE = 512 * 2**20
+"""Bytes of shared memory, of a Ray that is started here: results wait in it."""
+REACH = 10.0
+"""Seconds within which a cluster must answer; Ray itself would try for minutes."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def scatter(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int = 0,
+    address: str | None = None,
+) -> Iterator[Result]:
+    """``map(function, items)``, in other processes on any number of machines.
+
+    Function, items and results travel by cloudpickle, through Ray's object store: no folder has to
+    be shared. Workers have as many threads of torch as this process. An item is begun anew, up to
+    ``RETRIES`` times, if its process or machine dies; an exception of the function is raised here
+    as it is. What is running when the caller stops early is ended.
+
+    Args:
+        function: of one item. It shall depend on nothing else, random states included.
+        items: the arguments.
+        workers: items under way at a time, each on a CPU of its own; 0 does all in this process,
+            without Ray.
+        address: of a running cluster: "HOST:6379", or "auto" on one of its machines. None takes
+            the Ray that this process is connected to, else starts one here for as long as it takes.
+
+    Yields:
+        the results, in the order of the items, each as soon as those before it are there.
+
+    Raises:
+        ValueError: ``workers`` is negative, or an ``address`` is given without any.
+        ImportError: Ray is not installed.
+        ConnectionError: there is no cluster at the address.
+        ChildProcessError: the process of an item died too often.
+    """
+    if workers < 0 or (address is not None and not workers):
+        raise ValueError(
+            f"workers: expected at least {0 if address is None else 1} with address {address}, got "
+            f"{workers}"
+        )
+    if not workers:
+        return map(function, items)
+    return _scattered(partial(_call, function, torch.get_num_threads()), items, workers, address)
+
+
+def _call(function: Callable[[Item], Result], threads: int, item: Item) -> Result:
+    torch.set_num_threads(threads)
+    return function(item)
+
+
+def _scattered(
+    call: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None
+) -> Iterator[Result]:
+    with connected(workers, address) as ray:
+        task = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda call, item: call(item))
+        shipped = ray.put(call)  # once, however many items
+        upcoming, running, found = enumerate(items), dict[Any, int](), dict[int, Result]()
+        try:
+            for wanted in range(len(items)):
+                while wanted not in found:
+                    for index, item in islice(upcoming, workers - len(running)):
+                        running[task.remote(shipped, item)] = index
+                    (ready,), _ = ray.wait(list(running), num_returns=1)
+                    index = running.pop(ready)
+                    found[index] = _result(ray, ready, index)
+                yield found.pop(wanted)
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+
+
+def _result(ray: Any, reference: Any, index: int) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise ChildProcessError(
+            f"item {index}: its process died {RETRIES + 1} times, nothing came back; less memory "
+            f"for each (fewer workers), or a look at Ray's logs, may help ({error})"
+        ) from error
+
+
+@contextmanager
+def connected(workers: int, address: str | None = None) -> Iterator[Any]:
+    """Ray, connected: see ``scatter``; what was begun here ends here."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"workers: need Ray; {INSTALL}") from error
+    if ray.is_initialized():
+        here = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", here):
+            raise ValueError(
+                f"address: this process is connected to {here} already, not to {address}; pass "
+                "None for that one, or call ray.shutdown() first"
+            )
+        yield ray
+        return
+    _reach(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {
+        "num_cpus": workers, "object_store_memory": OWN_STORE, "include_dashboard": False,
+    }  # fmt: skip
+    # "local" also where a cluster runs on this machine: nobody asked for that one.
+    ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """Raise ConnectionError if nobody answers at HOST:PORT or ray://HOST:PORT."""
+    named = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address or "")
+    if named is None:
+        return
+    try:
+        socket.create_connection((named[1], int(named[2])), REACH).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"address: no Ray cluster answers at {address} ({error}); on its first machine: ray "
+            "start --head"
+        ) from error

@@ -18,6 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
 MODULES = ("worldmodel.__main__", "agents.__main__", "evaluation.__main__", "lightning.fabric")
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload([*MODULES, "torch.utils.tensorboard", "tests.agents.dyna_fakes"])
@@ -51,6 +53,7 @@ def _enter(begun: Any, output: str, job: Callable[..., None], arguments: tuple[A
     opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(opened, stream)
+    torch.set_num_threads(1)
     begun.set()
     job(*arguments)
 

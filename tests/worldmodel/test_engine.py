@@ -43,8 +43,9 @@ def script(body: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    here = str(Path(__file__).parent)
-    return {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    here = Path(__file__).parent  # and this checkout, whichever one is installed
+    path = os.pathsep.join([str(here), str(here.parents[1])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

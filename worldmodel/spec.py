@@ -49,6 +49,8 @@ class ActionSpec:
         entries = 0 if self.kind == "none" else math.prod(self.shape)
         choices = entries if self.kind in ("discrete", "multi_discrete") else 0
         bounds = entries if self.kind == "box" else 0
+        if self.kind == "discrete" and self.categories == (1,):
+            raise ValueError('categories: one leaves no choice; that is kind "none"')
         if (
             (len(self.categories), len(self.low), len(self.high)) != (choices, bounds, bounds)
             or (self.kind in ("none", "discrete") and self.shape)
@@ -354,10 +356,11 @@ def _check_bounds(low: tuple[float, ...], high: tuple[float, ...], dtype: str, k
         raise ValueError(f"dtype: expected the name of a number's, such as float32, got {dtype!r}")
     if not all(a <= b for a, b in zip(low, high, strict=True)):  # NaN is neither
         raise ValueError("low, high: expected every low at most as large as its high")
-    if found.kind in "iu" and low:
-        range_ = np.iinfo(found)
-        if min(*low, *high) < range_.min or max(*low, *high) > range_.max:
-            raise ValueError(f"low, high: expected bounds that {dtype} can hold, got others")
+    limits = np.finfo(found) if found.kind == "f" else np.iinfo(found)
+    least, most = float(limits.min), float(limits.max)  # NumPy's own would cast what they meet
+    held = all(least <= x <= most for x in (*low, *high) if math.isfinite(x))
+    if not held:  # they would become infinite, or wrap around
+        raise ValueError(f"low, high: expected bounds that {dtype} can hold, got {low} and {high}")
 
 
 def to_float(observations: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -64,6 +65,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def rewritten(draw: st.DrawFn, whole: dict[str, Any]) -> str:
     """The JSON ``whole`` with one to three values replaced, removed, renamed or added."""
     data = json.loads(json.dumps(whole))
+    hostile = st.sampled_from(HOSTILE).map(deepcopy)  # a later edit may reach into it
     for _ in range(draw(st.integers(1, 3))):
         places = list(_places(data))
         if not places:
@@ -74,16 +76,16 @@ def rewritten(draw: st.DrawFn, whole: dict[str, Any]) -> str:
             parent = parent[step]
         kind = draw(st.sampled_from(("replace", "replace", "number", "remove", "rename", "add")))
         if kind == "replace":
-            parent[key] = draw(st.sampled_from(HOSTILE) | st.text(max_size=8))
+            parent[key] = draw(hostile | st.text(max_size=8))
         elif kind == "number":
             parent[key] = draw(st.integers() | st.integers(0, 64) | st.floats())
         elif kind == "remove":
             del parent[key]
         elif isinstance(parent, dict):
-            value = parent.pop(key) if kind == "rename" else draw(st.sampled_from(HOSTILE))
+            value = parent.pop(key) if kind == "rename" else draw(hostile)
             parent[draw(st.text(max_size=8) | st.sampled_from(("__class__", "model", "")))] = value
         else:
-            parent.append(draw(st.sampled_from(HOSTILE)))
+            parent.append(draw(hostile))
     return json.dumps(data)
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -141,6 +142,7 @@ def test_config(saved: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
 def test_weights(saved: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
     folder = copy(saved, tmp_path / "checkpoint")
     path = folder / "model.safetensors"
+    whole = path.read_bytes()
     judge = Judge(tally, "model.safetensors", path, lambda: load(folder))
     before = load(folder).state_dict()
 
@@ -150,8 +152,8 @@ def test_weights(saved: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
             found = {n: (t.shape, t.dtype) for n, t in model.state_dict().items()}
             assert found == {n: (t.shape, t.dtype) for n, t in before.items()}
 
-    each(spoiled(path.read_bytes(), 4000), size(40, 1300), case)
-    each(headers(path.read_bytes()), size(30, 900), case)
+    each(spoiled(whole, 4000), size(40, 1300), case)
+    each(headers(whole), size(30, 900), case)
 
 
 def headers(whole: bytes) -> st.SearchStrategy[bytes]:
@@ -256,10 +258,11 @@ def test_meta(tmp_path: Path, size: Size, tally: Tally) -> None:
             assert same(found, episodes())
             told = json.loads(data)
             assert found.action == ActionSpec.from_dict(told["action"])
-            assert found.spec(1) == Spec.from_dict(
-                {k: told[k] for k in ("action", "low", "high", "dtype") if k in told}
-                | {"observation": [2], "window": 1}
-            )
+            space = found.observation_space
+            assert isinstance(space, gym.spaces.Box)
+            for name in ("low", "high"):  # as the dtype that the file names holds them
+                bounds = np.array([float(x) for x in told[name]], told.get("dtype", "float32"))
+                assert np.array_equal(getattr(space, name), bounds)
 
     each(rewritten(json.loads(whole)).map(str.encode), size(40, 900), case)
     each(spoiled(whole), size(20, 400), case)
@@ -383,3 +386,23 @@ def test_settings(saved: Path, tmp_path: Path, tally: Tally, name: str, value: A
     model = judge.case(data)
     if model is not None:
         is_told(model, data)
+
+
+ESCAPED: dict[str, Any] = {  # what the long version found, and what came before it
+    "low": [-1.0, 3.4028235677973366e38],  # became infinite
+    "action": {"kind": "discrete", "categories": [1]},  # became kind "none"
+    "observation": [2.5],  # became (2,)
+    "window": "4",
+    "high": [1.0, -5.0],
+    "dtype": "object",
+    "pose": True,
+}
+
+
+@pytest.mark.parametrize("name", ESCAPED)
+def test_what_escaped_once(saved: Path, tmp_path: Path, tally: Tally, name: str) -> None:
+    folder = copy(saved, tmp_path / "checkpoint")
+    config = checkpoint.read_config(folder)
+    config["spec"][name] = ESCAPED[name]
+    judge = Judge(tally, "config.json", folder / "config.json", lambda: load(folder))
+    assert judge.case(json.dumps(config).encode()) is None

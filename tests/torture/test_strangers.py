@@ -24,7 +24,7 @@ import agents.__main__
 import envs.__main__
 import evaluation.__main__
 import worldmodel.__main__
-from agents import InversePolicy, load_policy, save_policy
+from agents import InversePolicy, InversePolicyConfig, load_policy, save_policy
 from agents import runs as agent_runs
 from envs.digits import read_idx
 from evaluation.report.reading import read_one
@@ -98,7 +98,7 @@ def readers(tmp_path: Path) -> dict[Path, Callable[[], Any]]:
     """Each kind of file, good, and what reads it."""
     model = checkpoint.save(make("copy-last", small().spec(2)), tmp_path / "model")
     episodes = small().save(tmp_path / "episodes")
-    policy = InversePolicy.fit(small()).save(tmp_path / "policy")
+    policy = InversePolicy.fit(small(), InversePolicyConfig(steps=1)).save(tmp_path / "policy")
     agent = PPO("MlpPolicy", "CartPole-v1", device="cpu")
     weights = save_policy(agent, tmp_path / "weights.safetensors")
     (tmp_path / "agent").mkdir()

@@ -32,7 +32,7 @@ from agents.planners import (
     TreeSearch,
     TreeSearchConfig,
 )
-from agents.policies import SmallCnn
+from agents.policies import SmallCnn, load_policy, save_policy
 from agents.train import evaluate, train_in_imagination
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
@@ -73,8 +73,10 @@ __all__ = [
     "compare",
     "critic",
     "evaluate",
+    "load_policy",
     "merge_episodes",
     "real_beside_imagined",
+    "save_policy",
     "train_dyna",
     "train_in_imagination",
 ]

@@ -138,7 +138,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Enjoy:
-    """Watch an agent that ``train`` made, in its real environment. Load only what you trust."""
+    """Watch an agent that ``train`` made, in its real environment. Load only what you trust: SB3's
+    zip can run code.
+    """
 
     folder: tyro.conf.Positional[Path]
     """What ``train`` called --out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bit_entropy
 from tqdm import tqdm
 
 from agents import actions as action_border
 from agents.policies import SmallCnn
-from worldmodel.checkpoint import load_weights
 from worldmodel.data import Episodes
 from worldmodel.files import atomic
-from worldmodel.settings import above_zero, at_least, share
+from worldmodel.reading import Tensors, check_memory, layout, read_json
+from worldmodel.settings import above_zero, at_least, from_json, share
 from worldmodel.spec import Spec, to_float
 
 FORMAT = 1
+SPACE_BYTES = 10
+"""That a Gymnasium box takes for each number, at most: two bounds, and whether they are finite."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class InversePolicyConfig:
     def __post_init__(self) -> None:
         share(self, "best")
         at_least(1, self, "hold", "frame_stack", "steps", "batch_size", "width")
-        at_least(0, self, "seed")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected at least 0 and below 2**63, got {self.seed}")
         above_zero(self, "learning_rate")
 
 
@@ -217,7 +221,7 @@ class InversePolicy:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.cpu().contiguous() for name, t in self.net.state_dict().items()}
         with atomic(folder / "inverse_policy.safetensors") as path:
-            save_file(tensors, path)
+            path.write_bytes(to_bytes(tensors))
         facts = {"format": FORMAT, "spec": self.spec.to_dict(), "config": asdict(self.config)}
         with atomic(folder / "inverse_policy.json") as path:
             path.write_text(json.dumps(facts, indent=1) + "\n")
@@ -232,13 +236,23 @@ class InversePolicy:
             ValueError: another format version, or tensors that do not fit.
         """
         path = Path(folder) / "inverse_policy.json"
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path}: no such file; InversePolicy.save makes it")
-        facts = json.loads(path.read_text())
+        facts = read_json(path)
         if facts.get("format") != FORMAT:
             raise ValueError(f"{path}: format {facts.get('format')!r}; this version reads {FORMAT}")
-        policy = cls(Spec.from_dict(facts["spec"]), InversePolicyConfig(**facts["config"]))
-        load_weights(policy.net, path.with_suffix(".safetensors"))
+        weights = Tensors(path.with_suffix(".safetensors"))
+        try:
+            spec = Spec.from_dict(facts.get("spec", {}))
+            config = from_json(InversePolicyConfig, facts.get("config"))
+            check_memory(path, SPACE_BYTES * math.prod(spec.observation) * config.frame_stack)
+            with torch.device("meta"):  # shapes without memory
+                expected = layout(_Net(spec, config).state_dict())
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            raise ValueError(f"{path}: settings do not fit: {error}") from error
+        weights.check(expected)
+        policy = cls(spec, config)
+        policy.net.load_state_dict(weights.read(expected))
         policy.net.to(device).eval()
         return policy
 

@@ -1,13 +1,19 @@
-"""Networks for Stable-Baselines3 policies that look at small images."""
+"""Policies of Stable-Baselines3: a network for small images, and safe files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import torch
+from safetensors.torch import save as to_bytes
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+
+from worldmodel.checkpoint import load_weights
+from worldmodel.files import atomic
 
 
 class SmallCnn(BaseFeaturesExtractor):
@@ -56,3 +62,39 @@ class SmallCnn(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) in [0, 1] to features (B, features_dim)."""
         return torch.as_tensor(self.layers(observations))
+
+
+def save_policy(agent: BaseAlgorithm, path: str | Path) -> Path:
+    """Write the weights of an agent's policy as safetensors, for others to ``load_policy``.
+
+    Unlike SB3's own zip, such a file cannot run code. It holds no settings and no optimizer.
+
+    Args:
+        agent: any of SB3's, such as PPO, DQN or SAC.
+        path: of the file; it is moved into place whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Cloned: parts that share their weights are written as if they did not.
+    tensors = {k: t.detach().cpu().clone() for k, t in agent.policy.state_dict().items()}
+    with atomic(path) as partial:
+        partial.write_bytes(to_bytes(tensors))
+    return path
+
+
+def load_policy(agent: BaseAlgorithm, path: str | Path) -> BaseAlgorithm:
+    """Fill the policy of ``agent`` with the weights that ``save_policy`` wrote, and return it.
+
+    Safe with a stranger's file, where SB3's ``load`` is not: make an agent of your own with the
+    settings that they name, such as ``PPO("MlpPolicy", env)``, and load their weights into it.
+
+    Args:
+        agent: its policy has the same networks.
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is corrupt, or its tensors are not those of this policy.
+    """
+    load_weights(agent.policy, Path(path))
+    return agent

@@ -35,8 +35,9 @@ from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import Episodes
 from worldmodel.files import atomic, locked
+from worldmodel.reading import read_json
 from worldmodel.registry import make
-from worldmodel.settings import at_least
+from worldmodel.settings import at_least, from_json
 from worldmodel.spec import Spec
 
 FORMAT = 1
@@ -186,7 +187,7 @@ def _begin(config: RunConfig, folder: Path) -> None:
         with atomic(path) as partial:
             partial.write_text(json.dumps(now, indent=1) + "\n")
         return
-    before = json.loads(path.read_text())
+    before = read_json(path)
     for name, value in now.items():
         if before.get(name) != value:
             raise ValueError(
@@ -224,21 +225,29 @@ def _train(
 
 
 def load(folder: str | Path) -> tuple[BaseAlgorithm, RunConfig]:
-    """What ``train`` kept. SB3's zip can run code: load only agents that you trust.
+    """What ``train`` kept. Load only agents that you trust: this can run code.
+
+    SB3's ``agent.zip`` is unpickled, and ``agent.json`` names an environment whose module is
+    imported. To take over a stranger's policy, let them give you its weights alone: see
+    ``save_policy`` and ``load_policy``.
 
     Raises:
         FileNotFoundError: there is no agent.
-        ValueError: another format.
+        ValueError: another format, or settings that are none.
     """
     folder = Path(folder)
-    if not (folder / "agent.json").is_file():
+    path = folder / "agent.json"
+    if not path.exists():
         raise FileNotFoundError(
             f"folder: {folder} holds no agent.json; python -m agents train makes one"
         )
-    facts = json.loads((folder / "agent.json").read_text())
+    facts = read_json(path)
     if facts.pop("format", None) != FORMAT:
-        raise ValueError(f"{folder / 'agent.json'}: another format than {FORMAT}")
-    config = RunConfig(**facts)
+        raise ValueError(f"{path}: another format than {FORMAT}")
+    try:
+        config = from_json(RunConfig, facts)
+    except ValueError as error:
+        raise ValueError(f"{path}: settings do not fit: {error}") from error
     return ALGORITHMS[config.algorithm].load(folder / "agent.zip", device="cpu"), config
 
 

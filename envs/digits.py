@@ -185,8 +185,14 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         dimensions: how many it must have.
 
     Raises:
-        ValueError: the file is corrupt, truncated, too long, or of another type or shape.
+        FileNotFoundError: there is none.
+        ValueError: the file is corrupt, truncated, too long, no regular file, or of another type
+            or shape.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a regular file, got a folder, a pipe or a device")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:

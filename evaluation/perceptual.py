@@ -61,7 +61,7 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 
 def load_i3d(path: Path, device: torch.device) -> torch.jit.ScriptModule:
-    """The network behind FVD.
+    """The network behind FVD. TorchScript is a program: load only a file that you trust.
 
     Raises:
         FileNotFoundError: there is no such file.

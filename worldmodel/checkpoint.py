@@ -1,6 +1,7 @@
 """Checkpoints: a folder of config.json, model.safetensors and README.md (the card).
 
-Strict, offline, versioned; nothing is ever unpickled.
+Strict, offline, versioned; nothing is ever unpickled, and no network is built, no memory taken,
+before what the settings say was compared with the tensors that are there.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from worldmodel.base import WorldModel
 from worldmodel.baselines import Replay
 from worldmodel.files import atomic
+from worldmodel.reading import Tensors, layout, read_json
 from worldmodel.registry import imported, make, registered
+from worldmodel.settings import from_json
 from worldmodel.spec import Spec
 
 FORMAT = 1
@@ -38,23 +39,18 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
         training: facts for the card and for ``config.json``: command, steps, seed, minutes, ...
 
     Raises:
-        ValueError: a replay, whose settings name code to import: no file may.
+        ValueError: a replay, whose settings name code to import: no file may; or a setting or fact
+            is NaN or infinite, for which JSON has no word.
         OSError: the disk is full, say; the older checkpoint is kept.
     """
-    _refuse_replay(model.name)
+    config = describe(model, training)
+    text = json.dumps(config, indent=1) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "format": FORMAT,
-        "model": model.name,
-        "spec": model.spec.to_dict(),
-        "config": asdict(model.config),
-        "training": training or {},
-    }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     card = folder / "README.md"
     contents = {
-        "config.json": (json.dumps(config, indent=1) + "\n").encode(),
+        "config.json": text.encode(),
         "model.safetensors": to_bytes(tensors),  # its own writing raises no OSError
     }
     if not card.exists() or card.read_text().startswith(GENERATED):  # a person's card is kept
@@ -63,6 +59,25 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
         for name, content in contents.items():
             files.enter_context(atomic(folder / name)).write_bytes(content)
     return folder
+
+
+def describe(model: WorldModel, training: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What ``config.json`` says of a model; see ``save``."""
+    _refuse_replay(model.name)
+    config = {
+        "format": FORMAT,
+        "model": model.name,
+        "spec": model.spec.to_dict(),
+        "config": asdict(model.config),
+        "training": training or {},
+    }
+    try:
+        json.dumps(config, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(
+            f"model, training: expected settings and facts without NaN and infinities ({error})"
+        ) from error
+    return config
 
 
 def _card(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
@@ -85,12 +100,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         ValueError: it is not a checkpoint of this format version.
     """
     path = Path(folder) / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a checkpoint is a folder made by save()")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+    config = read_json(path)
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{path}: checkpoint format {config.get('format')!r}; this version reads {FORMAT}"
@@ -98,6 +110,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     lacking = [name for name in ("model", "spec", "config") if name not in config]
     if lacking:
         raise ValueError(f"{path}: lacks {lacking}")
+    if not isinstance(config["model"], str):
+        raise ValueError(f"{path}: model: expected a name, got {config['model']!r}")
+    if not isinstance(config.setdefault("training", {}), dict):
+        raise ValueError(f"{path}: training: expected facts by name, got {config['training']!r}")
     return config
 
 
@@ -156,37 +172,27 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     folder = find(name)
     config = read_config(folder)
     _refuse_replay(config["model"])
-    preset = next(iter(registered(config["model"]).presets.values()))  # a file imports nothing
+    known = registered(config["model"])  # which a file names; it imports nothing
     try:
-        settings = type(preset)(**config["config"])
+        settings = from_json(type(next(iter(known.presets.values()))), config["config"])
         spec = Spec.from_dict(config["spec"])
-    except (TypeError, KeyError) as error:
+    except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error
+    tensors = Tensors(folder / "model.safetensors")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            shapes = layout(make(config["model"], spec, settings).state_dict())
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{folder / 'config.json'}: no model can be that: {error}") from error
+    tensors.check(shapes)
     model = make(config["model"], spec, settings)
-    load_weights(model, folder / "model.safetensors")
+    model.load_state_dict(tensors.read(shapes))
     return model.to(device).eval()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill ``model`` strictly from a safetensors file; see ``load`` for the errors."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: corrupt or truncated ({error})") from error
-    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    missing, extra = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected.keys())
-    if missing or extra:
-        raise ValueError(f"{path}: missing tensors {missing}, unexpected tensors {extra}")
-    wrong = [
-        f"{name} is {tuple(tensors[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if tuple(tensors[name].shape) != shape
-    ]
-    if wrong:
-        raise ValueError(f"{path}: {'; '.join(wrong)}")
-    model.load_state_dict(tensors)
+    model.load_state_dict(Tensors(path).read(layout(model.state_dict())))
 
 
 def _refuse_replay(name: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel import shards
 from worldmodel.files import atomic, locked
+from worldmodel.reading import check_memory, read_json
 from worldmodel.spec import ActionSpec, Spec
 
 FORMAT = 1
@@ -176,24 +177,30 @@ class Episodes:
 
         Raises:
             FileNotFoundError: there is no ``meta.json``, or a shard is missing.
-            ValueError: another format version, or a shard is corrupt.
+            ValueError: another format version, a shard is corrupt or not what ``meta.json`` says,
+                or this machine has less memory than all of them take.
         """
         folder = Path(folder)
         meta = read_meta(folder)
+        counts = _shards(folder / "meta.json", meta)
+        check_memory(folder, sum(shards.size(folder / name) for name in counts))
         episodes: list[Episode] = []
-        for shard in meta["shards"]:
-            part = _read_shard(folder / shard["file"])
-            if len(part) != shard["episodes"]:
+        for name, count in counts.items():
+            part = _read_shard(folder / name)
+            if len(part) != count:
                 raise ValueError(
-                    f"{folder / shard['file']}: corrupt shard: {len(part)} episodes, meta.json "
-                    f"says {shard['episodes']}"
+                    f"{folder / name}: corrupt shard: {len(part)} episodes, meta.json says {count}"
                 )
             episodes += part
         shape = episodes[0].observations.shape[1:]
-        if len(shape) != 1:
-            return cls(episodes, ActionSpec.from_dict(meta["action"]))
-        spec = Spec.from_dict({**meta, "observation": shape, "window": 1})
-        return cls(episodes, spec.action, spec.observation_space())
+        try:
+            if len(shape) != 1:
+                return cls(episodes, ActionSpec.from_dict(meta.get("action", {})))
+            known = {k: v for k, v in meta.items() if k not in ("format", "shards", "collected")}
+            spec = Spec.from_dict({"observation": shape, "window": 1, **known})
+            return cls(episodes, spec.action, spec.observation_space())
+        except ValueError as error:
+            raise ValueError(f"{folder}: meta.json does not fit its shards: {error}") from error
 
     def windows(
         self,
@@ -253,42 +260,50 @@ def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -
 def read_meta(folder: Path) -> dict[str, Any]:
     """``meta.json`` of a folder of episodes, its format checked; see ``Episodes.load``."""
     path = folder / "meta.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+    meta = read_json(path)
     if meta.get("format") != FORMAT:
         raise ValueError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT}")
     return meta
 
 
-def _read_shard(path: Path) -> list[Episode]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the shard is missing")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        ends = arrays["steps"].cumsum()
-        steps, count = int(ends[-1]), len(ends)
-        lengths = [len(arrays[name]) for name in ("actions", "rewards", "observations")]
-        if lengths != [steps, steps, steps + count] or len(arrays["terminated"]) != count:
-            raise ValueError(f"its arrays do not hold {count} episodes of {steps} steps in all")
-        episodes = []
-        for number, end in enumerate(ends):
-            begin = end - arrays["steps"][number]
-            episodes.append(
-                Episode(
-                    arrays["observations"][begin + number : end + number + 1],
-                    arrays["actions"][begin:end],
-                    arrays["rewards"][begin:end],
-                    bool(arrays["terminated"][number]),
-                )
+def _shards(path: Path, meta: dict[str, Any]) -> dict[str, int]:
+    """Episodes of each shard by file name, of the ``meta.json`` at ``path``."""
+    told = meta.get("shards")
+    counts: dict[str, int] = {}
+    for shard in told if isinstance(told, list) else ():
+        entry: dict[str, Any] = shard if isinstance(shard, dict) else {}
+        name, count = str(entry.get("file")), entry.get("episodes")
+        known = re.fullmatch(r"episodes-[0-9]{5,}\.npz", name)  # no way out of the folder
+        if not known or type(count) is not int or name in counts:
+            raise ValueError(
+                f'{path}: shards: expected {{"file": "episodes-00000.npz", "episodes": 256}} and '
+                f"so on, each once, got {str(shard)[:80]}"
             )
-        return episodes
-    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: corrupt shard ({error}); record it again") from error
+        counts[name] = count
+    if not counts:
+        raise ValueError(f"{path}: shards: expected a list of at least one")
+    return counts
+
+
+def _read_shard(path: Path) -> list[Episode]:
+    arrays = shards.read(path)
+    episodes, begin = [], 0
+    for number, steps in enumerate(map(int, arrays["steps"])):
+        end = begin + steps
+        try:
+            episode = Episode(
+                arrays["observations"][begin + number : end + number + 1],
+                arrays["actions"][begin:end],
+                arrays["rewards"][begin:end],
+                bool(arrays["terminated"][number]),
+            )
+        except ValueError as error:
+            raise shards.corrupt(path, error) from error
+        episodes.append(episode)
+        begin = end
+    return episodes
 
 
 class WindowBatch:

@@ -23,7 +23,8 @@ INSTALL = "pip install 'jumpy-worldmodel[hub]'"
 
 def is_id(name: str) -> bool:
     """Whether it looks like "owner/name", or "owner/name@revision"."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", name) is not None
+    found = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", name)
+    return found is not None and ".." not in name  # git has no such names, folders have
 
 
 def push(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+LONGEST = 256
+"""Entries of a tuple in a file's settings: models build a layer for each."""
+T = TypeVar("T")
 
 
 def at_least(least: int, config: Any, *names: str) -> None:
@@ -36,3 +44,78 @@ def to_tuples(config: Any, *names: str) -> None:
     """Make these settings tuples again, which JSON turns into lists."""
     for name in names:
         object.__setattr__(config, name, tuple(getattr(config, name)))
+
+
+def from_json(kind: type[T], data: Any, longest: int | None = LONGEST) -> T:
+    """An instance of the dataclass ``kind`` from what JSON made of it (lists are tuples again).
+
+    Nothing is converted: 3.5, "3" and true are no int. Types that JSON has no word for are left to
+    the class itself.
+
+    Args:
+        kind: a dataclass.
+        data: a dict of its fields; those with a default may lack.
+        longest: entries that a tuple may have; None for any number.
+
+    Raises:
+        ValueError: a field is missing, unknown, of another type or refused by the class.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"expected the settings of {kind.__name__}, got {_shown(data)}")
+    known: Any = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    needed = [
+        name
+        for name, field in known.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
+    if wrong := sorted(map(_shown, data.keys() - known)):
+        raise ValueError(f"{kind.__name__} has no {', '.join(wrong[:8])}; it has {list(known)}")
+    if lacking := [name for name in needed if name not in data]:
+        raise ValueError(f"{kind.__name__} lacks {lacking}")
+    hints = get_type_hints(kind)
+    values = {name: _value(name, value, hints[name], longest) for name, value in data.items()}
+    try:
+        return kind(**values)
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"{kind.__name__}: {error}") from error
+
+
+def _value(name: str, value: Any, hint: Any, longest: int | None) -> Any:
+    """``value`` as the type ``hint``; raises ValueError if it is of another."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for each in inner:
+            try:
+                return _value(name, value, each, longest)
+            except ValueError:
+                continue
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            return _entries(name, value, inner, longest)
+    elif origin is Literal:
+        if isinstance(value, str | int) and value in inner:
+            return value
+    elif hint is float:
+        whole = type(value) is int and abs(value) <= sys.float_info.max  # bool is an int, too
+        if whole or isinstance(value, float):
+            return value
+    elif hint not in (int, str, bool, types.NoneType) or type(value) is hint:
+        return value
+    raise ValueError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {_shown(value)}")
+
+
+def _entries(
+    name: str, value: Sequence[Any], inner: tuple[Any, ...], longest: int | None
+) -> tuple[Any, ...]:
+    """The entries of a tuple, each as its type in ``inner``."""
+    if longest is not None and len(value) > longest:
+        raise ValueError(f"{name}: expected at most {longest} entries, got {len(value)}")
+    hints = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+    if len(hints) != len(value):
+        raise ValueError(f"{name}: expected {len(hints)} entries, got {_shown(value)}")
+    return tuple(_value(name, each, hint, longest) for each, hint in zip(value, hints, strict=True))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

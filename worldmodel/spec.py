@@ -12,6 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel.settings import from_json
+
+KINDS = ("none", "discrete", "multi_discrete", "multi_binary", "box")
+LARGEST_SIDE, LONGEST_WINDOW = 8192, 10**7
+"""Of images, and in steps: Gymnasium's spaces and training windows take memory for all of it."""
+
 
 @dataclass(frozen=True)
 class ActionSpec:
@@ -31,6 +37,32 @@ class ActionSpec:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind: expected one of {KINDS}, got {self.kind!r}")
+        if not all(1 <= n < 2**31 for n in (*self.shape, *self.categories)):
+            raise ValueError(
+                "shape, categories: expected at least 1 and below 2**31, got "
+                f"{self.shape} and {self.categories}"
+            )
+        entries = 0 if self.kind == "none" else math.prod(self.shape)
+        choices = entries if self.kind in ("discrete", "multi_discrete") else 0
+        bounds = entries if self.kind == "box" else 0
+        if self.kind == "discrete" and self.categories == (1,):
+            raise ValueError('categories: one leaves no choice; that is kind "none"')
+        if (
+            (len(self.categories), len(self.low), len(self.high)) != (choices, bounds, bounds)
+            or (self.kind in ("none", "discrete") and self.shape)
+            or (self.kind.startswith("multi") and not self.shape)
+        ):
+            raise ValueError(
+                f"action: {self.kind} of shape {self.shape} does not fit {len(self.categories)} "
+                f"categories, {len(self.low)} low and {len(self.high)} high bounds"
+            )
+        _check_bounds(self.low, self.high, self.dtype, "fiu")
+        if not all(-math.inf < a < b < math.inf for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError("low, high: expected finite bounds of a box, each low below its high")
 
     @property
     def features(self) -> int:
@@ -104,11 +136,12 @@ class ActionSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ActionSpec:
-        """From ``data``, the JSON of ``dataclasses.asdict``, which turns tuples into lists."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
-        }
-        return cls(**values)
+        """From ``data``, the JSON of ``dataclasses.asdict``, which turns tuples into lists.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return from_json(cls, data, longest=None)
 
     def to_space(self) -> gym.Space[Any]:
         """The Gymnasium space that this describes (``Discrete(1)`` for "none")."""
@@ -149,12 +182,16 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.is_image:
-            channels, height, width = self.observation
-            if channels not in (1, 3) or height % 8 or width % 8 or min(height, width) < 16:
+            channels, *sides = self.observation
+            fits = all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in sides)
+            if channels not in (1, 3) or not fits:
                 raise ValueError(
                     "observation: expected an image of 1 or 3 channels whose height and width are "
-                    f"multiples of 8 and at least 16, got (C, H, W) = {self.observation}"
+                    f"multiples of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = "
+                    f"{self.observation}"
                 )
+            if self.low or self.high:
+                raise ValueError("low, high: are for vectors; images have none")
         elif len(self.observation) != 1 or not (
             len(self.low) == len(self.high) == self.observation[0] >= 1
         ):
@@ -162,8 +199,12 @@ class Spec:
                 "observation: expected an image (C, H, W), or a vector (D,) with D low and high "
                 f"bounds, got {self.observation} with {len(self.low)} and {len(self.high)}"
             )
-        if self.window < 1:
-            raise ValueError(f"window: expected at least 1 step, got {self.window}")
+        _check_bounds(self.low, self.high, self.dtype, "f")
+        if not 1 <= self.window <= LONGEST_WINDOW:
+            raise ValueError(
+                f"window: expected at least 1 step and at most {LONGEST_WINDOW:,}, got "
+                f"{self.window}"
+            )
         if self.pose < 0:
             raise ValueError(f"pose: expected 0 or more numbers, got {self.pose}")
         if self.pose and not self.is_image:
@@ -283,16 +324,43 @@ class Spec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Spec:
-        """The inverse of ``to_dict``; ``data`` may have been through JSON."""
-        return cls(
-            tuple(int(n) for n in data["observation"]),
-            ActionSpec.from_dict(data["action"]),
-            int(data["window"]),
-            int(data.get("pose", 0)),  # checkpoints from before poses, or vectors, have none
-            tuple(float(x) for x in data.get("low", ())),
-            tuple(float(x) for x in data.get("high", ())),
-            data.get("dtype", "float32"),
-        )
+        """The inverse of ``to_dict``; ``data`` may have been through JSON.
+
+        Checkpoints from before poses, or vectors, have none of their fields.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"spec: expected a JSON object, got {type(data).__name__}")
+        read: dict[str, Any] = {
+            name: [_INFINITE.get(x, x) if isinstance(x, str) else x for x in data[name]]
+            for name in ("low", "high")
+            if isinstance(data.get(name), list | tuple)
+        }
+        if "action" in data:
+            read["action"] = ActionSpec.from_dict(data["action"])
+        return from_json(cls, {**data, **read}, longest=None)
+
+
+_INFINITE = {"inf": math.inf, "-inf": -math.inf}
+
+
+def _check_bounds(low: tuple[float, ...], high: tuple[float, ...], dtype: str, kinds: str) -> None:
+    """Raise ValueError unless arrays of this dtype, of one of NumPy's ``kinds``, can be bounds."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"dtype: NumPy knows no {dtype!r}") from error
+    if found.kind not in kinds or found.name != dtype:
+        raise ValueError(f"dtype: expected the name of a number's, such as float32, got {dtype!r}")
+    if not all(a <= b for a, b in zip(low, high, strict=True)):  # NaN is neither
+        raise ValueError("low, high: expected every low at most as large as its high")
+    limits = np.finfo(found) if found.kind == "f" else np.iinfo(found)
+    least, most = float(limits.min), float(limits.max)  # NumPy's own would cast what they meet
+    held = all(least <= x <= most for x in (*low, *high) if math.isfinite(x))
+    if not held:  # they would become infinite, or wrap around
+        raise ValueError(f"low, high: expected bounds that {dtype} can hold, got {low} and {high}")
 
 
 def to_float(observations: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from agents.vec_env import ImaginedVecEnv, check_horizon
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import Episodes
+from worldmodel.reading import read_json
 from worldmodel.settings import at_least
 
 _COUNTS = (
@@ -221,7 +222,7 @@ class DynaCallback(BaseCallback):
 
     def restore(self, folder: Path) -> None:
         """Go on from what ``save`` wrote; when training starts."""
-        facts = json.loads((folder / "dyna.json").read_text())
+        facts = read_json(folder / "dyna.json")
         checkpoint.load_weights(self.world_model, folder / "model" / "model.safetensors")
         for number, (recorder, total) in enumerate(
             zip(self.recorders, facts.pop("totals"), strict=True)

@@ -28,7 +28,8 @@ from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
 from worldmodel.data import Episode, Episodes
 from worldmodel.files import atomic, locked
-from worldmodel.settings import at_least
+from worldmodel.reading import read_json
+from worldmodel.settings import at_least, from_json
 
 
 @dataclass(frozen=True)
@@ -335,14 +336,17 @@ class _Files:
             ValueError: the settings were others, or a file is corrupt.
         """
         last = self.rounds[-1]
-        facts = json.loads((last / "rounds.json").read_text())
+        path = last / "rounds.json"
+        facts = read_json(path, finite=False)  # a loss may have been NaN
+        told, rows = facts.get("config"), facts.get("rounds")
+        if not (isinstance(told, dict) and isinstance(rows, list) and rows):
+            raise ValueError(f"{path}: expected config and rounds, got {sorted(facts)}")
         for name, value in self._config(run).items():
-            if facts["config"].get(name) != value:
+            if told.get(name) != value:
                 raise ValueError(
-                    f"resume: {last} was made with {name} = {facts['config'].get(name)!r}, now it "
-                    f"is {value!r}"
+                    f"resume: {last} was made with {name} = {told.get(name)!r}, now it is {value!r}"
                 )
-        run.rows = [DynaRound(**row) for row in facts["rounds"]]
+        run.rows = [from_json(DynaRound, row) for row in rows]
         run.kept = [episode for path in self.rounds for episode in Episodes.load(path / "episodes")]
         if run.model.trainable:
             load_weights(run.model, last / "model" / "model.safetensors")

@@ -217,7 +217,8 @@ class Perceptual(OfWorlds):
     lpips: bool = False
     """Needs torchvision (the extra "perceptual") and its AlexNet weights in torch's hub folder."""
     i3d: Path | None = None
-    """For FVD: TorchScript file of an I3D trained on Kinetics-400."""
+    """For FVD: TorchScript file of an I3D trained on Kinetics-400. It can run code: take only one
+    that you trust."""
     scenes: int = 200
     """FVD is biased upwards where they are few; papers take 256 to 2,048."""
     worlds: int = 5

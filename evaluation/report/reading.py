@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from worldmodel.reading import read_json
 
 Row = dict[str, Any]
 
@@ -66,13 +67,11 @@ def read(folder: Path) -> dict[str, Result]:
 
 def read_one(path: Path) -> Result:
     """One result; raises ValueError as ``read`` does."""
-    try:
-        found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got {error}") from error
-    if not isinstance(found, dict) or (lacking := [k for k in ENVELOPE if k not in found]):
-        what = f"no {', '.join(lacking)}" if isinstance(found, dict) else type(found).__name__
-        raise ValueError(f"{path}: expected a result with {', '.join(ENVELOPE)}; got {what}")
+    found = read_json(path, finite=False)  # a measurement may be NaN
+    if lacking := [k for k in ENVELOPE if k not in found]:
+        raise ValueError(
+            f"{path}: expected a result with {', '.join(ENVELOPE)}; got no {', '.join(lacking)}"
+        )
     rows = found["rows"]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
         raise ValueError(f"{path}: rows: expected at least one, each with names and values")

@@ -164,8 +164,8 @@ def test_page_without_results(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "control.json: expected JSON"),
-        ("[]", "control.json: expected a result .* got list"),
+        ("{", "control.json: not JSON"),
+        ("[]", "control.json: expected a JSON object, got list"),
         ('{"rows": []}', "control.json: expected a result .* got no benchmark"),
         (json.dumps(envelope("control", [])), "control.json: rows: expected at least one"),
         (

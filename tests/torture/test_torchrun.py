@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from tests.torture.conftest import Tally
 from worldmodel import ActionSpec, Episode, Episodes, Spec, WorldModel, make, preset
 from worldmodel.data import WindowSource
+from worldmodel.reading import Tensors
+from worldmodel.training.run import STATE
 
 STEPS, SEED, CLIP = 12, 5, 1e9
 BOUND = 240
@@ -103,8 +107,8 @@ def alive(pid: int) -> bool:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(folder / "training.pt", weights_only=True)["weights"]
-    return state
+    state = load_file(folder / STATE)
+    return {k.removeprefix("weights."): t for k, t in state.items() if k.startswith("weights.")}
 
 
 def killed(folder: Path, launcher: str, victim: int, number: signal.Signals) -> tuple[int, str]:
@@ -114,7 +118,7 @@ def killed(folder: Path, launcher: str, victim: int, number: signal.Signals) -> 
     """
     lead = start(folder, launcher, resume=False, pause=0.5)
     try:
-        while not (folder / "training.pt").exists():
+        while not (folder / STATE).exists():
             assert lead.poll() is None, lead.communicate()[1]
             time.sleep(0.02)
         pids = [int((folder / f"pid-{rank}").read_text()) for rank in range(2)]
@@ -127,7 +131,7 @@ def killed(folder: Path, launcher: str, victim: int, number: signal.Signals) -> 
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < end, f"{launcher}, {victim} killed: processes are left: {said}"
         time.sleep(0.1)
-    step = int(torch.load(folder / "training.pt", weights_only=True)["step"])
+    step = int(json.loads(Tensors(folder / STATE).metadata["state"])["step"])
     assert 0 < step < STEPS
     return step, said
 

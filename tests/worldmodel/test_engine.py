@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from worldmodel import Episodes, WorldModel, fit, load, make, preset
 from worldmodel.training import BEST, Progress
 from worldmodel.training.average import Average
+from worldmodel.training.run import STATE, read_state
 from worldmodel.training.validation import Validation
 
 TINY = replace(preset("jump", "small"), film=8, hidden=8, tower=8, scene=16, head=8)
@@ -42,8 +43,9 @@ def script(body: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    here = str(Path(__file__).parent)
-    return {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    here = Path(__file__).parent  # and this checkout, whichever one is installed
+    path = os.pathsep.join([str(here), str(here.parents[1])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -61,7 +63,7 @@ def test_killed_at_a_random_step(tmp_path: Path) -> None:
     """
     for turn in range(2):
         victim = subprocess.Popen([*script(body), "resume" if turn else "begin"], env=environment())
-        state = tmp_path / "training.pt"
+        state = tmp_path / STATE
         before = state.stat().st_mtime_ns if turn else 0
         while not (state.exists() and state.stat().st_mtime_ns > before):
             assert victim.poll() is None
@@ -69,7 +71,7 @@ def test_killed_at_a_random_step(tmp_path: Path) -> None:
         time.sleep(chance.uniform(0, 0.3))
         victim.send_signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
-    reached = torch.load(tmp_path / "training.pt", weights_only=True)["step"]
+    reached = read_state(tmp_path / STATE)[1].step
     assert 1 < reached < steps
     resumed = make("jump", DISCRETE, TINY)
     fit(resumed, moving_square(8).windows(8, batch_size=4), steps, folder=tmp_path, ema=0.9,
@@ -90,18 +92,18 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     path = tmp_path / "train.py"
     path.write_text(textwrap.dedent(SCRIPT) + textwrap.dedent(body))
     subprocess.run([sys.executable, str(path)], env=environment(), check=True, timeout=120)
-    state = torch.load(tmp_path / "training.pt", weights_only=True)
+    state = load_file(tmp_path / STATE)
 
     model = make("jump", DISCRETE, TINY)
     source = moving_square(8).windows(8, batch_size=4)
     for index in range(2):
         generator = torch.Generator().manual_seed(index * 0x85EBCA77)
         (model(source.batch(index), 0.0, generator).total / 2).backward()
-    moments = state["optimizer"]["state"]
+    moments = [name for name in state if name.endswith(".exp_avg")]
     assert len(moments) == len(list(model.parameters()))
     for number, parameter in enumerate(model.parameters()):
         assert parameter.grad is not None
-        gradient = moments[number]["exp_avg"] / 0.1  # Adam's first moment after one step
+        gradient = state[f"optimizer.{number}.exp_avg"] / 0.1  # Adam's first moment after one step
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-4)
 
 
@@ -114,12 +116,12 @@ def test_two_processes_stop_together(tmp_path: Path) -> None:
     path = tmp_path / "train.py"
     path.write_text(textwrap.dedent(SCRIPT) + textwrap.dedent(body))
     lead = subprocess.Popen([sys.executable, str(path)], env=environment(), stderr=-3)
-    while not (tmp_path / "training.pt").exists():
+    while not (tmp_path / STATE).exists():
         assert lead.poll() is None
         time.sleep(0.05)
     lead.send_signal(signal.SIGTERM)
     assert lead.wait(timeout=60) != 0
-    step = torch.load(tmp_path / "training.pt", weights_only=True)["step"]
+    step = read_state(tmp_path / STATE)[1].step
     assert step % 2 == 0 and load(tmp_path).spec == DISCRETE
 
 
@@ -144,9 +146,9 @@ def test_the_checkpoint_is_of_the_average(tmp_path: Path) -> None:
     plain, averaged = (make("jump", DISCRETE, TINY) for _ in range(2))
     fit(plain, source, 8, **QUIET)
     fit(averaged, source, 8, folder=tmp_path, ema=0.9, **QUIET)
-    state = torch.load(tmp_path / "training.pt", weights_only=True)
+    state = load_file(tmp_path / STATE)
     for name, value in plain.state_dict().items():
-        assert torch.equal(state["weights"][name], value)  # training itself is not changed
+        assert torch.equal(state[f"weights.{name}"], value)  # training itself is not changed
         assert torch.equal(weights(tmp_path)[name], averaged.state_dict()[name])
     assert any(
         not torch.equal(a, b)

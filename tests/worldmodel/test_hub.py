@@ -14,6 +14,7 @@ import torch
 import worldmodel
 from worldmodel import Spec, checkpoint
 from worldmodel.spec import ActionSpec
+from worldmodel.training import STATE
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 NAME = "someone/shapes"
@@ -88,7 +89,7 @@ def refused(status: int) -> Exception:
 def test_there_and_back(hub: Hub, tmp_path: Path) -> None:
     """A folder of a run: three files go, its training state stays."""
     folder = checkpoint.save(worldmodel.load("traveling-salesman"), tmp_path / "run")
-    (folder / "training.pt").write_text("an optimizer")
+    (folder / STATE).write_text("an optimizer")
     address = worldmodel.push(folder, NAME, private=True, message="first", token="hf_secret")
     assert address == f"https://huggingface.co/{NAME}/commit/1"
     assert hub.asked == [

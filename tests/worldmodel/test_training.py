@@ -31,7 +31,7 @@ from worldmodel import (
     save,
 )
 from worldmodel.data import WindowSource
-from worldmodel.training import monitor
+from worldmodel.training import STATE, monitor
 
 QUIET: dict[str, Any] = {"progress": False}
 
@@ -96,8 +96,8 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             fit(fresh(), other, steps, folder=tmp_path, resume=True, **QUIET)
     assert fit(fresh(), source(), 4, folder=tmp_path, resume=True, **QUIET) == {}
-    state = (tmp_path / "training.pt").read_bytes()
-    (tmp_path / "training.pt").write_bytes(state[: len(state) // 2])
+    state = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(state[: len(state) // 2])
     with pytest.raises(ValueError, match="corrupt or truncated"):
         fit(fresh(), source(), 4, folder=tmp_path, resume=True, **QUIET)
     with pytest.raises(ValueError, match="needs the folder"):

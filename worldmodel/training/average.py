@@ -55,15 +55,10 @@ class Average:
         """Give the module the average for good."""
         _copy(self.module, self.weights)
 
-    def state_dict(self) -> dict[str, object]:
-        """For the training state."""
-        return {"weights": self.weights, "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """The inverse of ``state_dict``."""
-        weights, self.updates = state["weights"], int(state["updates"])  # type: ignore[call-overload]
-        assert isinstance(weights, list)
-        self.weights = [w.to(next(self.module.parameters()).device) for w in weights]
+    def restore(self, weights: list[Tensor], updates: int) -> None:
+        """Go on from these ``weights``, after that many updates."""
+        device = next(self.module.parameters()).device
+        self.weights, self.updates = [w.to(device) for w in weights], updates
 
 
 @torch.no_grad()

@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
-import io
+import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.files import atomic, locked, sweep
+from worldmodel.reading import Layout, Tensors, layout, parse_json
+from worldmodel.settings import at_least, from_json
 from worldmodel.training.average import Average
 
-STATE = "training.pt"
+STATE = "training.safetensors"
+"""Weights, average and moments; in the metadata, as JSON, the settings of the run and its step."""
 BEST = "best"
 """Folder of the checkpoint with the lowest validation loss, inside the run's."""
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of each weight."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a training state says beside its tensors.
+
+    Attributes:
+        run: settings that a resumed run must share.
+        step: steps done.
+        seconds: that they took.
+        training: facts for the checkpoint.
+        updates: of the average of the weights.
+        best: the lowest validation loss so far; infinite before the first.
+    """
+
+    run: dict[str, Any]
+    step: int
+    seconds: float
+    training: dict[str, Any]
+    updates: int
+    best: float
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "step", "seconds", "updates")
+        if not (isinstance(self.run, dict) and isinstance(self.training, dict)):
+            raise ValueError(f"run, training: expected facts, got {self.run} and {self.training}")
+
+
+def read_state(path: Path) -> tuple[Tensors, State]:
+    """The tensors of a training state, unread, and what it says of the run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no whole training state.
+    """
+    try:
+        file = Tensors(path)
+        facts = parse_json(file.metadata.get("state", ""), path, finite=False)  # best is infinite
+        return file, from_json(State, facts)
+    except ValueError as error:
+        raise ValueError(f"resume: {path} is corrupt or truncated ({error})") from error
 
 
 def _same(before: Any, now: Any) -> bool:
     """Equal; lists of numbers, nearly."""
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = zip(before, now, strict=True)
-        return all(math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-2) for a, b in pairs)
+        pairs = list(zip(before, now, strict=True))
+        if all(isinstance(number, int | float) for pair in pairs for number in pair):
+            return all(math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-2) for a, b in pairs)
     return bool(before == now)
 
 
@@ -48,12 +97,15 @@ class Run:
         self.folder = None if folder is None else Path(folder)
         self.average = Average(model, settings["ema"])
         self.best = math.inf
-        self.identity = {
+        if folder is not None:
+            checkpoint.describe(model, training)  # raises before hours of training, not after them
+        identity = {
             "model": model.name,
             "config": asdict(model.config),
             "spec": model.spec.to_dict(),
             **settings,
         }
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))  # as a file gives it back
         self.began, self.seconds = time.monotonic(), 0.0
 
     @contextmanager
@@ -101,22 +153,45 @@ class Run:
         """
         assert self.folder is not None
         path = self.folder / STATE
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"resume: {path} is corrupt or truncated ({error})") from error
+        file, told = read_state(path)
         for name, value in self.identity.items():
-            before = state["run"].get(name)
+            before = told.run.get(name)
             if not _same(before, value):
                 raise ValueError(
                     f"resume: {path} was trained with {name} = {before!r}, now it is {value!r}"
                 )
-        self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
-        self.best = float(state["best"])
-        self.seconds, self.training = float(state["seconds"]), state["training"]
-        return int(state["step"])
+        self._take(file, told)
+        return told.step
+
+    def _take(self, file: Tensors, told: State) -> None:
+        """Restore everything; nothing is changed if something does not fit."""
+        parameters = list(self.model.parameters())
+        expected: Layout = {f"weights.{k}": v for k, v in layout(self.model.state_dict()).items()}
+        for index, parameter in enumerate(parameters):
+            shape = (tuple(parameter.shape), parameter.dtype)
+            if told.updates:
+                expected[f"average.{index}"] = shape
+            for name in MOMENTS:
+                key = f"optimizer.{index}.{name}"
+                if key in file.layout:  # a parameter that no loss reached has none
+                    expected[key] = ((), torch.float32) if name == "step" else shape
+        tensors = file.read(expected)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key in tensors:
+            kind, _, rest = key.partition(".")
+            if kind == "optimizer":
+                number, _, name = rest.partition(".")
+                moments.setdefault(int(number), {})[name] = tensors[key]
+        if any(len(moment) != len(MOMENTS) for moment in moments.values()):
+            raise ValueError(f"{file.path}: expected {MOMENTS} of each weight that has any")
+        self.model.load_state_dict(
+            {key[len("weights.") :]: t for key, t in tensors.items() if key.startswith("weights.")}
+        )
+        groups = self.optimizer.state_dict()["param_groups"]  # made by the settings, not the file
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        kept = len(parameters) if told.updates else 0
+        self.average.restore([tensors[f"average.{index}"] for index in range(kept)], told.updates)
+        self.best, self.seconds, self.training = told.best, told.seconds, told.training
 
     def save(self, step: int) -> None:
         """Write the training state and, after it, the checkpoint.
@@ -130,21 +205,17 @@ class Run:
             raise FloatingPointError(
                 f"the weights are not finite at step {step}; the last good checkpoint is kept"
             )
-        state = {
-            "run": self.identity,
-            "step": step,
-            "seconds": self._seconds(),
-            "training": self.training,
-            "weights": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict(),
-            "best": self.best,
-        }
-        content = io.BytesIO()  # torch's own writing raises no OSError where the disk is full
-        torch.save(state, content)
+        facts = State(
+            self.identity, step, self._seconds(), self.training, self.average.updates, self.best
+        )
+        tensors = {f"weights.{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {f"average.{index}": t for index, t in enumerate(self.average.weights)}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
+        whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(self.folder / STATE) as path:
-            path.write_bytes(content.getbuffer())
+            path.write_bytes(to_bytes(whole, {"state": json.dumps(asdict(facts))}))
         with self.average.swapped():
             checkpoint.save(self.model, self.folder, self._facts(step))
 

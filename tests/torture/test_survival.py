@@ -113,7 +113,7 @@ def test_a_killed_recording_goes_on(tmp_path: Path, size: Size, tally: Tally) ->
     def check() -> None:
         if (folder / "meta.json").exists():
             same(1)
-        for shard in folder.glob("*.npz"):
+        for shard in folder.glob("episodes-*.npz"):
             with np.load(shard) as arrays:
                 assert all(len(arrays[name]) for name in arrays.files)
 

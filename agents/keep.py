@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
 from agents.dyna import DynaCallback
-from worldmodel.files import atomic
+from worldmodel.files import atomic, discard
 from worldmodel.signals import stop_signals
 
 KEEP_MINUTES = 5.0
@@ -105,7 +104,7 @@ class KeepAgent(BaseCallback):
                 if self.dyna is not None:
                     self.dyna.save(partial)
         for before in self._all()[:-1]:
-            shutil.rmtree(before)
+            discard(before)
         self._written = time.monotonic()
 
     def _restore(self, path: Path) -> None:

@@ -9,7 +9,6 @@ logs, and with Dyna the world model as it was in the end (``model``). Until then
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,7 +33,7 @@ from agents.wrappers import HoldAction
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.data import Episodes
-from worldmodel.files import atomic, locked
+from worldmodel.files import atomic, discard, locked
 from worldmodel.reading import read_json
 from worldmodel.registry import make
 from worldmodel.settings import at_least, from_json
@@ -220,7 +219,7 @@ def _train(
         path.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
     (folder / "begun.json").unlink(missing_ok=True)
     for path in folder.glob("kept-*"):
-        shutil.rmtree(path)
+        discard(path)
     return agent
 
 

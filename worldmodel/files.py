@@ -69,6 +69,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def discard(path: Path) -> None:
+    """Remove a file or folder; a kill leaves all of it, or nothing under its name."""
+    partial = _neighbour(path)
+    os.replace(path, partial)
+    _remove(partial)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed runs left half-written; only who holds the folder's lock may."""
     for partial in folder.glob(".*.partial*"):

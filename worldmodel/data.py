@@ -1,4 +1,4 @@
-"""Recorded episodes: in memory, on disk, and cut into windows for training."""
+"""Recorded episodes: in memory, and on disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.stored import Arrays, Mapped, Stored, compressed, map_arrays
+from worldmodel.windows import WindowSource
 
 FORMAT = 1
 EPISODES_PER_SHARD = 256
@@ -89,7 +91,7 @@ class Episodes:
                     f"episodes[{number}]: actions have shape {episode.actions.shape[1:]}, the "
                     f"action space {action.shape}"
                 )
-        self.episodes = list(episodes)
+        self.episodes = episodes if isinstance(episodes, Stored) else list(episodes)
         self.action = action
         self.observation_space = observation_space or _space_of(first.observations)
         _, dtype = self.spec(1).border
@@ -149,7 +151,11 @@ class Episodes:
 
     def starts(self) -> NDArray[Any]:
         """The first observations, (episodes, *observation)."""
-        return np.stack([episode.observations[0] for episode in self.episodes])
+        first = self[0].observations[0]
+        frames = np.empty((len(self), *first.shape), first.dtype)
+        for number, episode in enumerate(self):
+            frames[number] = episode.observations[0]  # one by one: no shard is kept
+        return frames
 
     def save(self, folder: str | Path) -> Path:
         """Write ``meta.json`` and compressed ``.npz`` shards.
@@ -183,34 +189,29 @@ class Episodes:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Episodes:
-        """Read what ``save`` wrote into ``folder``, wholly into memory.
+    def load(cls, folder: str | Path, memory: int | None = None) -> Episodes:
+        """Read what ``save`` wrote into ``folder``.
+
+        Args:
+            folder: of ``meta.json``.
+            memory: None takes the episodes wholly into memory. Else the shards, which ``unpack``
+                wrote, are looked through once and then stay on disk: at most so many bytes of them
+                are in memory at a time. Windows of them are the same ones.
 
         Raises:
             FileNotFoundError: there is no ``meta.json``, or a shard is missing.
-            ValueError: another format version, or a shard is corrupt.
+            ValueError: another format version, or a shard is corrupt; with ``memory``: a shard is
+                compressed, or larger than that.
         """
         folder = Path(folder)
-        if not (folder / "meta.json").is_file():
-            raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
-        try:
-            meta = json.loads((folder / "meta.json").read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{folder / 'meta.json'}: not JSON ({error})") from error
-        if meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder / 'meta.json'}: format {meta.get('format')!r}, this version reads "
-                f"{FORMAT}"
-            )
-        episodes: list[Episode] = []
-        for shard in meta["shards"]:
-            part = _read_shard(folder / shard["file"])
-            if len(part) != shard["episodes"]:
-                raise ValueError(
-                    f"{folder / shard['file']}: corrupt shard: {len(part)} episodes, meta.json "
-                    f"says {shard['episodes']}"
-                )
-            episodes += part
+        meta = _read_meta(folder)
+        counts = {folder / shard["file"]: int(shard["episodes"]) for shard in meta["shards"]}
+        episodes: Sequence[Episode]
+        if memory is None:
+            shards = [_Shard.read(path, count) for path, count in counts.items()]
+            episodes = [shard.episode(i) for shard in shards for i in range(len(shard.ends))]
+        else:
+            episodes = Stored(Mapped(counts, memory, _Shard.map), _Shard.episode)
         shape = episodes[0].observations.shape[1:]
         if len(shape) != 1:
             return cls(episodes, ActionSpec.from_dict(meta["action"]))
@@ -248,29 +249,105 @@ def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)
 
 
-def _read_shard(path: Path) -> list[Episode]:
+def unpack(folder: str | Path, out: str | Path) -> Path:
+    """Copy recorded episodes for ``Episodes.load(out, memory)``: uncompressed, shard by shard.
+
+    Raises:
+        FileExistsError: ``out`` holds episodes already; nothing is overwritten.
+        FileNotFoundError: there is no ``meta.json`` in ``folder``, or a shard is missing.
+        ValueError: another format version, or a shard is corrupt.
+    """
+    folder, out = Path(folder), Path(out)
+    meta = _read_meta(folder)
+    if (out / "meta.json").exists():
+        raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
+    out.mkdir(parents=True, exist_ok=True)
+    for entry in meta["shards"]:
+        arrays: dict[str, Any] = _Shard.read(folder / entry["file"], entry["episodes"]).arrays
+        with atomic(out / entry["file"]) as path, path.open("wb") as file:
+            np.savez(file, **arrays)
+    with atomic(out / "meta.json") as path:
+        path.write_text(json.dumps(meta, indent=1) + "\n")
+    return out
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    path = folder / "meta.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT}")
+    return meta
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Arrays of a file at ``path``, and where its episodes' steps end."""
+
+    path: Path
+    arrays: Arrays
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, path: Path, arrays: Arrays, count: int) -> _Shard:
+        """Checked: the arrays hold ``count`` episodes."""
+        ends = arrays["steps"].cumsum()
+        steps, episodes = int(ends[-1]), len(ends)
+        lengths = [len(arrays[name]) for name in ("actions", "rewards", "observations")]
+        if lengths != [steps, steps, steps + episodes] or len(arrays["terminated"]) != episodes:
+            raise ValueError(f"its arrays do not hold {episodes} episodes of {steps} steps in all")
+        if episodes != count:
+            raise ValueError(f"{episodes} episodes, meta.json says {count}")
+        return cls(path, arrays, ends)
+
+    @classmethod
+    def read(cls, path: Path, count: int) -> _Shard:
+        """Wholly into memory."""
+        _check_there(path)
+        with _whole(path), np.load(path, allow_pickle=False) as data:
+            return cls.of(path, {name: data[name] for name in data.files}, count)
+
+    @classmethod
+    def map(cls, path: Path, count: int) -> _Shard:
+        """As pages of the file."""
+        _check_there(path)
+        with _whole(path):
+            packed = compressed(path)
+        if packed:
+            raise ValueError(
+                f"{path}: it is compressed, and cannot be read in part; `python -m worldmodel "
+                f"unpack {path.parent} --out OUT` copies the episodes so that they can"
+            )
+        with _whole(path):
+            return cls.of(path, map_arrays(path), count)
+
+    def episode(self, number: int) -> Episode:
+        """Views of the arrays."""
+        end = self.ends[number]
+        begin = end - self.arrays["steps"][number]
+        with _whole(self.path):
+            return Episode(
+                self.arrays["observations"][begin + number : end + number + 1],
+                self.arrays["actions"][begin:end],
+                self.arrays["rewards"][begin:end],
+                bool(self.arrays["terminated"][number]),
+            )
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the shard is missing")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What goes wrong within says that the shard is corrupt."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        ends = arrays["steps"].cumsum()
-        steps, count = int(ends[-1]), len(ends)
-        lengths = [len(arrays[name]) for name in ("actions", "rewards", "observations")]
-        if lengths != [steps, steps, steps + count] or len(arrays["terminated"]) != count:
-            raise ValueError(f"its arrays do not hold {count} episodes of {steps} steps in all")
-        episodes = []
-        for number, end in enumerate(ends):
-            begin = end - arrays["steps"][number]
-            episodes.append(
-                Episode(
-                    arrays["observations"][begin + number : end + number + 1],
-                    arrays["actions"][begin:end],
-                    arrays["rewards"][begin:end],
-                    bool(arrays["terminated"][number]),
-                )
-            )
-        return episodes
+        yield
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: corrupt shard ({error}); record it again") from error
 
@@ -290,84 +367,3 @@ class atomic:
             os.replace(self.partial, self.path)
         else:
             self.partial.unlink(missing_ok=True)
-
-
-class WindowBatch:
-    """A ``SceneBatch`` of recorded windows; see there."""
-
-    def __init__(
-        self, windows: Sequence[tuple[Episode, int]], window: int, device: torch.device
-    ) -> None:
-        self._windows = windows
-        self._device = device
-        batch = len(windows)
-        action = windows[0][0].actions
-        actions = np.zeros((batch, window, *action.shape[1:]), action.dtype)
-        rewards = np.zeros((batch, window), np.float32)
-        terminated = np.zeros((batch, window), bool)
-        lengths = np.zeros(batch, np.int64)
-        for row, (episode, offset) in enumerate(windows):
-            length = min(window, len(episode.actions) - offset)
-            actions[row, :length] = episode.actions[offset : offset + length]
-            rewards[row, :length] = episode.rewards[offset : offset + length]
-            ended = episode.terminated and offset + length == len(episode.actions)
-            terminated[row, length - 1] = ended
-            lengths[row] = length
-        self.actions = torch.from_numpy(actions).to(device)
-        self.rewards = torch.from_numpy(rewards).to(device)
-        self.terminated = torch.from_numpy(terminated).to(device)
-        self.lengths = torch.from_numpy(lengths).to(device)
-
-    def observations(self, times: Tensor) -> Tensor:
-        """(B, n, *observation) at the times int64 (B, n); times after the end show the last."""
-        frames = []
-        last = self.lengths.cpu().numpy()
-        for row, (asked, (episode, offset)) in enumerate(
-            zip(times.cpu().numpy(), self._windows, strict=True)
-        ):
-            frames.append(episode.observations[offset + np.minimum(asked, last[row])])
-        return torch.from_numpy(np.stack(frames)).to(self._device)
-
-    def poses(self, times: Tensor) -> None:
-        """None: episodes hold no camera poses."""
-
-
-class WindowSource:
-    """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
-
-    Episodes are drawn uniformly. A share of the windows (``anywhere``) begins at any step of them,
-    the last ones too: agents begin windows anew where they are, and an end may be near. The others
-    show as many steps as there are: an episode that is longer than the window is cut at a random
-    offset, a shorter one is taken whole, so that its origin stays the episode's start.
-    """
-
-    def __init__(
-        self,
-        episodes: Episodes,
-        window: int,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        anywhere: float = 0.5,
-    ) -> None:
-        if not 0 <= anywhere <= 1:
-            raise ValueError(f"anywhere: expected a share between 0 and 1, got {anywhere}")
-        if window < 1 or batch_size < 1:
-            raise ValueError(
-                f"window, batch_size: expected at least 1, got {window} and {batch_size}"
-            )
-        self.episodes, self.window, self.batch_size = episodes, window, batch_size
-        self.seed, self.device, self.anywhere = seed, device, anywhere
-        self.action_space = episodes.action.to_space()
-
-    def batch(self, index: int) -> WindowBatch:
-        """The batch of that index, always the same one."""
-        random = np.random.default_rng([self.seed, index])
-        windows = []
-        for number in random.integers(len(self.episodes), size=self.batch_size):
-            episode = self.episodes[int(number)]
-            steps = len(episode.actions)
-            tail = random.random() < self.anywhere
-            last = steps - 1 if tail else max(0, steps - self.window)
-            windows.append((episode, int(random.integers(last + 1))))
-        return WindowBatch(windows, self.window, self.device)

@@ -14,7 +14,7 @@ from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square,
 from torch import Tensor, nn
 
 from worldmodel import Context, Episode, Queries, Spec, Worlds
-from worldmodel.data import WindowBatch
+from worldmodel.windows import WindowBatch
 from worldmodel.frame_by_frame import Cdna, Sv2p, Sv2pConfig
 from worldmodel.frame_by_frame.base import State
 from worldmodel.frame_by_frame.clip import Clip, cut

@@ -30,7 +30,7 @@ from worldmodel import (
     make,
     save,
 )
-from worldmodel.data import WindowSource
+from worldmodel.windows import WindowSource
 from worldmodel.training import monitor
 
 QUIET: dict[str, Any] = {"progress": False}

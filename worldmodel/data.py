@@ -348,7 +348,15 @@ def _whole(path: Path) -> Iterator[None]:
     """What goes wrong within says that the shard is corrupt."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        LookupError,
+        ValueError,
+        EOFError,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise ValueError(f"{path}: corrupt shard ({error}); record it again") from error
 
 

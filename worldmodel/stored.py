@@ -121,7 +121,8 @@ def map_arrays(path: Path) -> Arrays:
         arrays: Arrays = {}
         for member in packed.infolist():
             with packed.open(member) as stream:
-                npy.read_magic(stream)
+                if npy.read_magic(stream) != (1, 0):
+                    raise ValueError(f"{member.filename}: no NumPy array of format 1.0")
                 shape, _, dtype = npy.read_array_header_1_0(stream)
                 header = stream.tell()
             size = header + math.prod(shape) * dtype.itemsize

@@ -88,4 +88,4 @@ if __name__ == "__main__":
     if verb == "write":
         episodes(int(numbers[0])).save(out)
     else:
-        print(json.dumps(stream(Path(out), *map(int, numbers))))
+        sys.stdout.write(json.dumps(stream(Path(out), *map(int, numbers))))

@@ -30,8 +30,8 @@ from worldmodel import (
     make,
     save,
 )
-from worldmodel.windows import WindowSource
 from worldmodel.training import monitor
+from worldmodel.windows import WindowSource
 
 QUIET: dict[str, Any] = {"progress": False}
 

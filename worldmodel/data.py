@@ -55,8 +55,10 @@ class Episode:
             )
         for name in ("observations", "rewards", "actions"):
             values = getattr(self, name)
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                raise ValueError(f"{name}: hold NaN or infinity")
+            with np.errstate(over="ignore"):  # all is computed in float32
+                narrow = values.astype(np.float32, copy=False)
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(narrow).all():
+                raise ValueError(f"{name}: hold NaN or infinity, or more than float32 can")
 
 
 class Episodes:
@@ -68,7 +70,7 @@ class Episodes:
         observation_space: the environment's; None for images, or vectors without bounds.
 
     Raises:
-        ValueError: there is none, or shapes differ.
+        ValueError: there is none, shapes differ, or an action is none of the space.
     """
 
     def __init__(
@@ -86,11 +88,7 @@ class Episodes:
                     f"episodes[{number}]: observations are {episode.observations.shape[1:]}, those "
                     f"of the first episode {first.observations.shape[1:]}"
                 )
-            if episode.actions.shape[1:] != action.shape:
-                raise ValueError(
-                    f"episodes[{number}]: actions have shape {episode.actions.shape[1:]}, the "
-                    f"action space {action.shape}"
-                )
+            action.check(episode.actions, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, Stored) else list(episodes)
         self.action = action
         self.observation_space = observation_space or _space_of(first.observations)
@@ -137,7 +135,7 @@ class Episodes:
         Raises:
             ValueError: one of them would be empty.
         """
-        held = round(share * len(self))
+        held = round(share * len(self)) if 0 < share < 1 else 0
         if not 0 < held < len(self):
             raise ValueError(
                 f"share: expected one that leaves episodes on both sides of {len(self)}, got "

@@ -31,7 +31,8 @@ def to_tensor(
         int64 for discrete kinds, float32 for boxes and bits.
 
     Raises:
-        ValueError: the shape does not fit, or a value is NaN or infinite.
+        ValueError: the shape does not fit, or a value is NaN, infinite or, of discrete kinds, no
+            whole number.
     """
     integers = spec.kind in ("none", "discrete", "multi_discrete")
     values = torch.as_tensor(actions)
@@ -40,6 +41,8 @@ def to_tensor(
         raise ValueError(f"{argument}: expected shape {shape}, got {tuple(values.shape)}")
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         raise ValueError(f"{argument}: holds NaN or infinity")
+    if values.is_floating_point() and integers and bool((values % 1 != 0).any()):
+        raise ValueError(f"{argument}: expected whole numbers for {spec.kind} actions")
     values = values.reshape(shape).to(device)
     return values.long() if integers else values.float()
 

@@ -286,6 +286,7 @@ class Imagination:
         Raises:
             ValueError: shapes do not fit, discount or risk lie outside of their ranges, or the
                 value is not one finite number per observation.
+            FloatingPointError: the model imagines NaN or infinity.
         """
         plans = self._check_score(worlds, plans, discount, risk)
         (batch, samples), present, stride = worlds.shape, worlds.present, self.model.stride
@@ -308,7 +309,9 @@ class Imagination:
             if risk < 1:
                 total = total.sort(1).values[:, : math.ceil(risk * samples)]
             scores.append(total.mean(1))
-        return torch.cat(scores, 1)
+        found = torch.cat(scores, 1)
+        check_finite(self.model, found)
+        return found
 
     def _check_score(self, worlds: Worlds, plans: Any, discount: float, risk: float) -> Tensor:
         if not 0 <= discount <= 1:
@@ -370,3 +373,12 @@ class Imagination:
     def _plans(self, plans: Any) -> Tensor:
         lead = tuple(plans.shape[:3])
         return action_border.to_tensor(self.spec.action, plans, lead, self.model.device, "plans")
+
+
+def check_finite(model: WorldModel, *answers: Tensor) -> None:
+    """Raise FloatingPointError if a model's answers are not all finite: no choice rests on NaN."""
+    if not all(bool(torch.isfinite(answer).all()) for answer in answers):
+        raise FloatingPointError(
+            f"{model.name}: imagines NaN or infinity; its weights may have been trained on such, "
+            "or it is shown observations or actions far beyond those that it was trained on"
+        )

@@ -179,9 +179,9 @@ def train(
 
 def _begin(config: RunConfig, folder: Path) -> None:
     """Note the settings, or find that they are those of a run to go on with."""
-    if (folder / "agent.json").exists():
-        raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
     path, now = folder / "begun.json", {"format": FORMAT, **asdict(config)}
+    if (folder / "agent.json").exists() and not path.exists():  # both: killed at its very end
+        raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
     if not path.exists():
         with atomic(path) as partial:
             partial.write_text(json.dumps(now, indent=1) + "\n")

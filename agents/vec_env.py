@@ -19,6 +19,7 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import Frames, to_context
+from agents.imagination import check_finite
 from agents.starts import Draw, Parted, Starts, draws
 from worldmodel.base import WorldModel
 from worldmodel.types import Queries, Worlds
@@ -103,13 +104,13 @@ class ImaginedVecEnv(VecEnv):
                 f"that, got {jump}"
             )
         for name, value in (("num_envs", num_envs), ("fps", fps), ("worlds", worlds)):
-            if value < 1:
+            if not value >= 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if terminations not in ("threshold", "sampled"):
             raise ValueError(
                 f"terminations: expected 'threshold' or 'sampled', got {terminations!r}"
             )
-        if penalty < 0 or (penalty > 0 and worlds < 2):
+        if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2):
             raise ValueError(
                 f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
                 f"with worlds={worlds}"
@@ -170,6 +171,7 @@ class ImaginedVecEnv(VecEnv):
 
         Raises:
             RuntimeError: ``reset()`` or ``step_async()`` was not called before.
+            FloatingPointError: the model imagines NaN or infinity.
         """
         if self._worlds is None or self._chosen is None:
             raise RuntimeError("ImaginedVecEnv: call reset(), then step(actions)")
@@ -217,6 +219,7 @@ class ImaginedVecEnv(VecEnv):
         queries = Queries((worlds.present + self.jump)[:, None], chosen[:, None])
         seen = self.model.predict(worlds.some(slice(1)), queries)
         assert seen.observations is not None
+        check_finite(self.model, seen.observations, seen.rewards, seen.alive)
         self._frames = self.model.spec.to_numpy(seen.observations[:, 0, 0, 0])
         rewards, alive = (
             value[:, 0, 0, 0].float().cpu().numpy() for value in (seen.rewards, seen.alive)

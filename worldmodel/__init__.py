@@ -8,7 +8,7 @@ answer = model.predict(worlds, queries)
 from worldmodel.base import Losses, UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
 from worldmodel.collect import collect
-from worldmodel.data import Episode, Episodes
+from worldmodel.data import Episode, Episodes, unpack
 from worldmodel.hub import push
 from worldmodel.minari import from_minari, to_minari
 from worldmodel.registry import MODELS, make, preset, register
@@ -45,4 +45,5 @@ __all__ = [
     "to_float",
     "to_minari",
     "to_uint8",
+    "unpack",
 ]

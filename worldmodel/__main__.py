@@ -1,4 +1,4 @@
-"""``python -m worldmodel list | info | collect | train | imagine | push | bench``."""
+"""``python -m worldmodel list | info | collect | unpack | train | imagine | push | bench``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worldmodel import checkpoint, cli, imagine, results
 from worldmodel.base import WorldModel
 from worldmodel.bench import bench
 from worldmodel.collect import collect
-from worldmodel.commands import Info, List, Push
+from worldmodel.commands import Info, List, Push, Unpack
 from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
 from worldmodel.jump import set_refinements
@@ -88,6 +88,9 @@ class Train:
     """Id of an environment that generates scenes by itself (ours do)."""
     episodes: Path | None = None
     """Folder of recorded episodes."""
+    memory: float | None = None
+    """GiB that these may take, at least one shard; what does not fit is read from disk when it is
+    needed. For folders that ``unpack`` wrote. None reads all of them into memory."""
     model: str = "jump"
     """Its name; ``list`` shows them."""
     preset: str | None = None
@@ -196,6 +199,8 @@ class Train:
     def _of_env(self, device: str) -> Data:
         if self.window is not None:
             raise ValueError("window: only with --episodes; an env's scenes have their own length")
+        if self.memory is not None:
+            raise ValueError("memory: only with --episodes; an env's scenes are not kept")
         assert self.env is not None
         env = _make_env(self.env, self.size)
         settings = {"device": device, "seed": self.seed, "hold": self.hold}
@@ -212,7 +217,8 @@ class Train:
         if self.window is None:
             raise ValueError("window: needed with --episodes; how many steps to look across")
         assert self.episodes is not None
-        training = Episodes.load(self.episodes)
+        memory = None if self.memory is None else int(self.memory * 2**30)
+        training = Episodes.load(self.episodes, memory)
         spec, unseen = training.spec(self.window), training
         if self.validate_every:
             if len(training) < 10:
@@ -372,6 +378,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "list": List,
     "info": Info,
     "collect": Collect,
+    "unpack": Unpack,
     "train": Train,
     "imagine": Imagine,
     "push": Push,

@@ -201,7 +201,7 @@ class _Kept:
                 f"resume: {folder} was recorded with {meta.get('collected')} of {before.spec(1)}, "
                 f"now it is {self.facts} of {self.spec}"
             )
-        self.recorded, self.shards = before.episodes, meta["shards"]
+        self.recorded, self.shards = list(before), meta["shards"]
         self.written = len(self.recorded)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import tyro
 
 from worldmodel import checkpoint, hub
+from worldmodel.data import unpack
 from worldmodel.registry import MODELS, entry, make
 from worldmodel.spec import ActionSpec, Spec
 
@@ -81,6 +83,21 @@ class Info:
         except FileNotFoundError as error:
             presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
             raise FileNotFoundError(f"{error}; presets are {presets}") from error
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Copy recorded episodes so that ``train --memory`` can leave them on disk."""
+
+    episodes: tyro.conf.Positional[Path]
+    """Folder of recorded episodes."""
+    out: Path
+    """Folder for the copy, which is not compressed: frames alone take H x W x C bytes each."""
+
+    def run(self) -> Iterator[str]:
+        """Copy, and say what it is good for."""
+        out = shlex.quote(str(unpack(self.episodes, self.out)))
+        yield f"train on them: python -m worldmodel train --episodes {out} --memory 1 --window 20"
 
 
 @dataclass(frozen=True)

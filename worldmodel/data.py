@@ -1,4 +1,4 @@
-"""Recorded episodes: in memory, on disk, and cut into windows for training."""
+"""Recorded episodes: in memory, and on disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldmodel import shards
 from worldmodel.files import atomic, locked
 from worldmodel.reading import check_memory, read_json
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.stored import Arrays, Mapped, Stored
+from worldmodel.windows import WindowSource
 
 FORMAT = 1
 EPISODES_PER_SHARD = 256
@@ -56,8 +57,10 @@ class Episode:
             )
         for name in ("observations", "rewards", "actions"):
             values = getattr(self, name)
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                raise ValueError(f"{name}: hold NaN or infinity")
+            with np.errstate(over="ignore"):  # all is computed in float32
+                narrow = values.astype(np.float32, copy=False)
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(narrow).all():
+                raise ValueError(f"{name}: hold NaN or infinity, or more than float32 can")
 
 
 class Episodes:
@@ -69,7 +72,7 @@ class Episodes:
         observation_space: the environment's; None for images, or vectors without bounds.
 
     Raises:
-        ValueError: there is none, or shapes differ.
+        ValueError: there is none, shapes differ, or an action is none of the space.
     """
 
     def __init__(
@@ -87,12 +90,8 @@ class Episodes:
                     f"episodes[{number}]: observations are {episode.observations.shape[1:]}, those "
                     f"of the first episode {first.observations.shape[1:]}"
                 )
-            if episode.actions.shape[1:] != action.shape:
-                raise ValueError(
-                    f"episodes[{number}]: actions have shape {episode.actions.shape[1:]}, the "
-                    f"action space {action.shape}"
-                )
-        self.episodes = list(episodes)
+            action.check(episode.actions, f"episodes[{number}]")
+        self.episodes = episodes if isinstance(episodes, Stored) else list(episodes)
         self.action = action
         self.observation_space = observation_space or _space_of(first.observations)
         _, dtype = self.spec(1).border
@@ -138,7 +137,7 @@ class Episodes:
         Raises:
             ValueError: one of them would be empty.
         """
-        held = round(share * len(self))
+        held = round(share * len(self)) if 0 < share < 1 else 0
         if not 0 < held < len(self):
             raise ValueError(
                 f"share: expected one that leaves episodes on both sides of {len(self)}, got "
@@ -152,7 +151,11 @@ class Episodes:
 
     def starts(self) -> NDArray[Any]:
         """The first observations, (episodes, *observation)."""
-        return np.stack([episode.observations[0] for episode in self.episodes])
+        first = self[0].observations[0]
+        frames = np.empty((len(self), *first.shape), first.dtype)
+        for number, episode in enumerate(self):
+            frames[number] = episode.observations[0]  # one by one: no shard is kept
+        return frames
 
     def save(self, folder: str | Path) -> Path:
         """Write ``meta.json`` and compressed ``.npz`` shards.
@@ -172,26 +175,31 @@ class Episodes:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Episodes:
-        """Read what ``save`` wrote into ``folder``, wholly into memory.
+    def load(cls, folder: str | Path, memory: int | None = None) -> Episodes:
+        """Read what ``save`` wrote into ``folder``.
+
+        Args:
+            folder: of ``meta.json``.
+            memory: None takes the episodes wholly into memory. Else the shards, which ``unpack``
+                wrote, are looked through once and then stay on disk: at most so many bytes of them
+                are in memory at a time. Windows of them are the same ones.
 
         Raises:
             FileNotFoundError: there is no ``meta.json``, or a shard is missing.
             ValueError: another format version, a shard is corrupt or not what ``meta.json`` says,
-                or this machine has less memory than all of them take.
+                or this machine has less memory than all of them take; with ``memory``: a shard is
+                compressed, or larger than that.
         """
         folder = Path(folder)
         meta = read_meta(folder)
-        counts = _shards(folder / "meta.json", meta)
-        check_memory(folder, sum(shards.size(folder / name) for name in counts))
-        episodes: list[Episode] = []
-        for name, count in counts.items():
-            part = _read_shard(folder / name)
-            if len(part) != count:
-                raise ValueError(
-                    f"{folder / name}: corrupt shard: {len(part)} episodes, meta.json says {count}"
-                )
-            episodes += part
+        counts = _shards(folder, meta)
+        episodes: Sequence[Episode]
+        if memory is None:
+            check_memory(folder, sum(shards.size(path) for path in counts))
+            found = [_Shard.read(path, count) for path, count in counts.items()]
+            episodes = [shard.episode(i) for shard in found for i in range(len(shard.ends))]
+        else:
+            episodes = Stored(Mapped(counts, memory, _Shard.map), _Shard.episode)
         shape = episodes[0].observations.shape[1:]
         try:
             if len(shape) != 1:
@@ -257,6 +265,30 @@ def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -
         path.write_text(json.dumps(meta, indent=1) + "\n")
 
 
+def unpack(folder: str | Path, out: str | Path) -> Path:
+    """Copy recorded episodes for ``Episodes.load(out, memory)``: uncompressed, shard by shard.
+
+    Raises:
+        FileExistsError: ``out`` holds episodes already; nothing is overwritten.
+        FileNotFoundError: there is no ``meta.json`` in ``folder``, or a shard is missing.
+        ValueError: another format version, or a shard is corrupt.
+        BlockingIOError: another run is at work in ``out``.
+    """
+    folder, out = Path(folder), Path(out)
+    meta = read_meta(folder)
+    counts = _shards(folder, meta)
+    with locked(out):
+        if (out / "meta.json").exists():
+            raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
+        for path, count in counts.items():
+            arrays: dict[str, Any] = _Shard.read(path, count).arrays
+            with atomic(out / path.name) as partial, partial.open("wb") as file:
+                np.savez(file, **arrays)
+        with atomic(out / "meta.json") as partial:
+            partial.write_text(json.dumps(meta, indent=1) + "\n")
+    return out
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """``meta.json`` of a folder of episodes, its format checked; see ``Episodes.load``."""
     path = folder / "meta.json"
@@ -268,120 +300,61 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _shards(path: Path, meta: dict[str, Any]) -> dict[str, int]:
-    """Episodes of each shard by file name, of the ``meta.json`` at ``path``."""
-    told = meta.get("shards")
-    counts: dict[str, int] = {}
+def _shards(folder: Path, meta: dict[str, Any]) -> dict[Path, int]:
+    """Episodes of each shard of a folder, as its ``meta.json`` says."""
+    told, path = meta.get("shards"), folder / "meta.json"
+    counts: dict[Path, int] = {}
     for shard in told if isinstance(told, list) else ():
         entry: dict[str, Any] = shard if isinstance(shard, dict) else {}
         name, count = str(entry.get("file")), entry.get("episodes")
         known = re.fullmatch(r"episodes-[0-9]{5,}\.npz", name)  # no way out of the folder
-        if not known or type(count) is not int or name in counts:
+        if not known or type(count) is not int or folder / name in counts:
             raise ValueError(
                 f'{path}: shards: expected {{"file": "episodes-00000.npz", "episodes": 256}} and '
                 f"so on, each once, got {str(shard)[:80]}"
             )
-        counts[name] = count
+        counts[folder / name] = count
     if not counts:
         raise ValueError(f"{path}: shards: expected a list of at least one")
     return counts
 
 
-def _read_shard(path: Path) -> list[Episode]:
-    arrays = shards.read(path)
-    episodes, begin = [], 0
-    for number, steps in enumerate(map(int, arrays["steps"])):
-        end = begin + steps
+@dataclass(frozen=True)
+class _Shard:
+    """Arrays of a file at ``path``, and where its episodes' steps end."""
+
+    path: Path
+    arrays: Arrays
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def _of(cls, path: Path, arrays: Arrays, count: int) -> _Shard:
+        ends = arrays["steps"].cumsum()
+        if len(ends) != count:
+            raise ValueError(f"{path}: corrupt shard: {len(ends)} episodes, meta.json says {count}")
+        return cls(path, arrays, ends)
+
+    @classmethod
+    def read(cls, path: Path, count: int) -> _Shard:
+        """Wholly into memory."""
+        shards.size(path)
+        return cls._of(path, shards.read(path), count)
+
+    @classmethod
+    def map(cls, path: Path, count: int) -> _Shard:
+        """As pages of the file."""
+        return cls._of(path, shards.mapped(path), count)
+
+    def episode(self, number: int) -> Episode:
+        """Views of the arrays."""
+        end = self.ends[number]
+        begin = end - self.arrays["steps"][number]
         try:
-            episode = Episode(
-                arrays["observations"][begin + number : end + number + 1],
-                arrays["actions"][begin:end],
-                arrays["rewards"][begin:end],
-                bool(arrays["terminated"][number]),
+            return Episode(
+                self.arrays["observations"][begin + number : end + number + 1],
+                self.arrays["actions"][begin:end],
+                self.arrays["rewards"][begin:end],
+                bool(self.arrays["terminated"][number]),
             )
         except ValueError as error:
-            raise shards.corrupt(path, error) from error
-        episodes.append(episode)
-        begin = end
-    return episodes
-
-
-class WindowBatch:
-    """A ``SceneBatch`` of recorded windows; see there."""
-
-    def __init__(
-        self, windows: Sequence[tuple[Episode, int]], window: int, device: torch.device
-    ) -> None:
-        self._windows = windows
-        self._device = device
-        batch = len(windows)
-        action = windows[0][0].actions
-        actions = np.zeros((batch, window, *action.shape[1:]), action.dtype)
-        rewards = np.zeros((batch, window), np.float32)
-        terminated = np.zeros((batch, window), bool)
-        lengths = np.zeros(batch, np.int64)
-        for row, (episode, offset) in enumerate(windows):
-            length = min(window, len(episode.actions) - offset)
-            actions[row, :length] = episode.actions[offset : offset + length]
-            rewards[row, :length] = episode.rewards[offset : offset + length]
-            ended = episode.terminated and offset + length == len(episode.actions)
-            terminated[row, length - 1] = ended
-            lengths[row] = length
-        self.actions = torch.from_numpy(actions).to(device)
-        self.rewards = torch.from_numpy(rewards).to(device)
-        self.terminated = torch.from_numpy(terminated).to(device)
-        self.lengths = torch.from_numpy(lengths).to(device)
-
-    def observations(self, times: Tensor) -> Tensor:
-        """(B, n, *observation) at the times int64 (B, n); times after the end show the last."""
-        frames = []
-        last = self.lengths.cpu().numpy()
-        for row, (asked, (episode, offset)) in enumerate(
-            zip(times.cpu().numpy(), self._windows, strict=True)
-        ):
-            frames.append(episode.observations[offset + np.minimum(asked, last[row])])
-        return torch.from_numpy(np.stack(frames)).to(self._device)
-
-    def poses(self, times: Tensor) -> None:
-        """None: episodes hold no camera poses."""
-
-
-class WindowSource:
-    """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
-
-    Episodes are drawn uniformly. A share of the windows (``anywhere``) begins at any step of them,
-    the last ones too: agents begin windows anew where they are, and an end may be near. The others
-    show as many steps as there are: an episode that is longer than the window is cut at a random
-    offset, a shorter one is taken whole, so that its origin stays the episode's start.
-    """
-
-    def __init__(
-        self,
-        episodes: Episodes,
-        window: int,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        anywhere: float = 0.5,
-    ) -> None:
-        if not 0 <= anywhere <= 1:
-            raise ValueError(f"anywhere: expected a share between 0 and 1, got {anywhere}")
-        if window < 1 or batch_size < 1:
-            raise ValueError(
-                f"window, batch_size: expected at least 1, got {window} and {batch_size}"
-            )
-        self.episodes, self.window, self.batch_size = episodes, window, batch_size
-        self.seed, self.device, self.anywhere = seed, device, anywhere
-        self.action_space = episodes.action.to_space()
-
-    def batch(self, index: int) -> WindowBatch:
-        """The batch of that index, always the same one."""
-        random = np.random.default_rng([self.seed, index])
-        windows = []
-        for number in random.integers(len(self.episodes), size=self.batch_size):
-            episode = self.episodes[int(number)]
-            steps = len(episode.actions)
-            tail = random.random() < self.anywhere
-            last = steps - 1 if tail else max(0, steps - self.window)
-            windows.append((episode, int(random.integers(last + 1))))
-        return WindowBatch(windows, self.window, self.device)
+            raise shards.corrupt(self.path, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import types
 from collections.abc import Sequence
@@ -14,16 +15,16 @@ T = TypeVar("T")
 
 
 def at_least(least: int, config: Any, *names: str) -> None:
-    """Raise ValueError unless all these settings are ``least`` or more."""
+    """Raise ValueError unless all these settings are ``least`` or more, and finite."""
     for name in names:
-        if getattr(config, name) < least:
+        if not least <= getattr(config, name) < math.inf:
             raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
 
 
 def above_zero(config: Any, *names: str) -> None:
-    """Raise ValueError unless all these settings are above 0."""
+    """Raise ValueError unless all these settings are above 0, and finite."""
     for name in names:
-        if getattr(config, name) <= 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f"{name}: expected above 0, got {getattr(config, name)}")
 
 

@@ -6,13 +6,12 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from worldmodel.reading import regular
+from worldmodel.stored import Arrays, map_arrays
 
 KINDS = {"observations": "uf", "actions": "biuf", "rewards": "f", "terminated": "b", "steps": "iu"}
 """Arrays of a shard, and of which of NumPy's kinds of dtype each is."""
@@ -45,21 +44,47 @@ def size(path: Path) -> int:
         raise corrupt(path, error) from error
 
 
-def read(path: Path) -> dict[str, NDArray[Any]]:
+def read(path: Path) -> Arrays:
     """The arrays of a shard whose ``size`` was asked, checked against each other."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in KINDS}
-        steps = arrays["steps"]
-        if steps.ndim != 1 or not len(steps) or int(steps.min()) < 1:
-            raise ValueError("steps: expected a number above 0 for each of 1 or more episodes")
-        total, count = sum(map(int, steps)), len(steps)
-        lengths = [len(arrays[name]) for name in ("actions", "rewards", "observations")]
-        if lengths != [total, total, total + count] or arrays["terminated"].shape != (count,):
-            raise ValueError(f"its arrays do not hold {count} episodes of {total} steps in all")
-        return arrays
+            return _agreeing({name: data[name] for name in KINDS})
     except BROKEN as error:
         raise corrupt(path, error) from error
+
+
+def mapped(path: Path) -> Arrays:
+    """The arrays of an uncompressed shard as pages of the file, read when they are needed.
+
+    Headers are checked as for ``size``; checksums are not, for that would take reading all of it.
+
+    Raises:
+        FileNotFoundError: the shard is missing.
+        ValueError: it is compressed, or corrupt.
+    """
+    size(path)
+    with zipfile.ZipFile(path) as packed:
+        if any(member.compress_type for member in packed.infolist()):
+            raise ValueError(
+                f"{path}: it is compressed, and cannot be read in part; `python -m worldmodel "
+                f"unpack {path.parent} --out OUT` copies the episodes so that they can"
+            )
+    try:
+        return _agreeing(map_arrays(path))
+    except BROKEN as error:
+        raise corrupt(path, error) from error
+
+
+def _agreeing(arrays: Arrays) -> Arrays:
+    """The same, checked against each other."""
+    steps = arrays["steps"]
+    if steps.ndim != 1 or not len(steps) or int(steps.min()) < 1:
+        raise ValueError("steps: expected a number above 0 for each of 1 or more episodes")
+    total, count = sum(map(int, steps)), len(steps)
+    lengths = [len(arrays[name]) for name in ("actions", "rewards", "observations")]
+    if lengths != [total, total, total + count] or arrays["terminated"].shape != (count,):
+        raise ValueError(f"its arrays do not hold {count} episodes of {total} steps in all")
+    return arrays
 
 
 def corrupt(path: Path, error: Exception) -> ValueError:

@@ -100,6 +100,21 @@ class ActionSpec:
         high = torch.tensor(self.high, device=actions.device)
         return (2 * flat - low - high) / (high - low)
 
+    def check(self, actions: NDArray[Any], owner: str) -> None:
+        """Raise ValueError, naming ``owner``, unless actions (n, \\*shape) are of this kind."""
+        if self.shape != actions.shape[1:]:
+            raise ValueError(
+                f"{owner}: actions have shape {actions.shape[1:]}, the action space {self.shape}"
+            )
+        if self.kind in ("none", "box"):
+            return
+        limit = np.array(self.categories or 2).reshape(self.shape if self.categories else ())
+        if not ((actions >= 0) & (actions < limit) & (actions % 1 == 0)).all():
+            raise ValueError(
+                f"{owner}: actions are not all of {self.to_space()}; they go from {actions.min()} "
+                f"to {actions.max()} ({actions.dtype})"
+            )
+
     @classmethod
     def from_space(cls, space: gym.Space[Any]) -> ActionSpec:
         """Describe a Gymnasium action space. ``Discrete(1)`` leaves no choice: kind "none".
@@ -126,6 +141,14 @@ class ActionSpec:
                 )
             if not (space.low < space.high).all():
                 raise ValueError(f"action_space: every low must be below its high, got {space}")
+            with np.errstate(over="ignore"):
+                widest = (space.high.astype(np.float32) - space.low.astype(np.float32)) * 2
+            if not np.isfinite(widest).all():
+                raise ValueError(
+                    f"action_space: bounds must lie within 1e38, where float32 ends, got {space}"
+                )
+            if not space.low.size:
+                raise ValueError(f"action_space: expected at least one number, got {space}")
             low = tuple(float(x) for x in space.low.flatten())
             high = tuple(float(x) for x in space.high.flatten())
             return cls("box", space.shape, (), low, high, str(space.dtype))

@@ -24,10 +24,10 @@ from evaluation.report.reading import read_one
 from tests.torture.conftest import Tally
 from tests.torture.mutations import HOSTILE, each, guarded, rewritten, spoiled
 from worldmodel import ActionSpec, Episode, Episodes, Spec, checkpoint, load, make, preset
-from worldmodel.data import WindowSource
 from worldmodel.jump import JumpConfig
 from worldmodel.training import STATE, fit
 from worldmodel.training.run import Run, read_state
+from worldmodel.windows import WindowSource
 
 Size = Callable[[int, int], int]
 VECTOR = Spec((2,), ActionSpec("discrete", (), (3,)), 4, low=(-1.0, -np.inf), high=(1.0, np.inf))

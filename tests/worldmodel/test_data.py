@@ -13,7 +13,7 @@ import pytest
 import torch
 from scenes import moving_square
 
-from worldmodel import ActionSpec, Episode, Episodes, SceneBatch, SceneSource, Spec, collect
+from worldmodel import ActionSpec, Episode, Episodes, SceneBatch, SceneSource, Spec, collect, unpack
 
 
 class Counter(gym.Env[Any, Any]):
@@ -119,6 +119,71 @@ def test_broken_folders(tmp_path: Path) -> None:
         Episodes.load(folder)
     with pytest.raises(FileNotFoundError, match="no meta.json"):
         Episodes.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("anywhere", [0.0, 0.5])
+def test_episodes_on_disk_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anywhere: float
+) -> None:
+    monkeypatch.setattr("worldmodel.data.EPISODES_PER_SHARD", 4)
+    images, vectors = moving_square(10, steps=9), collect("CartPole-v1", 10, progress=False)
+    for name, episodes in (("images", images), ("vectors", vectors)):
+        folder = unpack(episodes.save(tmp_path / name), tmp_path / f"{name} unpacked")
+        largest = max(path.stat().st_size for path in folder.glob("*.npz"))
+        kept = Episodes.load(folder)
+        stored = Episodes.load(folder, largest)  # one shard at a time
+        assert len(stored) == 10 and stored.steps == kept.steps == episodes.steps
+        assert stored.observation_space == kept.observation_space
+        assert np.array_equal(stored.starts(), kept.starts())
+        for one, other in zip([kept, *kept.split(0.3)], [stored, *stored.split(0.3)], strict=True):
+            for index in range(3):
+                pair = [e.windows(6, 16, 7, anywhere=anywhere).batch(index) for e in (one, other)]
+                times = torch.arange(7).expand(16, -1)
+                for part in ("actions", "rewards", "terminated", "lengths"):
+                    assert torch.equal(*(getattr(batch, part) for batch in pair))
+                assert torch.equal(*(batch.observations(times) for batch in pair))
+        again = Episodes.load(stored.save(tmp_path / f"{name} again"))
+        assert np.array_equal(again[-1].observations, kept[-1].observations)
+        with pytest.raises(ValueError, match=f"memory: expected at least the {largest:,} bytes"):
+            Episodes.load(folder, largest - 1)
+        with pytest.raises(ValueError, match="compressed.* `python -m worldmodel unpack"):
+            Episodes.load(tmp_path / name, 2**30)
+        with pytest.raises(FileExistsError, match="already holds episodes"):
+            unpack(folder, tmp_path / name)
+
+
+def test_broken_folders_on_disk(tmp_path: Path) -> None:
+    folder = unpack(moving_square(3).save(tmp_path / "a"), tmp_path / "b")
+    shard = folder / "episodes-00000.npz"
+    whole = shard.read_bytes()
+    with np.load(io.BytesIO(whole)) as arrays:
+        good = dict(arrays)
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="episodes-00000.npz: corrupt shard"):
+        Episodes.load(folder, 2**20)
+    for change, message in (
+        ({"steps": good["steps"] + 1}, "do not hold 3 episodes of 27 steps"),
+        ({"rewards": np.full_like(good["rewards"], np.nan)}, "rewards: hold NaN"),
+        ({"actions": np.array([{}] * 24, object)}, "is not what is there|array from"),
+    ):
+        np.savez(shard, **{**good, **change})
+        with pytest.raises(ValueError, match=f"corrupt shard .*({message})"):
+            Episodes.load(folder, 2**20)
+    for place in (whole.rindex(b"PK\x01\x02") + 20, whole.index(b"NUMPY") + 5):
+        flipped = bytearray(whole)  # a size in the directory, a version in an array's header
+        flipped[place] ^= 0xFF
+        shard.write_bytes(bytes(flipped))
+        with pytest.raises(ValueError, match="corrupt shard"):
+            Episodes.load(folder, 2**20)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["shards"][0]["episodes"] = 4
+    shard.write_bytes(whole)
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match="corrupt shard .*3 episodes, meta.json says 4"):
+        Episodes.load(folder, 2**20)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="the shard is missing"):
+        Episodes.load(folder, 2**20)
 
 
 def test_bad_episodes() -> None:

@@ -110,6 +110,24 @@ def test_collect_train_interrupt_resume(
     assert "--resume" not in facts["command"]
 
 
+def test_train_on_episodes_that_stay_on_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed, unpacked = tmp_path / "packed", tmp_path / "un packed"
+    run(monkeypatch, "collect", "--env", "CartPole-v1", "--out", packed, "--episodes", 10)
+    run(monkeypatch, "unpack", packed, "--out", unpacked)
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].split(": ", 1)[1])
+    assert words[4:8] == ["--episodes", str(unpacked), "--memory", "1"]
+    more = ("--steps", 3, "--batch-size", 4, "--validate-every", 3)
+    for out, memory in ((tmp_path / "a", words[6:8]), (tmp_path / "b", ())):
+        episodes = ("--episodes", unpacked, "--window", 8, *memory)
+        run(monkeypatch, "train", *episodes, *more, "--out", out, *TINY[:1], "scene=16", "head=8")
+    first, second = (load(tmp_path / name).state_dict() for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(SystemExit, match="memory: only with --episodes"):
+        run(monkeypatch, "train", "--env", ENV, "--memory", 1, "--out", tmp_path / "c")
+
+
 def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env = ("--env", ENV, "--size", 16, "--batch-size", 2, "--steps", 1)
     run(monkeypatch, "train", *env, "--out", tmp_path / "a", "--validate-every", 1, *TINY)

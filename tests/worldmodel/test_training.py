@@ -30,8 +30,8 @@ from worldmodel import (
     make,
     save,
 )
-from worldmodel.data import WindowSource
 from worldmodel.training import STATE, monitor
+from worldmodel.windows import WindowSource
 
 QUIET: dict[str, Any] = {"progress": False}
 

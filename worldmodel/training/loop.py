@@ -95,6 +95,8 @@ def fit(
     """
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
+    if not clip > 0:
+        raise ValueError(f"clip: expected a gradient norm above 0 (or infinity), got {clip}")
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
     scenes = _first_batch(model, source, validation)

@@ -1,0 +1,149 @@
+"""The same command twice: equal files, equal words and equal numbers, but for times.
+
+Both runs share one process, so that what rests on a global random state differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agents import train
+
+TSP, CART = "envs:narratives/TravelingSalesman-v0", "CartPole-v1"
+TINY = "--set film=8 scene=16 head=8 hidden=8 tower=8"
+CARTS = (
+    f"worldmodel collect --env {CART} --episodes 4 --seed 3 --out carts",
+    "worldmodel unpack carts --out unpacked",
+    "worldmodel train --episodes unpacked --memory 1 --window 8 --steps 3 --batch-size 4 --ema 0.5 "
+    "--out model --set scene=16 head=8",
+)
+AGENT = f"agents train --env {CART} --steps 40 --num-envs 2 --eval-episodes 2 --evaluate-every 40"
+STORIES = {
+    "a film and a sheet": (
+        f"envs record {TSP} --out film.gif --episodes 1 --size 32",
+        "envs sheet --out sheet.gif --side 64 --length 4",
+    ),
+    "an agent in imagination": (
+        *CARTS,
+        f"{AGENT} --how imagination --model model --horizon 3 --out agent",
+        "agents enjoy agent --episodes 2",
+    ),
+    "plans": (
+        *CARTS,
+        *(
+            f"agents plan model --env {CART} --planner {planner} --plans 8 --worlds 2 --horizon 3 "
+            "--episodes 2"
+            for planner in ("random-shooting", "cem", "mppi", "tree-search")
+        ),
+    ),
+    "a model of scenes": (
+        f"worldmodel train --env {TSP} --size 16 --steps 3 --batch-size 2 --validate-every 3 "
+        f"--video-every 3 --out model {TINY}",
+        f"worldmodel imagine model --env {TSP} --out seen.png --scenes 1 --worlds 2",
+    ),
+    "what is measured": (
+        "evaluation consistency --scenes 2 --worlds 2 --json consistency.json",
+        "evaluation fidelity --scenes 2 --worlds 2 --json fidelity.json",
+        "evaluation bound traveling-salesman --scenes 2 --json bound.json",
+    ),
+    "dyna": (
+        f"{AGENT} --how dyna --window 8 --fit-every 20 --fit-steps 1 --imagined-steps 8 --out a",
+    ),
+    "dyna of q": (
+        f"{AGENT} --how dyna --algorithm dqn --fit-every 20 --fit-steps 1 --ratio 1 --out a",
+    ),
+    "lookahead": (*CARTS, f"{AGENT} --how lookahead --model model --jumps 1 --out agent"),
+    "contestants": ("evaluation control --episodes 2 --plans 8 --worlds 1 --json control.json",),
+    "one jump": (
+        "evaluation dynamics --envs CartPole-v1 --episodes 10 --steps 3 --distances 1 2 "
+        "--json dynamics.json",
+    ),
+}  # fmt: skip
+SHORT = ("a film and a sheet", "an agent in imagination")
+TIMES = re.compile(r"[-\d.,e]+ ?(s|ms|seconds?|it/s|fps)\b|took .*")
+CLOCKS = {"seconds", "minutes"}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_twice_is_the_same(
+    story: str,
+    size: Any,
+    tally: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if story not in SHORT and not size(0, 1):
+        pytest.skip("of the long version")
+    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    found = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        for command in STORIES[story]:
+            package, *words = command.split()
+            monkeypatch.setattr("sys.argv", [package, *words])
+            importlib.import_module(f"{package}.__main__").main()
+        said = TIMES.sub("", capsys.readouterr().out)
+        files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+        contents = {
+            re.sub(r"tfevents.*", "tfevents", path): content(file)
+            for path, file in files.items()
+            if file.is_file()
+        }
+        found.append({"what is said": said, **contents})
+        np.random.rand(7), torch.rand(7)  # noqa: NPY002 - nothing may rest on these
+    first, second = found
+    assert first.keys() == second.keys() and len(first) > 1
+    for path in first:
+        assert first[path] == second[path], path
+    tally.add("numbers", "commands run twice", len(STORIES[story]))
+    tally.add("numbers", "files compared", len(first) - 1)
+
+
+def content(file: Path) -> Any:
+    """What must be the same of a file."""
+    if "tfevents" in file.name:
+        return events(file)
+    if file.suffix == ".json":
+        return json.dumps(timeless(json.loads(file.read_text())))
+    if file.suffix == ".zip":  # of SB3; its members alone, for the archive tells when
+        with zipfile.ZipFile(file) as packed:
+            return {name: packed.read(name) for name in packed.namelist() if name.endswith("pth")}
+    if file.suffix == ".pt":
+        state = torch.load(file, weights_only=True)
+        torch.save({**state, **dict.fromkeys(CLOCKS)}, anew := io.BytesIO())
+        return anew.getvalue()
+    if file.suffix == ".md":
+        return re.sub(r".*minutes.*", "", file.read_text())
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def events(file: Path) -> dict[str, list[tuple[int, float]]]:
+    read = EventAccumulator(str(file), size_guidance={"scalars": 0})
+    read.Reload()
+    return {
+        tag: [(event.step, repr(event.value)) for event in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+        if "second" not in tag and "time/" not in tag
+    }
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: timeless(part) for key, part in value.items() if key not in CLOCKS}
+    return [timeless(part) for part in value] if isinstance(value, list) else value

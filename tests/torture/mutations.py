@@ -15,6 +15,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.torture.conftest import Tally
+
 PATIENCE = 60
 """Seconds after which reading a file counts as hanging."""
 MEMORY = 2**30
@@ -89,13 +91,24 @@ def rewritten(draw: st.DrawFn, whole: dict[str, Any]) -> str:
     return json.dumps(data)
 
 
-def each(strategy: st.SearchStrategy[Any], count: int, case: Callable[[Any], None]) -> None:
-    """Run ``case`` with about ``count`` draws, the same ones every time."""
+def each(
+    tally: Tally, area: str, strategy: st.SearchStrategy[Any], count: int, case: Callable[..., None]
+) -> None:
+    """Run ``case`` with about ``count`` draws, the same ones every time; what fails escaped."""
     quiet = settings(
         max_examples=count, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
-    quiet(given(strategy)(lambda drawn: case(drawn)))()
+
+    def counted(drawn: Any) -> None:
+        try:
+            case(drawn)
+        except BaseException:
+            tally.add(area, "escapes")
+            raise
+
+    tally.add(area, "escapes", 0)
+    quiet(given(strategy)(counted))()
 
 
 @contextmanager

@@ -331,7 +331,8 @@ class _Shard:
     def _of(cls, path: Path, arrays: Arrays, count: int) -> _Shard:
         ends = arrays["steps"].cumsum()
         if len(ends) != count:
-            raise ValueError(f"{path}: corrupt shard: {len(ends)} episodes, meta.json says {count}")
+            error = ValueError(f"{len(ends)} episodes, meta.json says {count}")
+            raise shards.corrupt(path, error)
         return cls(path, arrays, ends)
 
     @classmethod

@@ -164,7 +164,7 @@ def test_broken_folders_on_disk(tmp_path: Path) -> None:
     for change, message in (
         ({"steps": good["steps"] + 1}, "do not hold 3 episodes of 27 steps"),
         ({"rewards": np.full_like(good["rewards"], np.nan)}, "rewards: hold NaN"),
-        ({"actions": np.array([{}] * 24, object)}, "is not what is there|array from"),
+        ({"actions": np.array([{}] * 24, object)}, "expected an array of numbers"),
     ):
         np.savez(shard, **{**good, **change})
         with pytest.raises(ValueError, match=f"corrupt shard .*({message})"):

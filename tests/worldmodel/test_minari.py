@@ -61,7 +61,7 @@ def test_images_and_choices() -> None:
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_vectors(env: str) -> None:
-    episodes = collect(env, 2, max_steps=20, progress=False)
+    episodes = collect(env, 2, max_steps=150, progress=False)
     to_minari(episodes, "test/vectors-v0", env=env)
     again = from_minari("test/vectors-v0")
     same(again, episodes)

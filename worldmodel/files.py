@@ -77,8 +77,10 @@ def discard(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written; only who holds the folder's lock may."""
-    for partial in folder.glob(".*.partial*"):
+    """Remove what killed runs left half-written, also in folders inside; only who holds the
+    folder's lock may.
+    """
+    for partial in list(folder.rglob(".*.partial*")):
         _remove(partial)
 
 

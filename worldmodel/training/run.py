@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.files import atomic, locked, sweep
+from worldmodel.files import atomic, locked
 from worldmodel.reading import Layout, Tensors, layout, parse_json
 from worldmodel.settings import at_least, from_json
 from worldmodel.training.average import Average
@@ -118,7 +118,6 @@ class Run:
             return
         with locked(self.folder):
             self._check_folder(resume)  # another run may have been at work until now
-            sweep(self.folder / BEST)
             yield
 
     def _check_folder(self, resume: bool) -> None:

@@ -379,6 +379,6 @@ def check_finite(model: WorldModel, *answers: Tensor) -> None:
     """Raise FloatingPointError if a model's answers are not all finite: no choice rests on NaN."""
     if not all(bool(torch.isfinite(answer).all()) for answer in answers):
         raise FloatingPointError(
-            f"{model.name}: imagines NaN or infinity; its weights may have been trained on such, or "
+            f"{model.name}: imagines NaN or infinity; its weights may be such, or "
             "it is shown observations or actions far beyond those that it was trained on"
         )

@@ -155,6 +155,12 @@ MEASUREMENTS = (
     Measurement(
         "peers", "evaluation peers --seconds 180 --picture evaluation/results/peers.png", 60
     ),
+    Measurement(
+        "peers-half-hour",
+        "evaluation peers --models jump:jumpy svg-lp:small sssm:jumpy --seconds 1800 "
+        "--folder runs/peers30 --scenes 200",
+        110,
+    ),
     Measurement("options", "evaluation options --steps 1200 --seconds 200", 40),
     Measurement("dynamics", "evaluation dynamics", 30),
 )

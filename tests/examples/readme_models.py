@@ -218,6 +218,26 @@ def beside_peers(data: Data) -> Claims:
     yield Prose("(coherent ones: {} to {}%)", min(coherent), max(coherent))
 
 
+@block("And after half an hour?", "peers-half-hour")
+def after_half_an_hour(data: Data) -> Claims:
+    result = data["peers-half-hour"]
+    made = settings(result)
+    yield Prose("on {} test scenes", made["scenes"])
+    yield Prose("{} seconds of one CPU core each", made["seconds"])
+    jump, svg, sssm = (result.one(model=name) for name in ("jump", "svg-lp", "sssm"))
+    best = ("steps", "min-of-n", "low", "high", "ends")
+    yield Table(
+        [
+            ("JUMP `jumpy`", [jump[name] for name in best]),
+            ("SVG-LP `small`", [svg[name] for name in best]),
+            ("sSSM `jumpy` (five steps at a time)", [sssm["steps"], sssm["ends"]]),
+            ("copy-last", [jump["copy-last"], jump["ends-copied"]]),
+        ],
+        [made["worlds"], CONFIDENCE],
+    )
+    yield Prose("at most {}%", 100 * max(row["coherent"] for row in result.rows))
+
+
 @block("What is beyond the paper, and does it pay?", "options")
 def beyond_the_paper(data: Data) -> Claims:
     result = data["options"]

@@ -26,9 +26,10 @@ def test_cards_say_how_it_was_made(name: str) -> None:
     folder: Path = SHIPPED / name
     card = (folder / "README.md").read_text()
     assert card.startswith(f"# {name}: ")
-    for fact in ("- data: ", "python -m worldmodel train", "- seed ", " steps, ", " minutes on ",
-                 "95% interval", "python -m evaluation", "Limits: "):  # fmt: skip
+    for fact in ("- data: ", "- seed ", " steps, ", " minutes on ", "95% interval",
+                 "python -m evaluation", "Limits: "):  # fmt: skip
         assert fact in card, f"{name}: its card does not say {fact!r}"
+    assert any(f"python -m {by}" in card for by in ("worldmodel train", "evaluation peers"))
     training = read_config(folder)["training"]
     assert {"step", "minutes", "command", "seed"} <= set(training)
     # nothing of the machine that it was trained on

@@ -97,6 +97,7 @@ MEASUREMENTS = (
         "evaluation consistency traveling-salesman-nature --refinements 0 1 2 4 8 16",
         6,
     ),
+    Measurement("bound", "evaluation bound runs/dice runs/dice-badj", 1, (DICE, DICE_BADJ)),
     Measurement(
         "consistency-dice-views",
         "evaluation consistency dice-views --picture evaluation/results/dice-views.png",

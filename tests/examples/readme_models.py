@@ -182,6 +182,25 @@ def one_room(data: Data) -> Claims:
     )
 
 
+@block("What does one latent for the room cost?", "bound")
+def one_latent(data: Data) -> Claims:
+    result = data["bound"]
+
+    def row(metric: str) -> list[float]:
+        both = ("runs/dice", "runs/dice-badj")
+        return [n for name in both for n in interval(result.one(checkpoint=name, metric=metric))]
+
+    yield Table(
+        [
+            ("negative ELBO", row("negative ELBO, nats")),
+            ("KL of the posterior to the prior", row("kl, nats")),
+            ("reconstruction", row("reconstruction, nats")),
+        ],
+        [],
+    )
+    yield Prose("{} test scenes, nats)", settings(result)["scenes"])
+
+
 @block("Beside its peers?", "peers")
 def beside_peers(data: Data) -> Claims:
     result = data["peers"]

@@ -8,7 +8,8 @@ answer = model.predict(worlds, queries)
 from worldmodel.base import Losses, UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
 from worldmodel.collect import collect
-from worldmodel.data import Episode, Episodes, unpack
+from worldmodel.data import Episodes, unpack
+from worldmodel.episode import Episode
 from worldmodel.hub import push
 from worldmodel.minari import from_minari, to_minari
 from worldmodel.registry import MODELS, make, preset, register

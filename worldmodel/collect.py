@@ -18,13 +18,13 @@ from tqdm import tqdm
 from worldmodel.cluster import scatter
 from worldmodel.data import (
     EPISODES_PER_SHARD,
-    Episode,
     Episodes,
     Shard,
     read_meta,
     write_meta,
     write_shard,
 )
+from worldmodel.episode import Episode
 from worldmodel.files import locked
 from worldmodel.spec import Spec
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.data import Episode, Episodes
+from worldmodel.data import Episodes
+from worldmodel.episode import Episode
 from worldmodel.spec import Spec
 
 if TYPE_CHECKING:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.episode import Episode
+from worldmodel.spec import ActionSpec
 from worldmodel.stored import Stored
-
-if TYPE_CHECKING:  # which imports this module
-    from worldmodel.data import Episode, Episodes
 
 
 class WindowBatch:
@@ -67,7 +65,8 @@ class WindowSource:
 
     def __init__(
         self,
-        episodes: Episodes,
+        episodes: Sequence[Episode],
+        action: ActionSpec,
         window: int,
         batch_size: int,
         seed: int,
@@ -82,7 +81,7 @@ class WindowSource:
             )
         self.episodes, self.window, self.batch_size = episodes, window, batch_size
         self.seed, self.device, self.anywhere = seed, device, anywhere
-        self.action_space = episodes.action.to_space()
+        self.action_space = action.to_space()
 
     def batch(self, index: int) -> WindowBatch:
         """The batch of that index, always the same one."""
@@ -97,7 +96,7 @@ class WindowSource:
         tail = random.random() < self.anywhere
         last = steps - 1 if tail else max(0, steps - self.window)
         offset = int(random.integers(last + 1))
-        if isinstance(self.episodes.episodes, Stored):
+        if isinstance(self.episodes, Stored):
             return _copied(episode, offset, self.window), 0
         return episode, offset
 

@@ -9,7 +9,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data import Episode, Episodes
+from worldmodel.data import Episodes
+from worldmodel.episode import Episode
 from worldmodel.spec import Spec
 
 

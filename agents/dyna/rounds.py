@@ -26,7 +26,8 @@ from agents.train import check_frame_stack, make_ppo, monitored, stackable, torc
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
-from worldmodel.data import Episode, Episodes
+from worldmodel.data import Episodes
+from worldmodel.episode import Episode
 from worldmodel.files import atomic, locked
 from worldmodel.reading import read_json
 from worldmodel.settings import at_least, from_json

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.data import Episode, Episodes
+from worldmodel.data import Episodes
+from worldmodel.episode import Episode
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import Context
 

@@ -1,0 +1,45 @@
+"""One recorded episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps.
+
+    Attributes:
+        observations: uint8 (T + 1, H, W, C), or float32 (T + 1, D).
+        actions: (T, \\*action).
+        rewards: float32 (T,).
+        terminated: whether the last step ended it (False: it was truncated).
+    """
+
+    observations: NDArray[Any]
+    actions: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminated: bool
+
+    def __post_init__(self) -> None:
+        frames, steps = self.observations, len(self.actions)
+        if (str(frames.dtype), frames.ndim) not in (("uint8", 4), ("float32", 2)):
+            raise ValueError(
+                "observations: expected uint8 (T + 1, H, W, C) or float32 (T + 1, D), got "
+                f"{frames.dtype} {frames.shape}"
+            )
+        if steps < 1 or len(frames) != steps + 1 or self.rewards.shape != (steps,):
+            raise ValueError(
+                f"episode: {steps} actions need {steps + 1} observations and {steps} rewards (at "
+                f"least 1 step), got {len(frames)} and {self.rewards.shape}"
+            )
+        for name in ("observations", "rewards", "actions"):
+            values = getattr(self, name)
+            with np.errstate(over="ignore"):  # all is computed in float32
+                narrow = values.astype(np.float32, copy=False)
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(narrow).all():
+                raise ValueError(f"{name}: hold NaN or infinity, or more than float32 can")

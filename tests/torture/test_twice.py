@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import io
 import json
 import re
 import zipfile
@@ -17,9 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import train
+from worldmodel.reading import Tensors
+from worldmodel.training import STATE
 
 TSP, CART = "envs:narratives/TravelingSalesman-v0", "CartPole-v1"
 TINY = "--set film=8 scene=16 head=8 hidden=8 tower=8"
@@ -124,10 +126,9 @@ def content(file: Path) -> Any:
     if file.suffix == ".zip":  # of SB3; its members alone, for the archive tells when
         with zipfile.ZipFile(file) as packed:
             return {name: packed.read(name) for name in packed.namelist() if name.endswith("pth")}
-    if file.suffix == ".pt":
-        state = torch.load(file, weights_only=True)
-        torch.save({**state, **dict.fromkeys(CLOCKS)}, anew := io.BytesIO())
-        return anew.getvalue()
+    if file.name == STATE:
+        told = json.loads(Tensors(file).metadata["state"])
+        return timeless(told), {name: t.tolist() for name, t in load_file(file).items()}
     if file.suffix == ".md":
         return re.sub(r".*minutes.*", "", file.read_text())
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -62,6 +62,13 @@ _DICE = (
     "context_frames=10 context_max=5 variance_start=0.5 variance_end=0.03 anneal=0.4"
 )
 DICE, DICE_BADJ = _training("dice", _DICE, 45), _training("dice-badj", f"--model badj {_DICE}", 45)
+GQN = _training(
+    "dice-gqn",
+    "--env envs:dice/Views-v0 --poses --model gqn --preset small --steps 1500 --batch-size 16 "
+    "--precision bf16-mixed --set context_frames=10 context_max=5 variance_start=0.5 "
+    "variance_end=0.03 anneal=0.4",
+    20,
+)
 SSSM = _training(
     "ctl-sssm-jumpy", f"{_TSP} --model sssm --preset jumpy --batch-size 16 --steps 3000", 25
 )
@@ -97,6 +104,7 @@ MEASUREMENTS = (
         "evaluation consistency traveling-salesman-nature --refinements 0 1 2 4 8 16",
         6,
     ),
+    Measurement("consistency-gqn", "evaluation consistency runs/dice-gqn --scenes 100", 4, (GQN,)),
     Measurement("bound", "evaluation bound runs/dice runs/dice-badj", 1, (DICE, DICE_BADJ)),
     Measurement(
         "consistency-dice-views",

@@ -159,13 +159,9 @@ def consistent(results: Results) -> list[str]:
     ]
     dice = [row for row in rows if str(row.get("env", "")).startswith("dice/")]
     for name, row in named([row for row in dice if row["metric"] == "KL3 / KL1"]):
-        parts.append(f"Dice, {name}: {_pays(row)}")
+        parts.append(f"Dice, {name}: {_pays(row, _beside(row, 'KL1', dice))}")
     for name, row in named([row for row in dice if row["metric"] == "same digit, one world"]):
-        chance = next(
-            (other for other in dice if other["metric"] == "same digit, two worlds"
-             and other["model"] == row["model"]
-             and other.get("checkpoint") == row.get("checkpoint")), None,
-        )  # fmt: skip
+        chance = _beside(row, "same digit, two worlds", dice)
         parts.append(f"Dice, {name}: {_agrees(row, chance)}")
     for model in ("jump", "badj", "gqn"):
         if not any(row["model"] == model for row in [*stories, *dice]):
@@ -177,8 +173,16 @@ def _percent(row: Row) -> str:
     return f"{100 * row['value']:.1f}% [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
-def _pays(row: Row) -> str:
-    text = f"three views of the hidden side cost {_interval(row)} times the nats of one"
+def _beside(row: Row, metric: str, rows: Sequence[Row]) -> Row | None:
+    """What was measured of the same checkpoint."""
+    same = ("model", "checkpoint")
+    found = [other for other in rows if all(other.get(k) == row.get(k) for k in same)]
+    return next((other for other in found if other["metric"] == metric), None)
+
+
+def _pays(row: Row, one: Row | None) -> str:
+    nats = "" if one is None else f" ({number(one['value'])})"
+    text = f"three views of the hidden side cost {_interval(row)} times the nats of one{nats}"
     if row["high"] < 2:
         return f"{text}, nearer to 1 (one scene) than to 3 (each view anew): consistent."
     if row["low"] > 2:

@@ -201,6 +201,15 @@ def one_latent(data: Data) -> Claims:
     yield Prose("{} test scenes, nats)", settings(result)["scenes"])
 
 
+@block("And GQN itself on the dice?", "consistency-gqn")
+def gqn(data: Data) -> Claims:
+    result = data["consistency-gqn"]
+    # said by the training, whose folder is not in the repository
+    yield Prose("Its {} channels are slow here: after {} steps ({} minutes)", 256, 771, 12)
+    yield Prose("KL3 / KL1 is {} [{}, {}]", *interval(result.one(metric="KL3 / KL1")))
+    yield Prose("KL1 is {} nats", result.one(metric="KL1")["value"])
+
+
 @block("Beside its peers?", "peers")
 def beside_peers(data: Data) -> Claims:
     result = data["peers"]

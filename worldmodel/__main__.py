@@ -351,7 +351,11 @@ def _make_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, An
             "envs:narratives/TravelingSalesman-v0"
         ) from error
     except TypeError as error:
-        raise ValueError(f"size: {env_id} does not take one ({error}); pass --size None") from error
+        raise ValueError(
+            f"env: {env_id} does not take {list(settings)} ({error}). To record it: `python -m "
+            f"worldmodel collect --env {env_id}`; then pass --episodes, for only ours "
+            "generate scenes by themselves"
+        ) from error
 
 
 def _override(config: Any, changes: tuple[str, ...]) -> Any:

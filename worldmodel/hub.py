@@ -93,7 +93,8 @@ def fetch(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise FileNotFoundError(
-            f"{name}: no such folder here; to ask the Hugging Face hub, {INSTALL}"
+            f"{name}: no such folder here, and none of the shipped checkpoints, "
+            f"{checkpoint.shipped()}; to ask the Hugging Face hub for it, {INSTALL}"
         ) from error
     repo, _, revision = name.partition("@")
     files = list(checkpoint.FILES)
@@ -101,7 +102,8 @@ def fetch(name: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=files))
     except Exception as error:  # as above
         raise FileNotFoundError(
-            f"{name}: no such folder here, and the hub says: {error} (a private one needs "
+            f"{name}: no such folder here, none of the shipped checkpoints, "
+            f"{checkpoint.shipped()}, and the hub says: {error} (a private one needs "
             "`hf auth login`)"
         ) from error
 

@@ -182,7 +182,7 @@ def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         (("train", "--env", ENV, "--window", 20), "window: only with --episodes"),
         (("train", "--env", ENV, "--poses"), "poses: this environment has no camera"),
         (("train", "--env", "narratives/Nothing-v0"), "may name the module that registers it"),
-        (("train", "--env", "CartPole-v1"), "CartPole-v1 does not take one"),
+        (("train", "--env", "CartPole-v1"), "CartPole-v1 does not take"),
         (("train", "--env", "CartPole-v1", "--size", "None"), "no scene stream of its own"),
         (("train", "--env", ENV, "--preset", "huge"), "jump has no 'huge'"),
         (("train", "--env", ENV, "--set", "depth=3"), "has no 'depth'"),

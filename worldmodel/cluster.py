@@ -81,16 +81,15 @@ def _scattered(
     with connected(workers, address) as ray:
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda call, item: call(item))
         shipped = ray.put(call)  # once, however many items
-        upcoming, running, found = enumerate(items), dict[Any, int](), dict[int, Result]()
+        upcoming, running, found = enumerate(items), dict[Any, int](), dict[int, Any]()
         try:
             for wanted in range(len(items)):
                 while wanted not in found:
                     for index, item in islice(upcoming, workers - len(running)):
                         running[task.remote(shipped, item)] = index
                     (ready,), _ = ray.wait(list(running), num_returns=1)
-                    index = running.pop(ready)
-                    found[index] = _result(ray, ready, index)
-                yield found.pop(wanted)
+                    found[running.pop(ready)] = ready
+                yield _result(ray, found.pop(wanted), wanted)  # an error waits for its turn
         finally:
             for left in running:
                 ray.cancel(left, force=True)

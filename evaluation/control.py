@@ -17,10 +17,9 @@ from agents import evaluate
 from agents.actions import draw_actions
 from agents.planners import Agent
 from envs import play, simulator_of
-from evaluation.progress import shown
+from evaluation.ledger import Ledger
 from evaluation.statistics import normalised_return
 from worldmodel import ActionSpec
-from worldmodel.cluster import scatter
 
 RANDOM_PLAYS = 64
 """Random plays of each episode's scene; their mean is that episode's 0."""
@@ -94,6 +93,7 @@ def control(
     seed: int = 0,
     workers: int = 0,
     address: str | None = None,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """Rows ``agent, env, real_steps, return, normalised_return, low, high, episodes``.
 
@@ -110,24 +110,25 @@ def control(
         seed: of the first episode; agents draw what the first episode of their block says.
         workers: processes, through Ray; 0 plays here. See ``worldmodel.cluster.scatter``.
         address: of a Ray cluster, for workers on other machines.
+        ledger: keeps what is done, block by block.
     """
     scale = reference(env, episodes, hold, seed)
     blocks = [range(seed + i, seed + min(i + BLOCK, episodes)) for i in range(0, episodes, BLOCK)]
-    items = [
-        (name, one, part)
+    items: dict[str, Item] = {
+        f"{name}, episodes {part[0].start} to {part[-1].stop - 1}": (name, one, part)
         for name, one in contestants.items()
         for part in ([[block] for block in blocks] if isinstance(one, Contestant) else [blocks])
-    ]
+    }
     task = partial(_play_item, env, size, hold)
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    parts = (ledger or Ledger()).each(task, items, "control", "block", workers, address)
+    found: dict[str, list[float]] = {}
     steps: dict[str, int] = {}
-    results = shown(scatter(task, items, workers, address), "control", "block", len(items))
-    for (name, _, _), (spent, returns) in zip(items, results, strict=True):
-        found.setdefault(name, []).append(returns)
+    for (name, _, _), (spent, returns) in zip(items.values(), parts, strict=True):
+        found.setdefault(name, []).extend(returns)
         steps[name] = spent
     rows = []
-    for name, parts in found.items():
-        returns = np.concatenate(parts)
+    for name, got in found.items():
+        returns = np.array(got)
         value = normalised_return(returns, scale.random, scale.oracle, seed)
         row = {"agent": name, "env": env, "real_steps": steps[name]}
         row |= {"return": float(returns.mean()), "normalised_return": value.value}

@@ -8,7 +8,7 @@ the way from random play to where PPO without imagination ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from agents import (
     train_in_imagination,
 )
 from agents.train import make_ppo
+from evaluation.ledger import Ledger
 from evaluation.progress import on_terminal
 from evaluation.statistics import Interval
 from worldmodel import Spec, collect, fit
@@ -107,18 +108,35 @@ class Protocol:
         )  # fmt: skip
 
 
-def efficiency(protocol: Protocol) -> list[Row]:
+def efficiency(
+    protocol: Protocol,
+    ledger: Ledger | None = None,
+    workers: int = 0,
+    address: str | None = None,
+) -> list[Row]:
     """Rows ``agent, seed, real_steps, return, episodes`` of all runs, and for each way of acting in
     imagination one of ``agent`` "ratio" with ``of``, ``value``, ``low``, ``high`` (95%, over runs
     and episodes).
+
+    Args:
+        protocol: what is run.
+        ledger: keeps what is done, run by run.
+        workers, address: processes that run, see ``worldmodel.cluster.scatter``; rows are the same.
     """
     random = protocol.play(RandomAgent(protocol.make_env().action_space), stacked=False)
-    runs: dict[str, list[Curve]] = {FREE: [], PPO: [], PLANNER: []}
-    for seed in range(protocol.seeds):
-        runs[FREE].append(model_free(protocol, seed))
-        found = [in_imagination(protocol, size, seed) for size in protocol.sizes]
-        for name in (PPO, PLANNER):
-            runs[name].append([(steps, returns[name]) for steps, returns in found])
+    seeds = range(protocol.seeds)
+    parts: dict[str, tuple[int, int | None]] = {_part(seed, None): (seed, None) for seed in seeds}
+    parts |= {_part(seed, size): (seed, size) for seed in seeds for size in protocol.sizes}
+    done = (ledger or Ledger()).each(
+        partial(_one_run, protocol), parts, "efficiency", "run", workers, address
+    )
+    found = dict(zip(parts, done, strict=True))
+    runs: dict[str, list[Curve]] = {
+        name: [_curve(found[_part(seed, None)][name]) for seed in seeds]
+        if name == FREE
+        else [_curve([found[_part(seed, size)][name] for size in protocol.sizes]) for seed in seeds]
+        for name in (FREE, PPO, PLANNER)
+    }
     rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
     for name, curves in runs.items():
         for seed, curve in enumerate(curves):
@@ -129,6 +147,25 @@ def efficiency(protocol: Protocol) -> list[Row]:
         ratio = saved(random, runs[FREE], runs[name])._asdict()
         rows.append({"agent": "ratio", "of": name, "level": LEVEL, **ratio})
     return rows
+
+
+def _part(seed: int, size: int | None) -> str:
+    """The name of a run: of a model of so many real steps, or without one."""
+    return f"seed {seed}, {FREE if size is None else f'a model of {size} steps'}"
+
+
+def _one_run(protocol: Protocol, part: tuple[int, int | None]) -> dict[str, Any]:
+    """Its curve without imagination, or a point of each way of acting with it."""
+    seed, size = part
+    if size is None:
+        return {FREE: model_free(protocol, seed)}
+    steps, returns = in_imagination(protocol, size, seed)
+    return {name: (steps, got) for name, got in returns.items()}
+
+
+def _curve(points: Iterable[tuple[int, Sequence[float]]]) -> Curve:
+    """As it was before it went through JSON."""
+    return [(steps, np.array(returns)) for steps, returns in points]
 
 
 def model_free(protocol: Protocol, seed: int) -> Curve:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import gymnasium as gym
@@ -20,7 +21,7 @@ import worldmodel
 from envs import SceneStream
 from evaluation.consistency import NATURE
 from evaluation.fidelity import errors
-from evaluation.progress import shown
+from evaluation.ledger import Ledger
 from worldmodel import Progress, Spec
 from worldmodel.jump.config import JumpConfig
 from worldmodel.training.validation import Validation
@@ -88,7 +89,12 @@ class _Judge:
 
 
 def options(
-    names: Sequence[str], steps: int, seconds: float, scenes: int = 128, seed: int = 0
+    names: Sequence[str],
+    steps: int,
+    seconds: float,
+    scenes: int = 128,
+    seed: int = 0,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """Rows ``variant, parameters, equal, step, seconds, seen, min-of-n, ..., kl, negative_elbo``.
 
@@ -98,6 +104,7 @@ def options(
         seconds: of CPU time, after which they are compared at equal time.
         scenes: to test on; 10 worlds are sampled of each.
         seed: of weights, draws and scenes.
+        ledger: keeps what is done, variant by variant.
 
     Raises:
         ValueError: no such variant, or a number is not above 0.
@@ -111,8 +118,8 @@ def options(
     env = gym.make(f"envs:{NATURE}", size=SIZE)
     unseen = Validation(SceneStream(NATURE, BATCH, size=SIZE, seed=seed, split="test"), 1, seed)
     source = SceneStream(NATURE, BATCH, size=SIZE, seed=seed)
-    rows = []
-    for name in shown(names, "options", "variant"):
+
+    def measured(name: str) -> list[dict[str, Any]]:
         spec = Spec.from_spaces(env.observation_space, env.action_space, 20)
         model = worldmodel.make("jump", spec, replace(PAPER, **VARIANTS[name]), seed)
         judge = _Judge(steps, seconds, scenes, unseen, seed)
@@ -121,5 +128,7 @@ def options(
                 model, source, 10**9, seed=seed, log_every=20, callbacks=[judge], progress=False
             )
         size = sum(p.numel() for p in model.parameters())
-        rows += [{"variant": name, "parameters": size, **row} for row in judge.rows]
-    return rows
+        return [{"variant": name, "parameters": size, **row} for row in judge.rows]
+
+    parts = {name: name for name in names}
+    return list(chain(*(ledger or Ledger()).each(measured, parts, "options", "variant")))

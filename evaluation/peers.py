@@ -20,6 +20,7 @@ import worldmodel
 from envs import SceneStream, sample_scenes
 from evaluation.consistency import LEG_ENDS, NATURE, consistency
 from evaluation.fidelity import SEEN, fidelity
+from evaluation.ledger import Ledger
 from evaluation.pictures import labelled, save
 from evaluation.speed import speed
 from worldmodel import Progress, Spec, WorldModel
@@ -42,6 +43,7 @@ def peers(
     scenes: int = 200,
     worlds: int = 30,
     seed: int = 0,
+    ledger: Ledger | None = None,
 ) -> list[Row]:
     """Rows ``model, preset, parameters, steps, seconds, mse, free_mse, kl``; ``min-of-n`` with
     ``low`` and ``high``, and ``copy-last``, of frames 7 to 21; ``ends`` and ``ends-copied``, the
@@ -59,6 +61,7 @@ def peers(
         scenes: of the test split.
         worlds: sampled of each scene.
         seed: of weights, training draws and scenes.
+        ledger: keeps what is done, model by model.
 
     Raises:
         ValueError: an unknown model or preset; ``seconds`` is not above 0.
@@ -71,8 +74,9 @@ def peers(
         for row in speed(models, [40], [1], size=SIZE)
         if row["kind"] == "seconds"
     }
-    rows = []
-    for name, preset in dict.fromkeys(models):
+
+    def measured(of: tuple[str, str]) -> Row:
+        name, preset = of
         home = folder / f"{name}-{preset}"
         model = trained(name, preset, seconds, home, seed)
         facts = read_config(home)["training"] if model.trainable else {"steps": 0, "spent": 0.0}
@@ -80,8 +84,12 @@ def peers(
         row["parameters"] = sum(weights.numel() for weights in model.parameters())
         row |= {"steps": facts["steps"], "seconds": facts["spent"]}
         row |= _losses(model, seed) | _told(model, scenes, worlds, seed)
-        rows.append({**row, "T=40": timed.get((name, preset))})
-    return rows
+        return row
+
+    parts = {f"{name} {preset}": (name, preset) for name, preset in dict.fromkeys(models)}
+    rows = (ledger or Ledger()).each(measured, parts, "peers", "model")
+    # Times are compared, so they are those of this run for all.
+    return [{**row, "T=40": timed.get(of)} for row, of in zip(rows, parts.values(), strict=True)]
 
 
 def trained(name: str, preset: str, seconds: float | None, home: Path, seed: int) -> WorldModel:

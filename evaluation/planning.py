@@ -12,6 +12,7 @@ from agents import RandomShooting, RandomShootingConfig
 from agents.planners import Planner
 from envs import sample_scenes
 from evaluation.control import Contestant, control
+from evaluation.ledger import Ledger
 from worldmodel import WorldModel
 from worldmodel.timing import interleaved
 
@@ -28,6 +29,7 @@ def planning(
     seed: int = 0,
     workers: int = 0,
     address: str | None = None,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """Rows ``model, plans, worlds, seconds, plans_per_second``, and what ``control`` says.
 
@@ -44,6 +46,7 @@ def planning(
         repeats: timed decisions.
         seed: of episodes, plans and worlds.
         workers, address: of the episodes, as for ``control``; time is taken here.
+        ledger: keeps what was played; time is taken anew.
     """
     planners = {
         (name, plans): _planner(model, plans, worlds, hold, seed)
@@ -64,7 +67,7 @@ def planning(
     players = {f"{name}, {plans}": Contestant(one) for (name, plans), one in planners.items()}
     played = control(
         env, players, size=size, episodes=episodes, hold=hold, seed=seed, workers=workers,
-        address=address,
+        address=address, ledger=ledger,
     )  # fmt: skip
     for row, told in zip(rows, played, strict=True):
         del told["agent"], told["real_steps"]

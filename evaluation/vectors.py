@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ from stable_baselines3 import SAC
 from agents import ImaginedVecEnv, RandomAgent, evaluate, train_in_imagination
 from agents.planners.base import Agent
 from evaluation import statistics
+from evaluation.ledger import Ledger
 from evaluation.progress import on_terminal
 from worldmodel import Episodes, WorldModel, collect, fit, make
 
@@ -75,7 +77,13 @@ RECIPES = (
 )  # fmt: skip
 
 
-def vectors(recipes: Sequence[Recipe] = RECIPES, seeds: int = 1) -> list[Row]:
+def vectors(
+    recipes: Sequence[Recipe] = RECIPES,
+    seeds: int = 1,
+    ledger: Ledger | None = None,
+    workers: int = 0,
+    address: str | None = None,
+) -> list[Row]:
     """Rows ``env, agent, real_steps, imagined_steps, seed, return, low, high, episodes``.
 
     ``return`` is the mean over real episodes, the same ones for all agents of an environment, with
@@ -85,22 +93,32 @@ def vectors(recipes: Sequence[Recipe] = RECIPES, seeds: int = 1) -> list[Row]:
     Args:
         recipes: to follow.
         seeds: runs of each: 0 .. seeds - 1.
+        ledger: keeps what is done, run by run.
+        workers, address: processes that run, see ``worldmodel.cluster.scatter``; rows are the same.
 
     Raises:
         ValueError: ``seeds`` is below 1, or a recipe has fewer than 2 episodes to play.
     """
     if seeds < 1:
         raise ValueError(f"seeds: expected at least 1, got {seeds}")
-    rows = []
+    parts: dict[str, tuple[Recipe, int | None]] = {}
     for recipe in recipes:
-        env = gym.make(recipe.env)
-        random = RandomAgent(env.action_space, seed=0)
-        env.close()
-        rows.append({**_played(recipe, random, 0), "agent": "random play"})
-        rows[-1] |= {"real_steps": 0, "imagined_steps": 0}
-        for seed in range(seeds):
-            rows += _run(recipe, seed)
-    return rows
+        parts[f"{recipe.env}, random play"] = (recipe, None)
+        parts |= {f"{recipe.env}, seed {seed}": (recipe, seed) for seed in range(seeds)}
+    found = (ledger or Ledger()).each(_rows, parts, "vectors", "run", workers, address)
+    return list(chain(*found))
+
+
+def _rows(part: tuple[Recipe, int | None]) -> list[Row]:
+    """Of one run, or of random play."""
+    recipe, seed = part
+    if seed is not None:
+        return list(_run(recipe, seed))
+    env = gym.make(recipe.env)
+    random = RandomAgent(env.action_space, seed=0)
+    env.close()
+    row = {**_played(recipe, random, 0), "agent": "random play"}
+    return [{**row, "real_steps": 0, "imagined_steps": 0}]
 
 
 def _run(recipe: Recipe, seed: int) -> Iterator[Row]:

@@ -10,8 +10,8 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -60,39 +60,79 @@ def scatter(
         ConnectionError: there is no cluster at the address.
         ChildProcessError: the process of an item died too often.
     """
+    _check(workers, address)
+    return _in_order(function, items, workers, address) if workers else map(function, items)
+
+
+def as_completed(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int = 0,
+    address: str | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """``scatter``, in the order in which results come.
+
+    Args:
+        function, items, workers, address: as for ``scatter``, also of errors.
+
+    Yields:
+        the number of an item, and its result.
+    """
+    _check(workers, address)
+    here = enumerate(map(function, items))
+    return _as_completed(function, items, workers, address) if workers else here
+
+
+def _check(workers: int, address: str | None) -> None:
     if workers < 0 or (address is not None and not workers):
         raise ValueError(
             f"workers: expected at least {0 if address is None else 1} with address {address}, got "
             f"{workers}"
         )
-    if not workers:
-        return map(function, items)
-    return _scattered(partial(_call, function, torch.get_num_threads()), items, workers, address)
+
+
+def _in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None
+) -> Iterator[Result]:
+    with connected(workers, address) as ray, closing(_done(ray, function, items, workers)) as done:
+        found = dict[int, Any]()
+        for wanted in range(len(items)):
+            while wanted not in found:
+                index, reference = next(done)
+                found[index] = reference
+            yield _result(ray, found.pop(wanted), wanted)  # an error waits for its turn
+
+
+def _as_completed(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None
+) -> Iterator[tuple[int, Result]]:
+    with connected(workers, address) as ray, closing(_done(ray, function, items, workers)) as done:
+        for index, reference in done:
+            yield index, _result(ray, reference, index)
+
+
+def _done(
+    ray: Any, function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Generator[tuple[int, Any], None, None]:
+    """The number and the reference of each item when it is done, ``workers`` at a time."""
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda call, item: call(item))
+    # Shipped once, however many items.
+    shipped = ray.put(partial(_call, function, torch.get_num_threads()))
+    upcoming, running = enumerate(items), dict[Any, int]()
+    try:
+        for _ in items:
+            for index, item in islice(upcoming, workers - len(running)):
+                running[task.remote(shipped, item)] = index
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(ready), ready
+    finally:
+        for left in running:
+            ray.cancel(left, force=True)
 
 
 def _call(function: Callable[[Item], Result], threads: int, item: Item) -> Result:
     torch.set_num_threads(threads)
     return function(item)
-
-
-def _scattered(
-    call: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None
-) -> Iterator[Result]:
-    with connected(workers, address) as ray:
-        task = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda call, item: call(item))
-        shipped = ray.put(call)  # once, however many items
-        upcoming, running, found = enumerate(items), dict[Any, int](), dict[int, Any]()
-        try:
-            for wanted in range(len(items)):
-                while wanted not in found:
-                    for index, item in islice(upcoming, workers - len(running)):
-                        running[task.remote(shipped, item)] = index
-                    (ready,), _ = ray.wait(list(running), num_returns=1)
-                    found[running.pop(ready)] = ready
-                yield _result(ray, found.pop(wanted), wanted)  # an error waits for its turn
-        finally:
-            for left in running:
-                ray.cancel(left, force=True)
 
 
 def _result(ray: Any, reference: Any, index: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -82,6 +83,16 @@ def sweep(folder: Path) -> None:
     """
     for partial in list(folder.rglob(".*.partial*")):
         _remove(partial)
+
+
+def sweep_of(path: Path) -> None:
+    """Remove what killed runs left half-written of one file or folder; only who alone may write it
+    does.
+    """
+    head, tail = (re.escape(part) for part in (f".{path.stem}.", f".partial{path.suffix}"))
+    for partial in list(path.parent.iterdir()):
+        if re.fullmatch(f"{head}[0-9a-f]{{8}}{tail}", partial.name):
+            _remove(partial)
 
 
 def check_writable(path: Path) -> None:

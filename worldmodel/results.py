@@ -20,12 +20,14 @@ Row = Mapping[str, Any]
 PACKAGES = ("jumpy-worldmodel", "torch", "numpy", "gymnasium", "stable-baselines3")
 
 
-def envelope(benchmark: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+def envelope(
+    benchmark: str, settings: Mapping[str, Any], rows: Sequence[Row] = ()
+) -> dict[str, Any]:
     """Rows with benchmark, command, commit, machine, versions and settings."""
     return {
         "benchmark": benchmark,
         "command": " ".join(["python", *_program(), *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -81,7 +83,7 @@ def _program() -> list[str]:
     return ["-m", path.parent.name] if path.name == "__main__.py" else [sys.argv[0]]
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that this file lies in; None outside of one."""
     try:
         out = subprocess.run(

@@ -26,6 +26,7 @@ from evaluation.consistency import AGENT
 from evaluation.control import Contestant, Recipe, control
 from evaluation.efficiency import Protocol, efficiency
 from evaluation.learners import learners
+from evaluation.ledger import Ledger
 from evaluation.planning import planning
 from evaluation.scales import WITH_AN_AGENT, scales
 from evaluation.scaling import scaling
@@ -44,7 +45,7 @@ class Returns(Command):
     scenes: int = 1024
     seed: int = 0
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Play."""
         return scales(self.envs, self.scenes, self.seed)
 
@@ -69,7 +70,7 @@ class Control(Command, Scattered):
     seed: int = 0
     device: str = "cpu"
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Train if wanted, play."""
         model = worldmodel.load(self.checkpoint, self.device)
         contestants: dict[str, Contestant | Recipe] = {**self._planners(model)}
@@ -79,7 +80,7 @@ class Control(Command, Scattered):
             )
         return control(
             self.env, contestants, size=model.spec.observation[1], episodes=self.episodes,
-            hold=self.hold, seed=self.seed, **self.where(self.device),
+            hold=self.hold, seed=self.seed, ledger=ledger, **self.where(self.device),
         )  # fmt: skip
 
     def _planners(self, model: WorldModel) -> dict[str, Contestant]:
@@ -122,12 +123,12 @@ class Planning(OfCheckpoints, Scattered):
     repeats: int = 5
     """Timed decisions; the median counts."""
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Time, play."""
         models = {name: worldmodel.load(name, self.device) for name in self.checkpoints}
         return planning(
             models, self.env, budgets=self.budgets, worlds=self.worlds, hold=self.hold,
-            episodes=self.episodes, repeats=self.repeats, seed=self.seed,
+            episodes=self.episodes, repeats=self.repeats, seed=self.seed, ledger=ledger,
             **self.where(self.device),
         )  # fmt: skip
 
@@ -146,7 +147,7 @@ class CommonWorlds(Command):
     hold: int = 5
     seed: int = 0
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         model = worldmodel.load(self.checkpoint)
         return common_worlds(
@@ -156,19 +157,19 @@ class CommonWorlds(Command):
 
 
 @dataclass(frozen=True)
-class Efficiency(Command, Protocol):
+class Efficiency(Command, Scattered, Protocol):
     """Real steps that imagination saves: PPO with it and without, to 80% of the latter's return."""
 
     benchmark = "efficiency"
     columns = ("agent", "of", "seed", "real_steps", "return", "value", "low", "high")
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Train all, measure."""
-        return efficiency(self)
+        return efficiency(self, ledger, self.workers, self.ray)
 
 
 @dataclass(frozen=True)
-class Vectors(Command):
+class Vectors(Command, Scattered):
     """Real returns of the README's recipes for CartPole and Pendulum, learned in imagination."""
 
     benchmark = "vectors"
@@ -178,9 +179,9 @@ class Vectors(Command):
     seeds: int = 1
     """Runs of each, three to four minutes each; each records, trains and learns anew."""
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Train, play."""
-        return vectors(seeds=self.seeds)
+        return vectors(seeds=self.seeds, ledger=ledger, workers=self.workers, address=self.ray)
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Scaling(Command):
     train_repeats: int = 3
     """Rounds of training."""
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         return scaling(
             self.env, self.checkpoint, workers=self.workers, episodes=self.episodes,

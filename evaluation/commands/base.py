@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import torch
 import tyro
 
 import worldmodel
-from evaluation.progress import shown
+from evaluation.ledger import Ledger
 from worldmodel import WorldModel, results
 from worldmodel.files import check_writable
 from worldmodel.jump import set_refinements
@@ -42,31 +43,34 @@ class Command(Verb, ABC):
     num_threads: int = 1
     """CPU threads; more than the free cores can be many times slower."""
     json: Path | None = None
-    """File for the result."""
+    """File for the result. Parts that are done are kept beside it until it is written."""
+    resume: bool = False
+    """Go on with the parts that a stopped run has kept. Times that are compared are taken anew."""
 
     def run(self) -> Iterator[str]:
         """Measure, print, write."""
         torch.set_num_threads(self.num_threads)
-        if self.json is not None:
-            check_writable(self.json)
-        rows = self.rows()
-        yield self.text(rows)
-        if (path := self.write(rows)) is not None:
-            yield f"\nresult: {path}"
+        if self.json is None:
+            if self.resume:
+                raise ValueError("resume: needs --json, the file beside which parts were kept")
+            yield self.text(self.rows(Ledger()))
+            return
+        check_writable(self.json)
+        facts = results.envelope(self.benchmark, asdict(self) | {"resume": False})
+        facts["command"] = facts["command"].replace(" --resume", "")  # what makes the same anew
+        with Ledger.opened(self.json, facts, self.resume) as ledger:
+            rows = self.rows(ledger)
+            yield self.text(rows)
+            results.write(self.json, {**ledger.facts, "rows": rows})
+        yield f"\nresult: {self.json}"
 
     @abstractmethod
-    def rows(self) -> list[Row]:
-        """Measure."""
+    def rows(self, ledger: Ledger) -> list[Row]:
+        """Measure; what takes long, part by part."""
 
     def text(self, rows: list[Row]) -> str:
         """What is printed: a table."""
         return results.table(rows, self.columns)
-
-    def write(self, rows: list[Row]) -> Path | None:
-        """The JSON file, written; None if none is wanted."""
-        if self.json is None:
-            return None
-        return results.write(self.json, results.envelope(self.benchmark, asdict(self), rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +102,15 @@ class OfCheckpoints(Command, ABC):
         if not self.checkpoints:
             raise ValueError("checkpoints: expected at least one, got none")
 
-    def each(self, measure: Callable[[WorldModel], list[Row]]) -> list[Row]:
+    def each(self, measure: Callable[[WorldModel], list[Row]], ledger: Ledger) -> list[Row]:
         """What ``measure`` says of each, with its name."""
-        rows = []
-        for name in shown(self.checkpoints, self.benchmark, "model"):
+
+        def told(name: str) -> list[Row]:
             found = measure(worldmodel.load(name, self.device))
-            rows += [{"checkpoint": name, **row} for row in found]
-        return rows
+            return [{"checkpoint": name, **row} for row in found]
+
+        names = {name: name for name in self.checkpoints}
+        return list(chain(*ledger.each(told, names, self.benchmark, "model")))
 
 
 @dataclass(frozen=True)
@@ -115,17 +121,24 @@ class OfWorlds(OfCheckpoints, ABC):
     """How often JUMP draws a world of passive scenes again from what it shows; one measurement for
     each number. By default as the checkpoint says."""
 
-    def each(self, measure: Callable[[WorldModel], list[Row]]) -> list[Row]:
+    def each(self, measure: Callable[[WorldModel], list[Row]], ledger: Ledger) -> list[Row]:
         """For each number of refinements, which the rows tell if they were asked for."""
+        if not self.refinements:
+            return super().each(measure, ledger)
 
-        def refined(model: WorldModel) -> list[Row]:
-            rows = []
-            for count in self.refinements:
-                set_refinements(model, count)
-                rows += [{"refinements": count, **row} for row in measure(model)]
-            return rows
+        def told(part: tuple[str, int]) -> list[Row]:
+            name, count = part
+            model = worldmodel.load(name, self.device)
+            set_refinements(model, count)
+            before = {"checkpoint": name, "refinements": count}
+            return [{**before, **row} for row in measure(model)]
 
-        return super().each(refined if self.refinements else measure)
+        parts = {
+            f"{name}, refined {count}": (name, count)
+            for name in self.checkpoints
+            for count in self.refinements
+        }
+        return list(chain(*ledger.each(told, parts, self.benchmark)))
 
     def text(self, rows: list[Row]) -> str:
         """A table, with a column of refinements if they were asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import tyro
@@ -15,6 +16,7 @@ from evaluation.consistency import consistency
 from evaluation.dynamics import dynamics
 from evaluation.fidelity import fidelity
 from evaluation.imagination import FRAMES, PLAN_STEPS, imagination, named
+from evaluation.ledger import Ledger
 from evaluation.options import VARIANTS, options
 from evaluation.peers import draw, peers
 from evaluation.perceptual import perceptual
@@ -53,7 +55,7 @@ class Speed(Command):
     """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
     device: str = "cpu"
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         models = [results.name_and_preset(model) for model in self.models]
         return speed(
@@ -98,7 +100,7 @@ class Imagination(Command):
     seed: int = 0
     device: str = "cpu"
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         models = {
             name: named(name, self.size, max(self.horizons), self.device) for name in self.models
@@ -139,14 +141,14 @@ class Consistency(OfWorlds):
     picture: Path | None = None
     """PNG file with what each model of the dice imagines on the side that was not shown."""
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure, draw."""
 
         def measure(model: WorldModel) -> list[Row]:
             found = dice.dice_consistency if model.spec.pose else consistency
             return found(model, self.scenes, self.worlds, self.seed)
 
-        rows = self.each(measure)
+        rows = self.each(measure, ledger)
         if self.picture is not None:
             dice.draw({name: worldmodel.load(name) for name in self.checkpoints}, self.picture)
         return rows
@@ -167,10 +169,10 @@ class Fidelity(OfWorlds):
     worlds: int | None = None
     """Sampled of each scene; by default the published 30 (Traveling Salesman) or 100 (digits)."""
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         return self.each(
-            lambda model: fidelity(model, self.scenes, self.worlds, self.seed, self.env)
+            lambda model: fidelity(model, self.scenes, self.worlds, self.seed, self.env), ledger
         )
 
 
@@ -194,13 +196,14 @@ class Bound(OfCheckpoints):
     """Frames to explain, all at once: random later ones, the same for every model."""
     scenes: int = 200
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         return self.each(
             lambda model: bound(
                 model, self.env, pixel_variance=self.pixel_variance, context=self.context,
                 targets=self.targets, scenes=self.scenes, seed=self.seed,
-            )
+            ),
+            ledger,
         )  # fmt: skip
 
 
@@ -223,13 +226,14 @@ class Perceptual(OfWorlds):
     """FVD is biased upwards where they are few; papers take 256 to 2,048."""
     worlds: int = 5
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         return self.each(
             lambda model: perceptual(
                 model, self.env, lpips=self.lpips, i3d=self.i3d, scenes=self.scenes,
                 worlds=self.worlds, seed=self.seed,
-            )
+            ),
+            ledger,
         )  # fmt: skip
 
 
@@ -246,12 +250,14 @@ class Dynamics(Command):
     distances: tuple[int, ...] = (1, 5, 20)
     seed: int = 0
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Collect, train, measure."""
-        rows = []
-        for env in self.envs:
-            rows += dynamics(env, self.episodes, self.steps, self.distances, seed=self.seed)
-        return rows
+
+        def measure(env: str) -> list[Row]:
+            return dynamics(env, self.episodes, self.steps, self.distances, seed=self.seed)
+
+        parts = {env: env for env in self.envs}
+        return list(chain(*ledger.each(measure, parts, self.benchmark, "environment")))
 
 
 @dataclass(frozen=True)
@@ -270,9 +276,9 @@ class Options(Command):
     scenes: int = 128
     seed: int = 0
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Train all, measure."""
-        rows = options(self.variants, self.steps, self.seconds, self.scenes, self.seed)
+        rows = options(self.variants, self.steps, self.seconds, self.scenes, self.seed, ledger)
         return sorted(rows, key=lambda row: str(row["equal"]))
 
 
@@ -297,12 +303,12 @@ class Peers(Command):
     worlds: int = 30
     seed: int = 0
 
-    def rows(self) -> list[Row]:
+    def rows(self, ledger: Ledger) -> list[Row]:
         """Train, measure, draw."""
         models = [results.name_and_preset(model) for model in self.models]
         rows = peers(
             models, self.seconds, self.folder,
-            scenes=self.scenes, worlds=self.worlds, seed=self.seed,
+            scenes=self.scenes, worlds=self.worlds, seed=self.seed, ledger=ledger,
         )  # fmt: skip
         if self.picture is not None:
             draw(models, self.folder, self.picture, seed=self.seed)

@@ -12,7 +12,10 @@ from pathlib import Path
 import tyro
 
 from evaluation.commands.base import Verb
-from evaluation.measurements import MEASUREMENTS, find
+from evaluation.ledger import SUFFIX
+from evaluation.measurements import MEASUREMENTS, Measurement, find
+from evaluation.report.reading import read_one
+from worldmodel import results
 
 RESULTS = Path("evaluation/results/cpu-2-cores")
 
@@ -44,12 +47,16 @@ class Bench(Verb):
     """Names of results, such as speed-all; none for all of them."""
     folder: Path = RESULTS
     """For the JSON files."""
+    resume: bool = False
+    """Make only what this commit has not made yet; measurements go on with the parts they kept."""
     dry: bool = False
     """Only list the commands."""
 
     def run(self) -> Iterator[str]:
         """Run each in a process of its own; raises ChildProcessError at the end if some failed."""
         chosen = [find(name) for name in self.only] or list(MEASUREMENTS)
+        if self.resume:
+            chosen = [each for each in chosen if not self._made(each)]
         trainings = list(dict.fromkeys(need for each in chosen for need in each.needs))
         missing = [each for each in trainings if not each.folder.exists()]
         minutes = sum(each.minutes for each in chosen) + sum(each.minutes for each in missing)
@@ -69,11 +76,19 @@ class Bench(Verb):
         if failed:
             raise ChildProcessError(f"bench: not made: {', '.join(failed)}")
 
+    def _made(self, measurement: Measurement) -> bool:
+        """Whether its result is of the code as it is."""
+        path = self.folder / f"{measurement.name}.json"
+        return path.exists() and read_one(path).envelope["commit"] == results.commit()
+
     def _failed(self, command: str, minutes: int) -> Generator[str, None, bool]:
         """Say and run one; whether it failed."""
         words = shlex.split(command)
         if words[-2] == "--json":
-            words[-1] = str(self.folder / words[-1])
+            result = self.folder / words[-1]
+            words[-1] = str(result)
+            if self.resume and result.with_name(result.name + SUFFIX).exists():
+                words.append("--resume")
         yield f"==> {shlex.join(words)} ({minutes} min)"
         if self.dry:
             return False

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from evaluation.commands import pages
 from evaluation.commands.pages import Bench
 from evaluation.measurements import MEASUREMENTS, Measurement, find
+from worldmodel import results
 
 TRAININGS = {training for each in MEASUREMENTS for training in each.needs}
 FOLDER = Path(__file__).parents[2] / "evaluation" / "results" / "cpu-2-cores"
@@ -103,6 +105,26 @@ def test_bench_trains_what_is_needed_and_skips_aloud(ran: list[list[str]], tmp_p
     assert "==> runs/intercept: there already, not trained again" in said
     assert "==> planning-returns: skipped, for want of runs/ctl-sssm-jumpy" in said
     assert [words[3] for words in ran] == ["train", "train", "planning", "common-worlds"]
+
+
+def test_bench_goes_on(
+    ran: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this commit has made stays; of what it has begun, the parts are taken."""
+    monkeypatch.setattr(pages.results, "commit", lambda: "new")
+    names = ("returns", "speed-all", "vectors", "control")
+    for name, commit in zip(names, ("new", "old"), strict=False):
+        told = results.envelope(name, {}, [{"kind": 1, "model": 2, "preset": 3, "batch": 4,
+                                            "low": 5, "high": 6}])  # fmt: skip
+        results.write(tmp_path / f"{name}.json", {**told, "commit": commit})
+    (tmp_path / "vectors.json.parts").mkdir()
+    list(Bench(names, tmp_path, resume=True).run())
+    assert [(words[3], words[-1] == "--resume") for words in ran] == [
+        ("speed", False), ("vectors", True), ("control", False),
+    ]  # fmt: skip
+    ran.clear()
+    list(Bench(names, tmp_path).run())
+    assert len(ran) == 4 and not any("--resume" in words for words in ran)
 
 
 def test_bench_dry(ran: list[list[str]]) -> None:

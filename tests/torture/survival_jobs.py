@@ -162,6 +162,19 @@ def write_results(folder: str, number: int | None) -> None:
         results.write(Path(folder) / "result.json", {"benchmark": "survival", "rows": rows})
 
 
+def measure(folder: str, number: int | None) -> None:
+    """``evaluation control``, each episode a part of its own; resumed if there is something."""
+    from evaluation import control
+    from evaluation.commands.agents import Control
+
+    at_write(number, kill)
+    control.BLOCK = 1
+    result = Path(folder) / "result.json"
+    command = Control(json=result, resume=True, episodes=3, plans=4, worlds=1, num_threads=1)
+    for _ in command.run():
+        pass
+
+
 def play_rounds(folder: str, number: int | None) -> None:
     """Dyna with PPO, round by round."""
     from agents import train_dyna

@@ -138,6 +138,26 @@ def test_a_result_is_whole_or_not_there(tmp_path: Path, size: Size, tally: Tally
     killed_often(tally, jobs.write_results, path.parent, (), size(3, 30), 300, check, finished)
 
 
+def test_a_killed_measurement_goes_on(tmp_path: Path, size: Size, tally: Tally) -> None:
+    """It costs the part that was under way; rows are those of a run that nothing disturbed."""
+    assert jobs.run(jobs.measure, str(tmp_path / "whole"), None, output=tmp_path / "o") == 0
+    whole = json.loads((tmp_path / "whole" / "result.json").read_text())["rows"]
+    folder, kept = tmp_path / "results", dict[str, Any]()
+
+    def check() -> None:
+        found = {path.name: json.loads(path.read_text()) for path in folder.glob("*/*.part.json")}
+        if not (folder / "result.json").exists():
+            assert kept.items() <= found.items()
+        kept.update(found)
+
+    def finished() -> None:
+        assert json.loads((folder / "result.json").read_text())["rows"] == whole
+        assert [path.name for path in folder.iterdir()] == ["result.json"]
+        kept.clear()
+
+    killed_often(tally, jobs.measure, folder, (), size(2, 40), 40, check, finished)
+
+
 def test_killed_dyna_rounds_end_at_the_same_bits(tmp_path: Path, size: Size, tally: Tally) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "rounds"
     assert jobs.run(jobs.play_rounds, str(whole), None, output=tmp_path / "o") == 0
@@ -235,7 +255,8 @@ def verbs(recorded: Path, out: Path) -> dict[str, tuple[str, tuple[str, ...], st
     model = ("train", "--episodes", str(recorded), "--window", "8", "--steps", "2",
              "--batch-size", "2", "--out", str(out))  # fmt: skip
     collecting = ("collect", "--env", "CartPole-v1", "--episodes", "4", "--out", str(out))
-    measuring = ("dynamics", "--json", str(out / "result.json"))
+    measuring = ("control", "--episodes", "2", "--plans", "4", "--worlds", "1", "--json",
+                 str(out / "result.json"))  # fmt: skip
     return {
         "train": ("worldmodel", model, "config.json"),
         "collect": ("worldmodel", collecting, "meta.json"),
@@ -249,7 +270,7 @@ KEEPING = ("train", "collect", "agents", "dyna")
 
 
 def test_a_disk_that_refuses(recorded: Path, tmp_path: Path, size: Size, tally: Tally) -> None:
-    for verb in KEEPING[: size(2, len(KEEPING))]:
+    for verb in (*KEEPING, "evaluation")[: size(2, 5)]:
         (tmp_path / verb).mkdir()
         a_disk_that_refuses(verb, recorded, tmp_path / verb, size, tally)
 
@@ -273,7 +294,8 @@ def a_disk_that_refuses(
         assert no_debris(out)
         tally.add(AREA, "faults that ended in one clear line")
         begun = (out / STATE).exists() or (out / "meta.json").exists()
-        resume = ("--resume",) if package == "worldmodel" and begun else ()
+        goes_on = package == "evaluation" or (package == "worldmodel" and begun)
+        resume = ("--resume",) if goes_on else ()
         code = jobs.run(jobs.command, package, (*words, *resume), output=output)
         assert code == 0, output.read_text()
         assert (out / last).is_file()

@@ -66,11 +66,16 @@ def source() -> WindowSource:
     return Episodes(episodes, SPEC.action).windows(6, batch_size=4)
 
 
+def script(folder: Path) -> Path:
+    """What trains."""
+    path = folder / "train.py"
+    path.write_text(textwrap.dedent(TRAIN))
+    return path
+
+
 def start(folder: Path, launcher: str, resume: bool, pause: float = 0) -> subprocess.Popen[str]:
-    script = folder / "train.py"
-    script.write_text(textwrap.dedent(TRAIN))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [*(torchrun if launcher == "torchrun" else []), str(script)]
+    words = [*(torchrun if launcher == "torchrun" else []), str(script(folder))]
     words += [str(folder), str(int(resume)), launcher, str(pause)]
     root = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

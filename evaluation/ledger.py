@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class Ledger:
         part = json.dumps({"part": name, "found": value}, default=_listed)
         self.found[name] = json.loads(part)["found"]
         if self.folder is not None:
-            results.write(self.folder / _file(name), json.loads(part))
+            results.write(self.folder / f"{quote(name, safe=' ')}{PART}", json.loads(part))
 
     def _read(self, folder: Path, parts: list[Path]) -> None:
         """Take what a stopped run has left, if it is of this measurement."""
@@ -120,22 +120,17 @@ class Ledger:
         self.facts = told
         for path in parts:
             part = read_json(path, finite=False)  # a measurement may be NaN
-            named = part.get("part")
-            if part.keys() != {"part", "found"} or path.name != _file(named):
-                raise ValueError(
-                    f"{path}: expected found, and part as the file's name has it, got "
-                    f"{sorted(part)} and part {named!r}"
-                )
-            self.found[str(named)] = part["found"]
-
-
-def _file(name: object) -> str:
-    return quote(str(name), safe=" ") + PART
+            name = unquote(path.name.removesuffix(PART))
+            if part.keys() != {"part", "found"} or part["part"] != name:
+                raise ValueError(f"{path}: expected part ({name!r}) and found, got {sorted(part)}")
+            self.found[name] = part["found"]
 
 
 def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in FREE}
-    return {**{name: facts.get(name) for name in SAME}, **settings}
+    told = facts.get("settings")
+    settings = told if isinstance(told, dict) else {}
+    same = {name: facts.get(name) for name in SAME}
+    return same | {name: value for name, value in settings.items() if name not in FREE}
 
 
 def _listed(value: Any) -> Any:

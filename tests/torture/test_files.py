@@ -8,6 +8,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from agents import InversePolicy, InversePolicyConfig
 from envs.digits import read_idx
+from evaluation.ledger import Ledger
 from evaluation.report.reading import read_one
 from tests.torture.conftest import Tally
 from tests.torture.mutations import HOSTILE, each, guarded, rewritten, spoiled
@@ -375,6 +377,37 @@ def test_result(tmp_path: Path, size: Size, tally: Tally) -> None:
 
     each(tally, judge.area, rewritten(whole).map(str.encode), size(30, 500), case)
     each(tally, judge.area, spoiled(json.dumps(whole).encode()), size(20, 300), case)
+
+
+class _Stopped(Exception):
+    """Ends a measurement whose parts shall stay."""
+
+
+def test_parts_of_a_measurement(tmp_path: Path, size: Size, tally: Tally) -> None:
+    facts = {"benchmark": "any", "settings": {"seed": 1}, "commit": "abc"}
+    whole = {"a": [1.5, None], "b, seed 0": {"c": 2}}
+
+    def opened(resume: bool, items: dict[str, Any]) -> dict[str, Any]:
+        with suppress(_Stopped), Ledger.opened(tmp_path / "any.json", facts, resume) as ledger:
+            ledger.each(lambda item: item, items, "any")
+            raise _Stopped
+        return ledger.found
+
+    assert opened(False, whole) == whole
+    for path in sorted((tmp_path / "any.json.parts").glob("*.json")):
+        data = path.read_bytes()
+        judge = Judge(tally, "part of a measurement", path, lambda: opened(True, {}))
+
+        def case(data: bytes, judge: Judge = judge) -> None:
+            found = judge.case(data)
+            if found is not None:
+                told = json.loads(data)
+                assert found.keys() == whole.keys()
+                assert "part" not in told or repr(found[told["part"]]) == repr(told["found"])
+
+        each(tally, judge.area, rewritten(json.loads(data)).map(str.encode), size(15, 250), case)
+        each(tally, judge.area, spoiled(data), size(10, 150), case)
+        path.write_bytes(data)
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])

@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip
 CODE   := worldmodel envs agents evaluation
+JOBS ?= auto
 RESULTS := evaluation/results/cpu-2-cores
 
 # Small tensors on busy cores: more threads, and threads that spin, cost more than they give.
@@ -26,9 +27,9 @@ demo: $(BASE)  ## install and run the quickstart
 	@echo "==> Running examples/quickstart.py"
 	@$(BIN)/python examples/quickstart.py
 
-test: lint  ## install, check style, types and layers, run the fast tests
+test: lint  ## install, check style, types and layers, run the fast tests (JOBS=2 side by side)
 	@echo "==> Running the fast tests with coverage"
-	@$(PYTEST) --cov
+	@$(PYTEST) --cov --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal
 
 test-slow: $(DEV)  ## run the tests marked slow
 	@echo "==> Running the slow tests"

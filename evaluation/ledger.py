@@ -59,6 +59,7 @@ class Ledger:
             ValueError: they are of another measurement, or a file is corrupt.
             BlockingIOError: another run makes this result.
             OSError: the folder cannot be written.
+            KeyboardInterrupt: as it came, with how to go on.
         """
         folder = result.with_name(result.name + SUFFIX)
         with locked(folder):
@@ -75,7 +76,12 @@ class Ledger:
                 ledger._read(folder, parts)
             else:
                 results.write(folder / FACTS, ledger.facts)
-            yield ledger
+            try:
+                yield ledger
+            except KeyboardInterrupt as stopped:
+                raise KeyboardInterrupt(
+                    f"stopped; {len(ledger.found)} parts are done, --resume goes on from there"
+                ) from stopped
             discard(folder)
 
     def each(

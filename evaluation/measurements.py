@@ -172,6 +172,7 @@ MEASUREMENTS = (
     ),
     Measurement("options", "evaluation options --steps 1200 --seconds 200", 40),
     Measurement("dynamics", "evaluation dynamics", 30),
+    Measurement("scaling", "evaluation scaling", 12),
 )
 
 

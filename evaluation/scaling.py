@@ -37,10 +37,9 @@ def scaling(
     episodes: int = 400,
     players: int = 4,
     played: int = 16,
-    steps: int = 300,
+    steps: int = 150,
     batch: int = 32,
-    repeats: int = 5,
-    train_repeats: int = 3,
+    repeats: int = 6,
 ) -> list[dict[str, Any]]:
     """Rows ``kind, workers, unit, per_second, speedup, low, high, n, load``.
 
@@ -59,8 +58,7 @@ def scaling(
         played: episodes that each of them plays.
         steps: of training, a multiple of 50, at least 100.
         batch: scenes of a training step, a multiple of each number of workers.
-        repeats: rounds of collection and evaluation.
-        train_repeats: rounds of training.
+        repeats: rounds, in which numbers of workers take turns.
 
     Raises:
         ValueError: ``steps`` or ``batch`` cannot be divided so.
@@ -85,8 +83,8 @@ def scaling(
         seconds = interleaved(jobs, repeats)
     amounts = {"collection": episodes, "evaluation": players * played, "training": 1}
     for count in workers:
-        seconds["training", count] = np.zeros(train_repeats)
-    for turn in shown(range(train_repeats), "training", "round"):
+        seconds["training", count] = np.zeros(repeats)
+    for turn in shown(range(repeats), "training", "round"):
         for count in workers:
             seconds["training", count][turn] = _seconds_per_scene(env, size, steps, batch, count)
     return [{**row, "load": load} for row in _rows(seconds, amounts, workers)]

@@ -153,7 +153,9 @@ class Train:
             callbacks=[ImaginedVideo(data.shown, self.video_every)] if videos else [],
             training=facts,
         )
-        self._say_what_next(data.spec)
+        from lightning.fabric.utilities.rank_zero import rank_zero_only  # fit imported it by now
+
+        rank_zero_only(self._say_what_next)(data.spec)
 
     def _say_what_next(self, spec: Spec) -> None:
         out = shlex.quote(str(self.out))

@@ -197,16 +197,14 @@ class Scaling(Command):
     """Numbers of Ray's workers, and of training processes; the first is the measure."""
     episodes: int = 400
     """Recorded in each round."""
-    steps: int = 300
+    steps: int = 150
     """Of training, in each round."""
-    repeats: int = 5
-    """Rounds of collection and evaluation."""
-    train_repeats: int = 3
-    """Rounds of training."""
+    repeats: int = 6
+    """Rounds; from 6 on their intervals are of 95%."""
 
     def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         return scaling(
             self.env, self.checkpoint, workers=self.workers, episodes=self.episodes,
-            steps=self.steps, repeats=self.repeats, train_repeats=self.train_repeats,
+            steps=self.steps, repeats=self.repeats,
         )  # fmt: skip

@@ -93,6 +93,19 @@ def test_nothing_is_lost_in_silence(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in folder.glob("*.json")} == before
 
 
+def test_who_stops_it_is_told_how_to_go_on(tmp_path: Path) -> None:
+    def stop(item: int) -> int:
+        if item:
+            raise KeyboardInterrupt
+        return item
+
+    with (
+        pytest.raises(KeyboardInterrupt, match="stopped; 1 parts are done, --resume goes on"),
+        Ledger.opened(tmp_path / "sums.json", FACTS, resume=False) as ledger,
+    ):
+        ledger.each(stop, {"a": 0, "b": 1}, "sums")
+
+
 @pytest.mark.parametrize(
     "text", ['{"part": "a"}', '{"part": [], "found": 1}', '{"part": "b", "found": 1}', "[1]", '{"']
 )

@@ -31,7 +31,7 @@ def test_all_kinds_are_measured() -> None:
     pytest.importorskip("ray")
     rows = scaling(
         AGENT, "traveling-salesman", episodes=4, players=2, played=2, steps=100, batch=2,
-        repeats=1, train_repeats=1,
+        repeats=1,
     )  # fmt: skip
     assert [(row["kind"], row["workers"]) for row in rows] == [
         (kind, count) for kind in ("collection", "evaluation", "training") for count in (1, 2)

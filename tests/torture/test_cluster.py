@@ -15,6 +15,7 @@ import pytest
 from agents import RandomAgent
 from evaluation import control as control_module
 from evaluation.control import Contestant, control
+from evaluation.efficiency import Protocol, efficiency
 from tests.torture.conftest import Tally
 from worldmodel import cluster, collect
 from worldmodel.cluster import scatter
@@ -137,6 +138,21 @@ def test_the_same_returns_with_0_1_2_workers(
     assert [(row["agent"], row["real_steps"], row["episodes"]) for row in rows[0]] == [
         ("random", 0, episodes), ("made", 7, episodes),
     ]  # fmt: skip
+
+
+def test_the_same_runs_with_0_2_workers(
+    ray: Any, size: Callable[[int, int], int], tally: Tally
+) -> None:
+    """Whole runs, with world models and agents that learn."""
+    if not size(0, 1):
+        pytest.skip("only with --torture")
+    protocol = Protocol(
+        budget=256, sizes=(30, 60), seeds=2, window=6, fit_steps=2, imagined_steps=64, episodes=2,
+        points=1, plans=4,
+    )  # fmt: skip
+    rows = [efficiency(protocol, workers=workers) for workers in (0, 2)]
+    assert rows[0] == rows[1]
+    tally.add("cluster", "runs compared", 2 * 3)
 
 
 def test_mistakes_are_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,15 @@ STORIES = {
     ),
     "lookahead": (*CARTS, f"{AGENT} --how lookahead --model model --jumps 1 --out agent"),
     "contestants": ("evaluation control --episodes 2 --plans 8 --worlds 1 --json control.json",),
+    "ends of the scale, and common worlds": (
+        "evaluation returns --scenes 8 --json returns.json",
+        "evaluation common-worlds traveling-salesman --env narratives/TravelingSalesman-v0 "
+        "--scenes 2 --worlds 2 --json common-worlds.json",
+    ),
+    "real steps that are saved": (
+        "evaluation efficiency --budget 256 --sizes 30 60 --seeds 1 --window 6 --fit-steps 2 "
+        "--imagined-steps 64 --episodes 2 --points 1 --plans 4 --json efficiency.json",
+    ),
     "one jump": (
         "evaluation dynamics --envs CartPole-v1 --episodes 10 --steps 3 --distances 1 2 "
         "--json dynamics.json",

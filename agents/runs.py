@@ -40,6 +40,8 @@ from worldmodel.settings import at_least, from_json
 from worldmodel.spec import Spec
 
 FORMAT = 1
+BEGUN, DONE = "begun.json", "agent.json"
+"""The settings, of a run that is not through, and of one that is; both while it cleans up."""
 RECORDED = 200_000
 """Real steps that Dyna keeps, the latest: 2.5 GB of 64 px frames."""
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
@@ -174,13 +176,20 @@ def train(
     folder = Path(folder)
     with locked(folder):
         _begin(config, folder)
-        return _train(config, folder, device, threads, evaluate_every, progress)
+        if (folder / DONE).exists():  # killed while it cleaned up
+            agent, _ = load(folder)
+        else:
+            agent = _train(config, folder, device, threads, evaluate_every, progress)
+        for path in folder.glob("kept-*"):
+            discard(path)
+        (folder / BEGUN).unlink()
+        return agent
 
 
 def _begin(config: RunConfig, folder: Path) -> None:
     """Note the settings, or find that they are those of a run to go on with."""
-    path, now = folder / "begun.json", {"format": FORMAT, **asdict(config)}
-    if (folder / "agent.json").exists() and not path.exists():  # both: killed at its very end
+    path, now = folder / BEGUN, {"format": FORMAT, **asdict(config)}
+    if (folder / DONE).exists() and not path.exists():
         raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
     if not path.exists():
         with atomic(path) as partial:
@@ -215,11 +224,8 @@ def _train(
         agent.save(path)
     if config.how == "dyna" and model is not None:
         checkpoint.save(model, folder / "model", training={"run": str(folder.name)})
-    with atomic(folder / "agent.json") as path:
+    with atomic(folder / DONE) as path:
         path.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
-    (folder / "begun.json").unlink(missing_ok=True)
-    for path in folder.glob("kept-*"):
-        discard(path)
     return agent
 
 
@@ -235,7 +241,7 @@ def load(folder: str | Path) -> tuple[BaseAlgorithm, RunConfig]:
         ValueError: another format, or settings that are none.
     """
     folder = Path(folder)
-    path = folder / "agent.json"
+    path = folder / DONE
     if not path.exists():
         raise FileNotFoundError(
             f"folder: {folder} holds no agent.json; python -m agents train makes one"

@@ -166,6 +166,22 @@ def _second(first: Any, then: Any) -> Any:
     return lambda *arguments, **settings: next(calls, then)(*arguments, **settings)
 
 
+def test_who_was_killed_while_cleaning_up_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, str]
+) -> None:
+    config = RunConfig(CART, model=models[CART], steps=64, num_envs=2)
+    trained = runs.train(config, tmp_path, evaluate_every=0)
+    (tmp_path / "kept-0000000032").mkdir()
+    (tmp_path / "begun.json").write_text((tmp_path / "agent.json").read_text())
+    monkeypatch.setattr(runs, "_WAYS", {})  # nothing is trained again
+    found = runs.train(config, tmp_path, evaluate_every=0)
+    played = [config.play(agent, None, 3, seed=0) for agent in (trained, found)]
+    np.testing.assert_array_equal(*played)
+    assert not [*tmp_path.glob("kept-*"), *tmp_path.glob("begun.json")]
+    with pytest.raises(FileExistsError, match="already holds an agent"):
+        runs.train(config, tmp_path, evaluate_every=0)
+
+
 def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:
     config = RunConfig(CART, model=models[CART], steps=64, num_envs=2, frame_stack=2, seed=3)
     played = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.consistency import LEG_ENDS
+from evaluation.measurements import find
 from evaluation.report.reading import Result, read_one
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,11 @@ def block(title: str, *sources: str) -> Callable[[Made], Made]:
         return claims
 
     return add
+
+
+def made_by(source: str) -> str:
+    """The command beside which the README gives the result."""
+    return "make torture" if source == "torture" else find(source).command
 
 
 def settings(result: Result) -> Any:

@@ -27,6 +27,7 @@ from tests.examples.readme_claims import (
     Prose,
     Table,
     frames_per_second,
+    made_by,
     scale_of_returns,
 )  # fmt: skip
 
@@ -129,7 +130,7 @@ def defined(prose: str) -> list[tuple[int, int]]:
 def check(block: Block, text: str, folder: Path = FOLDER) -> None:
     prose, rows = split(text)
     for source in block.sources:
-        assert find(source).command in prose, f"expected `{find(source).command}` in the README"
+        assert made_by(source) in prose, f"expected `{made_by(source)}` in the README"
     spans = []
     tables = 0
     for claim in block.claims(block.read(folder)):

@@ -199,6 +199,8 @@ def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> No
     from agents import train as training
 
     at_write(number, kill)
+    if (Path(folder) / runs.DONE).exists() and not (Path(folder) / runs.BEGUN).exists():
+        return  # killed when all was done: a command would be told so
     training.PPO_SETTINGS["n_steps"] = 4
     keep.KeepAgent.__init__.__defaults__ = (None, 0.0)  # type: ignore[attr-defined]
     runs.train(runs.RunConfig(**settings), folder, evaluate_every=0)

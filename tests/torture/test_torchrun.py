@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +111,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gone(pids: Sequence[int]) -> None:
+    """Wait until they are."""
+    end = time.monotonic() + BOUND
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < end, f"processes are left: {[p for p in pids if alive(p)]}"
+        time.sleep(0.1)
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     state = load_file(folder / STATE)
     return {k.removeprefix("weights."): t for k, t in state.items() if k.startswith("weights.")}
@@ -128,14 +136,14 @@ def killed(folder: Path, launcher: str, victim: int, number: signal.Signals) -> 
             time.sleep(0.02)
         pids = [int((folder / f"pid-{rank}").read_text()) for rank in range(2)]
         os.kill(pids[victim], number)
+        if (launcher, number) == ("fit", signal.SIGSTOP):  # whom no agent of torchrun looks after
+            gone([pids[1 - victim]])
+            os.kill(pids[victim], signal.SIGKILL)
         said = lead.communicate(timeout=BOUND)[1]
     finally:
         lead.kill()
     assert lead.returncode != 0
-    end = time.monotonic() + BOUND
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < end, f"{launcher}, {victim} killed: processes are left: {said}"
-        time.sleep(0.1)
+    gone(pids)
     step = int(json.loads(Tensors(folder / STATE).metadata["state"])["step"])
     assert 0 < step < STEPS
     return step, said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
@@ -47,7 +47,7 @@ class Ledger:
     def opened(cls, result: Path, facts: Mapping[str, Any], resume: bool) -> Iterator[Ledger]:
         """The ledger of a result that is to be written; no other run may have it at a time.
 
-        Its folder stays if the run does not end well, and is gone if it does.
+        Its folder stays if the run does not end well and a part is done; else it is gone.
 
         Args:
             result: the JSON file.
@@ -78,10 +78,15 @@ class Ledger:
                 results.write(folder / FACTS, ledger.facts)
             try:
                 yield ledger
-            except KeyboardInterrupt as stopped:
-                raise KeyboardInterrupt(
-                    f"stopped; {len(ledger.found)} parts are done, --resume goes on from there"
-                ) from stopped
+            except BaseException as error:
+                if not ledger.found:
+                    with suppress(OSError):  # a disk that is full refuses that, too
+                        discard(folder)
+                elif isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt(
+                        f"stopped; {len(ledger.found)} parts are done, --resume goes on from there"
+                    ) from error
+                raise
             discard(folder)
 
     def each(
@@ -108,10 +113,10 @@ class Ledger:
         return [self.found[name] for name in items]
 
     def _keep(self, name: str, value: Any) -> None:
-        part = json.dumps({"part": name, "found": value}, default=_listed)
-        self.found[name] = json.loads(part)["found"]
+        part = json.loads(json.dumps({"part": name, "found": value}, default=_listed))
         if self.folder is not None:
-            results.write(self.folder / f"{quote(name, safe=' ')}{PART}", json.loads(part))
+            results.write(self.folder / f"{quote(name, safe=' ')}{PART}", part)
+        self.found[name] = part["found"]
 
     def _read(self, folder: Path, parts: list[Path]) -> None:
         """Take what a stopped run has left, if it is of this measurement."""

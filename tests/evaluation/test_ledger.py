@@ -106,6 +106,15 @@ def test_who_stops_it_is_told_how_to_go_on(tmp_path: Path) -> None:
         ledger.each(stop, {"a": 0, "b": 1}, "sums")
 
 
+def test_nothing_done_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(Broken),
+        Ledger.opened(tmp_path / "sums.json", FACTS, resume=False) as ledger,
+    ):
+        ledger.each(add, {"a": [13]}, "sums")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "text", ['{"part": "a"}', '{"part": [], "found": 1}', '{"part": "b", "found": 1}', "[1]", '{"']
 )

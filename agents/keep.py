@@ -34,10 +34,8 @@ def kept(
             yield [keeper, *callbacks]
         except KeyboardInterrupt:  # in a fit of the world model, which has its own ways
             stop.set()
-        if stop.is_set():
-            raise KeyboardInterrupt(
-                f"stopped; the same command goes on from decision {keeper.done}"
-            )
+    if stop.is_set():
+        raise KeyboardInterrupt(f"stopped; the same command goes on from decision {keeper.done}")
 
 
 class KeepAgent(BaseCallback):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class Ledger:
     def _keep(self, name: str, value: Any) -> None:
         part = json.loads(json.dumps({"part": name, "found": value}, default=_listed))
         if self.folder is not None:
-            results.write(self.folder / f"{quote(name, safe=' ')}{PART}", part)
+            results.write(self.folder / _file(name), part)
         self.found[name] = part["found"]
 
     def _read(self, folder: Path, parts: list[Path]) -> None:
@@ -131,10 +131,18 @@ class Ledger:
         self.facts = told
         for path in parts:
             part = read_json(path, finite=False)  # a measurement may be NaN
-            name = unquote(path.name.removesuffix(PART))
-            if part.keys() != {"part", "found"} or part["part"] != name:
-                raise ValueError(f"{path}: expected part ({name!r}) and found, got {sorted(part)}")
+            name = str(part.get("part"))
+            if part.keys() != {"part", "found"} or path.name != _file(name):
+                raise ValueError(
+                    f"{path}: expected part, with the name that the file was named after, and "
+                    f"found; got {sorted(part)} and {name!r}"
+                )
             self.found[name] = part["found"]
+
+
+def _file(name: str) -> str:
+    """Of any name, which may be a long path with any character."""
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16] + PART
 
 
 def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,26 +23,22 @@ def atomic(path: Path) -> Iterator[Path]:
     what was there before.
 
     Args:
-        path: where it goes; the folder that it lies in exists. A file is replaced, a folder is not.
+        path: where it goes; the folder that it lies in exists. A file is replaced, a folder is not;
+            of a link, what it leads to.
 
     Yields:
         a neighbour with the same ending, to write to.
 
     Raises:
+        ValueError: ``path`` is a device or a pipe, which would be replaced by a file.
         OSError: it cannot be written; the error names ``path``.
     """
-    partial = _neighbour(path)
-    try:
+    path = _real(path)
+    with _partial(path) as partial:
         yield partial
         _sync(partial)
         os.replace(partial, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(partial), partial):
-            error.filename, error.filename2 = str(path), None
-        raise
-    finally:
-        _remove(partial)
 
 
 @contextmanager
@@ -99,16 +95,36 @@ def check_writable(path: Path) -> None:
     """Find out before hours of work whether a file can be written; its folder is made if need be.
 
     Raises:
+        ValueError: it is a device or a pipe.
         OSError: it cannot; or it is a folder.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
-    probe = _neighbour(path)
-    try:
+    with _partial(_real(path)) as probe:
         probe.touch()
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A neighbour that is gone in the end; what the system has against it is said of ``path``."""
+    partial = _neighbour(path)
+    try:
+        yield partial
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial), partial):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
-        _remove(probe)
+        _remove(partial)
+
+
+def _real(path: Path) -> Path:
+    """What a link leads to; never a device, say /dev/null, which a file would take the place of."""
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: expected a regular file to write to, got a device or a pipe")
+    return path
 
 
 def _neighbour(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ FACTS = {
 }  # fmt: skip
 
 
+LONG = "ü/" * 200 + "/.."
+
+
 class Broken(Exception):
     """What ends a run before its time."""
 
@@ -32,16 +36,14 @@ def add(numbers: list[float]) -> float:
 def interrupted(result: Path) -> Path:
     """A run that came to grief at its third part; the folder with the two before."""
     with pytest.raises(Broken), Ledger.opened(result, FACTS, resume=False) as ledger:
-        ledger.each(add, {"a": [1], "b/..": [2, 3], "c": [13], "d": [4]}, "sums")
+        ledger.each(add, {"a": [1], LONG: [2, 3], "c": [13], "d": [4]}, "sums")
     return result.with_name(result.name + ".parts")
 
 
 def test_parts_that_are_there_are_not_made_again(tmp_path: Path) -> None:
     result = tmp_path / "sums.json"
     folder = interrupted(result)
-    assert sorted(path.name for path in folder.glob("*.json")) == [
-        "a.part.json", "b%2F...part.json", "facts.json",
-    ]  # fmt: skip
+    assert len(list(folder.glob("*.part.json"))) == 2
     made: list[list[float]] = []
 
     def added(numbers: list[float]) -> float:
@@ -49,7 +51,7 @@ def test_parts_that_are_there_are_not_made_again(tmp_path: Path) -> None:
         return sum(numbers)
 
     changed = {**FACTS, "settings": {"seed": 0, "json": "b.json", "resume": True, "workers": 2}}
-    items = {"a": [1], "b/..": [2, 3], "c": [6, 7], "d": [4]}
+    items = {"a": [1], LONG: [2, 3], "c": [6, 7], "d": [4]}
     with Ledger.opened(result, changed, resume=True) as ledger:
         assert ledger.each(added, items, "sums") == [1, 5, 13, 4]
         assert ledger.facts == FACTS  # those of the run that began
@@ -120,9 +122,10 @@ def test_nothing_done_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_what_is_no_part_is_named(tmp_path: Path, text: str) -> None:
     folder = interrupted(tmp_path / "sums.json")
-    (folder / "a.part.json").write_text(text)
+    part = next(path for path in folder.glob("*.part.json") if '"part": "a"' in path.read_text())
+    part.write_text(text)
     with (
-        pytest.raises(ValueError, match=r"a\.part\.json"),
+        pytest.raises(ValueError, match=re.escape(part.name)),
         Ledger.opened(tmp_path / "sums.json", FACTS, True),
     ):
         pass

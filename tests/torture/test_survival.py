@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,7 +22,7 @@ from agents import runs
 from tests.torture import survival_jobs as jobs
 from tests.torture.conftest import Tally
 from worldmodel import Episodes, collect
-from worldmodel.files import atomic, locked
+from worldmodel.files import atomic, check_writable, locked
 from worldmodel.reading import Tensors
 from worldmodel.training import BEST, STATE
 
@@ -406,6 +408,32 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"file\.txt"), atomic(path) as partial:
         jobs.full()
     assert path.read_text() == "before" and no_debris(tmp_path)
+
+
+def test_a_link_leads_on_and_a_device_stays(tmp_path: Path) -> None:
+    """Root might replace /dev/null by a file."""
+    real, link, pipe = (tmp_path / name for name in ("real.txt", "link.txt", "pipe"))
+    real.write_text("before")
+    link.symlink_to(real)
+    with atomic(link) as partial:
+        partial.write_text("after")
+    assert link.is_symlink() and real.read_text() == "after"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="pipe: expected a regular file"), atomic(pipe):
+        raise AssertionError
+    with pytest.raises(ValueError, match="pipe: expected a regular file"):
+        check_writable(pipe)
+    assert pipe.is_fifo() and no_debris(tmp_path)
+
+
+def test_the_system_speaks_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with pytest.raises(OSError) as full, atomic(path) as partial:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
+    assert str(full.value) == f"[Errno 28] No space left on device: '{path}'"
+    with pytest.raises(OSError) as long:
+        check_writable(tmp_path / f"{'x' * 300}.txt")
+    assert "partial" not in str(long.value)
 
 
 def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:

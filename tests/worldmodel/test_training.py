@@ -31,6 +31,7 @@ from worldmodel import (
     save,
 )
 from worldmodel.training import STATE, monitor
+from worldmodel.training.run import Run
 from worldmodel.windows import WindowSource
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -161,6 +162,20 @@ def test_infinite_weights_stop() -> None:
         next(bad.parameters()).fill_(float("inf"))
     with pytest.raises(FloatingPointError, match="not finite at step 1"):
         fit(bad, source(), 2, log_every=1, **QUIET)
+
+
+def test_a_signal_at_the_very_end_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever called ``fit`` may have more to do; the run itself is complete."""
+    save = Run.save
+
+    def signalled(run: Run, step: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(run, step)
+
+    monkeypatch.setattr(Run, "save", signalled)
+    with pytest.raises(KeyboardInterrupt, match="^stopped after step 2$"):
+        fit(fresh(), source(), 2, folder=tmp_path, **QUIET)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["step"] == 2
 
 
 @pytest.mark.parametrize("when", [0, 1])

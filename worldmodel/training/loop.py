@@ -148,8 +148,9 @@ def fit(
                 fabric.barrier()  # who returns may load what the lead has saved
         run.average.apply()
         model.eval()
-        if done < steps:
-            further = "; resume=True (--resume) goes on from there" if run.folder else ""
+        if done < steps or stopped.is_set():  # a signal at the end is for whoever called, too
+            more = run.folder and done < steps
+            further = "; resume=True (--resume) goes on from there" if more else ""
             raise KeyboardInterrupt(f"stopped after step {done}{further}")
         return monitor.parts
 

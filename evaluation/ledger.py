@@ -22,7 +22,7 @@ SUFFIX = ".parts"
 FACTS, PART = "facts.json", ".part.json"
 FREE = frozenset({"json", "resume", "workers", "ray"})
 """Settings that another run may go on with changed: rows do not depend on them."""
-SAME = ("benchmark", "commit", "versions", "machine")
+SAME = ("benchmark", "commit", "versions", "machine", "weights")
 """Facts that must be as they were, or the result would say of some parts what is not true."""
 
 Item = TypeVar("Item")

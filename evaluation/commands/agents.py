@@ -70,6 +70,10 @@ class Control(Command, Scattered):
     seed: int = 0
     device: str = "cpu"
 
+    def trained(self) -> tuple[str, ...]:
+        """The planners' world model."""
+        return (self.checkpoint,)
+
     def rows(self, ledger: Ledger) -> list[Row]:
         """Train if wanted, play."""
         model = worldmodel.load(self.checkpoint, self.device)
@@ -147,6 +151,10 @@ class CommonWorlds(Command):
     hold: int = 5
     seed: int = 0
 
+    def trained(self) -> tuple[str, ...]:
+        """The planners' world model."""
+        return (self.checkpoint,)
+
     def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""
         model = worldmodel.load(self.checkpoint)
@@ -201,6 +209,10 @@ class Scaling(Command):
     """Of training, in each round."""
     repeats: int = 6
     """Rounds; from 6 on their intervals are of 95%."""
+
+    def trained(self) -> tuple[str, ...]:
+        """The planners' world model."""
+        return (self.checkpoint,)
 
     def rows(self, ledger: Ledger) -> list[Row]:
         """Measure."""

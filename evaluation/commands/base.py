@@ -14,7 +14,7 @@ import tyro
 
 import worldmodel
 from evaluation.ledger import Ledger
-from worldmodel import WorldModel, results
+from worldmodel import WorldModel, checkpoint, results
 from worldmodel.files import check_writable
 from worldmodel.jump import set_refinements
 
@@ -58,11 +58,17 @@ class Command(Verb, ABC):
         check_writable(self.json)
         facts = results.envelope(self.benchmark, asdict(self) | {"resume": False})
         facts["command"] = facts["command"].replace(" --resume", "")  # what makes the same anew
+        if weights := {name: checkpoint.digest(name) for name in self.trained()}:
+            facts["weights"] = weights
         with Ledger.opened(self.json, facts, self.resume) as ledger:
             rows = self.rows(ledger)
             yield self.text(rows)
             results.write(self.json, {**ledger.facts, "rows": rows})
         yield f"\nresult: {self.json}"
+
+    def trained(self) -> tuple[str, ...]:
+        """Checkpoints that are measured; the result tells their digests."""
+        return ()
 
     @abstractmethod
     def rows(self, ledger: Ledger) -> list[Row]:
@@ -101,6 +107,10 @@ class OfCheckpoints(Command, ABC):
     def __post_init__(self) -> None:
         if not self.checkpoints:
             raise ValueError("checkpoints: expected at least one, got none")
+
+    def trained(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.checkpoints
 
     def each(self, measure: Callable[[WorldModel], list[Row]], ledger: Ledger) -> list[Row]:
         """What ``measure`` says of each, with its name."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import worldmodel
 from evaluation.__main__ import main
 from evaluation.similarity import DIGITS as ENV
+from worldmodel import checkpoint
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
@@ -67,6 +69,29 @@ def test_verb(
     result = json.loads(file.read_text())
     assert result["benchmark"] == arguments[0] and result["rows"]
     assert set().union(*result["rows"]) == columns
+
+
+def test_parts_are_of_the_weights_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A model that was trained on in the meantime is another one, under the same name."""
+    spec = worldmodel.Spec((3, 16, 16), worldmodel.ActionSpec("discrete", (), (4,)), 20)
+    file, folder = tmp_path / "out.json", tmp_path / "model"
+    words = ("bound", folder, "traveling-salesman", "--scenes", 2, "--json", file)
+    worldmodel.save(worldmodel.make("jump", spec, "small", seed=0), folder)
+    with monkeypatch.context() as patch:
+        real = worldmodel.load
+        patch.setattr(worldmodel, "load", lambda name, *to: real(folder if name == str(folder)
+                                                                else "nowhere", *to))  # fmt: skip
+        with pytest.raises(SystemExit, match="nowhere"):
+            run(patch, *words)
+    before = checkpoint.digest(folder)
+    worldmodel.save(worldmodel.make("jump", spec, "small", seed=1), folder)
+    with pytest.raises(SystemExit, match="begun with weights = .*, now it is"):
+        run(monkeypatch, *words, "--resume")
+    worldmodel.save(worldmodel.make("jump", spec, "small", seed=0), folder)
+    run(monkeypatch, *words, "--resume")
+    assert json.loads(file.read_text())["weights"][str(folder)] == before
 
 
 def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,10 +126,12 @@ def monitored(imagined: ImaginedVecEnv, frame_stack: int) -> VecEnv:
 def make_ppo(
     spec: Spec, venv: VecEnv, seed: int, tensorboard_log: str | None, **settings: Any
 ) -> PPO:
-    """SB3's PPO with networks of the size that imagined episodes call for."""
-    kwargs: dict[str, Any] = {"net_arch": {"pi": [64], "vf": [64]}}
+    """SB3's PPO: for vectors with SB3's networks (with one hidden layer less it learns to balance
+    CartPole's pole, but not where), for images with small ones.
+    """
+    kwargs: dict[str, Any] = {}
     if spec.is_image:
-        kwargs["features_extractor_class"] = SmallCnn
+        kwargs = {"features_extractor_class": SmallCnn, "net_arch": {"pi": [64], "vf": [64]}}
     policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
     chosen = {"policy": policy, "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
     return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)

@@ -236,3 +236,65 @@ def scale(data: Data) -> Claims:
     (ppo,) = (row for row in data["control"].rows if row["agent"] == "PPO in imagination")
     text = "Random play returns {}, the best tour {}, this PPO {} where we measured it"
     yield Prose(text, *ends, ppo["return"])
+
+
+@block("What does a second worker bring?", "scaling")
+def second_worker(data: Data) -> Claims:
+    result = data["scaling"]
+    made = settings(result)
+    labels = {
+        "random play, recorded through Ray: episodes": "collection",
+        "planners that play, through Ray: episodes": "evaluation",
+        "training with `--devices`: scenes": "training",
+    }
+    found = {
+        label: {row["workers"]: row for row in result.rows if row["kind"] == kind}
+        for label, kind in labels.items()
+    }
+    yield Table(
+        [(label, [rows[1]["per_second"], rows[2]["per_second"], *interval(rows[2], "speedup")])
+         for label, rows in found.items()],
+        list(made["workers"]),
+    )  # fmt: skip
+    yield Prose(", {} minutes; {} rounds", find("scaling").minutes, made["repeats"])
+
+
+@block("What has been survived?", "torture")
+def survived(data: Data) -> Claims:
+    found = {(row["area"], row["name"]): row["value"] for row in data["torture"].rows}
+
+    def files(name: str) -> float:
+        return sum(v for (area, what), v in found.items()
+                   if area.startswith("files") and what == name)  # fmt: skip
+
+    def load(name: str) -> float:
+        return found["load", name]
+
+    def times(name: str) -> float:
+        return found["cluster", name]
+
+    yield Prose("{} of {} kills", found["survival", "kills survived"],
+                found["survival", "kills tried"])  # fmt: skip
+    yield Prose(
+        "{} spoiled files and command lines: {} were refused by name, {} read as they are, {} "
+        "escaped", files("cases"), files("refused"), files("loaded") + files("taken"),
+        files("escapes"),
+    )  # fmt: skip
+    yield Prose(
+        "grows by {} bytes a step over {} imagined steps in {} environments, {} a decision over {} "
+        "decisions of a planner and {} a film over {} films in TensorBoard",
+        load("imagined environments: bytes per step"), load("imagined environments: steps"),
+        load("imagined environments: at once"), load("planner: bytes per step"),
+        load("planner: steps"), load("videos in TensorBoard: bytes per step"),
+        load("videos in TensorBoard: steps"),
+    )  # fmt: skip
+    yield Prose(
+        "{} episodes, {} GB, are streamed under a ceiling of {} MB",
+        load("episodes on disk: episodes"), load("episodes on disk: bytes") / 1e9,
+        load("episodes on disk: ceiling") / 2**20,
+    )  # fmt: skip
+    yield Prose(
+        "{} workers and {} hosts were killed or cut off at work and {} processes and {} host in "
+        "training", times("workers killed"), times("hosts lost at work"),
+        times("ranks killed or stopped"), times("hosts lost in training, same bits after"),
+    )  # fmt: skip

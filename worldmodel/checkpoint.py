@@ -6,6 +6,7 @@ before what the settings say was compared with the tensors that are there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from torch import nn
 from worldmodel.base import WorldModel
 from worldmodel.baselines import Replay
 from worldmodel.files import atomic
-from worldmodel.reading import Tensors, layout, read_json
+from worldmodel.reading import Tensors, layout, read_json, regular
 from worldmodel.registry import imported, make, registered
 from worldmodel.settings import from_json
 from worldmodel.spec import Spec
@@ -188,6 +189,26 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     model = make(config["model"], spec, settings)
     model.load_state_dict(tensors.read(shapes))
     return model.to(device).eval()
+
+
+def digest(name: str | Path) -> str:
+    """What tells a checkpoint from another one under the same name; no model is built.
+
+    Args:
+        name: as for ``load``.
+
+    Returns:
+        SHA-256 of the bytes of config.json and then model.safetensors, as 64 hexadecimal digits.
+        The card, which says nothing of what is computed, does not count.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or one of the two files is missing.
+        ValueError: no such module; or one of the two is no regular file.
+    """
+    folder, found = find(name), hashlib.sha256()
+    for file in ("config.json", "model.safetensors"):
+        found.update(regular(folder / file).read_bytes())
+    return found.hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

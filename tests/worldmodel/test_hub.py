@@ -100,6 +100,7 @@ def test_there_and_back(hub: Hub, tmp_path: Path) -> None:
     assert card.startswith("---\nlibrary_name: jumpy-worldmodel\n")
     assert f'worldmodel.load("{NAME}")' in card
     assert (folder / "README.md").read_text().startswith(checkpoint.GENERATED)  # as it was
+    assert checkpoint.digest(NAME) == checkpoint.digest(folder)
     one, other = worldmodel.load(f"{NAME}@v1"), worldmodel.load(folder)
     assert hub.asked[-1] == ("download", NAME, "v1")
     for name, value in one.state_dict().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import warnings
@@ -25,6 +26,7 @@ from worldmodel import (
     Losses,
     Progress,
     WorldModel,
+    checkpoint,
     fit,
     load,
     make,
@@ -233,6 +235,27 @@ def test_broken_checkpoints(tmp_path: Path) -> None:
     expect("not JSON")
     with pytest.raises(FileNotFoundError, match="shipped ones are"):
         load("nowhere")
+
+
+def test_a_digest_is_of_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "traveling-salesman"
+    copy = Path(shutil.copytree(checkpoint.SHIPPED / name, tmp_path / "copy"))
+    (copy / "README.md").write_text("another card")
+    monkeypatch.setattr(checkpoint, "make", None)  # nothing is built
+    before = checkpoint.digest(name)
+    assert len(before) == 64 and checkpoint.digest(copy) == checkpoint.digest(str(copy)) == before
+    found = {before}
+    for file in ("config.json", "model.safetensors"):
+        content = bytearray((copy / file).read_bytes())
+        content[-3] ^= 1
+        (copy / file).write_bytes(content)
+        found.add(checkpoint.digest(copy))
+    assert len(found) == 3
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        checkpoint.digest(copy)
+    with pytest.raises(FileNotFoundError, match="shipped ones are"):
+        checkpoint.digest("nowhere")
 
 
 def test_passive_sources_are_told_apart(tmp_path: Path) -> None:

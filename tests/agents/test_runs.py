@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO
@@ -180,6 +184,56 @@ def test_who_was_killed_while_cleaning_up_cleans_up(
     assert not [*tmp_path.glob("kept-*"), *tmp_path.glob("begun.json")]
     with pytest.raises(FileExistsError, match="already holds an agent"):
         runs.train(config, tmp_path, evaluate_every=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"algorithm": "sac"}, r"algorithm: sac is for Box .* Discrete\(2\); expected ppo or dqn$"),
+        (
+            {"algorithm": "dqn", "env": "Pendulum-v1"},
+            r"algorithm: dqn is for Discrete actions, those of env are Box.*; expected ppo or sac$",
+        ),
+        ({"how": "dyna", "algorithm": "sac"}, "algorithm: sac is for Box"),
+        ({"env": TSP, "size": 16, "frame_stack": 9}, "frame_stack: 9 frames"),
+        ({"how": "lookahead", "env": "Pendulum-v1", "model": CART}, "env: observation space"),
+    ],
+)
+def test_what_does_not_fit_is_not_begun(
+    tmp_path: Path, models: dict[str, str], settings: dict[str, Any], message: str
+) -> None:
+    given = {"env": CART, "how": "real", "steps": 20, "num_envs": 2, **settings}
+    if "model" in given:
+        given["model"] = models[given["model"]]
+    with pytest.raises(ValueError, match=message):
+        runs.train(RunConfig(**given), tmp_path, evaluate_every=0)
+    assert not (tmp_path / "begun.json").exists()
+    with pytest.raises(gym.error.Error, match="`NoSuch` doesn.t exist"):
+        runs.train(RunConfig("NoSuch-v0", "real"), tmp_path)
+    assert not (tmp_path / "begun.json").exists()
+
+
+def test_a_run_of_which_nothing_is_kept_may_begin_anew(
+    tmp_path: Path, models: dict[str, str]
+) -> None:
+    config = RunConfig(CART, model=models[CART], horizon=99, steps=20, num_envs=2)
+    with pytest.raises(ValueError, match="horizon"):
+        runs.train(config, tmp_path, evaluate_every=0)
+    runs.train(replace(config, horizon=2), tmp_path, evaluate_every=0)
+    assert runs.load(tmp_path)[1].horizon == 2
+
+
+def test_other_settings_do_not_go_on_with_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(CART, "real", "dqn", steps=40)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="decision"):
+        patch.setattr(DQN, "train", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        runs.train(config, tmp_path, evaluate_every=0)
+    for other in (replace(config, seed=1), replace(config, algorithm="ppo")):
+        with pytest.raises(ValueError, match=r"(seed|algorithm): a run was begun in .* give the"):
+            runs.train(other, tmp_path, evaluate_every=0)
+    runs.train(config, tmp_path, evaluate_every=0)
 
 
 def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:

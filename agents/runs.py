@@ -171,8 +171,8 @@ def train(
         FileExistsError: there is an agent in the folder already.
         BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
-        ValueError: settings, spaces, algorithm and model do not fit each other, or something of a
-            run with other settings is kept in the folder.
+        ValueError: settings, spaces, algorithm and model do not fit each other, the device is not
+            there, or something of a run with other settings is kept in the folder.
         OSError: the disk is full, say; what was kept last is still there.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept.
     """
@@ -212,6 +212,7 @@ def _goes_on(config: RunConfig, folder: Path) -> bool:
 
 def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
     """What the run is about, and its world model; ValueError where they do not fit each other."""
+    checkpoint.check_device(device)  # also where no world model will be on it
     model = None if config.model is None else checkpoint.load(config.model, device)
     with closing(config.make_env()) as env:
         if model is not None:

@@ -213,6 +213,13 @@ def test_what_does_not_fit_is_not_begun(
     assert not (tmp_path / "begun.json").exists()
 
 
+@pytest.mark.parametrize("how", ["real", "dyna"])
+def test_a_device_that_is_not_there(tmp_path: Path, how: Any) -> None:
+    with pytest.raises(ValueError, match=r"device: nope cannot be used here"):
+        runs.train(RunConfig(CART, how, steps=20), tmp_path, device="nope")
+    assert not (tmp_path / "begun.json").exists()
+
+
 def test_a_run_of_which_nothing_is_kept_may_begin_anew(
     tmp_path: Path, models: dict[str, str]
 ) -> None:

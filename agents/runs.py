@@ -171,11 +171,15 @@ def train(
         FileExistsError: there is an agent in the folder already.
         BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
-        ValueError: settings, spaces, algorithm and model do not fit each other, the device is not
-            there, or something of a run with other settings is kept in the folder.
+        ValueError: a number is out of range; settings, spaces, algorithm and model do not fit each
+            other; the device is not there; or something of a run with other settings is kept in
+            the folder.
         OSError: the disk is full, say; what was kept last is still there.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept.
     """
+    for name, value, least in (("threads", threads, 1), ("evaluate_every", evaluate_every, 0)):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
     folder = Path(folder)
     with locked(folder):
         going_on = _goes_on(config, folder)

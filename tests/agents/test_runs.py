@@ -220,6 +220,20 @@ def test_a_device_that_is_not_there(tmp_path: Path, how: Any) -> None:
     assert not (tmp_path / "begun.json").exists()
 
 
+def test_numbers_are_checked_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("train", "--env", CART, "--how", "real", "--steps", 20, "--out", out)
+    for option, least in (("--eval-episodes", 1), ("--evaluate-every", 0)):
+        name = option[2:].replace("-", "_")
+        with pytest.raises(SystemExit, match=f"{name}: expected at least {least}, got {least - 1}"):
+            run(monkeypatch, *words, option, least - 1)
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        runs.train(RunConfig(CART, "real"), out, threads=0)
+    assert not out.exists()
+
+
 def test_a_run_of_which_nothing_is_kept_may_begin_anew(
     tmp_path: Path, models: dict[str, str]
 ) -> None:

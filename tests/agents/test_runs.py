@@ -296,5 +296,7 @@ def test_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: dict[str
     with pytest.raises(SystemExit, match="env: observation space"):
         run(monkeypatch, "train", "--env", "Pendulum-v1", "--model", models[CART],
             "--out", tmp_path / "new")  # fmt: skip
+    with pytest.raises(SystemExit, match="num_threads: expected at least 1, got 0"):
+        run(monkeypatch, "enjoy", tmp_path, "--num-threads", 0)
     with pytest.raises(SystemExit, match="`Nothing` doesn.t exist"):
         run(monkeypatch, "plan", models[CART], "--env", "Nothing-v0")

@@ -80,3 +80,5 @@ def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, "consistency", "--refinements", 1, "--scenes", 2)
     with pytest.raises(SystemExit, match="its actions are"):
         run(monkeypatch, "fidelity", "traveling-salesman", "--env", ENV, "--scenes", 2)
+    with pytest.raises(SystemExit, match="num_threads: expected at least 1, got 0"):
+        run(monkeypatch, "fidelity", "--num-threads", 0)

@@ -188,6 +188,7 @@ def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         (("train", "--env", ENV, "--set", "depth=3"), "has no 'depth'"),
         (("train", "--env", ENV, "--set", "steps=x"), "steps is like 4, got 'x'"),
         (("train", "--env", ENV, "--size", "33"), "multiple of 8"),
+        (("train", "--env", ENV, "--num-threads", "0"), "num_threads: expected at least 1, got 0"),
         (("collect", "--env", "FrozenLake-v1"), "observation_space: expected a uint8 Box"),
     ],
 )

@@ -32,6 +32,8 @@ from worldmodel.types import SceneBatch, SceneSource
 
 SHOWN = 4
 """Scenes in an imagined film."""
+LARGEST = 2**30
+"""GiB that nobody has."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,7 @@ class Train:
         if self.window is None:
             raise ValueError("window: needed with --episodes; how many steps to look across")
         assert self.episodes is not None
-        memory = None if self.memory is None else int(self.memory * 2**30)
-        training = Episodes.load(self.episodes, memory)
+        training = Episodes.load(self.episodes, self._bytes())
         spec, unseen = training.spec(self.window), training
         if self.validate_every:
             if len(training) < 10:
@@ -232,6 +233,17 @@ class Train:
         take = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
         first, second = (take(part, batch_size=self.batch_size) for part in (training, unseen))
         return Data(spec, first, second, take(unseen, batch_size=SHOWN, anywhere=0.0).batch(0))
+
+    def _bytes(self) -> int | None:
+        """``memory``, counted in bytes."""
+        if self.memory is None:
+            return None
+        if not 0 < self.memory < LARGEST:  # nor NaN
+            raise ValueError(
+                f"memory: expected GiB above 0 and below {LARGEST:,}, got {self.memory}; without "
+                "--memory all episodes are read into memory"
+            )
+        return int(self.memory * 2**30)
 
 
 @dataclass(frozen=True)

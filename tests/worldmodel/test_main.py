@@ -126,6 +126,9 @@ def test_train_on_episodes_that_stay_on_disk(
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(SystemExit, match="memory: only with --episodes"):
         run(monkeypatch, "train", "--env", ENV, "--memory", 1, "--out", tmp_path / "c")
+    for memory in ("inf", "nan", "0", "-1", "1e308"):
+        with pytest.raises(SystemExit, match=rf"memory: expected GiB above 0 .*, got {memory[:2]}"):
+            run(monkeypatch, "train", *episodes[:4], "--memory", memory, "--out", tmp_path / "c")
 
 
 def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
 from worldmodel.jump import set_refinements
 from worldmodel.registry import entry, make, preset, suggested
+from worldmodel.settings import check_seed
 from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.source import check_source
@@ -60,6 +61,7 @@ class Collect:
     """CPU threads of each process."""
 
     def run(self) -> None:
+        check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         episodes = collect(
             partial(_make_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
@@ -134,6 +136,7 @@ class Train:
     """Changes to the preset, as name=value; see ``info``."""
 
     def run(self) -> None:
+        check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         data = self._data()
         model = self._model(data.spec)
@@ -273,6 +276,7 @@ class Imagine:
     num_threads: int = 1
 
     def run(self) -> None:
+        check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
         set_refinements(model, self.refinements)

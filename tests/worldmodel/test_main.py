@@ -203,6 +203,25 @@ def test_usage(
         run(monkeypatch, arguments[0], *out, *arguments[1:])
 
 
+@pytest.mark.parametrize("verb", ["collect", "train", "imagine"])
+@pytest.mark.parametrize("seed", [-1, 10**26])
+def test_seeds_are_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, seed: int
+) -> None:
+    shown = ("traveling-salesman",) if verb == "imagine" else ()
+    with pytest.raises(SystemExit, match=rf"^error: seed: .* 0 to 2\*\*63 - 1, got {seed}$"):
+        run(monkeypatch, verb, *shown, "--env", ENV, "--out", tmp_path / "x", "--seed", seed)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_largest_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seed, data = ("--seed", 2**63 - 1), tmp_path / "data"
+    run(monkeypatch, "collect", "--env", ENV, "--out", data, "--episodes", 1, "--size", 16, *seed)
+    short = ("--batch-size", 2, "--steps", 1, *TINY, *seed)
+    run(monkeypatch, "train", "--env", ENV, "--size", 16, "--out", tmp_path / "a", *short)
+    run(monkeypatch, "train", "--episodes", data, "--window", 40, "--out", tmp_path / "b", *short)
+
+
 def test_widths_of_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env = ("--env", ENV, "--size", 32, "--batch-size", 2, "--steps", 1, "--model", "svg-lp")
     run(monkeypatch, "train", *env, "--out", tmp_path / "a", "--set", "channels=4,4,8")

@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from agents.adapt import adapt
 from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.dyna import DynaCallback, DynaConfig, RecordEpisodes, RoundsConfig, train_dyna
+from agents.dyna.rounds import stopped
 from agents.keep import kept
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.policies import SmallCnn
@@ -175,7 +176,8 @@ def train(
             other; the device is not there; or something of a run with other settings is kept in
             the folder.
         OSError: the disk is full, say; what was kept last is still there.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept, with Dyna for PPO as it was
+            after its last round.
     """
     for name, value, least in (("threads", threads, 1), ("evaluate_every", evaluate_every, 0)):
         if value < least:
@@ -353,12 +355,15 @@ def _dyna(
             horizon=config.horizon,
             frame_stack=config.frame_stack,
         )
-        return train_dyna(
-            model, config.make_env, config.steps * config.hold, rounds,
-            folder=folder / "rounds", resume=any((folder / "rounds").glob("round-*")),
-            tensorboard_log=str(folder), callback=_callbacks(config, model, every),
-            progress=progress,
-        ).agent  # fmt: skip
+        place = folder / "rounds"
+        try:
+            return train_dyna(
+                model, config.make_env, config.steps * config.hold, rounds, folder=place,
+                resume=any(place.glob("round-*")), tensorboard_log=str(folder),
+                callback=_callbacks(config, model, every), progress=progress,
+            ).agent  # fmt: skip
+        except KeyboardInterrupt as error:  # which speaks of resume=True
+            raise KeyboardInterrupt(stopped(place, "the same command")) from error
     recorder = RecordEpisodes(config.make_env(), max_steps=RECORDED)
     venv = _real_envs(config, None, recorder)
     agent = _algorithm(config, spec, venv, folder)

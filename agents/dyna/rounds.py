@@ -160,6 +160,7 @@ def train_dyna(
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         FileNotFoundError: ``resume``, but there is no round.
+        KeyboardInterrupt: Ctrl-C; the rounds that ended are in ``folder``.
     """
     if real_steps < 1:
         raise ValueError(f"real_steps: expected at least 1, got {real_steps}")
@@ -188,14 +189,19 @@ def train_dyna(
             unit="step",
             disable=None if progress else True,
         ) as bar:
-            while rounds.taken < real_steps:
-                row = rounds.play_on(real_steps - rounds.taken, callback)
-                if files is not None:
-                    files.write(rounds)
-                if writer is not None:
-                    for name, value in row.scalars().items():
-                        writer.add_scalar(f"dyna/{name}", value, row.real_steps)
-                bar.update(row.real_steps - bar.n)
+            try:
+                while rounds.taken < real_steps:
+                    row = rounds.play_on(real_steps - rounds.taken, callback)
+                    if files is not None:
+                        files.write(rounds)
+                    if writer is not None:
+                        for name, value in row.scalars().items():
+                            writer.add_scalar(f"dyna/{name}", value, row.real_steps)
+                    bar.update(row.real_steps - bar.n)
+            except KeyboardInterrupt as error:  # maybe of a fit, which tells of its own steps
+                if files is None:
+                    raise
+                raise KeyboardInterrupt(stopped(files.folder, "resume=True")) from error
     return DynaResult(rounds.agent, rounds.recorded(), rounds.rows)
 
 
@@ -303,6 +309,14 @@ class _Rounds:
             **config.imagination,
         )
         return monitored(imagined, config.frame_stack)
+
+
+def stopped(folder: Path, how: str) -> str:
+    """What to say of a run that was stopped: ``how`` it goes on, and from where."""
+    done = sum(1 for _ in folder.glob("round-*"))
+    if done == 0:
+        return "stopped in the first round, of which nothing is kept"
+    return f"stopped; {how} goes on after round {done}"
 
 
 def _episode_seed(seed: int, number: int) -> int:

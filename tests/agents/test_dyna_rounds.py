@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import DynaResult, RoundsConfig, evaluate, train_dyna
+from agents.dyna import rounds
 from worldmodel import Episodes, Spec, make
 from worldmodel.jump.config import PRESETS
 
@@ -109,7 +110,7 @@ class Stop(BaseCallback):
 
 def test_a_killed_run_goes_on_where_its_last_round_ended(tmp_path: Path) -> None:
     whole = run(48)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="^stopped; resume=True goes on after round 2$"):
         run(48, folder=tmp_path, callback=Stop())
     (tmp_path / ".round-0002.partial").mkdir()  # as if it had been killed while writing
     assert sorted(p.name for p in tmp_path.glob("round-*")) == ["round-0000", "round-0001"]
@@ -122,6 +123,19 @@ def test_a_killed_run_goes_on_where_its_last_round_ended(tmp_path: Path) -> None
     assert Episodes.load(tmp_path / "round-0000" / "episodes").steps == 16
     assert_same(run(48, folder=tmp_path, resume=True), whole)  # nothing was left to do
     assert CountedLine.count - before == 24
+
+
+def test_a_run_that_is_stopped_in_its_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt("stopped after step 3")
+
+    monkeypatch.setattr(rounds, "refit", stop)
+    with pytest.raises(KeyboardInterrupt, match="^stopped in the first round, of which nothing"):
+        run(48, folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="^stopped after step 3$"):
+        run(48)
 
 
 def test_folders_are_not_mixed_up(tmp_path: Path) -> None:

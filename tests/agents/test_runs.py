@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import worldmodel
 from agents import runs, train
 from agents.__main__ import main
+from agents.dyna import rounds
 from agents.runs import RunConfig
 from worldmodel import Spec, collect
 from worldmodel.spec import ActionSpec
@@ -162,6 +163,29 @@ def test_dyna_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
     resumed = runs.train(config, tmp_path / "parts", evaluate_every=0)
     one, other = (config.play(agent, None, 3, seed=0) for agent in (whole, resumed))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dyna_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A signal in the second round's fit, which by itself would tell of its own steps."""
+    refit = rounds.refit
+
+    def interrupted(model: Any, *given: Any) -> Any:
+        if given[-1] == 1:
+            model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), number))
+        return refit(model, *given)
+
+    monkeypatch.setattr(rounds, "refit", interrupted)
+    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    with pytest.raises(SystemExit) as ended:
+        run(
+            monkeypatch, "train", "--env", CART, "--how", "dyna", "--out", tmp_path, "--steps", 60,
+            "--num-envs", 2, "--window", 8, "--fit-steps", 3, "--fit-every", 10,
+            "--imagined-steps", 8, "--evaluate-every", 0,
+        )  # fmt: skip
+    assert ended.value.code == "stopped; the same command goes on after round 1"
 
 
 def _second(first: Any, then: Any) -> Any:

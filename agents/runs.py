@@ -43,7 +43,9 @@ from worldmodel.spec import Spec
 
 FORMAT = 1
 BEGUN, DONE = "begun.json", "agent.json"
-"""The settings, of a run that is not through, and of one that is; both while it cleans up."""
+"""The settings, of a run that is not through, with the digest of its model, and of one that is;
+both while it cleans up.
+"""
 RECORDED = 200_000
 """Real steps that Dyna keeps, the latest: 2.5 GB of 64 px frames."""
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
@@ -173,8 +175,8 @@ def train(
         BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
         ValueError: a number is out of range; settings, spaces, algorithm and model do not fit each
-            other; the device is not there; or something of a run with other settings is kept in
-            the folder.
+            other; the device is not there; or something of a run with other settings, or another
+            checkpoint of the same name, is kept in the folder.
         OSError: the disk is full, say; what was kept last is still there.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept, with Dyna for PPO as it was
             after its last round.
@@ -190,7 +192,7 @@ def train(
         else:
             spec, model = _checked(config, device)
             if not going_on:  # noted last: settings that are refused are none to go on with
-                _note(config, folder / BEGUN)
+                _note(config, folder / BEGUN, digest=_digest(config))
             agent = _train(config, spec, model, folder, threads, evaluate_every, progress)
         for path in folder.glob("kept-*"):
             discard(path)
@@ -213,7 +215,17 @@ def _goes_on(config: RunConfig, folder: Path) -> bool:
                 f"{name}: a run was begun in {folder} with {before.get(name)!r}, now it is "
                 f"{value!r}; give the same to go on with it, or choose another folder"
             )
+    # Earlier versions noted no digest; and who only cleans up needs no model.
+    if not done and "digest" in before and before["digest"] != _digest(config):
+        raise ValueError(
+            f"model: what is in {config.model} has changed since the run in {folder} was begun "
+            "with it; put back what was there to go on, or choose another folder"
+        )
     return True
+
+
+def _digest(config: RunConfig) -> str | None:
+    return None if config.model is None else checkpoint.digest(config.model)
 
 
 def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
@@ -243,9 +255,10 @@ def _check_algorithm(algorithm: str, actions: gym.Space[Any]) -> None:
         )
 
 
-def _note(config: RunConfig, path: Path) -> None:
+def _note(config: RunConfig, path: Path, **more: str | None) -> None:
+    facts = {"format": FORMAT, **asdict(config), **more}
     with atomic(path) as partial:
-        partial.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _train(

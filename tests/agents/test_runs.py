@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -279,6 +280,35 @@ def test_other_settings_do_not_go_on_with_a_run(
         with pytest.raises(ValueError, match=r"(seed|algorithm): a run was begun in .* give the"):
             runs.train(other, tmp_path, evaluate_every=0)
     runs.train(config, tmp_path, evaluate_every=0)
+
+
+@pytest.mark.parametrize("how", ["imagination", "dyna"])
+def test_another_model_of_the_same_name_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, str], how: Any
+) -> None:
+    model = Path(shutil.copytree(models[CART], tmp_path / "model"))
+    config = RunConfig(
+        CART, how, model=str(model), steps=64, num_envs=2, fit_steps=0, fit_every=20,
+        imagined_steps=8,
+    )  # fmt: skip
+    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+
+    def stop(*_: Any) -> None:
+        if any((tmp_path / "run").glob("rounds/round-*")) or how == "imagination":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same command"):
+        patch.setattr(PPO, "train", stop)
+        runs.train(config, tmp_path / "run", evaluate_every=0)
+    loaded = worldmodel.load(model)
+    worldmodel.save(worldmodel.make("jump", loaded.spec, loaded.config, seed=1), model)
+    with pytest.raises(ValueError, match=r"model: what is in .* has changed since the run in .*"):
+        runs.train(config, tmp_path / "run", evaluate_every=0)
+    begun = tmp_path / "run" / "begun.json"
+    facts = json.loads(begun.read_text())
+    del facts["digest"]  # as earlier versions noted
+    begun.write_text(json.dumps(facts))
+    runs.train(config, tmp_path / "run", evaluate_every=0)
 
 
 def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:

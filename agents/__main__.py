@@ -38,6 +38,7 @@ from agents.planners.base import Plan as Considered
 from agents.runs import RunConfig
 from agents.train import evaluate
 from worldmodel import checkpoint, cli
+from worldmodel.settings import at_least
 from worldmodel.tensorboard import write_video
 
 PLANNERS: dict[str, tuple[Callable[..., Planner], type[Any]]] = {
@@ -63,6 +64,7 @@ class Train(RunConfig):
 
     def run(self) -> None:
         """Train, save, play."""
+        at_least(1, self, "eval_episodes")  # else found out when all is trained
         torch.set_num_threads(self.num_threads)
         own = {field.name for field in fields(RunConfig)}
         config = RunConfig(**{key: value for key, value in asdict(self).items() if key in own})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from agents.adapt import adapt
 from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.dyna import DynaCallback, DynaConfig, RecordEpisodes, RoundsConfig, train_dyna
+from agents.dyna.rounds import stopped
 from agents.keep import kept
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.policies import SmallCnn
@@ -41,10 +43,14 @@ from worldmodel.spec import Spec
 
 FORMAT = 1
 BEGUN, DONE = "begun.json", "agent.json"
-"""The settings, of a run that is not through, and of one that is; both while it cleans up."""
+"""The settings, of a run that is not through, with the digest of its model, and of one that is;
+both while it cleans up.
+"""
 RECORDED = 200_000
 """Real steps that Dyna keeps, the latest: 2.5 GB of 64 px frames."""
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
+ACTIONS: dict[str, type[gym.Space[Any]]] = {"dqn": gym.spaces.Discrete, "sac": gym.spaces.Box}
+"""What they take; PPO takes any."""
 How = Literal["imagination", "dyna", "lookahead", "real"]
 
 
@@ -168,64 +174,109 @@ def train(
         FileExistsError: there is an agent in the folder already.
         BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
-        ValueError: settings, spaces and model do not fit each other, or a run was begun in the
-            folder with other settings.
+        ValueError: a number is out of range; settings, spaces, algorithm and model do not fit each
+            other; the device is not there; or something of a run with other settings, or another
+            checkpoint of the same name, is kept in the folder.
         OSError: the disk is full, say; what was kept last is still there.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept, with Dyna for PPO as it was
+            after its last round.
     """
+    for name, value, least in (("threads", threads, 1), ("evaluate_every", evaluate_every, 0)):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
     folder = Path(folder)
     with locked(folder):
-        _begin(config, folder)
+        going_on = _goes_on(config, folder)
         if (folder / DONE).exists():  # killed while it cleaned up
             agent, _ = load(folder)
         else:
-            agent = _train(config, folder, device, threads, evaluate_every, progress)
+            spec, model = _checked(config, device)
+            if not going_on:  # noted last: settings that are refused are none to go on with
+                _note(config, folder / BEGUN, digest=_digest(config))
+            agent = _train(config, spec, model, folder, threads, evaluate_every, progress)
         for path in folder.glob("kept-*"):
             discard(path)
         (folder / BEGUN).unlink()
         return agent
 
 
-def _begin(config: RunConfig, folder: Path) -> None:
-    """Note the settings, or find that they are those of a run to go on with."""
-    path, now = folder / BEGUN, {"format": FORMAT, **asdict(config)}
-    if (folder / DONE).exists() and not path.exists():
+def _goes_on(config: RunConfig, folder: Path) -> bool:
+    """Whether the folder holds something of a run with these settings, to go on with."""
+    done, path = (folder / DONE).exists(), folder / BEGUN
+    if done and not path.exists():
         raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
-    if not path.exists():
-        with atomic(path) as partial:
-            partial.write_text(json.dumps(now, indent=1) + "\n")
-        return
+    kept = any(found for what in ("kept-*", "rounds/round-*") for found in folder.glob(what))
+    if not (path.exists() and (done or kept)):
+        return False
     before = read_json(path)
-    for name, value in now.items():
+    for name, value in asdict(config).items():
         if before.get(name) != value:
             raise ValueError(
                 f"{name}: a run was begun in {folder} with {before.get(name)!r}, now it is "
                 f"{value!r}; give the same to go on with it, or choose another folder"
             )
+    # Earlier versions noted no digest; and who only cleans up needs no model.
+    if not done and "digest" in before and before["digest"] != _digest(config):
+        raise ValueError(
+            f"model: what is in {config.model} has changed since the run in {folder} was begun "
+            "with it; put back what was there to go on, or choose another folder"
+        )
+    return True
+
+
+def _digest(config: RunConfig) -> str | None:
+    return None if config.model is None else checkpoint.digest(config.model)
+
+
+def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
+    """What the run is about, and its world model; ValueError where they do not fit each other."""
+    checkpoint.check_device(device)  # also where no world model will be on it
+    model = None if config.model is None else checkpoint.load(config.model, device)
+    with closing(config.make_env()) as env:
+        if model is not None:
+            spec = model.spec
+            spec.check_spaces(env.observation_space, env.action_space, "env")
+        else:
+            spec = Spec.from_spaces(env.observation_space, env.action_space, config.window)
+        _check_algorithm(config.algorithm, env.action_space)
+    check_frame_stack(spec, config.frame_stack)
+    if model is None and config.how == "dyna":
+        model = make("jump", spec, seed=config.seed).to(device)
+    return spec, model
+
+
+def _check_algorithm(algorithm: str, actions: gym.Space[Any]) -> None:
+    """SB3 itself would only fail an assertion."""
+    fitting = [name for name in ALGORITHMS if isinstance(actions, ACTIONS.get(name, gym.Space))]
+    if algorithm not in fitting:
+        raise ValueError(
+            f"algorithm: {algorithm} is for {ACTIONS[algorithm].__name__} actions, those of env "
+            f"are {actions}; expected {' or '.join(fitting)}"
+        )
+
+
+def _note(config: RunConfig, path: Path, **more: str | None) -> None:
+    facts = {"format": FORMAT, **asdict(config), **more}
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _train(
-    config: RunConfig, folder: Path, device: str, threads: int, evaluate_every: int, progress: bool
+    config: RunConfig,
+    spec: Spec,
+    model: WorldModel | None,
+    folder: Path,
+    threads: int,
+    evaluate_every: int,
+    progress: bool,
 ) -> BaseAlgorithm:
-    env = config.make_env()
-    model = None if config.model is None else checkpoint.load(config.model, device)
-    if model is None:
-        spec = Spec.from_spaces(env.observation_space, env.action_space, config.window)
-        if config.how == "dyna":
-            model = make("jump", spec, seed=config.seed).to(device)
-    else:
-        spec = model.spec
-        spec.check_spaces(env.observation_space, env.action_space, "env")
-    env.close()
-    check_frame_stack(spec, config.frame_stack)
     with torch_threads(threads):
         agent = _WAYS[config.how](config, spec, model, folder, evaluate_every, progress)
     with atomic(folder / "agent.zip") as path:
         agent.save(path)
     if config.how == "dyna" and model is not None:
         checkpoint.save(model, folder / "model", training={"run": str(folder.name)})
-    with atomic(folder / DONE) as path:
-        path.write_text(json.dumps({"format": FORMAT, **asdict(config)}, indent=1) + "\n")
+    _note(config, folder / DONE)
     return agent
 
 
@@ -317,12 +368,15 @@ def _dyna(
             horizon=config.horizon,
             frame_stack=config.frame_stack,
         )
-        return train_dyna(
-            model, config.make_env, config.steps * config.hold, rounds,
-            folder=folder / "rounds", resume=any((folder / "rounds").glob("round-*")),
-            tensorboard_log=str(folder), callback=_callbacks(config, model, every),
-            progress=progress,
-        ).agent  # fmt: skip
+        place = folder / "rounds"
+        try:
+            return train_dyna(
+                model, config.make_env, config.steps * config.hold, rounds, folder=place,
+                resume=any(place.glob("round-*")), tensorboard_log=str(folder),
+                callback=_callbacks(config, model, every), progress=progress,
+            ).agent  # fmt: skip
+        except KeyboardInterrupt as error:  # which speaks of resume=True
+            raise KeyboardInterrupt(stopped(place, "the same command")) from error
     recorder = RecordEpisodes(config.make_env(), max_steps=RECORDED)
     venv = _real_envs(config, None, recorder)
     agent = _algorithm(config, spec, venv, folder)

@@ -16,6 +16,7 @@ from agents import Imagination
 from agents.actions import draw_actions
 from envs import sample_scenes
 from evaluation import statistics
+from evaluation.control import decisions
 from evaluation.progress import shown
 from worldmodel import WorldModel
 
@@ -49,14 +50,20 @@ def common_worlds(
         draws: times that worlds are drawn anew.
         hold: steps for which each decision of a plan is held.
         seed: of scenes, plans and worlds.
+
+    Raises:
+        ValueError: ``hold`` is not between 1 and the model's window, or there are fewer than 2
+            scenes, of which there is no interval.
     """
+    if scenes < 2:
+        raise ValueError(f"scenes: expected at least 2, for an interval, got {scenes}")
+    length = decisions(model, hold)
     size = model.spec.observation[1]
     batch = sample_scenes(env, scenes, split="test", size=size, seed=seed)
     imagination = Imagination(model, seed)
     imagination.reset(batch.observations(torch.zeros(scenes, 1, dtype=torch.int64))[:, 0].numpy())
-    decisions = model.spec.window // hold
-    first = draw_actions(model.spec.action, (scenes, pairs, decisions), imagination.generator)
-    other = draw_actions(model.spec.action, (scenes, pairs, decisions), imagination.generator)
+    first = draw_actions(model.spec.action, (scenes, pairs, length), imagination.generator)
+    other = draw_actions(model.spec.action, (scenes, pairs, length), imagination.generator)
     one = _one_changed(first, other, imagination.generator)
     rows = []
     for name, second in (("any", other), ("one", one)):

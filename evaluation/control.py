@@ -19,7 +19,7 @@ from agents.planners import Agent
 from envs import play, simulator_of
 from evaluation.ledger import Ledger
 from evaluation.statistics import normalised_return
-from worldmodel import ActionSpec
+from worldmodel import ActionSpec, WorldModel
 
 RANDOM_PLAYS = 64
 """Random plays of each episode's scene; their mean is that episode's 0."""
@@ -52,6 +52,19 @@ class Reference:
     oracle: NDArray[np.float64]
 
 
+def decisions(model: WorldModel, hold: int) -> int:
+    """How many decisions that are held for ``hold`` steps each fit the model's window.
+
+    Raises:
+        ValueError: ``hold`` is below 1, or none fits.
+    """
+    if not 1 <= hold <= model.spec.window:
+        raise ValueError(
+            f"hold: expected from 1 to {model.spec.window}, the model's window, got {hold}"
+        )
+    return model.spec.window // hold
+
+
 def reference(env: str, episodes: int, hold: int, seed: int = 0) -> Reference:
     """Random play with held actions, and the best, on the test episodes seed, seed + 1, ...
 
@@ -62,8 +75,10 @@ def reference(env: str, episodes: int, hold: int, seed: int = 0) -> Reference:
         seed: of the first episode, and of random play.
 
     Raises:
-        ValueError: the environment is not one of ours.
+        ValueError: the environment is not one of ours, or a number is below 1.
     """
+    if episodes < 1 or hold < 1:
+        raise ValueError(f"episodes, hold: expected at least 1, got {episodes} and {hold}")
     simulator = simulator_of(env)
     made = gym.make(f"envs:{env}", size=16, split="test")  # the size does not change the scene
     ids = [made.reset(seed=seed + i)[1]["scene"] for i in range(episodes)]
@@ -111,7 +126,12 @@ def control(
         workers: processes, through Ray; 0 plays here. See ``worldmodel.cluster.scatter``.
         address: of a Ray cluster, for workers on other machines.
         ledger: keeps what is done, block by block.
+
+    Raises:
+        ValueError: fewer than 2 episodes, of which there is no interval; or ``hold`` is below 1.
     """
+    if episodes < 2:  # before anything is trained or played
+        raise ValueError(f"episodes: expected at least 2, for an interval, got {episodes}")
     scale = reference(env, episodes, hold, seed)
     blocks = [range(seed + i, seed + min(i + BLOCK, episodes)) for i in range(0, episodes, BLOCK)]
     items: dict[str, Item] = {

@@ -10,7 +10,7 @@ from typing import Any
 import worldmodel
 from agents import InversePolicy, InversePolicyConfig, runs
 from agents.runs import RunConfig
-from evaluation.control import Contestant, Recipe
+from evaluation.control import Contestant, Recipe, decisions
 from evaluation.progress import on_terminal
 from worldmodel import collect
 
@@ -42,13 +42,14 @@ def learners(
         seed: of everything random.
 
     Raises:
-        ValueError: ``real_steps`` are fewer than a decision.
+        ValueError: ``real_steps`` are fewer than a decision, or ``hold`` is not between 1 and the
+            model's window.
     """
     if real_steps < hold:
         raise ValueError(f"real_steps: expected at least {hold}, one decision, got {real_steps}")
     model = worldmodel.load(checkpoint)
     size = model.spec.observation[1]
-    horizon = max(1, model.spec.window // hold)
+    horizon = decisions(model, hold)
     shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "seed": seed}
     real: dict[str, Any] = {**shared, "steps": real_steps // hold, "num_envs": 8}
     dyna = {**real, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500}

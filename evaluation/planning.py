@@ -11,7 +11,7 @@ import torch
 from agents import RandomShooting, RandomShootingConfig
 from agents.planners import Planner
 from envs import sample_scenes
-from evaluation.control import Contestant, control
+from evaluation.control import Contestant, control, decisions
 from evaluation.ledger import Ledger
 from worldmodel import WorldModel
 from worldmodel.timing import interleaved
@@ -47,7 +47,13 @@ def planning(
         seed: of episodes, plans and worlds.
         workers, address: of the episodes, as for ``control``; time is taken here.
         ledger: keeps what was played; time is taken anew.
+
+    Raises:
+        ValueError: ``hold`` is not between 1 and a model's window, or ``episodes`` is neither 0
+            nor enough for an interval.
     """
+    if episodes < 0 or episodes == 1:
+        raise ValueError(f"episodes: expected 0, or at least 2 for an interval, got {episodes}")
     planners = {
         (name, plans): _planner(model, plans, worlds, hold, seed)
         for name, model in models.items()
@@ -77,7 +83,7 @@ def planning(
 
 def _planner(model: WorldModel, plans: int, worlds: int, hold: int, seed: int) -> Planner:
     config = RandomShootingConfig(
-        plans=plans, worlds=worlds, horizon=model.spec.window // hold, hold=hold, seed=seed
+        plans=plans, worlds=worlds, horizon=decisions(model, hold), hold=hold, seed=seed
     )
     return RandomShooting(model, config)
 

@@ -25,6 +25,7 @@ from worldmodel.data import Episodes
 from worldmodel.imagine import ImaginedVideo
 from worldmodel.jump import set_refinements
 from worldmodel.registry import entry, make, preset, suggested
+from worldmodel.settings import check_seed
 from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.source import check_source
@@ -32,6 +33,8 @@ from worldmodel.types import SceneBatch, SceneSource
 
 SHOWN = 4
 """Scenes in an imagined film."""
+LARGEST = 2**30
+"""GiB that nobody has."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Collect:
     """CPU threads of each process."""
 
     def run(self) -> None:
+        check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         episodes = collect(
             partial(_make_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
@@ -132,6 +136,7 @@ class Train:
     """Changes to the preset, as name=value; see ``info``."""
 
     def run(self) -> None:
+        check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         data = self._data()
         model = self._model(data.spec)
@@ -219,8 +224,7 @@ class Train:
         if self.window is None:
             raise ValueError("window: needed with --episodes; how many steps to look across")
         assert self.episodes is not None
-        memory = None if self.memory is None else int(self.memory * 2**30)
-        training = Episodes.load(self.episodes, memory)
+        training = Episodes.load(self.episodes, self._bytes())
         spec, unseen = training.spec(self.window), training
         if self.validate_every:
             if len(training) < 10:
@@ -232,6 +236,17 @@ class Train:
         take = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
         first, second = (take(part, batch_size=self.batch_size) for part in (training, unseen))
         return Data(spec, first, second, take(unseen, batch_size=SHOWN, anywhere=0.0).batch(0))
+
+    def _bytes(self) -> int | None:
+        """``memory``, counted in bytes."""
+        if self.memory is None:
+            return None
+        if not 0 < self.memory < LARGEST:  # nor NaN
+            raise ValueError(
+                f"memory: expected GiB above 0 and below {LARGEST:,}, got {self.memory}; without "
+                "--memory all episodes are read into memory"
+            )
+        return int(self.memory * 2**30)
 
 
 @dataclass(frozen=True)
@@ -261,6 +276,7 @@ class Imagine:
     num_threads: int = 1
 
     def run(self) -> None:
+        check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
         set_refinements(model, self.refinements)

@@ -18,7 +18,10 @@ DEBUG = "--debug"
 
 
 class Verb(Protocol):
-    """A dataclass whose fields are the options, and its docstrings the help."""
+    """A dataclass whose fields are the options, and its docstrings the help.
+
+    One with a field ``num_threads`` runs only if that is at least 1.
+    """
 
     def run(self) -> Iterable[str] | None:
         """Do it; what to print as it comes, or nothing where it prints by itself."""
@@ -90,6 +93,9 @@ def _run(
         description=f"{description}\n{DEBUG}, anywhere, shows the traceback of an error.",
         args=words,
     )
+    threads = getattr(command, "num_threads", 1)  # of all verbs that compute
+    if threads < 1:  # of which torch says too little, and with a traceback
+        raise ValueError(f"num_threads: expected at least 1, got {threads}")
     for text in command.run() or ():
         print(text, flush=True)  # noqa: T201 (the one place for all commands)
 

@@ -24,6 +24,7 @@ from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
 from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
 from worldmodel.jump.config import PRESETS as JUMP_PRESETS
 from worldmodel.jump.model import Jump
+from worldmodel.settings import check_seed
 from worldmodel.spec import Spec
 
 
@@ -167,8 +168,10 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
         seed: of the initial weights; torch's global generator stays as it is.
 
     Raises:
-        ValueError: no such model, preset or module; the spec or the config is not what it takes.
+        ValueError: no such model, preset or module; the spec or the config is not what it takes; or
+            the seed is out of range.
     """
+    check_seed(seed)
     model: Any = entry(name).model
     if not (spec.is_image or model.takes_vectors):
         raise ValueError(

@@ -21,6 +21,12 @@ def at_least(least: int, config: Any, *names: str) -> None:
             raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
 
 
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless torch, NumPy and Gymnasium all take the seed."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected from 0 to 2**63 - 1, got {seed}")
+
+
 def above_zero(config: Any, *names: str) -> None:
     """Raise ValueError unless all these settings are above 0, and finite."""
     for name in names:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.episode import Episode
+from worldmodel.settings import check_seed
 from worldmodel.spec import ActionSpec
 from worldmodel.stored import Stored
 
@@ -79,6 +80,7 @@ class WindowSource:
             raise ValueError(
                 f"window, batch_size: expected at least 1, got {window} and {batch_size}"
             )
+        check_seed(seed)
         self.episodes, self.window, self.batch_size = episodes, window, batch_size
         self.seed, self.device, self.anywhere = seed, device, anywhere
         self.action_space = action.to_space()

@@ -22,7 +22,14 @@ from agents.dyna.recorder import RecordEpisodes
 from agents.dyna.refit import RefitConfig, model_error, refit
 from agents.planners.base import Agent, RandomAgent
 from agents.starts import Starts
-from agents.train import check_frame_stack, make_ppo, monitored, stackable, torch_threads
+from agents.train import (
+    PPO_SETTINGS,
+    check_frame_stack,
+    make_ppo,
+    monitored,
+    stackable,
+    torch_threads,
+)
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
@@ -31,6 +38,9 @@ from worldmodel.episode import Episode
 from worldmodel.files import atomic, locked
 from worldmodel.reading import read_json
 from worldmodel.settings import at_least, from_json
+
+ELSEWHERE = ("device", "verbose")
+"""Settings of PPO that may be others when a run goes on, on another machine, say."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +155,12 @@ def train_dyna(
 
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
-            imagined exceeds the model's window, or ``resume`` without a folder or of another run.
+            imagined exceeds the model's window, or ``resume`` without a folder or of another run:
+            of another config, other settings of PPO, another model or environment id.
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         FileNotFoundError: ``resume``, but there is no round.
+        KeyboardInterrupt: Ctrl-C; the rounds that ended are in ``folder``.
     """
     if real_steps < 1:
         raise ValueError(f"real_steps: expected at least 1, got {real_steps}")
@@ -177,14 +189,19 @@ def train_dyna(
             unit="step",
             disable=None if progress else True,
         ) as bar:
-            while rounds.taken < real_steps:
-                row = rounds.play_on(real_steps - rounds.taken, callback)
-                if files is not None:
-                    files.write(rounds)
-                if writer is not None:
-                    for name, value in row.scalars().items():
-                        writer.add_scalar(f"dyna/{name}", value, row.real_steps)
-                bar.update(row.real_steps - bar.n)
+            try:
+                while rounds.taken < real_steps:
+                    row = rounds.play_on(real_steps - rounds.taken, callback)
+                    if files is not None:
+                        files.write(rounds)
+                    if writer is not None:
+                        for name, value in row.scalars().items():
+                            writer.add_scalar(f"dyna/{name}", value, row.real_steps)
+                    bar.update(row.real_steps - bar.n)
+            except KeyboardInterrupt as error:  # maybe of a fit, which tells of its own steps
+                if files is None:
+                    raise
+                raise KeyboardInterrupt(stopped(files.folder, "resume=True")) from error
     return DynaResult(rounds.agent, rounds.recorded(), rounds.rows)
 
 
@@ -197,6 +214,7 @@ class _Rounds:
         model.spec.check_spaces(env.observation_space, env.action_space, "env")
         check_frame_stack(model.spec, config.frame_stack)
         self.model, self.env, self.config = model, env, config
+        self.settings: dict[str, Any] = {}
         self.rows: list[DynaRound] = []
         self.kept: list[Episode] = []
         self.fresh: list[Episode] = []  # those of the last round
@@ -216,6 +234,7 @@ class _Rounds:
         """A fresh PPO. What it learns from is made in each round; this environment only shows how
         that will look.
         """
+        self.settings = {**PPO_SETTINGS, **settings}
         shape, dtype = self.model.spec.border
         venv = self._imagined(np.zeros((1, *shape), dtype))
         self.agent = make_ppo(self.model.spec, venv, self.config.seed, tensorboard_log, **settings)
@@ -292,6 +311,14 @@ class _Rounds:
         return monitored(imagined, config.frame_stack)
 
 
+def stopped(folder: Path, how: str) -> str:
+    """What to say of a run that was stopped: ``how`` it goes on, and from where."""
+    done = sum(1 for _ in folder.glob("round-*"))
+    if done == 0:
+        return "stopped in the first round, of which nothing is kept"
+    return f"stopped; {how} goes on after round {done}"
+
+
 def _episode_seed(seed: int, number: int) -> int:
     """Of the ``number``-th real episode: runs with other seeds share none."""
     return int(np.random.default_rng([seed, number]).integers(2**31))
@@ -318,7 +345,7 @@ class _Files:
         """The round that just ended."""
         name = f"round-{len(run.rows) - 1:04d}"
         rows = [asdict(row) for row in run.rows]
-        facts = {"config": self._config(run), "rounds": rows}
+        facts = {**_facts(run), "rounds": rows}
         with atomic(self.folder / name) as partial:
             run.recorded(run.fresh).save(partial / "episodes")
             run.agent.save(partial / "agent.zip")
@@ -339,14 +366,19 @@ class _Files:
         last = self.rounds[-1]
         path = last / "rounds.json"
         facts = read_json(path, finite=False)  # a loss may have been NaN
-        told, rows = facts.get("config"), facts.get("rounds")
-        if not (isinstance(told, dict) and isinstance(rows, list) and rows):
+        rows = facts.get("rounds")
+        if not ("config" in facts and isinstance(rows, list) and rows):
             raise ValueError(f"{path}: expected config and rounds, got {sorted(facts)}")
-        for name, value in self._config(run).items():
-            if told.get(name) != value:
-                raise ValueError(
-                    f"resume: {last} was made with {name} = {told.get(name)!r}, now it is {value!r}"
-                )
+        for group, now in _facts(run).items():
+            before = facts.get(group, now)  # earlier versions told only the config
+            if not isinstance(before, dict):
+                raise ValueError(f"{path}: {group}: expected settings by name, got {before!r}")
+            for name in sorted(now.keys() | before.keys()):
+                if before.get(name) != now.get(name):
+                    raise ValueError(
+                        f"resume: {last} was made with {group}: {name} = {before.get(name)!r}, now "
+                        f"it is {now.get(name)!r}"
+                    )
         run.rows = [from_json(DynaRound, row) for row in rows]
         run.kept = [episode for path in self.rounds for episode in Episodes.load(path / "episodes")]
         if run.model.trainable:
@@ -354,8 +386,28 @@ class _Files:
         run.agent.set_parameters(str(last / "agent.zip"))
         run.agent.num_timesteps = run.rows[-1].imagined_steps
 
-    @staticmethod
-    def _config(run: _Rounds) -> dict[str, Any]:
-        """The settings as JSON gives them back."""
-        settings: dict[str, Any] = json.loads(json.dumps(asdict(run.config), default=str))
-        return settings
+
+def _facts(run: _Rounds) -> dict[str, dict[str, Any]]:
+    """What may not change when a run goes on, as JSON gives it back."""
+    model, env = run.model, run.env.unwrapped.spec
+    facts = {
+        "config": asdict(run.config),
+        "ppo": {name: value for name, value in run.settings.items() if name not in ELSEWHERE},
+        "model": {"name": model.name, "spec": model.spec.to_dict()},
+        "model_config": {} if model.config is None else asdict(model.config),
+        # Of one that is not registered only the spaces are known; wrappers may just look on.
+        "env": {"id": None if env is None else env.id},
+    }
+    told: dict[str, dict[str, Any]] = json.loads(json.dumps(facts, default=_told))
+    return told
+
+
+def _told(value: Any) -> Any:
+    """What JSON has no word for: NumPy's numbers as Python's; functions and classes by their name,
+    other objects by their class's, for nothing else of them is sure to be the same in the next
+    process. (A schedule of the same name that falls to another value is not noticed.)
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

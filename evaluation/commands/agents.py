@@ -23,7 +23,7 @@ from agents.actions import count_choices
 from evaluation.commands.base import Command, OfCheckpoints, Row, Scattered
 from evaluation.common_worlds import INTERCEPT, common_worlds
 from evaluation.consistency import AGENT
-from evaluation.control import Contestant, Recipe, control
+from evaluation.control import Contestant, Recipe, control, decisions
 from evaluation.efficiency import Protocol, efficiency
 from evaluation.learners import learners
 from evaluation.ledger import Ledger
@@ -88,7 +88,7 @@ class Control(Command, Scattered):
         )  # fmt: skip
 
     def _planners(self, model: WorldModel) -> dict[str, Contestant]:
-        horizon = model.spec.window // self.hold
+        horizon = decisions(model, self.hold)
         shared: dict[str, Any] = {
             "worlds": self.worlds, "horizon": horizon, "hold": self.hold, "seed": self.seed,
         }  # fmt: skip

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -5,11 +6,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from agent_fakes import FakeEnv, FakeModel
-from dyna_fakes import LineEnv, LineModel
+from dyna_fakes import LineConfig, LineEnv, LineModel
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import DynaResult, RoundsConfig, evaluate, train_dyna
+from agents.dyna import rounds
 from worldmodel import Episodes, Spec, make
 from worldmodel.jump.config import PRESETS
 
@@ -107,7 +110,7 @@ class Stop(BaseCallback):
 
 def test_a_killed_run_goes_on_where_its_last_round_ended(tmp_path: Path) -> None:
     whole = run(48)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="^stopped; resume=True goes on after round 2$"):
         run(48, folder=tmp_path, callback=Stop())
     (tmp_path / ".round-0002.partial").mkdir()  # as if it had been killed while writing
     assert sorted(p.name for p in tmp_path.glob("round-*")) == ["round-0000", "round-0001"]
@@ -122,6 +125,19 @@ def test_a_killed_run_goes_on_where_its_last_round_ended(tmp_path: Path) -> None
     assert CountedLine.count - before == 24
 
 
+def test_a_run_that_is_stopped_in_its_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt("stopped after step 3")
+
+    monkeypatch.setattr(rounds, "refit", stop)
+    with pytest.raises(KeyboardInterrupt, match="^stopped in the first round, of which nothing"):
+        run(48, folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="^stopped after step 3$"):
+        run(48)
+
+
 def test_folders_are_not_mixed_up(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no round"):
         run(folder=tmp_path, resume=True)
@@ -132,6 +148,63 @@ def test_folders_are_not_mixed_up(tmp_path: Path) -> None:
         run(folder=tmp_path)
     with pytest.raises(ValueError, match="num_envs = 4, now it is 8"):
         run(folder=tmp_path, resume=True, config=config(num_envs=8))
+
+
+def half(progress: float) -> float:
+    return 1e-3 * progress
+
+
+def other_half(progress: float) -> float:
+    return 1e-3 * progress
+
+
+class Flipped(CountedLine):
+    spec = EnvSpec("Flipped-v0")
+
+
+class OtherModel(LineModel):
+    name = "other"
+
+
+def test_another_run_does_not_go_on(tmp_path: Path) -> None:
+    begun: dict[str, Any] = {"learning_rate": half, "gamma": 0.9, "max_grad_norm": np.float32(0.5)}
+    run(16, folder=tmp_path, **begun)
+    for change, message in [
+        ({"learning_rate": 1e-3}, r"ppo: learning_rate = '.*rounds\.half', now it is 0.001"),
+        ({"learning_rate": other_half}, r"half', now it is '.*\.other_half'"),
+        ({"gamma": 0.1}, "ppo: gamma = 0.9, now it is 0.1"),
+        ({"vf_coef": 0.1}, "ppo: vf_coef = None, now it is 0.1"),
+        ({"max_grad_norm": np.float32(0.25)}, "ppo: max_grad_norm = 0.5, now it is 0.25"),
+    ]:
+        with pytest.raises(ValueError, match=f"resume: .*round-0000 was made with .*{message}"):
+            run(24, folder=tmp_path, resume=True, **{**begun, **change})
+    with pytest.raises(ValueError, match="ppo: gamma = 0.9, now it is 0.98"):  # by default
+        run(24, folder=tmp_path, resume=True, learning_rate=half)
+
+    def go_on(model: LineModel, env: Any) -> DynaResult:
+        return train_dyna(model, env, 24, config(), folder=tmp_path, resume=True, progress=False,
+                          **{**PPO, **begun, "verbose": 1})  # fmt: skip
+
+    with pytest.raises(ValueError, match="model_config: limit = 6.0, now it is 7.0"):
+        go_on(LineModel(config=LineConfig(limit=7.0)), CountedLine)
+    with pytest.raises(ValueError, match="model: name = 'line', now it is 'other'"):
+        go_on(OtherModel(), CountedLine)
+    with pytest.raises(ValueError, match="env: id = None, now it is 'Flipped-v0'"):
+        go_on(LineModel(), Flipped)
+    assert go_on(LineModel(), CountedLine).rounds[-1].real_steps == 24
+
+
+def test_what_earlier_versions_kept_goes_on(tmp_path: Path) -> None:
+    """They told the config only."""
+    run(16, folder=tmp_path, gamma=0.9)
+    path = tmp_path / "round-0000" / "rounds.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({name: facts[name] for name in ("config", "rounds")}))
+    assert run(24, folder=tmp_path, resume=True).rounds[-1].real_steps == 24
+    path = tmp_path / "round-0001" / "rounds.json"
+    path.write_text(json.dumps({**facts, "ppo": 3}))
+    with pytest.raises(ValueError, match=r"rounds\.json: ppo: expected settings by name, got 3"):
+        run(32, folder=tmp_path, resume=True)
 
 
 def test_it_logs_against_real_steps(tmp_path: Path) -> None:

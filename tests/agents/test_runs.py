@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO
@@ -15,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import worldmodel
 from agents import runs, train
 from agents.__main__ import main
+from agents.dyna import rounds
 from agents.runs import RunConfig
 from worldmodel import Spec, collect
 from worldmodel.spec import ActionSpec
@@ -160,6 +166,29 @@ def test_dyna_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dyna_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A signal in the second round's fit, which by itself would tell of its own steps."""
+    refit = rounds.refit
+
+    def interrupted(model: Any, *given: Any) -> Any:
+        if given[-1] == 1:
+            model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), number))
+        return refit(model, *given)
+
+    monkeypatch.setattr(rounds, "refit", interrupted)
+    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    with pytest.raises(SystemExit) as ended:
+        run(
+            monkeypatch, "train", "--env", CART, "--how", "dyna", "--out", tmp_path, "--steps", 60,
+            "--num-envs", 2, "--window", 8, "--fit-steps", 3, "--fit-every", 10,
+            "--imagined-steps", 8, "--evaluate-every", 0,
+        )  # fmt: skip
+    assert ended.value.code == "stopped; the same command goes on after round 1"
+
+
 def _second(first: Any, then: Any) -> Any:
     """A function that is the first one once, and then the other."""
     calls = iter([first])
@@ -180,6 +209,106 @@ def test_who_was_killed_while_cleaning_up_cleans_up(
     assert not [*tmp_path.glob("kept-*"), *tmp_path.glob("begun.json")]
     with pytest.raises(FileExistsError, match="already holds an agent"):
         runs.train(config, tmp_path, evaluate_every=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"algorithm": "sac"}, r"algorithm: sac is for Box .* Discrete\(2\); expected ppo or dqn$"),
+        (
+            {"algorithm": "dqn", "env": "Pendulum-v1"},
+            r"algorithm: dqn is for Discrete actions, those of env are Box.*; expected ppo or sac$",
+        ),
+        ({"how": "dyna", "algorithm": "sac"}, "algorithm: sac is for Box"),
+        ({"env": TSP, "size": 16, "frame_stack": 9}, "frame_stack: 9 frames"),
+        ({"how": "lookahead", "env": "Pendulum-v1", "model": CART}, "env: observation space"),
+    ],
+)
+def test_what_does_not_fit_is_not_begun(
+    tmp_path: Path, models: dict[str, str], settings: dict[str, Any], message: str
+) -> None:
+    given = {"env": CART, "how": "real", "steps": 20, "num_envs": 2, **settings}
+    if "model" in given:
+        given["model"] = models[given["model"]]
+    with pytest.raises(ValueError, match=message):
+        runs.train(RunConfig(**given), tmp_path, evaluate_every=0)
+    assert not (tmp_path / "begun.json").exists()
+    with pytest.raises(gym.error.Error, match="`NoSuch` doesn.t exist"):
+        runs.train(RunConfig("NoSuch-v0", "real"), tmp_path)
+    assert not (tmp_path / "begun.json").exists()
+
+
+@pytest.mark.parametrize("how", ["real", "dyna"])
+def test_a_device_that_is_not_there(tmp_path: Path, how: Any) -> None:
+    with pytest.raises(ValueError, match=r"device: nope cannot be used here"):
+        runs.train(RunConfig(CART, how, steps=20), tmp_path, device="nope")
+    assert not (tmp_path / "begun.json").exists()
+
+
+def test_numbers_are_checked_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("train", "--env", CART, "--how", "real", "--steps", 20, "--out", out)
+    for option, least in (("--eval-episodes", 1), ("--evaluate-every", 0)):
+        name = option[2:].replace("-", "_")
+        with pytest.raises(SystemExit, match=f"{name}: expected at least {least}, got {least - 1}"):
+            run(monkeypatch, *words, option, least - 1)
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        runs.train(RunConfig(CART, "real"), out, threads=0)
+    assert not out.exists()
+
+
+def test_a_run_of_which_nothing_is_kept_may_begin_anew(
+    tmp_path: Path, models: dict[str, str]
+) -> None:
+    config = RunConfig(CART, model=models[CART], horizon=99, steps=20, num_envs=2)
+    with pytest.raises(ValueError, match="horizon"):
+        runs.train(config, tmp_path, evaluate_every=0)
+    runs.train(replace(config, horizon=2), tmp_path, evaluate_every=0)
+    assert runs.load(tmp_path)[1].horizon == 2
+
+
+def test_other_settings_do_not_go_on_with_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(CART, "real", "dqn", steps=40)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="decision"):
+        patch.setattr(DQN, "train", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        runs.train(config, tmp_path, evaluate_every=0)
+    for other in (replace(config, seed=1), replace(config, algorithm="ppo")):
+        with pytest.raises(ValueError, match=r"(seed|algorithm): a run was begun in .* give the"):
+            runs.train(other, tmp_path, evaluate_every=0)
+    runs.train(config, tmp_path, evaluate_every=0)
+
+
+@pytest.mark.parametrize("how", ["imagination", "dyna"])
+def test_another_model_of_the_same_name_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, str], how: Any
+) -> None:
+    model = Path(shutil.copytree(models[CART], tmp_path / "model"))
+    config = RunConfig(
+        CART, how, model=str(model), steps=64, num_envs=2, fit_steps=0, fit_every=20,
+        imagined_steps=8,
+    )  # fmt: skip
+    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+
+    def stop(*_: Any) -> None:
+        if any((tmp_path / "run").glob("rounds/round-*")) or how == "imagination":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same command"):
+        patch.setattr(PPO, "train", stop)
+        runs.train(config, tmp_path / "run", evaluate_every=0)
+    loaded = worldmodel.load(model)
+    worldmodel.save(worldmodel.make("jump", loaded.spec, loaded.config, seed=1), model)
+    with pytest.raises(ValueError, match=r"model: what is in .* has changed since the run in .*"):
+        runs.train(config, tmp_path / "run", evaluate_every=0)
+    begun = tmp_path / "run" / "begun.json"
+    facts = json.loads(begun.read_text())
+    del facts["digest"]  # as earlier versions noted
+    begun.write_text(json.dumps(facts))
+    runs.train(config, tmp_path / "run", evaluate_every=0)
 
 
 def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:
@@ -221,5 +350,7 @@ def test_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: dict[str
     with pytest.raises(SystemExit, match="env: observation space"):
         run(monkeypatch, "train", "--env", "Pendulum-v1", "--model", models[CART],
             "--out", tmp_path / "new")  # fmt: skip
+    with pytest.raises(SystemExit, match="num_threads: expected at least 1, got 0"):
+        run(monkeypatch, "enjoy", tmp_path, "--num-threads", 0)
     with pytest.raises(SystemExit, match="`Nothing` doesn.t exist"):
         run(monkeypatch, "plan", models[CART], "--env", "Nothing-v0")

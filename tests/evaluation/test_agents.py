@@ -11,7 +11,7 @@ import torch
 import worldmodel
 from evaluation.common_worlds import common_worlds
 from evaluation.consistency import AGENT
-from evaluation.control import control
+from evaluation.control import control, decisions
 from evaluation.efficiency import Protocol, efficiency, saved
 from evaluation.learners import learners
 from evaluation.planning import planning
@@ -82,6 +82,30 @@ def test_planning_is_timed_and_played() -> None:
         assert row["plans_per_second"] == row["plans"] / row["seconds"]
         assert row["episodes"] == 2 and row["low"] <= row["normalised_return"] <= row["high"]
     assert "return" not in planning(models, AGENT, budgets=(2,), episodes=0, repeats=1)[0]
+
+
+@pytest.mark.parametrize("hold", [0, -5, 21])
+def test_what_cannot_be_held_is_refused(hold: int) -> None:
+    message = f"hold: expected from 1 to 20, the model's window, got {hold}"
+    with pytest.raises(ValueError, match=message):
+        decisions(Lottery(), hold)
+    with pytest.raises(ValueError, match=message):
+        common_worlds(Lottery(), AGENT, hold=hold)
+    with pytest.raises(ValueError, match=message):
+        planning({"lottery": Lottery()}, AGENT, hold=hold)
+
+
+def test_too_few_for_an_interval_are_refused_before_the_work() -> None:
+    for episodes in (-1, 0, 1):
+        with pytest.raises(ValueError, match=f"episodes: expected at least 2.*, got {episodes}"):
+            control(AGENT, {"random": lambda: pytest.fail("made")}, episodes=episodes)
+    for episodes in (-1, 1):
+        with pytest.raises(ValueError, match=f"episodes: expected 0, or at least 2.*{episodes}"):
+            planning({"lottery": Lottery()}, AGENT, episodes=episodes)
+    with pytest.raises(ValueError, match="scenes: expected at least 2"):
+        common_worlds(Lottery(), AGENT, scenes=1)
+    with pytest.raises(ValueError, match="episodes, hold: expected at least 1, got 2 and 0"):
+        control(AGENT, {"random": lambda: pytest.fail("made")}, episodes=2, hold=0)
 
 
 def test_ratio_of_means() -> None:

@@ -105,3 +105,11 @@ def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, "consistency", "--refinements", 1, "--scenes", 2)
     with pytest.raises(SystemExit, match="its actions are"):
         run(monkeypatch, "fidelity", "traveling-salesman", "--env", ENV, "--scenes", 2)
+    with pytest.raises(SystemExit, match="num_threads: expected at least 1, got 0"):
+        run(monkeypatch, "fidelity", "--num-threads", 0)
+    for verb in ("control", "planning", "common-worlds"):
+        shown = ("traveling-salesman",) if verb == "common-worlds" else ()
+        with pytest.raises(SystemExit, match="hold: expected from 1 to 40"):
+            run(monkeypatch, verb, *shown, "--hold", 0)
+    with pytest.raises(SystemExit, match="episodes: expected at least 2, for an interval, got 1"):
+        run(monkeypatch, "control", "--episodes", 1)

@@ -73,6 +73,28 @@ def test_one_line(monkeypatch: pytest.MonkeyPatch, what: str, line: str) -> None
     assert ended.value.code == line
 
 
+@dataclass(frozen=True)
+class Compute(Act):
+    """Compute something."""
+
+    num_threads: int = 1
+
+    def run(self) -> Iterator[str]:
+        yield f"{self.num_threads} threads"
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = {"compute": Compute, "act": Act}
+    for count in (0, -3):
+        monkeypatch.setattr(sys, "argv", ["acts", "compute", "--num-threads", str(count)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main("acts", verbs, "Acts.")
+        assert ended.value.code == f"error: num_threads: expected at least 1, got {count}"
+    monkeypatch.setattr(sys, "argv", ["acts", "compute", "--num-threads", "1"])
+    cli.main("acts", verbs, "Acts.")
+    assert capsys.readouterr().out == "1 threads\n"
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="expected this"):
         act(monkeypatch, "act", "--what", "mistake", "--debug")

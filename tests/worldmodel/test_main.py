@@ -126,6 +126,9 @@ def test_train_on_episodes_that_stay_on_disk(
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(SystemExit, match="memory: only with --episodes"):
         run(monkeypatch, "train", "--env", ENV, "--memory", 1, "--out", tmp_path / "c")
+    for memory in ("inf", "nan", "0", "-1", "1e308"):
+        with pytest.raises(SystemExit, match=rf"memory: expected GiB above 0 .*, got {memory[:2]}"):
+            run(monkeypatch, "train", *episodes[:4], "--memory", memory, "--out", tmp_path / "c")
 
 
 def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -188,6 +191,7 @@ def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         (("train", "--env", ENV, "--set", "depth=3"), "has no 'depth'"),
         (("train", "--env", ENV, "--set", "steps=x"), "steps is like 4, got 'x'"),
         (("train", "--env", ENV, "--size", "33"), "multiple of 8"),
+        (("train", "--env", ENV, "--num-threads", "0"), "num_threads: expected at least 1, got 0"),
         (("collect", "--env", "FrozenLake-v1"), "observation_space: expected a uint8 Box"),
     ],
 )
@@ -197,6 +201,25 @@ def test_usage(
     out = () if arguments[0] == "info" else ("--out", tmp_path / "x")
     with pytest.raises(SystemExit, match=message):
         run(monkeypatch, arguments[0], *out, *arguments[1:])
+
+
+@pytest.mark.parametrize("verb", ["collect", "train", "imagine"])
+@pytest.mark.parametrize("seed", [-1, 10**26])
+def test_seeds_are_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, seed: int
+) -> None:
+    shown = ("traveling-salesman",) if verb == "imagine" else ()
+    with pytest.raises(SystemExit, match=rf"^error: seed: .* 0 to 2\*\*63 - 1, got {seed}$"):
+        run(monkeypatch, verb, *shown, "--env", ENV, "--out", tmp_path / "x", "--seed", seed)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_largest_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seed, data = ("--seed", 2**63 - 1), tmp_path / "data"
+    run(monkeypatch, "collect", "--env", ENV, "--out", data, "--episodes", 1, "--size", 16, *seed)
+    short = ("--batch-size", 2, "--steps", 1, *TINY, *seed)
+    run(monkeypatch, "train", "--env", ENV, "--size", 16, "--out", tmp_path / "a", *short)
+    run(monkeypatch, "train", "--episodes", data, "--window", 40, "--out", tmp_path / "b", *short)
 
 
 def test_widths_of_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

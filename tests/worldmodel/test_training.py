@@ -252,6 +252,17 @@ def test_broken_checkpoints(tmp_path: Path) -> None:
         load("nowhere")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_are_checked(seed: int) -> None:
+    for act in (
+        lambda: fit(fresh(), source(), 1, seed=seed, **QUIET),
+        lambda: source(seed),
+        lambda: make("jump", DISCRETE, seed=seed),
+    ):
+        with pytest.raises(ValueError, match=rf"seed: expected from 0 to 2\*\*63 - 1, got {seed}"):
+            act()
+
+
 def test_a_digest_is_of_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "traveling-salesman"
     copy = Path(shutil.copytree(checkpoint.SHIPPED / name, tmp_path / "copy"))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.base import WorldModel
+from worldmodel.settings import check_seed
 from worldmodel.signals import stop_signals
 from worldmodel.training.compiled import compile_parts
 from worldmodel.training.monitor import Callback, Monitor
@@ -97,6 +98,7 @@ def fit(
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
     if not clip > 0:
         raise ValueError(f"clip: expected a gradient norm above 0 (or infinity), got {clip}")
+    check_seed(seed)
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
     scenes = _first_batch(model, source, validation)

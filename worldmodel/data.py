@@ -211,16 +211,21 @@ def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
 def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard:
     """Write episodes as the shard of that number; what ``meta.json`` says of it."""
     name = f"episodes-{number:05d}.npz"
+    arrays = {
+        "observations": np.concatenate([e.observations for e in episodes]),
+        "actions": np.concatenate([e.actions for e in episodes]),
+        "rewards": np.concatenate([e.rewards for e in episodes]),
+        "terminated": np.array([e.terminated for e in episodes]),
+        "steps": np.array([len(e.actions) for e in episodes]),
+    }
     with atomic(folder / name) as path, path.open("wb") as file:
-        np.savez_compressed(
-            file,
-            observations=np.concatenate([e.observations for e in episodes]),
-            actions=np.concatenate([e.actions for e in episodes]),
-            rewards=np.concatenate([e.rewards for e in episodes]),
-            terminated=np.array([e.terminated for e in episodes]),
-            steps=np.array([len(e.actions) for e in episodes]),
-        )
+        np.savez_compressed(file, **_step_by_step(arrays))
     return {"file": name, "episodes": len(episodes)}
+
+
+def _step_by_step(arrays: Arrays) -> dict[str, Any]:
+    """Laid out so that a step's numbers are neighbours in the file, which is read in part."""
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -> None:
@@ -248,7 +253,7 @@ def unpack(folder: str | Path, out: str | Path) -> Path:
         if (out / "meta.json").exists():
             raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
         for path, count in counts.items():
-            arrays: dict[str, Any] = _Shard.read(path, count).arrays
+            arrays = _step_by_step(_Shard.read(path, count).arrays)
             with atomic(out / path.name) as partial, partial.open("wb") as file:
                 np.savez(file, **arrays)
         with atomic(out / "meta.json") as partial:

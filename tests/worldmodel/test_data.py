@@ -152,6 +152,35 @@ def test_episodes_on_disk_are_the_same(
             unpack(folder, tmp_path / name)
 
 
+def test_the_layout_in_memory_changes_no_episode(tmp_path: Path) -> None:
+    """NumPy also keeps, and writes, arrays in Fortran's order."""
+
+    def same(found: Episodes) -> bool:
+        pairs = zip(found, vectors, strict=True)
+        return all(np.array_equal(a.observations, b.observations) for a, b in pairs)
+
+    vectors = collect("CartPole-v1", 3, progress=False)
+    turned = [
+        Episode(np.asfortranarray(e.observations), e.actions, e.rewards, e.terminated)
+        for e in vectors
+    ]
+    episodes = Episodes(turned, vectors.action, vectors.observation_space)
+    folder = unpack(episodes.save(tmp_path / "a"), tmp_path / "b")
+    assert same(Episodes.load(tmp_path / "a")) and same(Episodes.load(folder, 2**20))
+    shard = folder / "episodes-00000.npz"
+    for path in (shard, tmp_path / "a" / shard.name):
+        with np.load(path) as arrays:
+            assert arrays["observations"].flags.c_contiguous
+            written = dict(arrays)
+    # As an earlier version wrote it, or a stranger does.
+    np.savez(shard, **{**written, "observations": np.asfortranarray(written["observations"])})
+    assert same(Episodes.load(folder)) and same(Episodes.load(folder, 2**20))
+    again = unpack(folder, tmp_path / "c")
+    with np.load(again / shard.name) as arrays:
+        assert arrays["observations"].flags.c_contiguous
+    assert same(Episodes.load(again, 2**20))
+
+
 def test_broken_folders_on_disk(tmp_path: Path) -> None:
     folder = unpack(moving_square(3).save(tmp_path / "a"), tmp_path / "b")
     shard = folder / "episodes-00000.npz"

@@ -280,10 +280,10 @@ def _shards(folder: Path, meta: dict[str, Any]) -> dict[Path, int]:
         entry: dict[str, Any] = shard if isinstance(shard, dict) else {}
         name, count = str(entry.get("file")), entry.get("episodes")
         known = re.fullmatch(r"episodes-[0-9]{5,}\.npz", name)  # no way out of the folder
-        if not known or type(count) is not int or folder / name in counts:
+        if type(count) is not int or not 1 <= count < 2**31 or not known or folder / name in counts:
             raise ValueError(
                 f'{path}: shards: expected {{"file": "episodes-00000.npz", "episodes": 256}} and '
-                f"so on, each once, got {str(shard)[:80]}"
+                f"so on, each once, of 1 to 2**31 - 1 episodes, got {str(shard)[:80]}"
             )
         counts[folder / name] = count
     if not counts:

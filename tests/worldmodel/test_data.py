@@ -194,6 +194,8 @@ def test_broken_folders_on_disk(tmp_path: Path) -> None:
         ({"steps": good["steps"] + 1}, "do not hold 3 episodes of 27 steps"),
         ({"rewards": np.full_like(good["rewards"], np.nan)}, "rewards: hold NaN"),
         ({"actions": np.array([{}] * 24, object)}, "expected an array of numbers"),
+        ({"actions": good["actions"].astype(">i8")}, "actions: expected this machine's byte order"),
+        ({"rewards": good["rewards"].astype(np.longdouble)}, "at most 8 bytes a number, got <f16"),
     ):
         np.savez(shard, **{**good, **change})
         with pytest.raises(ValueError, match=f"corrupt shard .*({message})"):
@@ -215,6 +217,24 @@ def test_broken_folders_on_disk(tmp_path: Path) -> None:
         Episodes.load(folder, 2**20)
 
 
+@pytest.mark.parametrize(
+    "counts", [(0,), (-3,), (3, 0), (0, 3), (3, -1), (-1, 3), (True,), (2**31,)]
+)
+def test_a_shard_has_episodes(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    folder = unpack(moving_square(3).save(tmp_path / "a"), tmp_path / "b")
+    meta = json.loads((folder / "meta.json").read_text())
+    names = [f"episodes-{number:05d}.npz" for number in range(len(counts))]
+    for name in names:
+        (folder / name).write_bytes((folder / names[0]).read_bytes())
+    told = [{"file": name, "episodes": n} for name, n in zip(names, counts, strict=True)]
+    (folder / "meta.json").write_text(json.dumps({**meta, "shards": told}))
+    for memory in (None, 2**20):
+        with pytest.raises(
+            ValueError, match=r"meta.json: shards: .* of 1 to 2\*\*31 - 1 episodes, got"
+        ):
+            Episodes.load(folder, memory)
+
+
 def test_bad_episodes() -> None:
     frames, actions = np.zeros((3, 16, 16, 3), np.uint8), np.zeros(2, np.int64)
     rewards = np.zeros(2, np.float32)
@@ -222,6 +242,8 @@ def test_bad_episodes() -> None:
         ((frames.astype(np.float32), actions, rewards), "expected uint8"),
         ((frames[:2], actions, rewards), "2 actions need 3 observations"),
         ((frames, actions, np.array([0, np.nan], np.float32)), "rewards: hold NaN"),
+        ((frames, actions.astype(">i8"), rewards), "actions: expected this machine's byte order"),
+        ((frames, actions.astype(np.longdouble), rewards), "at most 8 bytes a number, got <f16"),
     ]:
         with pytest.raises(ValueError, match=message):
             Episode(*change, terminated=False)

@@ -27,6 +27,7 @@ from worldmodel.data import (
 from worldmodel.episode import Episode
 from worldmodel.files import locked
 from worldmodel.spec import Spec
+from worldmodel.steps import name_of, observed, paid
 
 Env = gym.Env[Any, Any]
 Policy = Callable[[NDArray[Any]], Any]
@@ -79,7 +80,8 @@ def collect(
     Raises:
         ValueError: a space is not supported, a number is out of range, not exactly one of
             ``episodes`` and ``steps`` is given, workers are asked for a number of ``steps``, or
-            ``resume`` without a folder or of another recording.
+            ``resume`` without a folder or of another recording; or the environment shows or pays
+            what its spaces do not say, or what is no number.
         TypeError: workers would have to share an environment.
         FileExistsError: ``folder`` holds episodes and ``resume`` is False.
         FileNotFoundError: ``resume``, but there are none.
@@ -106,8 +108,8 @@ def collect(
     player = _Player(env, policy, hold, max_steps)
     made = player.made()
     facts = {
-        "env": made.spec.id if made.spec is not None else type(made.unwrapped).__name__,
-        "seed": seed, "hold": hold, "max_steps": max_steps, "random": policy is None,
+        "env": name_of(made), "seed": seed, "hold": hold, "max_steps": max_steps,
+        "random": policy is None,
     }  # fmt: skip
     try:
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
@@ -238,11 +240,11 @@ class _Player:
             made.close()
 
     def play(self, env: Env, spec: Spec, seed: int) -> Episode:
-        _, dtype = spec.border
+        owner = f"env: {name_of(env)}, episode of seed {seed}"
         observation, _ = env.reset(seed=seed)
         # Another stream than the environment's own, which is seeded with the same number.
         env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        frames = [np.array(observation, dtype)]  # a copy: environments may reuse their buffer
+        frames = [observed(observation, spec, f"{owner}, reset")]
         actions: list[NDArray[Any]] = []
         rewards: list[float] = []
         terminated = truncated = False
@@ -251,9 +253,13 @@ class _Player:
                 policy = self.policy
                 action = env.action_space.sample() if policy is None else policy(frames[-1])
             observation, reward, terminated, truncated, _ = env.step(action)
-            frames.append(np.array(observation, dtype))
+            step = f"{owner}, step {len(frames)}"
+            frames.append(observed(observation, spec, step))
             actions.append(np.array(action))
-            rewards.append(float(reward))
-        return Episode(
-            np.stack(frames), np.stack(actions), np.array(rewards, np.float32), bool(terminated)
-        )
+            rewards.append(paid(reward, step))
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold, the episode refuses
+                earned = np.array(rewards, np.float32)
+            return Episode(np.stack(frames), np.stack(actions), earned, bool(terminated))
+        except ValueError as error:
+            raise ValueError(f"{owner}: {error}") from error

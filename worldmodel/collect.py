@@ -169,7 +169,18 @@ class _Kept:
         self.write()
 
     def add(self, episode: Episode) -> None:
-        """One more; writes a shard that is full, or due."""
+        """One more, if it is of the spaces that the recording began with: one of others would make
+        all of the folder unreadable. Writes a shard that is full, or due.
+        """
+        seed = self.facts["seed"] + len(self.recorded)
+        owner = f"env: {self.facts['env']}, episode of seed {seed}"
+        shape, _ = self.spec.border
+        if episode.observations.shape[1:] != shape:
+            raise ValueError(
+                f"{owner}: observations are {episode.observations.shape[1:]}, at the beginning the "
+                f"space was {self.spec.observation_space()}"
+            )
+        self.spec.action.check(episode.actions, owner)
         self.recorded.append(episode)
         full = len(self.recorded) - self.written >= EPISODES_PER_SHARD
         if full or time.monotonic() - self.since > self.minutes * 60:

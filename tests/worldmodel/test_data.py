@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,64 @@ def test_collect_refuses_other_spaces() -> None:
     for counts in ({}, {"episodes": 1, "steps": 1}):
         with pytest.raises(ValueError, match="episodes, steps: give exactly one"):
             collect(Counter(), progress=False, **counts)
+
+
+class Changing(Counter):
+    """From the episode of seed 2 on another one, if it is told so."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        shown, info = super().reset(seed=seed)
+        self.changed = seed is not None and seed >= 2
+        if self.changed and self.what == "action space":
+            self.action_space = gym.spaces.Discrete(50)
+        return self._shown(shown), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        shown, *rest = super().step(action)
+        return (self._shown(shown), *rest)  # type: ignore[return-value]
+
+    def _shown(self, shown: Any) -> Any:
+        return np.pad(shown, ((0, 8), (0, 0), (0, 0))) if self._grows() else shown
+
+    def _grows(self) -> bool:
+        return self.what == "shape" and self.changed and self.count >= 3
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "shape",
+            r"env: Changing, episode of seed 2, step 3: .* uint8 \(24, 16, 1\), its space is",
+        ),
+        ("action space", r"env: Changing, episode of seed 2: actions are not all of Discrete\(2\)"),
+    ],
+)
+def test_what_was_recorded_before_a_space_changed_stays(
+    tmp_path: Path, what: str, message: str
+) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(ValueError, match=message):
+        collect(Changing(what), 4, folder=folder, save_minutes=0, progress=False)
+    assert len(Episodes.load(folder)) == 2
+    whole = collect(Changing("nothing"), 4, folder=folder, resume=True, progress=False)
+    assert len(whole) == len(Episodes.load(folder)) == 4
+
+
+def test_an_environment_made_anew_has_the_same_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers make their own; its episodes are held against the spaces of the first one."""
+    here = import_module("worldmodel.collect")  # as a name of the package it is the function
+    monkeypatch.setattr(here, "scatter", lambda function, items, *_: map(function, items))
+    kinds = iter(["CartPole-v1", "Acrobot-v1"])
+    with pytest.raises(ValueError, match=r"env: CartPole-v1, episode of seed 5: observations are"):
+        collect(lambda: gym.make(next(kinds)), 1, seed=5, folder=tmp_path, save_minutes=0,
+                max_steps=9, progress=False, workers=1)  # fmt: skip
+    assert not list(tmp_path.glob("*.npz"))
 
 
 def test_collect_until_there_are_steps_enough() -> None:

@@ -67,7 +67,7 @@ def collect(
         seed: of the environment and of the random policy.
         max_steps: an episode that has not ended by then is cut, as a truncation.
         folder: where shards are written as they fill, for ``Episodes.load``; a kill costs what came
-            after the last one.
+            after the last one, Ctrl-C only the episode that is under way.
         resume: go on after the last shard in ``folder``. Random play then records the same as if it
             had never stopped; a policy's own state is not known here. ``episodes`` or ``steps``
             count those before, and may be more now.
@@ -87,6 +87,7 @@ def collect(
         FileNotFoundError: ``resume``, but there are none.
         BlockingIOError: another run is at work in ``folder``.
         OSError: the disk is full, say; the shards before are kept.
+        KeyboardInterrupt: Ctrl-C, or a command's SIGTERM; in ``folder`` is what was finished.
     """
     wanted = episodes if episodes is not None else steps
     if wanted is None or (episodes is not None and steps is not None):
@@ -135,8 +136,9 @@ class _Kept:
     ) -> None:
         self.folder, self.spec, self.facts, self.minutes = folder, spec, facts, minutes
         self.recorded: list[Episode] = []
-        self.shards: list[Shard] = []
-        self.written, self.since = 0, time.monotonic()
+        # Shards, and how many episodes they hold: one value, which Ctrl-C cannot part.
+        self.on_disk: tuple[list[Shard], int] = [], 0
+        self.since = time.monotonic()
 
     @classmethod
     @contextmanager
@@ -156,7 +158,22 @@ class _Kept:
             yield kept
 
     def fill(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
-        """Take from the parts until there are so many episodes or steps, and write them."""
+        """Take from the parts until there are so many episodes or steps, and write them; also those
+        that are there when Ctrl-C comes.
+        """
+        try:
+            self._take(parts, wanted, unit, progress)
+            self.write()
+        except KeyboardInterrupt as error:
+            if self.folder is None or not self.recorded:
+                raise
+            self.write()
+            raise KeyboardInterrupt(
+                f"stopped after {len(self.recorded)} episodes; resume=True (--resume) goes on from "
+                "there"
+            ) from error
+
+    def _take(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
         done = _count(self.recorded, unit)
         shown = None if progress else True
         with tqdm(total=wanted, initial=done, desc="collect", unit=unit, disable=shown) as bar:
@@ -166,7 +183,6 @@ class _Kept:
                     self.add(one)
                 done += _count(part, unit)
                 bar.update(done - bar.n)
-        self.write()
 
     def add(self, episode: Episode) -> None:
         """One more, if it is of the spaces that the recording began with: one of others would make
@@ -182,18 +198,20 @@ class _Kept:
             )
         self.spec.action.check(episode.actions, owner)
         self.recorded.append(episode)
-        full = len(self.recorded) - self.written >= EPISODES_PER_SHARD
+        full = len(self.recorded) - self.on_disk[1] >= EPISODES_PER_SHARD
         if full or time.monotonic() - self.since > self.minutes * 60:
             self.write()
 
     def write(self) -> None:
         """Write what no shard holds yet, and then ``meta.json``, which makes it count."""
-        fresh = self.recorded[self.written :]
+        shards, written = self.on_disk
+        fresh = self.recorded[written:]
         if self.folder is None or not fresh:
             return
-        self.shards.append(write_shard(self.folder, len(self.shards), fresh))
-        write_meta(self.folder, self.spec, self.shards, collected=self.facts)
-        self.written, self.since = len(self.recorded), time.monotonic()
+        shards = [*shards, write_shard(self.folder, len(shards), fresh)]
+        write_meta(self.folder, self.spec, shards, collected=self.facts)
+        self.on_disk = shards, written + len(fresh)  # what Ctrl-C left undone is written once more
+        self.since = time.monotonic()
 
     def _read(self, folder: Path, resume: bool) -> None:
         there = (folder / "meta.json").exists()
@@ -214,8 +232,7 @@ class _Kept:
                 f"resume: {folder} was recorded with {meta.get('collected')} of {before.spec(1)}, "
                 f"now it is {self.facts} of {self.spec}"
             )
-        self.recorded, self.shards = list(before), meta["shards"]
-        self.written = len(self.recorded)
+        self.recorded, self.on_disk = list(before), (meta["shards"], len(before))
 
 
 def _count(episodes: list[Episode], unit: str) -> int:

@@ -130,6 +130,52 @@ def test_an_environment_made_anew_has_the_same_spaces(
     assert not list(tmp_path.glob("*.npz"))
 
 
+@pytest.mark.parametrize("when", ["in an episode", "before meta.json", "after meta.json"])
+def test_stopping_keeps_finished_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    folder, here = tmp_path / "a", import_module("worldmodel.collect")
+
+    class Stopped(Counter):
+        at: int | None = 3 if when == "in an episode" else None
+
+        def reset(self, *, seed: int | None = None, **more: Any) -> tuple[Any, dict[str, Any]]:
+            if seed == self.at:
+                raise KeyboardInterrupt
+            return super().reset(seed=seed, **more)
+
+    def write_meta(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.undo()
+        if when == "after meta.json":
+            here.write_meta(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    if when != "in an episode":
+        monkeypatch.setattr(here, "write_meta", write_meta)
+        monkeypatch.setattr(here, "EPISODES_PER_SHARD", 3)
+    with pytest.raises(KeyboardInterrupt, match=r"after 3 episodes; resume=True \(--resume\) goes"):
+        collect(Stopped(), 5, folder=folder, progress=False)
+    assert len(Episodes.load(folder)) == 3
+    assert len(list(folder.glob("*.npz"))) == 1
+    Stopped.at = None
+    resumed = collect(Stopped(), 5, folder=folder, resume=True, progress=False)
+    for found in (resumed, Episodes.load(folder)):
+        for one, other in zip(found, collect(Stopped(), 5, progress=False), strict=True):
+            assert np.array_equal(one.actions, other.actions)
+
+
+def test_stopping_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    class Stopped(Counter):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            raise KeyboardInterrupt
+
+    for folder in (None, tmp_path / "a"):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            collect(Stopped(), 5, folder=folder, progress=False)
+        assert str(stopped.value) == ""
+    assert not list(tmp_path.glob("a/*.npz")) and not list(tmp_path.glob("a/*.json"))
+
+
 def test_collect_until_there_are_steps_enough() -> None:
     assert len(collect(Counter(), steps=11, progress=False)) == 3  # of five steps each
     assert len(collect(Counter(), steps=10, progress=False)) == 2

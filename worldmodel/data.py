@@ -243,12 +243,15 @@ def unpack(folder: str | Path, out: str | Path) -> Path:
     Raises:
         FileExistsError: ``out`` holds episodes already; nothing is overwritten.
         FileNotFoundError: there is no ``meta.json`` in ``folder``, or a shard is missing.
-        ValueError: another format version, or a shard is corrupt.
+        ValueError: another format version, or a shard is corrupt, or takes more than this machine's
+            memory; of this nothing is written.
         BlockingIOError: another run is at work in ``out``.
     """
     folder, out = Path(folder), Path(out)
     meta = read_meta(folder)
     counts = _shards(folder, meta)
+    for path in counts:  # one is in memory at a time
+        check_memory(path, shards.size(path))
     with locked(out):
         if (out / "meta.json").exists():
             raise FileExistsError(f"out: {out} already holds episodes; choose a new one")

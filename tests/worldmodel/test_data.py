@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,17 @@ def test_the_layout_in_memory_changes_no_episode(tmp_path: Path) -> None:
     with np.load(again / shard.name) as arrays:
         assert arrays["observations"].flags.c_contiguous
     assert same(Episodes.load(again, 2**20))
+
+
+def test_a_shard_larger_than_the_memory_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = moving_square(3).save(tmp_path / "a")
+    monkeypatch.setattr(os, "sysconf", lambda name: 10)
+    message = r"episodes-00000.npz: says that it holds [0-9,]+ bytes; this machine has 100 bytes"
+    with pytest.raises(ValueError, match=message):
+        unpack(folder, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_broken_folders_on_disk(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ class Episodes:
             folder: of ``meta.json``.
             memory: None takes the episodes wholly into memory. Else the shards, which ``unpack``
                 wrote, are looked through once and then stay on disk: at most so many bytes of them
-                are in memory at a time. Windows of them are the same ones.
+                are in memory at a time. Windows of them are the same ones. A file that another
+                process cuts short meanwhile ends this one (SIGBUS, as for every mapped file).
 
         Raises:
             FileNotFoundError: there is no ``meta.json``, or a shard is missing.

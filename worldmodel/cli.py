@@ -15,6 +15,13 @@ from contextlib import contextmanager
 from typing import Protocol
 
 DEBUG = "--debug"
+NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",  # on Windows
+    "Storage size calculation overflowed",
+    "CUDA out of memory",
+)
+"""How torch says so: it raises a RuntimeError, as for much else."""
 
 
 class Verb(Protocol):
@@ -31,10 +38,10 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
     """Run the verb that the command line names, ``python -m PACKAGE VERB ...``.
 
     Mistakes of the user (``ValueError``, ``TypeError``, ``OSError``, ``ImportError``, numbers that
-    are not finite, Gymnasium's errors), Ctrl-C and SIGTERM end with one line on stderr and exit
-    status 1; with ``--debug`` anywhere on the command line, with the traceback. Any other exception
-    is a mistake of ours and keeps its traceback. A reader that has gone away (``| head``) ends the
-    command silently, as it does for the commands of a shell.
+    are not finite, Gymnasium's errors), too little memory, Ctrl-C and SIGTERM end with one line on
+    stderr and exit status 1; with ``--debug`` anywhere on the command line, with the traceback.
+    Any other exception is a mistake of ours and keeps its traceback. A reader that has gone away
+    (``| head``) ends the command silently, as it does for the commands of a shell.
     """
     words = sys.argv[1:]
     debug = DEBUG in words
@@ -54,6 +61,9 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
             raise
         sys.exit(_one_line(error) or "stopped")
     except Exception as error:
+        if not debug and _no_memory(error):
+            said = str(error).partition("\n")[0] or type(error).__name__
+            sys.exit(f"error: this does not fit into memory; ask for less at a time ({said})")
         if debug or not isinstance(error, _mistakes()):
             raise
         sys.exit(f"error: {_one_line(error) or type(error).__name__}")
@@ -104,6 +114,12 @@ def _mistakes() -> tuple[type[Exception], ...]:
     import gymnasium as gym
 
     return (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
+
+
+def _no_memory(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):
+        return any(text in str(error) for text in NO_MEMORY)
+    return isinstance(error, MemoryError)  # NumPy's, too
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -168,8 +170,11 @@ def connected(workers: int, address: str | None = None) -> Iterator[Any]:
     own: dict[str, Any] = {
         "num_cpus": workers, "object_store_memory": OWN_STORE, "include_dashboard": False,
     }  # fmt: skip
+    stop = signal.getsignal(signal.SIGTERM)
     # "local" also where a cluster runs on this machine: nobody asked for that one.
     ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
+    if callable(stop) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)  # Ray's own would abort; ours ends as Ctrl-C does
     try:
         yield ray
     finally:

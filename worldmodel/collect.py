@@ -27,6 +27,7 @@ from worldmodel.data import (
 from worldmodel.episode import Episode
 from worldmodel.files import locked
 from worldmodel.spec import Spec
+from worldmodel.steps import name_of, observed, paid
 
 Env = gym.Env[Any, Any]
 Policy = Callable[[NDArray[Any]], Any]
@@ -66,7 +67,7 @@ def collect(
         seed: of the environment and of the random policy.
         max_steps: an episode that has not ended by then is cut, as a truncation.
         folder: where shards are written as they fill, for ``Episodes.load``; a kill costs what came
-            after the last one.
+            after the last one, Ctrl-C only the episode that is under way.
         resume: go on after the last shard in ``folder``. Random play then records the same as if it
             had never stopped; a policy's own state is not known here. ``episodes`` or ``steps``
             count those before, and may be more now.
@@ -79,12 +80,14 @@ def collect(
     Raises:
         ValueError: a space is not supported, a number is out of range, not exactly one of
             ``episodes`` and ``steps`` is given, workers are asked for a number of ``steps``, or
-            ``resume`` without a folder or of another recording.
+            ``resume`` without a folder or of another recording; or the environment shows or pays
+            what its spaces do not say, or what is no number.
         TypeError: workers would have to share an environment.
         FileExistsError: ``folder`` holds episodes and ``resume`` is False.
         FileNotFoundError: ``resume``, but there are none.
         BlockingIOError: another run is at work in ``folder``.
         OSError: the disk is full, say; the shards before are kept.
+        KeyboardInterrupt: Ctrl-C, or a command's SIGTERM; in ``folder`` is what was finished.
     """
     wanted = episodes if episodes is not None else steps
     if wanted is None or (episodes is not None and steps is not None):
@@ -106,8 +109,8 @@ def collect(
     player = _Player(env, policy, hold, max_steps)
     made = player.made()
     facts = {
-        "env": made.spec.id if made.spec is not None else type(made.unwrapped).__name__,
-        "seed": seed, "hold": hold, "max_steps": max_steps, "random": policy is None,
+        "env": name_of(made), "seed": seed, "hold": hold, "max_steps": max_steps,
+        "random": policy is None,
     }  # fmt: skip
     try:
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
@@ -133,8 +136,9 @@ class _Kept:
     ) -> None:
         self.folder, self.spec, self.facts, self.minutes = folder, spec, facts, minutes
         self.recorded: list[Episode] = []
-        self.shards: list[Shard] = []
-        self.written, self.since = 0, time.monotonic()
+        # Shards, and how many episodes they hold: one value, which Ctrl-C cannot part.
+        self.on_disk: tuple[list[Shard], int] = [], 0
+        self.since = time.monotonic()
 
     @classmethod
     @contextmanager
@@ -154,7 +158,22 @@ class _Kept:
             yield kept
 
     def fill(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
-        """Take from the parts until there are so many episodes or steps, and write them."""
+        """Take from the parts until there are so many episodes or steps, and write them; also those
+        that are there when Ctrl-C comes.
+        """
+        try:
+            self._take(parts, wanted, unit, progress)
+            self.write()
+        except KeyboardInterrupt as error:
+            if self.folder is None or not self.recorded:
+                raise
+            self.write()
+            raise KeyboardInterrupt(
+                f"stopped after {len(self.recorded)} episodes; resume=True (--resume) goes on from "
+                "there"
+            ) from error
+
+    def _take(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
         done = _count(self.recorded, unit)
         shown = None if progress else True
         with tqdm(total=wanted, initial=done, desc="collect", unit=unit, disable=shown) as bar:
@@ -164,23 +183,35 @@ class _Kept:
                     self.add(one)
                 done += _count(part, unit)
                 bar.update(done - bar.n)
-        self.write()
 
     def add(self, episode: Episode) -> None:
-        """One more; writes a shard that is full, or due."""
+        """One more, if it is of the spaces that the recording began with: one of others would make
+        all of the folder unreadable. Writes a shard that is full, or due.
+        """
+        seed = self.facts["seed"] + len(self.recorded)
+        owner = f"env: {self.facts['env']}, episode of seed {seed}"
+        shape, _ = self.spec.border
+        if episode.observations.shape[1:] != shape:
+            raise ValueError(
+                f"{owner}: observations are {episode.observations.shape[1:]}, at the beginning the "
+                f"space was {self.spec.observation_space()}"
+            )
+        self.spec.action.check(episode.actions, owner)
         self.recorded.append(episode)
-        full = len(self.recorded) - self.written >= EPISODES_PER_SHARD
+        full = len(self.recorded) - self.on_disk[1] >= EPISODES_PER_SHARD
         if full or time.monotonic() - self.since > self.minutes * 60:
             self.write()
 
     def write(self) -> None:
         """Write what no shard holds yet, and then ``meta.json``, which makes it count."""
-        fresh = self.recorded[self.written :]
+        shards, written = self.on_disk
+        fresh = self.recorded[written:]
         if self.folder is None or not fresh:
             return
-        self.shards.append(write_shard(self.folder, len(self.shards), fresh))
-        write_meta(self.folder, self.spec, self.shards, collected=self.facts)
-        self.written, self.since = len(self.recorded), time.monotonic()
+        shards = [*shards, write_shard(self.folder, len(shards), fresh)]
+        write_meta(self.folder, self.spec, shards, collected=self.facts)
+        self.on_disk = shards, written + len(fresh)  # what Ctrl-C left undone is written once more
+        self.since = time.monotonic()
 
     def _read(self, folder: Path, resume: bool) -> None:
         there = (folder / "meta.json").exists()
@@ -201,8 +232,7 @@ class _Kept:
                 f"resume: {folder} was recorded with {meta.get('collected')} of {before.spec(1)}, "
                 f"now it is {self.facts} of {self.spec}"
             )
-        self.recorded, self.shards = list(before), meta["shards"]
-        self.written = len(self.recorded)
+        self.recorded, self.on_disk = list(before), (meta["shards"], len(before))
 
 
 def _count(episodes: list[Episode], unit: str) -> int:
@@ -238,11 +268,11 @@ class _Player:
             made.close()
 
     def play(self, env: Env, spec: Spec, seed: int) -> Episode:
-        _, dtype = spec.border
+        owner = f"env: {name_of(env)}, episode of seed {seed}"
         observation, _ = env.reset(seed=seed)
         # Another stream than the environment's own, which is seeded with the same number.
         env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        frames = [np.array(observation, dtype)]  # a copy: environments may reuse their buffer
+        frames = [observed(observation, spec, f"{owner}, reset")]
         actions: list[NDArray[Any]] = []
         rewards: list[float] = []
         terminated = truncated = False
@@ -251,9 +281,13 @@ class _Player:
                 policy = self.policy
                 action = env.action_space.sample() if policy is None else policy(frames[-1])
             observation, reward, terminated, truncated, _ = env.step(action)
-            frames.append(np.array(observation, dtype))
+            step = f"{owner}, step {len(frames)}"
+            frames.append(observed(observation, spec, step))
             actions.append(np.array(action))
-            rewards.append(float(reward))
-        return Episode(
-            np.stack(frames), np.stack(actions), np.array(rewards, np.float32), bool(terminated)
-        )
+            rewards.append(paid(reward, step))
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold, the episode refuses
+                earned = np.array(rewards, np.float32)
+            return Episode(np.stack(frames), np.stack(actions), earned, bool(terminated))
+        except ValueError as error:
+            raise ValueError(f"{owner}: {error}") from error

@@ -147,7 +147,8 @@ class Episodes:
             folder: of ``meta.json``.
             memory: None takes the episodes wholly into memory. Else the shards, which ``unpack``
                 wrote, are looked through once and then stay on disk: at most so many bytes of them
-                are in memory at a time. Windows of them are the same ones.
+                are in memory at a time. Windows of them are the same ones. A file that another
+                process cuts short meanwhile ends this one (SIGBUS, as for every mapped file).
 
         Raises:
             FileNotFoundError: there is no ``meta.json``, or a shard is missing.
@@ -211,16 +212,21 @@ def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
 def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard:
     """Write episodes as the shard of that number; what ``meta.json`` says of it."""
     name = f"episodes-{number:05d}.npz"
+    arrays = {
+        "observations": np.concatenate([e.observations for e in episodes]),
+        "actions": np.concatenate([e.actions for e in episodes]),
+        "rewards": np.concatenate([e.rewards for e in episodes]),
+        "terminated": np.array([e.terminated for e in episodes]),
+        "steps": np.array([len(e.actions) for e in episodes]),
+    }
     with atomic(folder / name) as path, path.open("wb") as file:
-        np.savez_compressed(
-            file,
-            observations=np.concatenate([e.observations for e in episodes]),
-            actions=np.concatenate([e.actions for e in episodes]),
-            rewards=np.concatenate([e.rewards for e in episodes]),
-            terminated=np.array([e.terminated for e in episodes]),
-            steps=np.array([len(e.actions) for e in episodes]),
-        )
+        np.savez_compressed(file, **_step_by_step(arrays))
     return {"file": name, "episodes": len(episodes)}
+
+
+def _step_by_step(arrays: Arrays) -> dict[str, Any]:
+    """Laid out so that a step's numbers are neighbours in the file, which is read in part."""
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -> None:
@@ -238,17 +244,20 @@ def unpack(folder: str | Path, out: str | Path) -> Path:
     Raises:
         FileExistsError: ``out`` holds episodes already; nothing is overwritten.
         FileNotFoundError: there is no ``meta.json`` in ``folder``, or a shard is missing.
-        ValueError: another format version, or a shard is corrupt.
+        ValueError: another format version, or a shard is corrupt, or takes more than this machine's
+            memory; of this nothing is written.
         BlockingIOError: another run is at work in ``out``.
     """
     folder, out = Path(folder), Path(out)
     meta = read_meta(folder)
     counts = _shards(folder, meta)
+    for path in counts:  # one is in memory at a time
+        check_memory(path, shards.size(path))
     with locked(out):
         if (out / "meta.json").exists():
             raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
         for path, count in counts.items():
-            arrays: dict[str, Any] = _Shard.read(path, count).arrays
+            arrays = _step_by_step(_Shard.read(path, count).arrays)
             with atomic(out / path.name) as partial, partial.open("wb") as file:
                 np.savez(file, **arrays)
         with atomic(out / "meta.json") as partial:
@@ -275,10 +284,10 @@ def _shards(folder: Path, meta: dict[str, Any]) -> dict[Path, int]:
         entry: dict[str, Any] = shard if isinstance(shard, dict) else {}
         name, count = str(entry.get("file")), entry.get("episodes")
         known = re.fullmatch(r"episodes-[0-9]{5,}\.npz", name)  # no way out of the folder
-        if not known or type(count) is not int or folder / name in counts:
+        if type(count) is not int or not 1 <= count < 2**31 or not known or folder / name in counts:
             raise ValueError(
                 f'{path}: shards: expected {{"file": "episodes-00000.npz", "episodes": 256}} and '
-                f"so on, each once, got {str(shard)[:80]}"
+                f"so on, each once, of 1 to 2**31 - 1 episodes, got {str(shard)[:80]}"
             )
         counts[folder / name] = count
     if not counts:

@@ -39,6 +39,11 @@ class Episode:
             )
         for name in ("observations", "rewards", "actions"):
             values = getattr(self, name)
+            if not values.dtype.isnative or values.dtype.itemsize > 8:  # torch has no such numbers
+                raise ValueError(
+                    f"{name}: expected this machine's byte order and at most 8 bytes a number, got "
+                    f"{values.dtype.str}"
+                )
             with np.errstate(over="ignore"):  # all is computed in float32
                 narrow = values.astype(np.float32, copy=False)
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(narrow).all():

@@ -17,6 +17,8 @@ KINDS = {"observations": "uf", "actions": "biuf", "rewards": "f", "terminated": 
 """Arrays of a shard, and of which of NumPy's kinds of dtype each is."""
 MOST_PACKED = 1100
 """How many times smaller deflate makes its input at best (1032), and some."""
+MAGIC = b"PK\x03\x04"
+"""How an ``.npz`` file begins, for NumPy; zipfile looks for its end."""
 BROKEN = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError, RuntimeError)
 """What zipfile and NumPy raise for files that are not whole (or locked: RuntimeError)."""
 
@@ -32,6 +34,9 @@ def size(path: Path) -> int:
         raise FileNotFoundError(f"{path}: the shard is missing")
     regular(path)
     try:
+        with path.open("rb") as packed:
+            if packed.read(len(MAGIC)) != MAGIC:
+                raise ValueError("no .npz file")
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
             names = [f"{name}.npy" for name in KINDS]
@@ -109,5 +114,10 @@ def _check_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int) -
         begin = stream.tell()
     if dtype.kind not in KINDS[name] or not shape or min(shape) < 0:
         raise ValueError(f"{name}: expected an array of numbers, got {dtype} {shape}")
+    if not dtype.isnative or dtype.itemsize > 8:  # torch has no such numbers
+        raise ValueError(
+            f"{name}: expected this machine's byte order and at most 8 bytes a number, got "
+            f"{dtype.str}"
+        )
     if begin + math.prod(shape) * dtype.itemsize != member.file_size:
         raise ValueError(f"{name}: {dtype} {shape} are not the {member.file_size:,} bytes there")

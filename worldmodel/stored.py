@@ -9,7 +9,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.lib import format as npy
@@ -117,7 +117,7 @@ def map_arrays(path: Path) -> Arrays:
             with packed.open(member) as stream:
                 if npy.read_magic(stream) != (1, 0):
                     raise ValueError(f"{member.filename}: no NumPy array of format 1.0")
-                shape, _, dtype = npy.read_array_header_1_0(stream)
+                shape, fortran, dtype = npy.read_array_header_1_0(stream)
                 header = stream.tell()
             size = header + math.prod(shape) * dtype.itemsize
             if not size == member.file_size == member.compress_size:
@@ -126,5 +126,6 @@ def map_arrays(path: Path) -> Arrays:
             name, extra = struct.unpack_from("<HH", pages, member.header_offset + 26)
             begin = member.header_offset + 30 + name + extra + header
             flat: NDArray[Any] = np.frombuffer(pages, dtype, math.prod(shape), begin)
-            arrays[member.filename.removesuffix(".npy")] = flat.reshape(shape)
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            arrays[member.filename.removesuffix(".npy")] = flat.reshape(shape, order=order)
     return arrays

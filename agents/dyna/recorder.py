@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from worldmodel.data import Episodes
 from worldmodel.episode import Episode
 from worldmodel.spec import Spec
+from worldmodel.steps import name_of, observed, paid
 
 
 class RecordEpisodes(
@@ -56,14 +57,20 @@ class RecordEpisodes(
         self._frames: list[NDArray[Any]] = []
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
+        self._owner = f"env: {name_of(env)}"
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; one that is under way counts as truncated."""
+        """Begin an episode; one that is under way counts as truncated.
+
+        Raises:
+            ValueError: the observation is none of the space; see ``step``.
+        """
         observation, info = self.env.reset(seed=seed, options=options)
         self._finish(terminated=False)
-        self._frames = [self._copy(observation)]
+        self._owner = f"env: {name_of(self.env)}, episode of seed {seed}"
+        self._frames = [observed(observation, self._spaces, f"{self._owner}, reset")]
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -71,14 +78,18 @@ class RecordEpisodes(
 
         Raises:
             gymnasium.error.ResetNeeded: no episode is under way.
+            ValueError: the observation is of another shape than the space, or an image of numbers
+                that uint8 cannot hold, or the reward is no number. The step is not kept.
         """
         if not self._frames:
             raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
         taken = np.array(action, self.action_space.dtype)
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._frames.append(self._copy(observation))
+        owner = f"{self._owner}, step {len(self._frames)}"
+        seen, earned = observed(observation, self._spaces, owner), paid(reward, owner)
+        self._frames.append(seen)
         self._actions.append(taken)
-        self._rewards.append(float(reward))
+        self._rewards.append(earned)
         self.total += 1
         self._steps += 1
         if terminated or truncated:
@@ -122,10 +133,6 @@ class RecordEpisodes(
             self._finished.append((begin, episode))
             begin += len(episode.actions)
         self._steps, self.total = episodes.steps, total
-
-    def _copy(self, observation: Any) -> NDArray[Any]:
-        """Environments may reuse their buffer."""
-        return np.array(observation, self._spaces.border[1])
 
     def _episode(self, terminated: bool) -> Episode:
         return Episode(

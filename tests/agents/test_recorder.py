@@ -1,3 +1,5 @@
+from unittest import mock
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -128,6 +130,21 @@ def test_it_records_in_a_vec_env() -> None:
         np.testing.assert_allclose(np.diff(episode.observations[:, 0]), 0.5, atol=1e-6)
         np.testing.assert_allclose(episode.rewards, episode.observations[1:, 0])
     assert merged.observation_space == venv.observation_space
+
+
+def test_a_step_that_is_refused_is_not_kept() -> None:
+    recorder = RecordEpisodes(LineEnv())
+    recorder.reset(seed=3)
+    recorder.step(np.ones(1, np.float32))
+    wrong = np.zeros(recorder.observation_space.shape[0] + 1, np.float32)
+    with (
+        mock.patch.object(LineEnv, "step", lambda self, action: (wrong, 0.0, False, False, {})),
+        pytest.raises(ValueError, match=r"env: LineEnv, episode of seed 3, step 2: returned"),
+    ):
+        recorder.step(np.ones(1, np.float32))
+    assert recorder.steps == recorder.total == 1
+    recorder.step(np.zeros(1, np.float32))
+    assert [len(e.actions) for e in recorder.episodes()] == [2]
 
 
 def test_errors_teach() -> None:

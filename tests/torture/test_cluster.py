@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -65,6 +67,28 @@ def test_an_address_where_nobody_answers() -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConnectionError, match="address: no Ray cluster answers at 127.0.0.1:1 "):
         list(scatter(square, [1], 1, "127.0.0.1:1"))
+
+
+STOPPED = """
+import os, signal
+from worldmodel.cluster import scatter
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as every command does
+results = scatter(abs, [-1, -2], 1)
+next(results)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("as Ctrl-C")
+"""
+
+
+def test_sigterm_is_still_that_of_the_caller() -> None:
+    """Ray has one of its own, which aborts the process: nothing could be kept."""
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "as Ctrl-C\n"), done.stderr
 
 
 def test_no_other_cluster_than_the_one_asked_for(ray: Any) -> None:

@@ -26,6 +26,7 @@ from agents import (
 from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, collect, fit, make
 from worldmodel.jump import JumpConfig
 
+IMAGE = spaces.Box(0, 255, (16, 16, 3), np.uint8)
 VECTOR = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 DISCRETE = ActionSpec("discrete", (), (2,))
 HUGE = float(np.finfo(np.float32).max)
@@ -33,22 +34,25 @@ PLANS = {"plans": 8, "worlds": 2, "horizon": 3}
 
 
 class Edge(gym.Env[Any, Any]):
-    """Shows one value, pays one reward, ends after some steps."""
+    """Shows one value or one observation, pays one reward, ends after some steps."""
 
     def __init__(
         self,
         observation: gym.Space[Any] = VECTOR,
         action: gym.Space[Any] | None = None,
         value: float | None = None,
-        reward: float = 0.0,
+        reward: Any = 0.0,
         steps: int = 3,
+        shown: Any = None,
     ) -> None:
         self.observation_space = observation
         self.action_space = spaces.Discrete(2) if action is None else action
-        self.value, self.reward, self.steps = value, reward, steps
+        self.value, self.reward, self.steps, self.shown = value, reward, steps, shown
 
     def _seen(self) -> Any:
         space = self.observation_space
+        if self.shown is not None:
+            return self.shown
         if self.value is None:
             return space.sample()
         return np.full(space.shape, self.value, space.dtype)
@@ -59,7 +63,7 @@ class Edge(gym.Env[Any, Any]):
         self.count = 0
         return self._seen(), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self.count += 1
         return self._seen(), self.reward, self.count >= self.steps, False, {}
 
@@ -91,6 +95,26 @@ REFUSED = {
     "infinity seen": ({"value": -np.inf}, "observations: hold NaN"),
     "NaN paid": ({"reward": np.nan}, "rewards: hold NaN"),
     "infinity paid": ({"reward": np.inf}, "rewards: hold NaN"),
+    "nothing paid": ({"reward": None}, "seed 0, step 1: .* reward of type NoneType"),
+    "several paid": ({"reward": np.zeros(2)}, "seed 0, step 1: .* reward of type ndarray"),
+    "text paid": ({"reward": "3"}, "seed 0, step 1: .* reward of type str"),
+    "too much paid": ({"reward": 10**400}, "seed 0, step 1: .* reward of type int"),
+    "parts of a grey": (
+        {"observation": IMAGE, "shown": np.full((16, 16, 3), 0.7)},
+        "env: Edge, episode of seed 0, reset: .* float64 that holds 0.7, its space is Box.*uint8",
+    ),
+    "an image of NaN": ({"observation": IMAGE, "shown": np.full((16, 16, 3), np.nan)}, "holds nan"),
+    "a negative grey": ({"observation": IMAGE, "shown": np.full((16, 16, 3), -1)}, "holds -1"),
+    "whiter than white": (
+        {"observation": IMAGE, "shown": np.full((16, 16, 3), 300).tolist()},
+        "int64 that holds 300",
+    ),
+    "another size": (
+        {"observation": IMAGE, "shown": np.zeros((24, 24, 3), np.uint8)},
+        r"seed 0, reset: returned an observation of uint8 \(24, 24, 3\), its space is Box",
+    ),
+    "no array": ({"shown": [[1], [1, 2]]}, "seed 0, reset: returned no array"),
+    "words": ({"shown": ["1", "2"]}, r"seed 0, reset: returned an observation of <U1 \(2,\)"),
     "a vector of bytes": ({"observation": spaces.Box(0, 255, (5,), np.uint8)}, "FlattenObs"),
     "a number alone": ({"observation": spaces.Box(-1, 1, ())}, "FlattenObservation"),
     "no number": ({"observation": spaces.Box(-1, 1, (0,))}, r"a vector \(D,\)"),
@@ -111,7 +135,7 @@ def test_refused_when_recorded(case: str, tally) -> None:
         collect(Edge(**settings), 1, progress=False)
     with pytest.raises(ValueError, match=message):
         recorder = RecordEpisodes(Edge(**settings))
-        recorder.reset()
+        recorder.reset(seed=0)
         for _ in range(3):
             recorder.step(0)
         recorder.episodes()

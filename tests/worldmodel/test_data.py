@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,110 @@ def test_collect_refuses_other_spaces() -> None:
     for counts in ({}, {"episodes": 1, "steps": 1}):
         with pytest.raises(ValueError, match="episodes, steps: give exactly one"):
             collect(Counter(), progress=False, **counts)
+
+
+class Changing(Counter):
+    """From the episode of seed 2 on another one, if it is told so."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        shown, info = super().reset(seed=seed)
+        self.changed = seed is not None and seed >= 2
+        if self.changed and self.what == "action space":
+            self.action_space = gym.spaces.Discrete(50)
+        return self._shown(shown), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        shown, *rest = super().step(action)
+        return (self._shown(shown), *rest)  # type: ignore[return-value]
+
+    def _shown(self, shown: Any) -> Any:
+        return np.pad(shown, ((0, 8), (0, 0), (0, 0))) if self._grows() else shown
+
+    def _grows(self) -> bool:
+        return self.what == "shape" and self.changed and self.count >= 3
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "shape",
+            r"env: Changing, episode of seed 2, step 3: .* uint8 \(24, 16, 1\), its space is",
+        ),
+        ("action space", r"env: Changing, episode of seed 2: actions are not all of Discrete\(2\)"),
+    ],
+)
+def test_what_was_recorded_before_a_space_changed_stays(
+    tmp_path: Path, what: str, message: str
+) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(ValueError, match=message):
+        collect(Changing(what), 4, folder=folder, save_minutes=0, progress=False)
+    assert len(Episodes.load(folder)) == 2
+    whole = collect(Changing("nothing"), 4, folder=folder, resume=True, progress=False)
+    assert len(whole) == len(Episodes.load(folder)) == 4
+
+
+def test_an_environment_made_anew_has_the_same_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers make their own; its episodes are held against the spaces of the first one."""
+    here = import_module("worldmodel.collect")  # as a name of the package it is the function
+    monkeypatch.setattr(here, "scatter", lambda function, items, *_: map(function, items))
+    kinds = iter(["CartPole-v1", "Acrobot-v1"])
+    with pytest.raises(ValueError, match=r"env: CartPole-v1, episode of seed 5: observations are"):
+        collect(lambda: gym.make(next(kinds)), 1, seed=5, folder=tmp_path, save_minutes=0,
+                max_steps=9, progress=False, workers=1)  # fmt: skip
+    assert not list(tmp_path.glob("*.npz"))
+
+
+@pytest.mark.parametrize("when", ["in an episode", "before meta.json", "after meta.json"])
+def test_stopping_keeps_finished_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    folder, here = tmp_path / "a", import_module("worldmodel.collect")
+
+    class Stopped(Counter):
+        at: int | None = 3 if when == "in an episode" else None
+
+        def reset(self, *, seed: int | None = None, **more: Any) -> tuple[Any, dict[str, Any]]:
+            if seed == self.at:
+                raise KeyboardInterrupt
+            return super().reset(seed=seed, **more)
+
+    def write_meta(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.undo()
+        if when == "after meta.json":
+            here.write_meta(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    if when != "in an episode":
+        monkeypatch.setattr(here, "write_meta", write_meta)
+        monkeypatch.setattr(here, "EPISODES_PER_SHARD", 3)
+    with pytest.raises(KeyboardInterrupt, match=r"after 3 episodes; resume=True \(--resume\) goes"):
+        collect(Stopped(), 5, folder=folder, progress=False)
+    assert len(Episodes.load(folder)) == 3
+    assert len(list(folder.glob("*.npz"))) == 1
+    Stopped.at = None
+    resumed = collect(Stopped(), 5, folder=folder, resume=True, progress=False)
+    for found in (resumed, Episodes.load(folder)):
+        for one, other in zip(found, collect(Stopped(), 5, progress=False), strict=True):
+            assert np.array_equal(one.actions, other.actions)
+
+
+def test_stopping_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    class Stopped(Counter):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            raise KeyboardInterrupt
+
+    for folder in (None, tmp_path / "a"):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            collect(Stopped(), 5, folder=folder, progress=False)
+        assert str(stopped.value) == ""
+    assert not list(tmp_path.glob("a/*.npz")) and not list(tmp_path.glob("a/*.json"))
 
 
 def test_collect_until_there_are_steps_enough() -> None:
@@ -152,6 +258,46 @@ def test_episodes_on_disk_are_the_same(
             unpack(folder, tmp_path / name)
 
 
+def test_the_layout_in_memory_changes_no_episode(tmp_path: Path) -> None:
+    """NumPy also keeps, and writes, arrays in Fortran's order."""
+
+    def same(found: Episodes) -> bool:
+        pairs = zip(found, vectors, strict=True)
+        return all(np.array_equal(a.observations, b.observations) for a, b in pairs)
+
+    vectors = collect("CartPole-v1", 3, progress=False)
+    turned = [
+        Episode(np.asfortranarray(e.observations), e.actions, e.rewards, e.terminated)
+        for e in vectors
+    ]
+    episodes = Episodes(turned, vectors.action, vectors.observation_space)
+    folder = unpack(episodes.save(tmp_path / "a"), tmp_path / "b")
+    assert same(Episodes.load(tmp_path / "a")) and same(Episodes.load(folder, 2**20))
+    shard = folder / "episodes-00000.npz"
+    for path in (shard, tmp_path / "a" / shard.name):
+        with np.load(path) as arrays:
+            assert arrays["observations"].flags.c_contiguous
+            written = dict(arrays)
+    # As an earlier version wrote it, or a stranger does.
+    np.savez(shard, **{**written, "observations": np.asfortranarray(written["observations"])})
+    assert same(Episodes.load(folder)) and same(Episodes.load(folder, 2**20))
+    again = unpack(folder, tmp_path / "c")
+    with np.load(again / shard.name) as arrays:
+        assert arrays["observations"].flags.c_contiguous
+    assert same(Episodes.load(again, 2**20))
+
+
+def test_a_shard_larger_than_the_memory_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = moving_square(3).save(tmp_path / "a")
+    monkeypatch.setattr(os, "sysconf", lambda name: 10)
+    message = r"episodes-00000.npz: says that it holds [0-9,]+ bytes; this machine has 100 bytes"
+    with pytest.raises(ValueError, match=message):
+        unpack(folder, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
 def test_broken_folders_on_disk(tmp_path: Path) -> None:
     folder = unpack(moving_square(3).save(tmp_path / "a"), tmp_path / "b")
     shard = folder / "episodes-00000.npz"
@@ -165,6 +311,8 @@ def test_broken_folders_on_disk(tmp_path: Path) -> None:
         ({"steps": good["steps"] + 1}, "do not hold 3 episodes of 27 steps"),
         ({"rewards": np.full_like(good["rewards"], np.nan)}, "rewards: hold NaN"),
         ({"actions": np.array([{}] * 24, object)}, "expected an array of numbers"),
+        ({"actions": good["actions"].astype(">i8")}, "actions: expected this machine's byte order"),
+        ({"rewards": good["rewards"].astype(np.longdouble)}, "at most 8 bytes a number, got <f16"),
     ):
         np.savez(shard, **{**good, **change})
         with pytest.raises(ValueError, match=f"corrupt shard .*({message})"):
@@ -186,6 +334,24 @@ def test_broken_folders_on_disk(tmp_path: Path) -> None:
         Episodes.load(folder, 2**20)
 
 
+@pytest.mark.parametrize(
+    "counts", [(0,), (-3,), (3, 0), (0, 3), (3, -1), (-1, 3), (True,), (2**31,)]
+)
+def test_a_shard_has_episodes(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    folder = unpack(moving_square(3).save(tmp_path / "a"), tmp_path / "b")
+    meta = json.loads((folder / "meta.json").read_text())
+    names = [f"episodes-{number:05d}.npz" for number in range(len(counts))]
+    for name in names:
+        (folder / name).write_bytes((folder / names[0]).read_bytes())
+    told = [{"file": name, "episodes": n} for name, n in zip(names, counts, strict=True)]
+    (folder / "meta.json").write_text(json.dumps({**meta, "shards": told}))
+    for memory in (None, 2**20):
+        with pytest.raises(
+            ValueError, match=r"meta.json: shards: .* of 1 to 2\*\*31 - 1 episodes, got"
+        ):
+            Episodes.load(folder, memory)
+
+
 def test_bad_episodes() -> None:
     frames, actions = np.zeros((3, 16, 16, 3), np.uint8), np.zeros(2, np.int64)
     rewards = np.zeros(2, np.float32)
@@ -193,6 +359,8 @@ def test_bad_episodes() -> None:
         ((frames.astype(np.float32), actions, rewards), "expected uint8"),
         ((frames[:2], actions, rewards), "2 actions need 3 observations"),
         ((frames, actions, np.array([0, np.nan], np.float32)), "rewards: hold NaN"),
+        ((frames, actions.astype(">i8"), rewards), "actions: expected this machine's byte order"),
+        ((frames, actions.astype(np.longdouble), rewards), "at most 8 bytes a number, got <f16"),
     ]:
         with pytest.raises(ValueError, match=message):
             Episode(*change, terminated=False)

@@ -22,6 +22,7 @@ from worldmodel.bench import bench
 from worldmodel.collect import collect
 from worldmodel.commands import Info, List, Push, Unpack
 from worldmodel.data import Episodes
+from worldmodel.files import check_writable
 from worldmodel.imagine import ImaginedVideo
 from worldmodel.jump import set_refinements
 from worldmodel.registry import entry, make, preset, suggested
@@ -277,6 +278,7 @@ class Imagine:
 
     def run(self) -> None:
         check_seed(self.seed)
+        check_writable(self.out)
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
         set_refinements(model, self.refinements)
@@ -318,6 +320,8 @@ class Bench:
 
     def run(self) -> None:
         torch.set_num_threads(self.num_threads)
+        if self.json is not None:
+            check_writable(self.json)
         pairs = [results.name_and_preset(model) for model in self.models]
         rows = bench(pairs, self.size, self.batch_size, self.repeats, self.device)
         for kind in dict.fromkeys(row["kind"] for row in rows):

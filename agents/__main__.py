@@ -35,7 +35,7 @@ from agents.planners import (
 )
 from agents.planners.base import Before
 from agents.planners.base import Plan as Considered
-from agents.runs import RunConfig
+from agents.run_config import RunConfig
 from agents.train import evaluate
 from worldmodel import checkpoint, cli
 from worldmodel.settings import at_least

@@ -9,7 +9,7 @@ from typing import Any
 
 import worldmodel
 from agents import InversePolicy, InversePolicyConfig, runs
-from agents.runs import RunConfig
+from agents.run_config import RunConfig
 from evaluation.control import Contestant, Recipe, decisions
 from evaluation.progress import on_terminal
 from worldmodel import collect

@@ -21,7 +21,7 @@ import worldmodel
 from agents import runs, train
 from agents.__main__ import main
 from agents.dyna import rounds
-from agents.runs import RunConfig
+from agents.run_config import RunConfig
 from worldmodel import Spec, collect
 from worldmodel.spec import ActionSpec
 
@@ -202,7 +202,7 @@ def test_who_was_killed_while_cleaning_up_cleans_up(
     trained = runs.train(config, tmp_path, evaluate_every=0)
     (tmp_path / "kept-0000000032").mkdir()
     (tmp_path / "begun.json").write_text((tmp_path / "agent.json").read_text())
-    monkeypatch.setattr(runs, "_WAYS", {})  # nothing is trained again
+    monkeypatch.setattr(runs, "WAYS", {})  # nothing is trained again
     found = runs.train(config, tmp_path, evaluate_every=0)
     played = [config.play(agent, None, 3, seed=0) for agent in (trained, found)]
     np.testing.assert_array_equal(*played)

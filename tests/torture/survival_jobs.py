@@ -195,7 +195,7 @@ def play_rounds(folder: str, number: int | None) -> None:
 
 def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> None:
     """``agents train``; the agent is kept at every chance."""
-    from agents import keep, runs
+    from agents import keep, run_config, runs
     from agents import train as training
 
     at_write(number, kill)
@@ -203,7 +203,7 @@ def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> No
         return  # killed when all was done: a command would be told so
     training.PPO_SETTINGS["n_steps"] = 4
     keep.KeepAgent.__init__.__defaults__ = (None, 0.0)  # type: ignore[attr-defined]
-    runs.train(runs.RunConfig(**settings), folder, evaluate_every=0)
+    runs.train(run_config.RunConfig(**settings), folder, evaluate_every=0)
 
 
 def command(

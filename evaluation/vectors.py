@@ -26,7 +26,8 @@ TEST_SEED = 10**6
 """Real episodes that count begin here; those to learn from have other seeds."""
 APART = 10**5
 """What lies between the first episodes of two seeds."""
-HORIZON = 10
+PPO_SETTINGS: dict[str, Any] = {"n_epochs": 20, "gae_lambda": 0.8, "ent_coef": 0.0}
+"""What RL Zoo has for CartPole."""
 SAC_SETTINGS: dict[str, Any] = {
     "learning_starts": 1000,
     "gradient_steps": 4,
@@ -47,6 +48,7 @@ class Recipe:
         agent: PPO (discrete actions) or SAC (boxes), which learns in imagination alone.
         recorded: (episodes, hold, first seed) of random play, each action held for ``hold`` steps.
         window: steps that the world model looks across.
+        horizon: steps of an imagined episode.
         fit_steps: of its training.
         imagined_steps: of the agent by the time it is played, ascending; PPO is played once.
         episodes: real ones, at each evaluation.
@@ -56,6 +58,7 @@ class Recipe:
     agent: Literal["PPO", "SAC"]
     recorded: tuple[tuple[int, int, int], ...]
     window: int
+    horizon: int
     fit_steps: int
     imagined_steps: tuple[int, ...]
     episodes: int
@@ -69,9 +72,9 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("CartPole-v1", "PPO", ((500, 1, 0),), 20, 4000, (60_000,), 50),
+    Recipe("CartPole-v1", "PPO", ((500, 1, 0),), 20, 20, 4000, (50_000,), 50),
     Recipe(
-        "Pendulum-v1", "SAC", ((70, 1, 0), (70, 4, 1000), (70, 10, 2000)), 10, 4000,
+        "Pendulum-v1", "SAC", ((70, 1, 0), (70, 4, 1000), (70, 10, 2000)), 10, 10, 4000,
         (12_000, 24_000), 20,
     ),
 )  # fmt: skip
@@ -132,32 +135,28 @@ def _run(recipe: Recipe, seed: int) -> Iterator[Row]:
     source = episodes.windows(recipe.window, 32, seed)
     fit(model, source, recipe.fit_steps, seed=seed)
     learned = _ppo if recipe.agent == "PPO" else _sac
-    for steps, agent in learned(model, episodes, recipe.imagined_steps, seed):
+    for steps, agent in learned(recipe, model, episodes, seed):
         row = _played(recipe, agent, seed)
         yield {**row, "real_steps": episodes.steps, "imagined_steps": steps}
 
 
 def _ppo(
-    model: WorldModel, episodes: Episodes, steps: Sequence[int], seed: int
+    recipe: Recipe, model: WorldModel, episodes: Episodes, seed: int
 ) -> Iterator[tuple[int, Agent]]:
+    (steps,) = recipe.imagined_steps
     agent = train_in_imagination(
-        model,
-        episodes,
-        steps[0],
-        horizon=HORIZON,
-        frame_stack=1,
-        seed=seed,
-        progress_bar=on_terminal(),
-    )
-    yield steps[0], agent
+        model, episodes, steps, horizon=recipe.horizon, frame_stack=1, seed=seed,
+        progress_bar=on_terminal(), **PPO_SETTINGS,
+    )  # fmt: skip
+    yield steps, agent
 
 
 def _sac(
-    model: WorldModel, episodes: Episodes, steps: Sequence[int], seed: int
+    recipe: Recipe, model: WorldModel, episodes: Episodes, seed: int
 ) -> Iterator[tuple[int, Agent]]:
-    venv = ImaginedVecEnv(model, episodes, num_envs=16, horizon=HORIZON, seed=seed)
+    venv = ImaginedVecEnv(model, episodes, num_envs=16, horizon=recipe.horizon, seed=seed)
     agent = SAC("MlpPolicy", venv, seed=seed, **SAC_SETTINGS)
-    for wanted in steps:
+    for wanted in recipe.imagined_steps:
         agent.learn(
             wanted - agent.num_timesteps,
             reset_num_timesteps=agent.num_timesteps == 0,

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from evaluation import vectors as module
-from evaluation.vectors import RECIPES, SAC_SETTINGS, vectors
+from evaluation.vectors import PPO_SETTINGS, RECIPES, SAC_SETTINGS, vectors
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CARTPOLE, PENDULUM = RECIPES
@@ -22,7 +21,7 @@ def test_settings_are_the_snippets() -> None:
     (count, _, _), steps = CARTPOLE.recorded[0], CARTPOLE.imagined_steps[0]
     for text in (
         f'collect("{CARTPOLE.env}", episodes={count})', f"window={CARTPOLE.window}, batch_size=32",
-        f"steps={CARTPOLE.fit_steps:_}", f"steps={steps:_}, horizon={module.HORIZON}, ",
+        f"steps={CARTPOLE.fit_steps:_}", f"steps={steps:_}, horizon={CARTPOLE.horizon}, ",
         f"episodes={CARTPOLE.episodes}, seed=10**6",
     ):  # fmt: skip
         assert text in cartpole
@@ -30,13 +29,15 @@ def test_settings_are_the_snippets() -> None:
     for text in (
         f'collect("{PENDULUM.env}", {PENDULUM.recorded[0][0]}, hold=k, seed=s)', str(pairs),
         f"window={PENDULUM.window}, batch_size=32", f"steps={PENDULUM.fit_steps:_}",
-        f"num_envs=16, horizon={module.HORIZON}", f"learn({PENDULUM.imagined_steps[0]:_})",
+        f"num_envs=16, horizon={PENDULUM.horizon}", f"learn({PENDULUM.imagined_steps[0]:_})",
         f"episodes={PENDULUM.episodes}, seed=10**6",
     ):  # fmt: skip
         assert text in pendulum
-    given: dict[str, Any] = {}
-    exec("".join(re.findall(r"^(?:settings|policy) = .*\n", pendulum, re.M)), given)
-    assert {**given["settings"], "policy_kwargs": given["policy"]} == SAC_SETTINGS
+    given = [dict[str, Any](), dict[str, Any]()]
+    for text, found in zip((cartpole, pendulum), given, strict=True):
+        exec("".join(re.findall(r"^(?:settings|policy) = .*\n", text, re.M)), found)
+    assert given[0]["settings"] == PPO_SETTINGS
+    assert {**given[1]["settings"], "policy_kwargs": given[1]["policy"]} == SAC_SETTINGS
 
 
 def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:

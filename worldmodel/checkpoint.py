@@ -20,15 +20,14 @@ from torch import nn
 from worldmodel.base import WorldModel
 from worldmodel.baselines import Replay
 from worldmodel.files import atomic
+from worldmodel.places import find
 from worldmodel.reading import Tensors, layout, read_json, regular
-from worldmodel.registry import imported, make, registered
+from worldmodel.registry import make, registered
 from worldmodel.settings import from_json
 from worldmodel.spec import Spec
 
 FORMAT = 1
-SHIPPED = Path(__file__).parent / "checkpoints"
 GENERATED = "<!-- written by worldmodel.save; delete this line to keep your own text -->\n"
-FILES = ("config.json", "model.safetensors", "README.md")
 
 
 def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
@@ -118,42 +117,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def shipped() -> list[str]:
-    """Names of the checkpoints that came with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-
-
 def check_device(device: str | torch.device) -> None:
     """Raises ValueError for a device that is not there."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
         raise ValueError(f"device: {device} cannot be used here ({error}); cpu can") from error
-
-
-def find(name: str | Path) -> Path:
-    """A local folder, a shipped checkpoint's name, or a Hugging Face hub id, as a local folder.
-
-    ``"module:folder"`` imports the module first, which registers a model of your own.
-
-    Raises:
-        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name" or
-            "owner/name@revision").
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    name = imported(str(name))
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if name in shipped():
-        return SHIPPED / name
-    from worldmodel import hub  # which needs this module
-
-    if hub.is_id(name):
-        return hub.fetch(name)
-    raise FileNotFoundError(f"{name}: no such checkpoint folder; shipped ones are {shipped()}")
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:

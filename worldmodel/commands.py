@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import tyro
 
-from worldmodel import checkpoint, hub
+from worldmodel import checkpoint, hub, places
 from worldmodel.data import unpack
 from worldmodel.registry import MODELS, entry, make
 from worldmodel.spec import ActionSpec, Spec
@@ -28,8 +28,8 @@ class List:
             kind = "jumpy" if known.model.jumpy else "frame by frame"
             yield f"  {name:18} {kind:15} {', '.join(known.presets) or '-'}"
         yield "\nshipped checkpoints"
-        for name in checkpoint.shipped():
-            title, *_ = (checkpoint.SHIPPED / name / "README.md").read_text().splitlines()
+        for name in places.shipped():
+            title, *_ = (places.SHIPPED / name / "README.md").read_text().splitlines()
             yield f"  {name:26} {title.partition(': ')[2]}"
         yield "\nmore about one: python -m worldmodel info NAME, as in jump:small"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
+from worldmodel.places import FILES, INSTALL, find, is_id
 
 METADATA = """---
 library_name: jumpy-worldmodel
@@ -18,13 +18,6 @@ tags:
 ---
 """
 """How the hub sorts a card that says nothing of itself."""
-INSTALL = "pip install 'jumpy-worldmodel[hub]'"
-
-
-def is_id(name: str) -> bool:
-    """Whether it looks like "owner/name", or "owner/name@revision"."""
-    found = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", name)
-    return found is not None and ".." not in name  # git has no such names, folders have
 
 
 def push(
@@ -71,7 +64,7 @@ def push(
             commit = api.upload_folder(
                 repo_id=name,
                 folder_path=folder,
-                allow_patterns=list(checkpoint.FILES),
+                allow_patterns=list(FILES),
                 commit_message=message or "Upload a world model",
             )
         except Exception as error:  # the client's, and those of the HTTP library that it uses
@@ -79,43 +72,14 @@ def push(
     return str(commit.commit_url)
 
 
-def fetch(name: str) -> Path:
-    """Download what ``push`` uploaded (or take it from the hub's cache); its local folder.
-
-    Args:
-        name: "owner/name", or "owner/name@revision": a branch, tag or commit.
-
-    Raises:
-        FileNotFoundError: the hub has no such repository (or does not show it), it was not
-            reached, or huggingface_hub is not installed.
-    """
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise FileNotFoundError(
-            f"{name}: no such folder here, and none of the shipped checkpoints, "
-            f"{checkpoint.shipped()}; to ask the Hugging Face hub for it, {INSTALL}"
-        ) from error
-    repo, _, revision = name.partition("@")
-    files = list(checkpoint.FILES)
-    try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=files))
-    except Exception as error:  # as above
-        raise FileNotFoundError(
-            f"{name}: no such folder here, none of the shipped checkpoints, "
-            f"{checkpoint.shipped()}, and the hub says: {error} (a private one needs "
-            "`hf auth login`)"
-        ) from error
-
-
 def _stage(model: WorldModel | str | Path, folder: Path, name: str) -> None:
     """Fill ``folder`` with the three files as they go to the hub."""
     if isinstance(model, WorldModel):
         checkpoint.save(model, folder)
     else:
-        source = checkpoint.find(model)
+        source = find(model)
         checkpoint.load(source)  # a broken one stays at home
-        for file in checkpoint.FILES:
+        for file in FILES:
             if (source / file).is_file():
                 shutil.copy(source / file, folder / file)
     card = folder / "README.md"

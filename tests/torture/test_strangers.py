@@ -30,7 +30,7 @@ from envs.digits import read_idx
 from evaluation.report.reading import read_one
 from tests.torture.conftest import Tally
 from tests.torture.mutations import each, guarded
-from worldmodel import ActionSpec, Episode, Episodes, checkpoint, hub, load, make
+from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make, places
 from worldmodel.training import STATE
 from worldmodel.training.run import read_state
 
@@ -244,8 +244,10 @@ def test_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_revisions_are_no_paths() -> None:
-    assert hub.is_id("owner/name@refs/pr/1")
-    assert not any(map(hub.is_id, ("owner/name@../../x", "owner/..", "../name", "a/b@..", "a/b@")))
+    assert places.is_id("owner/name@refs/pr/1")
+    assert not any(
+        map(places.is_id, ("owner/name@../../x", "owner/..", "../name", "a/b@..", "a/b@"))
+    )
 
 
 # -- policies of Stable-Baselines3 -----------------------------------------------------------------

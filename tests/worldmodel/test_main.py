@@ -14,7 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import MODELS, Episodes, checkpoint, hub, load
+from worldmodel import MODELS, Episodes, hub, load, places
 from worldmodel.__main__ import _device, main
 from worldmodel.training import BEST
 from worldmodel.training.monitor import Monitor
@@ -44,7 +44,7 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "list")
     out = capsys.readouterr().out
-    assert all(name in out for name in [*MODELS, *checkpoint.shipped(), "narrative"])
+    assert all(name in out for name in [*MODELS, *places.shipped(), "narrative"])
 
 
 def test_push(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

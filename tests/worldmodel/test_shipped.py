@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import worldmodel
-from worldmodel.checkpoint import SHIPPED, read_config
+from worldmodel.checkpoint import read_config
+from worldmodel.places import SHIPPED
 
 NAMES = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
 MEGABYTES = 15

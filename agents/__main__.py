@@ -54,7 +54,8 @@ class Train(RunConfig):
     """Train an agent in imagination, with Dyna, with lookahead, or without a world model."""
 
     out: Path = Path("runs/agent")
-    """Folder for the agent, its settings and TensorBoard's logs."""
+    """Folder for the agent, its settings and TensorBoard's logs. A run that was stopped or killed
+    goes on with the same command."""
     evaluate_every: int = 10_000
     """Decisions between real evaluations in TensorBoard; 0 for none."""
     eval_episodes: int = 20
@@ -115,6 +116,8 @@ class Plan:
     def run(self) -> None:
         """Play, beside random play."""
         torch.set_num_threads(self.num_threads)
+        if self.hold < 1:
+            raise ValueError(f"hold: expected at least 1, got {self.hold}")
         model = checkpoint.load(self.checkpoint, self.device)
         make_planner, settings = PLANNERS[self.planner]
         horizon = max(1, model.spec.window // self.hold) if self.horizon is None else self.horizon

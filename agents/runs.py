@@ -92,7 +92,9 @@ def _goes_on(config: RunConfig, folder: Path) -> bool:
     """Whether the folder holds something of a run with these settings, to go on with."""
     done, path = (folder / DONE).exists(), folder / BEGUN
     if done and not path.exists():
-        raise FileExistsError(f"folder: {folder} already holds an agent; choose a new one")
+        raise FileExistsError(
+            f"folder: {folder} already holds an agent; choose another one (--out)"
+        )
     kept = any(found for what in ("kept-*", "rounds/round-*") for found in folder.glob(what))
     if not (path.exists() and (done or kept)):
         return False

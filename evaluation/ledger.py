@@ -16,6 +16,7 @@ from worldmodel import results
 from worldmodel.cluster import as_completed
 from worldmodel.files import discard, locked, sweep_of
 from worldmodel.reading import read_json
+from worldmodel.settings import difference
 
 SUFFIX = ".parts"
 """Of the folder beside the result: a file for the facts, and one for each part."""
@@ -121,13 +122,8 @@ class Ledger:
     def _read(self, folder: Path, parts: list[Path]) -> None:
         """Take what a stopped run has left, if it is of this measurement."""
         told = read_json(folder / FACTS)
-        wanted = json.loads(json.dumps(self.facts, default=str))
-        for name, value in _compared(wanted).items():
-            if _compared(told).get(name) != value:
-                raise ValueError(
-                    f"resume: {folder} was begun with {name} = {_compared(told).get(name)!r}, "
-                    f"now it is {value!r}; delete it to begin anew"
-                )
+        if other := changed(told, self.facts):
+            raise ValueError(f"resume: {folder} was begun with {other}; delete it to begin anew")
         self.facts = told
         for path in parts:
             part = read_json(path, finite=False)  # a measurement may be NaN
@@ -138,6 +134,11 @@ class Ledger:
                     f"found; got {sorted(part)} and {name!r}"
                 )
             self.found[name] = part["found"]
+
+
+def changed(told: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """The first thing that makes two measurements different ones; None if they are the same."""
+    return difference(_compared(told), _compared(json.loads(json.dumps(facts, default=str))))
 
 
 def _file(name: str) -> str:

@@ -26,6 +26,7 @@ from worldmodel.data import (
 )
 from worldmodel.episode import Episode
 from worldmodel.files import locked
+from worldmodel.settings import difference
 from worldmodel.spec import Spec
 from worldmodel.steps import name_of, observed, paid
 
@@ -228,9 +229,11 @@ class _Kept:
             )
         meta, before = read_meta(folder), Episodes.load(folder)
         if meta.get("collected") != self.facts or before.spec(1) != self.spec:
+            told = {**meta.get("collected", {}), "spec": before.spec(1).to_dict()}
+            now = {**self.facts, "spec": self.spec.to_dict()}
             raise ValueError(
-                f"resume: {folder} was recorded with {meta.get('collected')} of {before.spec(1)}, "
-                f"now it is {self.facts} of {self.spec}"
+                f"resume: {folder} was recorded with {difference(told, now)}; give the same, or "
+                "another folder"
             )
         self.recorded, self.on_disk = list(before), (meta["shards"], len(before))
 

@@ -123,6 +123,19 @@ def _entries(
     return tuple(_value(name, each, hint, longest) for each, hint in zip(value, hints, strict=True))
 
 
+def difference(before: Any, now: Any, name: str = "") -> str | None:
+    """The first thing that is another one, as ``config.tower = 32, now it is 16``; None if all is
+    the same. Names are those of dicts in dicts, as JSON gives them back.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        inside = (
+            difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            for key in [*now, *(key for key in before if key not in now)]
+        )
+        return next((found for found in inside if found), None)
+    return None if before == now else f"{name} = {_shown(before)}, now it is {_shown(now)}"
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -315,7 +315,7 @@ def stopped(folder: Path, how: str) -> str:
     """What to say of a run that was stopped: ``how`` it goes on, and from where."""
     done = sum(1 for _ in folder.glob("round-*"))
     if done == 0:
-        return "stopped in the first round, of which nothing is kept"
+        return "stopped in the first round, of which nothing is kept; begin anew"
     return f"stopped; {how} goes on after round {done}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,10 +13,11 @@ import torch
 import tyro
 
 import worldmodel
-from evaluation.ledger import Ledger
+from evaluation.ledger import SUFFIX, Ledger, changed
 from worldmodel import WorldModel, checkpoint, results
 from worldmodel.files import check_writable
 from worldmodel.jump import set_refinements
+from worldmodel.reading import read_json
 
 Row = dict[str, Any]
 
@@ -60,11 +61,30 @@ class Command(Verb, ABC):
         facts["command"] = facts["command"].replace(" --resume", "")  # what makes the same anew
         if weights := {name: checkpoint.digest(name) for name in self.trained()}:
             facts["weights"] = weights
+        if self.resume and self._done(self.json, facts):
+            yield f"result: {self.json} (done already)"
+            return
         with Ledger.opened(self.json, facts, self.resume) as ledger:
             rows = self.rows(ledger)
             yield self.text(rows)
             results.write(self.json, {**ledger.facts, "rows": rows})
         yield f"\nresult: {self.json}"
+
+    @staticmethod
+    def _done(path: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether the file is the result, and nothing is left to go on with.
+
+        Raises:
+            ValueError: it is another one, which would be lost.
+        """
+        if not path.exists() or path.with_name(path.name + SUFFIX).exists():
+            return False
+        if other := changed(read_json(path, finite=False), facts):
+            raise ValueError(
+                f"resume: {path} is the result of a measurement with {other}; without --resume it "
+                "is replaced"
+            )
+        return True
 
     def trained(self) -> tuple[str, ...]:
         """Checkpoints that are measured; the result tells their digests."""

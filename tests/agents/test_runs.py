@@ -146,6 +146,11 @@ def test_planning_with_vectors_has_no_film(
     assert "no film" in capsys.readouterr().out and not film.exists()
 
 
+def test_a_plan_holds_its_actions(monkeypatch: pytest.MonkeyPatch, models: dict[str, str]) -> None:
+    with pytest.raises(SystemExit, match="error: hold: expected at least 1, got 0"):
+        run(monkeypatch, "plan", models[CART], "--env", CART, "--hold", 0)
+
+
 def test_dyna_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = RunConfig(
         CART, "dyna", steps=60, num_envs=2, window=8, fit_steps=1, fit_every=20, imagined_steps=8

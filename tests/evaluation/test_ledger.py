@@ -156,6 +156,11 @@ def test_a_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert told["rows"] == [{"sum": 1.0}, {"sum": 12.0}]
     assert told["command"] == "python -m evaluation sums" and not told["settings"]["resume"]
     assert [path.name for path in result.parent.iterdir()] == ["sums.json"]
+    before = result.read_bytes()  # done is done, and nobody's result is lost to --resume
+    assert list(Sums(json=result, resume=True).run()) == [f"result: {result} (done already)"]
+    with pytest.raises(ValueError, match="with machine.torch_threads = 1, now it is 2"):
+        list(Sums(json=result, resume=True, num_threads=2).run())
+    assert result.read_bytes() == before
     assert list(Sums().run()) == ["sum\n---\n  1\n 12"]
     with pytest.raises(ValueError, match="resume: needs --json"):
         list(Sums(resume=True).run())

@@ -106,7 +106,7 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
         fit(fresh(), source(), 4, folder=tmp_path, resume=True, **QUIET)
     with pytest.raises(ValueError, match="needs the folder"):
         fit(fresh(), source(), 9, resume=True, **QUIET)
-    with pytest.raises(FileNotFoundError, match="nothing was trained there"):
+    with pytest.raises(FileNotFoundError, match="nothing was kept there yet"):
         fit(fresh(), source(), 9, folder=tmp_path / "b", resume=True, **QUIET)
 
 

@@ -20,7 +20,7 @@ from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.files import atomic, locked
 from worldmodel.reading import Layout, Tensors, layout, parse_json
-from worldmodel.settings import at_least, from_json
+from worldmodel.settings import at_least, difference, from_json
 from worldmodel.training.average import Average
 
 STATE = "training.safetensors"
@@ -128,7 +128,8 @@ class Run:
             return
         if resume and not (self.folder / STATE).is_file():
             raise FileNotFoundError(
-                f"resume: {self.folder / STATE} is missing; nothing was trained there"
+                f"resume: {self.folder / STATE} is missing; nothing was kept there yet, begin "
+                "without resume (--resume)"
             )
         if not resume and any((self.folder / name).exists() for name in ("config.json", STATE)):
             raise FileExistsError(
@@ -157,7 +158,8 @@ class Run:
             before = told.run.get(name)
             if not _same(before, value):
                 raise ValueError(
-                    f"resume: {path} was trained with {name} = {before!r}, now it is {value!r}"
+                    f"resume: {path} was trained with {difference(before, value, name)}; give the "
+                    "same, or begin another run with its weights (--start)"
                 )
         self._take(file, told)
         return told.step

@@ -26,7 +26,14 @@ TEST_SEED = 10**6
 """Real episodes that count begin here; those to learn from have other seeds."""
 APART = 10**5
 """What lies between the first episodes of two seeds."""
-PPO_SETTINGS: dict[str, Any] = {"n_epochs": 20, "gae_lambda": 0.8, "ent_coef": 0.0}
+PPO_SETTINGS: dict[str, Any] = {
+    "n_epochs": 20,
+    "batch_size": 256,
+    "gae_lambda": 0.8,
+    "ent_coef": 0.0,
+    "learning_rate": lambda left: 1e-3 * left,
+    "clip_range": lambda left: 0.2 * left,
+}
 """What RL Zoo has for CartPole."""
 SAC_SETTINGS: dict[str, Any] = {
     "learning_starts": 1000,

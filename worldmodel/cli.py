@@ -59,7 +59,9 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
     except KeyboardInterrupt as error:
         if debug:
             raise
-        sys.exit(_one_line(error) or "stopped")
+        # Of several processes that train together the first speaks for all: they stop together.
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        sys.exit((_one_line(error) or "stopped") if first else 1)
     except Exception as error:
         if not debug and _no_memory(error):
             said = str(error).partition("\n")[0] or type(error).__name__

@@ -103,6 +103,15 @@ def test_one_line(monkeypatch: pytest.MonkeyPatch, what: str, line: str) -> None
     assert "\n" not in said
 
 
+def test_one_process_speaks_for_all_that_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        act(monkeypatch, "act", "--what", "stop")
+    assert ended.value.code == 1
+    with pytest.raises(SystemExit, match="^error: what: expected this, got that$"):
+        act(monkeypatch, "act", "--what", "mistake")  # which may be that process's alone
+
+
 @dataclass(frozen=True)
 class Compute(Act):
     """Compute something."""

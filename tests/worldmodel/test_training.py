@@ -110,6 +110,11 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
         fit(fresh(), source(), 9, folder=tmp_path / "b", resume=True, **QUIET)
 
 
+def test_devices_are_some() -> None:
+    with pytest.raises(ValueError, match="devices: expected at least 1, got 0"):
+        fit(fresh(), source(), 1, devices=0, **QUIET)
+
+
 def test_a_source_of_another_kind_is_refused() -> None:
     episodes = moving_square(4)
     for spec, window, message in [

@@ -96,6 +96,8 @@ def fit(
     """
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
+    if devices is not None and devices < 1:
+        raise ValueError(f"devices: expected at least 1, got {devices}")
     if not clip > 0:
         raise ValueError(f"clip: expected a gradient norm above 0 (or infinity), got {clip}")
     check_seed(seed)

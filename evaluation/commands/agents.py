@@ -185,7 +185,7 @@ class Vectors(Command, Scattered):
         "env", "agent", "real_steps", "imagined_steps", "seed", "return", "low", "high", "episodes",
     )  # fmt: skip
     seeds: int = 1
-    """Runs of each, three to four minutes each; each records, trains and learns anew."""
+    """Runs of each, three to five minutes each; each records, trains and learns anew."""
 
     def rows(self, ledger: Ledger) -> list[Row]:
         """Train, play."""

@@ -35,7 +35,7 @@ SMALLER = {
     '"learning_starts": 1000': '"learning_starts": 8',
     "learn(12_000)": "learn(64)",
     "steps=4_000": "steps=2",
-    "steps=60_000": "steps=512",
+    "steps=50_000": "steps=512",
     "episodes=50": "episodes=2",
     "episodes=8": "episodes=2",
     "episodes=4, num": "episodes=1, num",

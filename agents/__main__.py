@@ -116,8 +116,7 @@ class Plan:
     def run(self) -> None:
         """Play, beside random play."""
         torch.set_num_threads(self.num_threads)
-        if self.hold < 1:
-            raise ValueError(f"hold: expected at least 1, got {self.hold}")
+        at_least(1, self, "hold")
         model = checkpoint.load(self.checkpoint, self.device)
         make_planner, settings = PLANNERS[self.planner]
         horizon = max(1, model.spec.window // self.hold) if self.horizon is None else self.horizon

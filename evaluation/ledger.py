@@ -18,8 +18,6 @@ from worldmodel.files import discard, locked, sweep_of
 from worldmodel.reading import read_json
 from worldmodel.settings import difference
 
-SUFFIX = ".parts"
-"""Of the folder beside the result: a file for the facts, and one for each part."""
 FACTS, PART = "facts.json", ".part.json"
 FREE = frozenset({"json", "resume", "workers", "ray"})
 """Settings that another run may go on with changed: rows do not depend on them."""
@@ -62,7 +60,7 @@ class Ledger:
             OSError: the folder cannot be written.
             KeyboardInterrupt: as it came, with how to go on.
         """
-        folder = result.with_name(result.name + SUFFIX)
+        folder = parts_of(result)
         with locked(folder):
             for path in (result, folder):
                 sweep_of(path)
@@ -134,6 +132,11 @@ class Ledger:
                     f"found; got {sorted(part)} and {name!r}"
                 )
             self.found[name] = part["found"]
+
+
+def parts_of(result: Path) -> Path:
+    """The folder beside a result: a file for the facts, and one for each part that is done."""
+    return result.with_name(f"{result.name}.parts")
 
 
 def changed(told: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:

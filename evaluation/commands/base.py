@@ -13,7 +13,7 @@ import torch
 import tyro
 
 import worldmodel
-from evaluation.ledger import SUFFIX, Ledger, changed
+from evaluation.ledger import Ledger, changed, parts_of
 from worldmodel import WorldModel, checkpoint, results
 from worldmodel.files import check_writable
 from worldmodel.jump import set_refinements
@@ -77,7 +77,7 @@ class Command(Verb, ABC):
         Raises:
             ValueError: it is another one, which would be lost.
         """
-        if not path.exists() or path.with_name(path.name + SUFFIX).exists():
+        if not path.exists() or parts_of(path).exists():
             return False
         if other := changed(read_json(path, finite=False), facts):
             raise ValueError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from evaluation.commands.base import Verb
-from evaluation.ledger import SUFFIX
+from evaluation.ledger import parts_of
 from evaluation.measurements import MEASUREMENTS, Measurement, find
 from evaluation.report.reading import read_one
 from worldmodel import results
@@ -87,7 +87,7 @@ class Bench(Verb):
         if words[-2] == "--json":
             result = self.folder / words[-1]
             words[-1] = str(result)
-            if self.resume and result.with_name(result.name + SUFFIX).exists():
+            if self.resume and parts_of(result).exists():
                 words.append("--resume")
         yield f"==> {shlex.join(words)} ({minutes} min)"
         if self.dry:

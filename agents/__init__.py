@@ -4,21 +4,11 @@
 """
 
 from agents.adapt import adapt
-from agents.beside import compare, real_beside_imagined
-from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
-from agents.dyna import (
-    DynaCallback,
-    DynaConfig,
-    DynaResult,
-    DynaRound,
-    RecordEpisodes,
-    RoundsConfig,
-    merge_episodes,
-    train_dyna,
-)
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
+from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.monitoring.comparison import compare, real_beside_imagined
 from agents.planners import (
     Cem,
     CemConfig,
@@ -33,7 +23,17 @@ from agents.planners import (
     TreeSearchConfig,
 )
 from agents.policies import SmallCnn, load_policy, save_policy
-from agents.train import evaluate, train_in_imagination
+from agents.training.dyna import (
+    DynaCallback,
+    DynaConfig,
+    DynaResult,
+    DynaRound,
+    RecordEpisodes,
+    RoundsConfig,
+    merge_episodes,
+    train_dyna,
+)
+from agents.training.train import evaluate, train_in_imagination
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction

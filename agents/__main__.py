@@ -16,10 +16,9 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from agents import runs
 from agents.adapt import adapt
-from agents.beside import play
 from agents.imagination import Imagination
+from agents.monitoring.comparison import play
 from agents.planners import (
     Agent,
     Cem,
@@ -35,11 +34,13 @@ from agents.planners import (
 )
 from agents.planners.base import Before
 from agents.planners.base import Plan as Considered
-from agents.run_config import RunConfig
-from agents.train import evaluate
-from worldmodel import checkpoint, cli
-from worldmodel.settings import at_least
-from worldmodel.tensorboard import write_video
+from agents.training import run as runs
+from agents.training.run_config import RunConfig
+from agents.training.train import evaluate
+from worldmodel import checkpoint
+from worldmodel.common import cli
+from worldmodel.common.config_checks import at_least
+from worldmodel.common.video import write_video
 
 PLANNERS: dict[str, tuple[Callable[..., Planner], type[Any]]] = {
     "random-shooting": (RandomShooting, RandomShootingConfig),

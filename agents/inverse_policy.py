@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from agents import actions as action_border
 from agents.policies import SmallCnn
-from worldmodel.data import Episodes
-from worldmodel.files import atomic
-from worldmodel.reading import Tensors, check_memory, layout, read_json
-from worldmodel.settings import above_zero, at_least, from_json, share
+from worldmodel.common.config_checks import above_zero, at_least, from_json, share
+from worldmodel.common.files import atomic
+from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
+from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec, to_float
 
 FORMAT = 1

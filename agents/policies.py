@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from worldmodel.checkpoint import load_weights
-from worldmodel.files import atomic
+from worldmodel.common.files import atomic
 
 
 class SmallCnn(BaseFeaturesExtractor):

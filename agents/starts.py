@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from agents.history import Frames, History, check_frames
 from worldmodel.base import WorldModel
-from worldmodel.data import Episodes
-from worldmodel.episode import Episode
+from worldmodel.data.episode import Episode
+from worldmodel.data.episodes import Episodes
 
 Parts = Mapping[str, NDArray[Any]]
 """A Dict observation's parts, (n, ...) each."""

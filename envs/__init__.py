@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import gymnasium as gym
 
-from envs.scenes import SCENES, make_simulator, simulator_of
+from envs.registry import SCENES, make_simulator, simulator_of
 from envs.simulator import Simulator, State
 from envs.stream import SceneBatch, SceneStream, play, sample_scenes
 

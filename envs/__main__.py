@@ -15,8 +15,8 @@ from PIL import Image
 
 from envs import ENV_IDS
 from envs.bench import bench, envelope, yardstick
-from envs.films import check_suffix, contact_sheet, everything, film, mosaic, write_film
-from worldmodel import cli
+from envs.video import check_suffix, contact_sheet, everything, film, mosaic, write_film
+from worldmodel.common import cli
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _measure(
 
 
 def envelope(settings: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The envelope of ``worldmodel.results``, which this package may not import."""
+    """The envelope of ``worldmodel.common.results``, which this package may not import."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     packages = ["torch", "gymnasium", "numpy", *(["ale-py"] if yardstick() else [])]

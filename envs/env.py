@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.randomness import Split, check_scene_id, check_split, draw_scene_id
-from envs.scenes import make_simulator
+from envs.registry import make_simulator
 from envs.simulator import State, check_size
 from envs.stream import SceneStream
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from envs.randomness import Split, check_split, hash_ids, integers, to_split, uniform
-from envs.scenes import simulator_of
+from envs.registry import simulator_of
 from envs.simulator import Simulator, State, check_size, stack
 
 _ACTION_STREAM: Final = 10

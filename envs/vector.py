@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from envs.env import METADATA, Frame, check_action, check_options, check_render_mode
 from envs.randomness import Split, check_scene_id, check_split, draw_scene_id
-from envs.scenes import make_simulator
+from envs.registry import make_simulator
 from envs.simulator import State, check_size
 
 Flags = NDArray[np.bool_]

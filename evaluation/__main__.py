@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.commands import agents, models, pages
 from evaluation.commands.base import Verb
-from worldmodel import cli
+from worldmodel.common import cli
 
 VERBS: tuple[type[Verb], ...] = (
     models.Speed,

@@ -16,9 +16,9 @@ import tyro
 
 import worldmodel
 from envs import sample_scenes
-from evaluation.pictures import labelled, save
+from evaluation.report.pictures import labelled, save
+from worldmodel.common.video import write_video
 from worldmodel.imagine import film, imagine, sheet
-from worldmodel.tensorboard import write_video
 
 
 @dataclass(frozen=True)

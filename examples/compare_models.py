@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from evaluation import peers
-from evaluation.speed import speed, wide
-from worldmodel import results
+from evaluation.measurements import model_comparison as peers
+from evaluation.measurements.speed import speed, wide
+from worldmodel.common import results
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 import tyro
 
 import worldmodel
-from evaluation.dice import draw
+from evaluation.measurements.dice_consistency import draw
 from worldmodel import Spec, WorldModel
 from worldmodel.training import STATE
 

@@ -19,8 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 import worldmodel
 from agents import ImaginationVideo, real_beside_imagined, train_in_imagination
 from envs import SceneStream, sample_scenes
+from worldmodel.common.video import add_video, write_video
 from worldmodel.imagine import ImaginedVideo, film, imagine
-from worldmodel.tensorboard import add_video, write_video
 
 ENV = "narratives/TravelingSalesman-v0"
 

@@ -25,8 +25,8 @@ from agents import (
     TreeSearch,
     TreeSearchConfig,
 )
-from evaluation.control import Contestant, control
-from worldmodel import results
+from evaluation.measurements.control import Contestant, control
+from worldmodel.common import results
 
 ENV = "narratives/TravelingSalesman-v0"
 HOLD = 5

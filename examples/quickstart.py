@@ -30,11 +30,12 @@ from agents import (
     compare,
     train_in_imagination,
 )
-from agents.tensorboard import add_video, tile_videos, write_video
+from agents.monitoring.video import add_video, tile_videos, write_video
 from envs import play, sample_scenes
-from evaluation.control import Contestant, control
-from evaluation.speed import speed, wide
-from worldmodel import Spec, WorldModel, results
+from evaluation.measurements.control import Contestant, control
+from evaluation.measurements.speed import speed, wide
+from worldmodel import Spec, WorldModel
+from worldmodel.common import results
 
 ENV = "envs:narratives/TravelingSalesman-v0"
 HOLD = 5  # steps of one leg: the agents decide once per leg

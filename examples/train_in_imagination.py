@@ -17,8 +17,8 @@ import tyro
 import worldmodel
 from agents import ImaginationVideo, RandomAgent, RealReturns, train_in_imagination
 from envs import sample_scenes
-from evaluation.control import Contestant, control
-from worldmodel import results
+from evaluation.measurements.control import Contestant, control
+from worldmodel.common import results
 
 ENV = "narratives/TravelingSalesman-v0"
 HOLD = 5

@@ -7,11 +7,11 @@ answer = model.predict(worlds, queries)
 
 from worldmodel.base import Losses, UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
-from worldmodel.collect import collect
-from worldmodel.data import Episodes, unpack
-from worldmodel.episode import Episode
+from worldmodel.data.collect import collect
+from worldmodel.data.episode import Episode
+from worldmodel.data.episodes import Episodes, unpack
+from worldmodel.data.minari import from_minari, to_minari
 from worldmodel.hub import push
-from worldmodel.minari import from_minari, to_minari
 from worldmodel.registry import MODELS, make, preset, register
 from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
 from worldmodel.training import Progress, fit

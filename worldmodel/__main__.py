@@ -16,19 +16,20 @@ import gymnasium as gym
 import torch
 import tyro
 
-from worldmodel import checkpoint, cli, imagine, results
+from worldmodel import checkpoint, imagine
 from worldmodel.base import WorldModel
-from worldmodel.bench import bench
-from worldmodel.collect import collect
 from worldmodel.commands import Info, List, Push, Unpack
-from worldmodel.data import Episodes
-from worldmodel.files import check_writable
+from worldmodel.common import cli, results
+from worldmodel.common.config_checks import check_seed
+from worldmodel.common.files import check_writable
+from worldmodel.data.collect import collect
+from worldmodel.data.episodes import Episodes
 from worldmodel.imagine import ImaginedVideo
-from worldmodel.jump import set_refinements
+from worldmodel.models.jumpy.jump import set_refinements
 from worldmodel.registry import entry, make, preset, suggested
-from worldmodel.settings import check_seed
 from worldmodel.spec import Spec
 from worldmodel.training import fit
+from worldmodel.training.bench import bench
 from worldmodel.training.source import check_source
 from worldmodel.types import SceneBatch, SceneSource
 

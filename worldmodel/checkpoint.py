@@ -18,12 +18,12 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from worldmodel.base import WorldModel
-from worldmodel.baselines import Replay
-from worldmodel.files import atomic
-from worldmodel.places import find
-from worldmodel.reading import Tensors, layout, read_json, regular
+from worldmodel.common.config_checks import from_json
+from worldmodel.common.files import atomic
+from worldmodel.common.safe_files import Tensors, layout, read_json, regular
+from worldmodel.models.baselines import Replay
 from worldmodel.registry import make, registered
-from worldmodel.settings import from_json
+from worldmodel.resolve import find
 from worldmodel.spec import Spec
 
 FORMAT = 1

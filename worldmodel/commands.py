@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import tyro
 
-from worldmodel import checkpoint, hub, places
-from worldmodel.data import unpack
+from worldmodel import checkpoint, hub
+from worldmodel import resolve as places
+from worldmodel.data.episodes import unpack
 from worldmodel.registry import MODELS, entry, make
 from worldmodel.spec import ActionSpec, Spec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.places import FILES, INSTALL, find, is_id
+from worldmodel.resolve import FILES, INSTALL, find, is_id
 
 METADATA = """---
 library_name: jumpy-worldmodel

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from worldmodel.base import WorldModel
-from worldmodel.files import atomic
+from worldmodel.common.files import atomic
+from worldmodel.common.video import add_video
 from worldmodel.spec import to_float, to_uint8
-from worldmodel.tensorboard import add_video
 from worldmodel.training import Progress
 from worldmodel.types import Context, Queries, SceneBatch
 

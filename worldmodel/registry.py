@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from worldmodel.base import WorldModel
-from worldmodel.baselines.copy_last import PRESETS as COPY_LAST_PRESETS
-from worldmodel.baselines.copy_last import CopyLast
-from worldmodel.baselines.replay import Replay
-from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
-from worldmodel.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
-from worldmodel.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
-from worldmodel.frame_by_frame.sssm import DssmDet, DssmVae, Sssm
-from worldmodel.frame_by_frame.sv2p import PRESETS as SV2P_PRESETS
-from worldmodel.frame_by_frame.sv2p import Cdna, Sv2p
-from worldmodel.frame_by_frame.svg import PRESETS as SVG_PRESETS
-from worldmodel.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
-from worldmodel.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
-from worldmodel.jump.config import PRESETS as JUMP_PRESETS
-from worldmodel.jump.model import Jump
-from worldmodel.settings import check_seed
+from worldmodel.common.config_checks import check_seed
+from worldmodel.models.baselines.copy_last import PRESETS as COPY_LAST_PRESETS
+from worldmodel.models.baselines.copy_last import CopyLast
+from worldmodel.models.baselines.replay import Replay
+from worldmodel.models.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
+from worldmodel.models.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
+from worldmodel.models.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
+from worldmodel.models.frame_by_frame.sssm import DssmDet, DssmVae, Sssm
+from worldmodel.models.frame_by_frame.sv2p import PRESETS as SV2P_PRESETS
+from worldmodel.models.frame_by_frame.sv2p import Cdna, Sv2p
+from worldmodel.models.frame_by_frame.svg import PRESETS as SVG_PRESETS
+from worldmodel.models.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
+from worldmodel.models.jumpy.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
+from worldmodel.models.jumpy.jump.config import PRESETS as JUMP_PRESETS
+from worldmodel.models.jumpy.jump.model import Jump
 from worldmodel.spec import Spec
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.settings import from_json
+from worldmodel.common.config_checks import from_json
 
 KINDS = ("none", "discrete", "multi_discrete", "multi_binary", "box")
 LARGEST_SIDE, LONGEST_WINDOW = 8192, 10**7

@@ -19,7 +19,7 @@ from agents.imagination import Imagination, Seen
 from agents.planners.coarse import coarse_to_fine
 from agents.values import Value
 from worldmodel.base import WorldModel
-from worldmodel.settings import at_least, share
+from worldmodel.common.config_checks import at_least, share
 from worldmodel.spec import ActionSpec
 from worldmodel.types import Worlds
 

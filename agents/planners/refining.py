@@ -13,7 +13,7 @@ from agents.planners.base import Before, Plan, Planner, PlannerConfig
 from agents.planners.distribution import PlanDistribution
 from agents.values import Value
 from worldmodel.base import WorldModel
-from worldmodel.settings import above_zero, at_least, share
+from worldmodel.common.config_checks import above_zero, at_least, share
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from envs.dice.scene import (
     visible_sides,
 )
 from envs.randomness import hash_ids, integers, uniform
-from envs.softening import nearest
+from envs.template_match import nearest
 
 FRONT: Final = math.radians(35)
 """Targets see the hidden side at most so far from its front, as measured at the cube."""
@@ -112,7 +112,7 @@ def read_face(frames: Tensor, state: DiceState, camera: Tensor, side: Tensor) ->
     """Which digit a side of the cube bears in (generated) frames: analysis by synthesis.
 
     The scene is drawn with each of the 100 digits on that side, and compared in grey; drawings are
-    tried sharp and softened (``envs.softening``). Of 180 target views of ``hidden_face_views`` in
+    tried sharp and softened (``envs.template_match``). Of 180 views of ``hidden_face_views`` in
     test scenes all digits are read right at 64 pixels, also from frames blurred 3 or 5 pixels wide;
     at 32 pixels all sharp ones, .99 blurred 3 wide, and .20 (.58 of classes) blurred 5 wide.
 

@@ -35,7 +35,7 @@ from envs.dice.scene import (
     pool,
 )
 from envs.dice.textures import PER_EDGE, SIDE, patterns
-from envs.digits import directory
+from envs.handwriting import directory
 from envs.simulator import check_size
 
 AMBIENT: Final = 0.5
@@ -118,7 +118,7 @@ def digit_bitmaps(device: torch.device, source: str | None) -> Tensor:
 
     Args:
         device: where they are used.
-        source: ``envs.digits.directory()``: other files, other digits.
+        source: ``envs.handwriting.directory()``: other files, other digits.
     """
     inner = round(_DIGIT_SIDE * _DIGIT_SHARE)
     large = interpolate(pool().images[:, None], (inner, inner), mode="bilinear")

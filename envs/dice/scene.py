@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from envs.dice.textures import PATTERNS
-from envs.digits import Digits, digit_pool
+from envs.handwriting import Digits, digit_pool
 from envs.randomness import SPLIT_BIT, integers, uniform
 from envs.simulator import State
 

@@ -1,7 +1,7 @@
 """(Generated) frames of known scenes read back into what happens in them.
 
 All by analysis by synthesis: hypotheses are drawn and compared with the frame, sharp and softened,
-so that a model's blur does not matter (``envs.softening``).
+so that a model's blur does not matter (``envs.template_match``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from envs.narratives.motion import distances
 from envs.narratives.shapes import PALETTE, render
 from envs.narratives.story import StoryState
 from envs.narratives.traveling_salesman import ABSENT, ACTOR, CITIES, TravelingSalesmanState
-from envs.softening import errors, soften
+from envs.template_match import errors, soften
 
 _OUT_OF_SIGHT = -10.0
 _ROOM = 0.14  # half the width of the largest shape

@@ -21,16 +21,16 @@ from agents import (
 )
 from agents.actions import count_choices
 from evaluation.commands.base import Command, OfCheckpoints, Row, Scattered
-from evaluation.common_worlds import INTERCEPT, common_worlds
-from evaluation.consistency import AGENT
-from evaluation.control import Contestant, Recipe, control, decisions
-from evaluation.efficiency import Protocol, efficiency
-from evaluation.learners import learners
-from evaluation.ledger import Ledger
-from evaluation.planning import planning
-from evaluation.scales import WITH_AN_AGENT, scales
-from evaluation.scaling import scaling
-from evaluation.vectors import vectors
+from evaluation.measurements.common_worlds import INTERCEPT, common_worlds
+from evaluation.measurements.control import Contestant, Recipe, control, decisions
+from evaluation.measurements.efficiency import Protocol, efficiency
+from evaluation.measurements.planning import planning
+from evaluation.measurements.scaling import scaling
+from evaluation.measurements.story_consistency import AGENT
+from evaluation.measurements.vector_envs import vectors
+from evaluation.metrics.return_scale import WITH_AN_AGENT, scales
+from evaluation.runner.partial_results import Ledger
+from evaluation.runner.trained_agents import learners
 from worldmodel import WorldModel
 
 

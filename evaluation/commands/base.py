@@ -13,11 +13,12 @@ import torch
 import tyro
 
 import worldmodel
-from evaluation.ledger import Ledger, changed, parts_of
-from worldmodel import WorldModel, checkpoint, results
-from worldmodel.files import check_writable
-from worldmodel.jump import set_refinements
-from worldmodel.reading import read_json
+from evaluation.runner.partial_results import Ledger, changed, parts_of
+from worldmodel import WorldModel, checkpoint
+from worldmodel.common import results
+from worldmodel.common.files import check_writable
+from worldmodel.common.safe_files import read_json
+from worldmodel.models.jumpy.jump import set_refinements
 
 Row = dict[str, Any]
 

@@ -9,19 +9,20 @@ from pathlib import Path
 import tyro
 
 import worldmodel
-from evaluation import dice
-from evaluation.bound import bound
 from evaluation.commands.base import Command, OfCheckpoints, OfWorlds, Row
-from evaluation.consistency import consistency
-from evaluation.dynamics import dynamics
-from evaluation.fidelity import fidelity
-from evaluation.imagination import FRAMES, PLAN_STEPS, imagination, named
-from evaluation.ledger import Ledger
-from evaluation.options import VARIANTS, options
-from evaluation.peers import draw, peers
-from evaluation.perceptual import perceptual
-from evaluation.speed import speed, wide
-from worldmodel import MODELS, WorldModel, results
+from evaluation.measurements import dice_consistency as dice
+from evaluation.measurements.ablation import VARIANTS, options
+from evaluation.measurements.dynamics import dynamics
+from evaluation.measurements.elbo import bound
+from evaluation.measurements.fidelity import fidelity
+from evaluation.measurements.imagination import FRAMES, PLAN_STEPS, imagination, named
+from evaluation.measurements.model_comparison import draw, peers
+from evaluation.measurements.perceptual import perceptual
+from evaluation.measurements.speed import speed, wide
+from evaluation.measurements.story_consistency import consistency
+from evaluation.runner.partial_results import Ledger
+from worldmodel import MODELS, WorldModel
+from worldmodel.common import results
 
 FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
 """Every model but replay, which needs an environment, and its preset after the paper."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import tyro
 
 from evaluation.commands.base import Verb
-from evaluation.ledger import parts_of
-from evaluation.measurements import MEASUREMENTS, Measurement, find
-from evaluation.report.reading import read_one
-from worldmodel import results
+from evaluation.report.load_results import read_one
+from evaluation.runner.manifest import MEASUREMENTS, Measurement, find
+from evaluation.runner.partial_results import parts_of
+from worldmodel.common import results
 
 RESULTS = Path("evaluation/results/cpu-2-cores")
 

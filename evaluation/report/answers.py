@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from evaluation.report.curves import cautions
+from evaluation.report.load_results import Result, Row, of
 from evaluation.report.names import interval, label, listed, number
-from evaluation.report.reading import Result, Row, of
 
 Results = Mapping[str, Result]
 HORIZONS = (10, 40, 160)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evaluation.report.load_results import Row
 from evaluation.report.names import number
-from evaluation.report.reading import Row
 
 Curve = list[tuple[float, float]]
 """Real steps, return."""

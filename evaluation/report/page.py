@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from evaluation.measurements import MEASUREMENTS, find
 from evaluation.report import answers, plots
+from evaluation.report.load_results import Result, Row, of, read
 from evaluation.report.names import interval, label
-from evaluation.report.reading import Result, Row, of, read
-from worldmodel.files import atomic
+from evaluation.runner.manifest import MEASUREMENTS, find
+from worldmodel.common.files import atomic
 
 Results = Mapping[str, Result]
 KNOWN = {measurement.name for measurement in MEASUREMENTS}

@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.report import names
 from evaluation.report.curves import by_seed, mean_curve
-from evaluation.report.reading import Row
-from worldmodel.files import atomic
+from evaluation.report.load_results import Row
+from worldmodel.common.files import atomic
 
 WIDTH = 8.6
 """Inches: about 950 pixels, a little more than a README is wide."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import Losses, WorldModel
-from worldmodel.outcomes import at_queries
+from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Worlds
 

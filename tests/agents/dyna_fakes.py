@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import Losses, WorldModel
-from worldmodel.outcomes import at_queries
+from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Worlds
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from agent_fakes import FakeEnv, FakeModel
 
-from agents.beside import imagination_error
-from agents.calibration import hidden
+from agents.monitoring.calibration import hidden
+from agents.monitoring.comparison import imagination_error
 from agents.planners import RandomAgent
 
 

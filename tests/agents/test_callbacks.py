@@ -8,10 +8,10 @@ import pytest
 from agent_fakes import FakeEnv, FakeModel, frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.beside import compare, imagination_error
-from agents.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.monitoring.comparison import compare, imagination_error
 from agents.planners import RandomAgent
-from agents.train import evaluate, train_in_imagination
+from agents.training.train import evaluate, train_in_imagination
 
 STARTS = frames(0, 1, 2, 3)
 SMALL = {"n_steps": 4, "batch_size": 16, "n_epochs": 1}

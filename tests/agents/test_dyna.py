@@ -12,7 +12,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from agents import DynaCallback, DynaConfig, HoldAction, RecordEpisodes, SmallCnn
-from agents.dyna.refit import model_error
+from agents.training.dyna.refit import model_error
 from agents.vec_env import ImaginedVecEnv
 
 SMALL = {"features_extractor_class": SmallCnn, "features_extractor_kwargs": {"features_dim": 8}}
@@ -204,7 +204,7 @@ def test_the_model_is_fitted_and_its_error_is_honest(monkeypatch: pytest.MonkeyP
         measured.append(list(episodes))
         return model_error(model, episodes, config)
 
-    monkeypatch.setattr("agents.dyna.callback.model_error", note)
+    monkeypatch.setattr("agents.training.dyna.callback.model_error", note)
     agent, recorders = line_agent(hold=1, limit=100.0)  # episodes of 8 steps
     model = LineModel(offset=1.0)
     callback = DynaCallback(
@@ -356,7 +356,7 @@ def test_imagination_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(kwargs)
         return ImaginedVecEnv(*args, **kwargs)
 
-    monkeypatch.setattr("agents.dyna.callback.ImaginedVecEnv", note)
+    monkeypatch.setattr("agents.training.dyna.callback.ImaginedVecEnv", note)
     agent, recorders = line_agent()
     learn(agent, recorders, hold=2, seed=7, imagination={"fps": 9})
     assert all(kwargs["fps"] == 9 for kwargs in made)

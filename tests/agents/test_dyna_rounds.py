@@ -12,9 +12,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import DynaResult, RoundsConfig, evaluate, train_dyna
-from agents.dyna import rounds
+from agents.training.dyna import rounds
 from worldmodel import Episodes, Spec, make
-from worldmodel.jump.config import PRESETS
+from worldmodel.models.jumpy.jump.config import PRESETS
 
 PPO = {"n_steps": 4, "batch_size": 16, "n_epochs": 1, "device": "cpu"}
 

@@ -11,7 +11,7 @@ import pytest
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction
 from worldmodel import WorldModel, make
-from worldmodel.baselines import ReplayConfig
+from worldmodel.models.baselines import ReplayConfig
 from worldmodel.spec import Spec
 
 SEEDS = 6

@@ -8,7 +8,7 @@ from gymnasium.wrappers import TimeLimit
 from agents.actions import draw_actions, to_numpy
 from agents.imagination import Imagination, Seen
 from worldmodel import Belief, Context, WorldModel, make
-from worldmodel.baselines import ReplayConfig
+from worldmodel.models.baselines import ReplayConfig
 from worldmodel.spec import ActionSpec, Spec
 
 PASSIVE = Spec(SPEC.observation, ActionSpec("none"), 12)

@@ -18,11 +18,11 @@ from stable_baselines3.common.vec_env import (
 
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.planners import RandomAgent
-from agents.train import evaluate
+from agents.training.train import evaluate
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel import make as make_model
-from worldmodel.baselines import ReplayConfig
+from worldmodel.models.baselines import ReplayConfig
 from worldmodel.spec import ActionSpec, Spec
 
 POLICY = {

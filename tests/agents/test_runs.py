@@ -18,10 +18,11 @@ from stable_baselines3 import DQN, PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import worldmodel
-from agents import runs, train
 from agents.__main__ import main
-from agents.dyna import rounds
-from agents.run_config import RunConfig
+from agents.training import run as runs
+from agents.training import train
+from agents.training.dyna import rounds
+from agents.training.run_config import RunConfig
 from worldmodel import Spec, collect
 from worldmodel.spec import ActionSpec
 

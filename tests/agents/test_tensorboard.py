@@ -20,9 +20,9 @@ from stable_baselines3.common.logger import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import worldmodel.tensorboard
-from agents import tensorboard
-from agents.tensorboard import LoggerVideos, VideoOutputFormat
+import worldmodel.common.video
+from agents.monitoring import video as tensorboard
+from agents.monitoring.video import LoggerVideos, VideoOutputFormat
 
 FRAMES = torch.zeros(1, 5, 3, 128, 128, dtype=torch.uint8)
 for _time in range(5):
@@ -67,7 +67,7 @@ def check(folder: Path) -> None:
 
 def test_there_is_one_add_video() -> None:
     for name in ("add_video", "encode_gif", "tile_videos", "write_video"):
-        assert getattr(tensorboard, name) is getattr(worldmodel.tensorboard, name)
+        assert getattr(tensorboard, name) is getattr(worldmodel.common.video, name)
 
 
 @pytest.mark.parametrize("frames", [FRAMES, FRAMES / 255, FRAMES.numpy()])

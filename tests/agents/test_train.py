@@ -5,10 +5,10 @@ import torch
 from agent_fakes import SPEC, FakeEnv, FakeModel, frames
 from stable_baselines3 import PPO
 
-from agents.beside import play, real_beside_imagined
+from agents.monitoring.comparison import play, real_beside_imagined
 from agents.planners import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.policies import SmallCnn
-from agents.train import evaluate, train_in_imagination
+from agents.training.train import evaluate, train_in_imagination
 
 STARTS = frames(0, 1, 2, 3)
 SMALL = {"n_steps": 4, "batch_size": 16, "n_epochs": 1}

@@ -18,7 +18,7 @@ from agents.planners import (
     TreeSearch,
     TreeSearchConfig,
 )
-from worldmodel.outcomes import at_queries
+from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import Prediction, Queries, Worlds
 

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import (
 from agents.policies import SmallCnn
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
-from worldmodel.jump.config import JumpConfig
-from worldmodel.jump.model import Jump
+from worldmodel.models.jumpy.jump.config import JumpConfig
+from worldmodel.models.jumpy.jump.model import Jump
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import Prediction, Queries, Worlds
 

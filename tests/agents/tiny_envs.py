@@ -11,7 +11,7 @@ import numpy as np
 
 from worldmodel import make
 from worldmodel.base import WorldModel
-from worldmodel.baselines.replay import ReplayConfig
+from worldmodel.models.baselines.replay import ReplayConfig
 from worldmodel.spec import Spec
 
 MOVES = {

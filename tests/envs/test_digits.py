@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.digits import DIRECTORY_VARIABLE, digit_pool, load_digits, read_idx
+from envs.handwriting import DIRECTORY_VARIABLE, digit_pool, load_digits, read_idx
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from envs import play
-from envs.moving_digits import StochasticMovingDigits
-from envs.moving_digits.oracle import coherent_motion, locate
+from envs.digits import StochasticMovingDigits
+from envs.digits.oracle import coherent_motion, locate
 from tests.envs.pictures import BLURS, blurred
 
 TEST = 1 << 40

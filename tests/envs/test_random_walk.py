@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from envs import play
-from envs.random_walk import RandomWalk
-from envs.random_walk.oracle import NONE, locate, moves_of
-from envs.random_walk.scene import BALLS, CELLS
+from envs.balls import RandomWalk
+from envs.balls.oracle import NONE, locate, moves_of
+from envs.balls.scene import BALLS, CELLS
 from tests.envs.pictures import BLURS, blurred
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import envs
-from envs.returns import best_return, random_return
+from envs.reference_returns import best_return, random_return
 from envs.stream import SceneStream
 
 AGENT = "narratives/TravelingSalesman-v0"

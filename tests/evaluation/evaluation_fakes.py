@@ -9,8 +9,8 @@ from torch import Tensor
 
 from envs import sample_scenes
 from worldmodel import ActionSpec, Belief, Context, Prediction, Queries, Spec, Worlds, to_float
-from worldmodel.baselines import CopyLast
-from worldmodel.baselines.copy_last import CopyLastConfig
+from worldmodel.models.baselines import CopyLast
+from worldmodel.models.baselines.copy_last import CopyLastConfig
 
 DIGITS = Spec((3, 16, 16), ActionSpec("none"), 19)
 

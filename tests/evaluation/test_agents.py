@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import worldmodel
-from evaluation.common_worlds import common_worlds
-from evaluation.consistency import AGENT
-from evaluation.control import control, decisions
-from evaluation.efficiency import Protocol, efficiency, saved
-from evaluation.learners import learners
-from evaluation.planning import planning
-from evaluation.statistics import ratio
+from evaluation.measurements.common_worlds import common_worlds
+from evaluation.measurements.control import control, decisions
+from evaluation.measurements.efficiency import Protocol, efficiency, saved
+from evaluation.measurements.planning import planning
+from evaluation.measurements.story_consistency import AGENT
+from evaluation.metrics.statistics import ratio
+from evaluation.runner.trained_agents import learners
 from worldmodel import ActionSpec, Belief, Context, Prediction, Queries, Spec, WorldModel, Worlds
 
 SPEC = Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 20)

@@ -14,8 +14,8 @@ import pytest
 
 from evaluation.commands import pages
 from evaluation.commands.pages import Bench
-from evaluation.measurements import MEASUREMENTS, Measurement, find
-from worldmodel import results
+from evaluation.runner.manifest import MEASUREMENTS, Measurement, find
+from worldmodel.common import results
 
 TRAININGS = {training for each in MEASUREMENTS for training in each.needs}
 FOLDER = Path(__file__).parents[2] / "evaluation" / "results" / "cpu-2-cores"

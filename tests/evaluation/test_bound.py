@@ -10,12 +10,12 @@ from evaluation_fakes import truth
 from torch import Tensor
 from torch.distributions import Normal
 
-from evaluation.bound import VIEWS, bound, bounds, env_of
-from evaluation.consistency import AGENT, NATURE
-from evaluation.scenes import unseen
+from evaluation.measurements.elbo import VIEWS, bound, bounds, env_of
+from evaluation.measurements.story_consistency import AGENT, NATURE
+from evaluation.runner.test_scenes import unseen
 from worldmodel import ActionSpec, Spec, make
-from worldmodel.gqn import GqnConfig
-from worldmodel.jump import Jump, JumpConfig
+from worldmodel.models.jumpy.gqn import GqnConfig
+from worldmodel.models.jumpy.jump import Jump, JumpConfig
 
 TINY = JumpConfig(
     steps=2, hidden=4, tower=4, canvas=4, canvas_in=4, latent=1, kernel=1, scene=8, head=4,

@@ -12,12 +12,12 @@ from torch import Tensor
 
 import worldmodel
 from envs.dice.scene import pool
-from evaluation import dice
-from evaluation.consistency import order_entropy
-from evaluation.contradictions import contradictions
-from evaluation.digit_reader import train_reader
+from evaluation.measurements import dice_consistency as dice
+from evaluation.measurements.story_consistency import order_entropy
+from evaluation.metrics.contradictions import contradictions
+from evaluation.metrics.digit_reader import train_reader
 from worldmodel import ActionSpec, Context, Prediction, Queries, Spec, Worlds
-from worldmodel.jump import Jump
+from worldmodel.models.jumpy.jump import Jump
 
 SPEC = Spec((3, 16, 16), ActionSpec("none"), 9, pose=7)
 SCENES, WORLDS = 6, 4

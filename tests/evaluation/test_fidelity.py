@@ -9,9 +9,9 @@ import torch
 from evaluation_fakes import DIGITS, Script, Scripted, truth
 from torch import Tensor
 
-from evaluation.fidelity import NATURE, env_of, fidelity
-from evaluation.scenes import unseen
-from evaluation.similarity import CEILING, PSNR, SEEN, SSIM, psnr, similarities, ssim
+from evaluation.measurements.fidelity import NATURE, env_of, fidelity
+from evaluation.metrics.similarity import CEILING, PSNR, SEEN, SSIM, psnr, similarities, ssim
+from evaluation.runner.test_scenes import unseen
 from worldmodel import ActionSpec, Spec, make
 
 ENV = "digits/StochasticMovingDigits-v0"

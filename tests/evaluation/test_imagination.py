@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import worldmodel
-from evaluation import imagination as module
-from evaluation.imagination import imagination, named
+from evaluation.measurements import imagination as module
+from evaluation.measurements.imagination import imagination, named
 from worldmodel import ActionSpec, Prediction, Queries, Spec, Worlds
-from worldmodel.baselines import CopyLast
+from worldmodel.models.baselines import CopyLast
 
 ACTIONS = ActionSpec("discrete", (), (4,))
 

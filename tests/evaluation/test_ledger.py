@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from evaluation.commands.base import Command, Row
-from evaluation.ledger import Ledger
-from worldmodel.files import locked
+from evaluation.runner.partial_results import Ledger
+from worldmodel.common.files import locked
 
 FACTS = {
     "benchmark": "sums", "commit": "abc", "versions": {"numpy": "2"}, "machine": {"cores": 2},

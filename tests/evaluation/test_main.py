@@ -11,7 +11,7 @@ import pytest
 
 import worldmodel
 from evaluation.__main__ import main
-from evaluation.similarity import DIGITS as ENV
+from evaluation.metrics.similarity import DIGITS as ENV
 from worldmodel import checkpoint
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.peers import draw, peers
-from evaluation.pictures import LABEL
+from evaluation.measurements.model_comparison import draw, peers
+from evaluation.report.pictures import LABEL
 from worldmodel.checkpoint import read_config
 
 MODELS = [("jump", "small"), ("svg-det", "small"), ("copy-last", "small")]

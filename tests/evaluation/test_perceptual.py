@@ -11,8 +11,8 @@ from evaluation_fakes import DIGITS, Script, Scripted, truth
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from evaluation import perceptual
-from evaluation.similarity import DIGITS as ENV
+from evaluation.measurements import perceptual
+from evaluation.metrics.similarity import DIGITS as ENV
 from worldmodel import ActionSpec, Spec, make
 
 

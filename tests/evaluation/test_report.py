@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from evaluation.__main__ import main
+from evaluation.measurements.speed import ratios, seconds
 from evaluation.report import answers, plots
 from evaluation.report.curves import cautions
+from evaluation.report.load_results import COLUMNS, Result, read_one
 from evaluation.report.names import interval, number
 from evaluation.report.page import report
-from evaluation.report.reading import COLUMNS, Result, read_one
-from evaluation.speed import ratios, seconds
 
 Write = Callable[..., Path]
 

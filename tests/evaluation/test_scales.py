@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.scales import scales
+from evaluation.metrics.return_scale import scales
 
 
 def test_random_is_below_the_best() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.consistency import AGENT
-from evaluation.scaling import _rows, scaling
+from evaluation.measurements.scaling import _rows, scaling
+from evaluation.measurements.story_consistency import AGENT
 
 
 def test_speedups_are_medians_of_the_rounds_ratios() -> None:

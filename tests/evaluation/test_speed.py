@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import worldmodel
-from evaluation.speed import exponents, look_ahead, ratios, seconds, speed, wide
-from worldmodel import ActionSpec, Spec, results, timing
-from worldmodel.timing import interleaved
+from evaluation.measurements.speed import exponents, look_ahead, ratios, seconds, speed, wide
+from worldmodel import ActionSpec, Spec
+from worldmodel.common import results, timing
+from worldmodel.common.timing import interleaved
 
 
 class Clock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.statistics import mean, median, normalised_return, share
+from evaluation.metrics.statistics import mean, median, normalised_return, share
 
 
 def test_share_is_wilsons_interval() -> None:

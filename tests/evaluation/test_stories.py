@@ -14,10 +14,10 @@ import worldmodel
 from agents import RandomAgent
 from envs import play, sample_scenes, simulator_of
 from envs.narratives.traveling_salesman import best_tour
-from evaluation import consistency
-from evaluation.control import Contestant, control, reference
+from evaluation.measurements import story_consistency as consistency
+from evaluation.measurements.control import Contestant, control, reference
 from worldmodel import ActionSpec, Prediction, Queries, Spec, Worlds
-from worldmodel.jump import Jump
+from worldmodel.models.jumpy.jump import Jump
 
 NATURE = Spec((3, 32, 32), ActionSpec("none"), 20)
 AGENT = Spec((3, 32, 32), ActionSpec("discrete", (), (4,)), 40)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import dynamics, fidelity, options
+from evaluation.measurements import ablation as options
+from evaluation.measurements import dynamics, fidelity
 from worldmodel import ActionSpec, Episode, Episodes, Spec, make
 
 

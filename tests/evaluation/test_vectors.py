@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.vectors import PPO_SETTINGS, RECIPES, SAC_SETTINGS, vectors
+from evaluation.measurements.vector_envs import PPO_SETTINGS, RECIPES, SAC_SETTINGS, vectors
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CARTPOLE, PENDULUM = RECIPES

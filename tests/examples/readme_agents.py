@@ -6,9 +6,9 @@ import inspect
 import json
 from typing import Any
 
-from evaluation.learners import learners
-from evaluation.measurements import INTERCEPT, find
-from evaluation.report.reading import Result
+from evaluation.report.load_results import Result
+from evaluation.runner.manifest import INTERCEPT, find
+from evaluation.runner.trained_agents import learners
 from tests.examples.readme_claims import (
     CONFIDENCE,
     ROOT,

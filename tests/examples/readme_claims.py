@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.consistency import LEG_ENDS
-from evaluation.measurements import find
-from evaluation.report.reading import Result, read_one
+from evaluation.measurements.story_consistency import LEG_ENDS
+from evaluation.report.load_results import Result, read_one
+from evaluation.runner.manifest import find
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "evaluation" / "results" / "cpu-2-cores"

@@ -6,10 +6,10 @@ import json
 import math
 from typing import Any
 
-from evaluation import peers
-from evaluation.fidelity import SEEN
-from evaluation.measurements import find
-from evaluation.report.reading import Result
+from evaluation.measurements import model_comparison as peers
+from evaluation.measurements.fidelity import SEEN
+from evaluation.report.load_results import Result
+from evaluation.runner.manifest import find
 from tests.examples.readme_claims import (
     CONFIDENCE,
     ENDS,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.measurements import find
-from evaluation.report.reading import read_one
+from evaluation.report.load_results import read_one
+from evaluation.runner.manifest import find
 from tests.examples import readme_agents, readme_models  # noqa: F401 (fills BLOCKS)
 from tests.examples.readme_claims import (
     BLOCKS,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from worldmodel import results
+from worldmodel.common import results
 
 COMMAND = "make torture"
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from worldmodel import ActionSpec, Episode, Episodes, fit, make
-from worldmodel.jump import JumpConfig
+from worldmodel.models.jumpy.jump import JumpConfig
 
 WINDOW = 8
 SHORTEST, LONGEST = 1, 40

@@ -154,7 +154,7 @@ def record(folder: str, number: int | None) -> None:
 
 def write_results(folder: str, number: int | None) -> None:
     """Results of more and more rows, each in place of the one before."""
-    from worldmodel import results
+    from worldmodel.common import results
 
     at_write(number, kill)
     for count in range(1, 100):
@@ -164,8 +164,8 @@ def write_results(folder: str, number: int | None) -> None:
 
 def measure(folder: str, number: int | None) -> None:
     """``evaluation control``, each episode a part of its own; resumed if there is something."""
-    from evaluation import control
     from evaluation.commands.agents import Control
+    from evaluation.measurements import control
 
     at_write(number, kill)
     control.BLOCK = 1
@@ -178,7 +178,7 @@ def measure(folder: str, number: int | None) -> None:
 def play_rounds(folder: str, number: int | None) -> None:
     """Dyna with PPO, round by round."""
     from agents import train_dyna
-    from agents.dyna import RoundsConfig
+    from agents.training.dyna import RoundsConfig
     from tests.agents.dyna_fakes import LineEnv, LineModel
 
     at_write(number, kill)
@@ -195,8 +195,10 @@ def play_rounds(folder: str, number: int | None) -> None:
 
 def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> None:
     """``agents train``; the agent is kept at every chance."""
-    from agents import keep, run_config, runs
-    from agents import train as training
+    from agents.training import resume as keep
+    from agents.training import run as runs
+    from agents.training import run_config
+    from agents.training import train as training
 
     at_write(number, kill)
     if (Path(folder) / runs.DONE).exists() and not (Path(folder) / runs.BEGUN).exists():

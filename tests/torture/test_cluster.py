@@ -15,12 +15,13 @@ import gymnasium as gym
 import pytest
 
 from agents import RandomAgent
-from evaluation import control as control_module
-from evaluation.control import Contestant, control
-from evaluation.efficiency import Protocol, efficiency
+from evaluation.measurements import control as control_module
+from evaluation.measurements.control import Contestant, control
+from evaluation.measurements.efficiency import Protocol, efficiency
 from tests.torture.conftest import Tally
-from worldmodel import cluster, collect
-from worldmodel.cluster import scatter
+from worldmodel import collect
+from worldmodel.common import cluster
+from worldmodel.common.cluster import scatter
 
 ENV = "narratives/TravelingSalesman-v0"
 BROKEN = 5
@@ -71,7 +72,7 @@ def test_an_address_where_nobody_answers() -> None:
 
 STOPPED = """
 import os, signal
-from worldmodel.cluster import scatter
+from worldmodel.common.cluster import scatter
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as every command does
 results = scatter(abs, [-1, -2], 1)
 next(results)

@@ -20,16 +20,16 @@ import torch
 from hypothesis import strategies as st
 
 from agents import InversePolicy, InversePolicyConfig
-from envs.digits import read_idx
-from evaluation.ledger import Ledger
-from evaluation.report.reading import read_one
+from envs.handwriting import read_idx
+from evaluation.report.load_results import read_one
+from evaluation.runner.partial_results import Ledger
 from tests.torture.conftest import Tally
 from tests.torture.mutations import HOSTILE, each, guarded, rewritten, spoiled
 from worldmodel import ActionSpec, Episode, Episodes, Spec, checkpoint, load, make, preset, unpack
-from worldmodel.jump import JumpConfig
+from worldmodel.data.windows import WindowSource
+from worldmodel.models.jumpy.jump import JumpConfig
 from worldmodel.training import STATE, fit
 from worldmodel.training.run import Run, read_state
-from worldmodel.windows import WindowSource
 
 Size = Callable[[int, int], int]
 VECTOR = Spec((2,), ActionSpec("discrete", (), (3,)), 4, low=(-1.0, -np.inf), high=(1.0, np.inf))

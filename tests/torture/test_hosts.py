@@ -19,7 +19,7 @@ from tests.torture.conftest import Tally
 from tests.torture.hosts import NAMES, Host, possible, two_hosts
 from tests.torture.test_torchrun import BOUND, STEPS, one_process, script, weights
 from worldmodel import Episodes, collect
-from worldmodel.reading import Tensors
+from worldmodel.common.safe_files import Tensors
 from worldmodel.training.run import STATE
 
 HEAD = f"{NAMES[0]}:6379"
@@ -115,7 +115,7 @@ def where(folder: Path, number: int) -> tuple[int, str]:
 
 def scattered(folder: str) -> None:
     """What the head does: prints where each item was done."""
-    from worldmodel.cluster import scatter
+    from worldmodel.common.cluster import scatter
 
     for number, host in scatter(partial(where, Path(folder)), range(ITEMS), 2, HEAD):
         sys.stdout.write(f"{number} {host}\n")

@@ -24,7 +24,7 @@ from agents import (
     RecordEpisodes,
 )
 from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, collect, fit, make
-from worldmodel.jump import JumpConfig
+from worldmodel.models.jumpy.jump import JumpConfig
 
 IMAGE = spaces.Box(0, 255, (16, 16, 3), np.uint8)
 VECTOR = spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -25,12 +25,13 @@ import envs.__main__
 import evaluation.__main__
 import worldmodel.__main__
 from agents import InversePolicy, InversePolicyConfig, load_policy, save_policy
-from agents import runs as agent_runs
-from envs.digits import read_idx
-from evaluation.report.reading import read_one
+from agents.training import run as agent_runs
+from envs.handwriting import read_idx
+from evaluation.report.load_results import read_one
 from tests.torture.conftest import Tally
 from tests.torture.mutations import each, guarded
-from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make, places
+from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make
+from worldmodel import resolve as places
 from worldmodel.training import STATE
 from worldmodel.training.run import read_state
 
@@ -41,10 +42,10 @@ Size = Callable[[int, int], int]
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml", "runpy"}
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 TRUSTED = {  # what may run code, where: each says so in its docstring, and a person names the file
-    ("agents/runs.py", "ALGORITHMS[config.algorithm].load"),
-    ("agents/dyna/rounds.py", "run.agent.set_parameters"),
-    ("agents/keep.py", "self.model.set_parameters"),
-    ("evaluation/perceptual.py", "torch.jit.load"),
+    ("agents/training/run.py", "ALGORITHMS[config.algorithm].load"),
+    ("agents/training/dyna/rounds.py", "run.agent.set_parameters"),
+    ("agents/training/resume.py", "self.model.set_parameters"),
+    ("evaluation/measurements/perceptual.py", "torch.jit.load"),
     ("worldmodel/registry.py", "importlib.import_module"),
     ("agents/adapt.py", "importlib.import_module"),
     ("envs/bench.py", "importlib.import_module"),

@@ -18,12 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 import worldmodel
-from agents import runs
+from agents.training import run as runs
 from tests.torture import survival_jobs as jobs
 from tests.torture.conftest import Tally
 from worldmodel import Episodes, collect
-from worldmodel.files import atomic, check_writable, locked
-from worldmodel.reading import Tensors
+from worldmodel.common.files import atomic, check_writable, locked
+from worldmodel.common.safe_files import Tensors
 from worldmodel.training import BEST, STATE
 
 Size = Callable[[int, int], int]

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from tests.torture.conftest import Tally
 from worldmodel import ActionSpec, Episode, Episodes, Spec, WorldModel, make, preset
-from worldmodel.reading import Tensors
+from worldmodel.common.safe_files import Tensors
+from worldmodel.data.windows import WindowSource
 from worldmodel.training.run import STATE
-from worldmodel.windows import WindowSource
 
 STEPS, SEED, CLIP = 12, 5, 1e9
 BOUND = 240

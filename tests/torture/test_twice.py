@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import train
-from worldmodel.reading import Tensors
+from agents.training import train
+from worldmodel.common.safe_files import Tensors
 from worldmodel.training import STATE
 
 TSP, CART = "envs:narratives/TravelingSalesman-v0", "CartPole-v1"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, WorldModel, make
-from worldmodel.jump import JumpConfig
+from worldmodel.models.jumpy.jump import JumpConfig
 from worldmodel.testing import SPECS as OFFERED
 from worldmodel.testing import random_actions  # noqa: F401
 from worldmodel.testing import random_context as context  # noqa: F401

@@ -27,7 +27,7 @@ from worldmodel import (
     save,
     to_float,
 )  # fmt: skip
-from worldmodel.baselines import Replay, ReplayConfig
+from worldmodel.models.baselines import Replay, ReplayConfig
 
 STEPS = 8
 

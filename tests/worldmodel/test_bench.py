@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldmodel import bench
 from worldmodel.__main__ import main
+from worldmodel.training import bench
 
 
 def test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

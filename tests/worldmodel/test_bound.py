@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from worldmodel import ActionSpec, Episode, Episodes, Spec, fit, make
-from worldmodel.jump import Jump, JumpConfig
+from worldmodel.models.jumpy.jump import Jump, JumpConfig
 
 VARIANCE = 2.0
 """Small enough that the latent is used, large enough that drawing from the prior finds it, too."""

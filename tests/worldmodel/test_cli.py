@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel import cli
+from worldmodel.common import cli
 
 TOO_LARGE = "error: this does not fit into memory; ask for less at a time"
 ROOT = Path(__file__).parents[2]
@@ -160,7 +160,7 @@ CHILD = """
 import sys
 from dataclasses import dataclass
 sys.path.insert(0, {root!r})
-from worldmodel import cli
+from worldmodel.common import cli
 @dataclass
 class Talk:
     def run(self):

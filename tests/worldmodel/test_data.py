@@ -122,7 +122,7 @@ def test_an_environment_made_anew_has_the_same_spaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers make their own; its episodes are held against the spaces of the first one."""
-    here = import_module("worldmodel.collect")  # as a name of the package it is the function
+    here = import_module("worldmodel.data.collect")  # as a name of the package it is the function
     monkeypatch.setattr(here, "scatter", lambda function, items, *_: map(function, items))
     kinds = iter(["CartPole-v1", "Acrobot-v1"])
     with pytest.raises(ValueError, match=r"env: CartPole-v1, episode of seed 5: observations are"):
@@ -135,7 +135,7 @@ def test_an_environment_made_anew_has_the_same_spaces(
 def test_stopping_keeps_finished_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    folder, here = tmp_path / "a", import_module("worldmodel.collect")
+    folder, here = tmp_path / "a", import_module("worldmodel.data.collect")
 
     class Stopped(Counter):
         at: int | None = 3 if when == "in an episode" else None
@@ -231,7 +231,7 @@ def test_broken_folders(tmp_path: Path) -> None:
 def test_episodes_on_disk_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anywhere: float
 ) -> None:
-    monkeypatch.setattr("worldmodel.data.EPISODES_PER_SHARD", 4)
+    monkeypatch.setattr("worldmodel.data.episodes.EPISODES_PER_SHARD", 4)
     images, vectors = moving_square(10, steps=9), collect("CartPole-v1", 10, progress=False)
     for name, episodes in (("images", images), ("vectors", vectors)):
         folder = unpack(episodes.save(tmp_path / name), tmp_path / f"{name} unpacked")

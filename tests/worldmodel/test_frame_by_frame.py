@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from worldmodel import Context, Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.base import Losses
-from worldmodel.frame_by_frame import FrameByFrame, Svg
-from worldmodel.frame_by_frame.base import State
-from worldmodel.frame_by_frame.clip import cut, whole
+from worldmodel.models.frame_by_frame import FrameByFrame, Svg
+from worldmodel.models.frame_by_frame.base import State
+from worldmodel.models.frame_by_frame.clip import cut, whole
 from worldmodel.training.validation import Validation, free_running
 
 

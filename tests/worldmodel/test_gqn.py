@@ -10,9 +10,9 @@ from scenes import PASSIVE, context, fresh, generator
 from torch import Tensor
 
 from worldmodel import ActionSpec, Queries, Spec, preset
-from worldmodel.gqn import Badj, Gqn, GqnConfig
-from worldmodel.jump import Jump
-from worldmodel.nets import pinned
+from worldmodel.models.jumpy.gqn import Badj, Gqn, GqnConfig
+from worldmodel.models.jumpy.jump import Jump
+from worldmodel.models.layers import pinned
 
 DICE = Spec((3, 64, 64), ActionSpec("none"), 9, pose=7)
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Queries, Spec
-from worldmodel.frame_by_frame import HierarchicalVrnn, HierarchicalVrnnConfig
-from worldmodel.frame_by_frame.hierarchical_vrnn import PRESETS
-from worldmodel.frame_by_frame.hierarchical_vrnn_nets import Hierarchy
+from worldmodel.models.frame_by_frame import HierarchicalVrnn, HierarchicalVrnnConfig
+from worldmodel.models.frame_by_frame.hierarchical_vrnn import PRESETS
+from worldmodel.models.frame_by_frame.hierarchical_vrnn_nets import Hierarchy
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 TINY = replace(PRESETS["small"], channels=(8, 8, 8, 8), latents=(8, 8, 8), head=16, frames=9)

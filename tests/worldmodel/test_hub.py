@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import worldmodel
-from worldmodel import Spec, checkpoint, places
+from worldmodel import Spec, checkpoint
+from worldmodel import resolve as places
 from worldmodel.spec import ActionSpec
 from worldmodel.training import STATE
 

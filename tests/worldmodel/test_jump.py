@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from scenes import BOX, DISCRETE, PASSIVE, context, fresh, generator, moving_square, random_actions
+from worldmodel.models.layers.gaussian import kl_divergence
 
 from worldmodel import ActionSpec, Queries, Spec, fit, make, preset, to_float
-from worldmodel.jump import Jump, JumpConfig
-from worldmodel.keys import ActionPath
-from worldmodel.nets.gaussian import kl_divergence
-from worldmodel.outcomes import at_queries
+from worldmodel.models.jumpy.jump import Jump, JumpConfig
+from worldmodel.models.jumpy.keys import ActionPath
+from worldmodel.models.layers.rewards import at_queries
 
 
 def parameters(module: torch.nn.Module) -> int:

@@ -14,7 +14,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import MODELS, Episodes, hub, load, places
+from worldmodel import MODELS, Episodes, hub, load
+from worldmodel import resolve as places
 from worldmodel.__main__ import _device, main
 from worldmodel.training import BEST
 from worldmodel.training.monitor import Monitor

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from worldmodel import ActionSpec, Episode, Episodes, collect, from_minari, to_minari
-from worldmodel.data import Episodes as Set
+from worldmodel.data.episodes import Episodes as Set
 
 minari = pytest.importorskip("minari")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")

@@ -23,7 +23,7 @@ from worldmodel import (
     preset,
     to_float,
 )  # fmt: skip
-from worldmodel.windows import WindowBatch
+from worldmodel.data.windows import WindowBatch
 
 SHARP = {"variance_start": 0.1, "variance_end": 0.01, "learning_rate": 2e-3}
 QUICK = {"learning_rate": 3e-3, "learning_rate_end": 3e-4}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import worldmodel
 from worldmodel import ActionSpec, Context, Queries, Spec, fit
-from worldmodel.gqn import GqnConfig
-from worldmodel.jump import JumpConfig
+from worldmodel.models.jumpy.gqn import GqnConfig
+from worldmodel.models.jumpy.jump import JumpConfig
 
 POSED = Spec((3, 32, 32), ActionSpec("none"), 9, pose=7)
 TINY = JumpConfig(steps=2, hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, scene=16, head=16)

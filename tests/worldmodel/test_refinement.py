@@ -11,7 +11,7 @@ from scenes import DISCRETE, PASSIVE, VECTOR, context, fresh, generator, random_
 from torch import Tensor
 
 from worldmodel import Context, Queries, Spec, Worlds, load, make, preset, save
-from worldmodel.jump import Jump, set_refinements
+from worldmodel.models.jumpy.jump import Jump, set_refinements
 
 
 def drawn(spec: Spec, name: str = "small", plans: int = 0) -> tuple[Jump, Worlds, Queries]:

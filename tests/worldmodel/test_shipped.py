@@ -8,7 +8,7 @@ import pytest
 
 import worldmodel
 from worldmodel.checkpoint import read_config
-from worldmodel.places import SHIPPED
+from worldmodel.resolve import SHIPPED
 
 NAMES = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
 MEGABYTES = 15

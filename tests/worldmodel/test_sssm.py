@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
-from worldmodel.frame_by_frame import DssmDet, DssmVae, Sssm, SssmConfig
-from worldmodel.frame_by_frame.clip import cut
-from worldmodel.frame_by_frame.sssm import PRESETS
-from worldmodel.outcomes import nll
+from worldmodel.models.frame_by_frame import DssmDet, DssmVae, Sssm, SssmConfig
+from worldmodel.models.frame_by_frame.clip import cut
+from worldmodel.models.frame_by_frame.sssm import PRESETS
+from worldmodel.models.layers.rewards import nll
 
 TINY = SssmConfig(channels=8, readout=4, frames=WINDOW)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 
 from worldmodel import Spec
-from worldmodel.steps import observed, paid
+from worldmodel.data.env_checks import observed, paid
 
 IMAGES = Spec.from_spaces(spaces.Box(0, 255, (16, 16, 3), np.uint8), spaces.Discrete(2), window=1)
 VECTORS = Spec.from_spaces(spaces.Box(-9, 9, (2,), np.float64), spaces.Discrete(2), window=1)

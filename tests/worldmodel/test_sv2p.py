@@ -14,12 +14,12 @@ from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square,
 from torch import Tensor, nn
 
 from worldmodel import Context, Episode, Queries, Spec, Worlds
-from worldmodel.frame_by_frame import Cdna, Sv2p, Sv2pConfig
-from worldmodel.frame_by_frame.base import State
-from worldmodel.frame_by_frame.clip import Clip, cut
-from worldmodel.frame_by_frame.sv2p import PRESETS, phase, share_of_truth
-from worldmodel.frame_by_frame.sv2p_nets import Compositor, Inference, Tower, move
-from worldmodel.windows import WindowBatch
+from worldmodel.data.windows import WindowBatch
+from worldmodel.models.frame_by_frame import Cdna, Sv2p, Sv2pConfig
+from worldmodel.models.frame_by_frame.base import State
+from worldmodel.models.frame_by_frame.clip import Clip, cut
+from worldmodel.models.frame_by_frame.sv2p import PRESETS, phase, share_of_truth
+from worldmodel.models.frame_by_frame.sv2p_nets import Compositor, Inference, Tower, move
 
 TINY = Sv2pConfig(channels=(4, 8, 8), kernels=3, inference=4, hidden=16, past=3, frames=9)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -14,9 +14,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Spec, make
-from worldmodel.frame_by_frame import Svg
-from worldmodel.frame_by_frame.clip import cut, draw_last
-from worldmodel.frame_by_frame.svg import PRESETS
+from worldmodel.models.frame_by_frame import Svg
+from worldmodel.models.frame_by_frame.clip import cut, draw_last
+from worldmodel.models.frame_by_frame.svg import PRESETS
 
 
 @pytest.fixture(scope="module")

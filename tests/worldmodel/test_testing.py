@@ -26,8 +26,8 @@ from worldmodel import (
     registry,
     testing,
 )
-from worldmodel.baselines import CopyLast
-from worldmodel.baselines.copy_last import CopyLastConfig
+from worldmodel.models.baselines import CopyLast
+from worldmodel.models.baselines.copy_last import CopyLastConfig
 
 
 class Proud(CopyLast):
@@ -164,8 +164,8 @@ def test_a_module_is_imported_by_name_but_never_by_a_file(
 ) -> None:
     source = """
 import worldmodel
-from worldmodel.baselines import CopyLast
-from worldmodel.baselines.copy_last import CopyLastConfig
+from worldmodel.models.baselines import CopyLast
+from worldmodel.models.baselines.copy_last import CopyLastConfig
 class Elsewhere(CopyLast):
     name = "elsewhere"
 worldmodel.register(Elsewhere, {"small": CopyLastConfig()})

@@ -30,12 +30,12 @@ from worldmodel import (
     fit,
     load,
     make,
-    places,
     save,
 )
+from worldmodel import resolve as places
+from worldmodel.data.windows import WindowSource
 from worldmodel.training import STATE, monitor
 from worldmodel.training.run import Run
-from worldmodel.windows import WindowSource
 
 QUIET: dict[str, Any] = {"progress": False}
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.data import Episodes
-from worldmodel.episode import Episode
+from worldmodel.data.episode import Episode
+from worldmodel.data.episodes import Episodes
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import Context
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from worldmodel.base import WorldModel
-from worldmodel.nets.conv_lstm import ConvLSTMCell
+from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 
 
 def compile_parts(model: WorldModel, attempt: Callable[[], object]) -> bool:

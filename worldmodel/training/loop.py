@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.base import WorldModel
-from worldmodel.settings import check_seed
-from worldmodel.signals import stop_signals
+from worldmodel.common.config_checks import check_seed
+from worldmodel.common.signals import stop_signals
 from worldmodel.training.compiled import compile_parts
 from worldmodel.training.monitor import Callback, Monitor
 from worldmodel.training.run import Run

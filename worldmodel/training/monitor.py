@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldmodel.base import WorldModel
-from worldmodel.guide import TRAINING, TRAINING_CHARTS, explain
 from worldmodel.training.run import Run
+from worldmodel.training.tensorboard_help import TRAINING, TRAINING_CHARTS, explain
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

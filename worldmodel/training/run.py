@@ -18,9 +18,9 @@ from torch import Tensor
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.files import atomic, locked
-from worldmodel.reading import Layout, Tensors, layout, parse_json
-from worldmodel.settings import at_least, difference, from_json
+from worldmodel.common.config_checks import at_least, difference, from_json
+from worldmodel.common.files import atomic, locked
+from worldmodel.common.safe_files import Layout, Tensors, layout, parse_json
 from worldmodel.training.average import Average
 
 STATE = "training.safetensors"

@@ -16,7 +16,7 @@ from envs.narratives.oracle import (
     ring_position,
     visited_city,
 )
-from envs.narratives.reading import read_frame
+from envs.narratives.shape_parser import read_frame
 from envs.narratives.traveling_salesman import ACTOR, TravelingSalesman
 from tests.envs.pictures import BLURS, blurred
 

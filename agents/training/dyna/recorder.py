@@ -1,0 +1,184 @@
+"""Record what an environment does while an agent learns in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodel.data.env_checks import name_of, observed, paid
+from worldmodel.data.episode import Episode
+from worldmodel.data.episodes import Episodes
+from worldmodel.spec import Spec
+
+
+class RecordEpisodes(
+    gym.Wrapper[Any, Any, Any, Any],
+    gym.utils.RecordConstructorArgs,
+):
+    """Keep a copy of every step that passes, for a world model to learn from.
+
+    It belongs **inside** ``HoldAction``, where it sees the frames between decisions too. Nothing
+    is changed on the way.
+
+    Args:
+        env: an environment with uint8 (H, W, C) or float (D,) observations.
+        max_steps: when more steps are kept, the oldest episodes are dropped; the latest one is
+            always kept, whole. None keeps all.
+
+    Attributes:
+        total: steps that have passed since it was made, kept or not.
+
+    Raises:
+        ValueError: a space is not supported, or ``max_steps`` is below 1.
+
+    Example:
+        >>> recorder = RecordEpisodes(gym.make("CartPole-v1"))
+        >>> env = HoldAction(recorder, 3)
+        >>> _ = env.reset(seed=0)
+        >>> _ = env.step(1)
+        >>> recorder.episodes()[0].observations.shape
+        (4, 4)
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], max_steps: int | None = None) -> None:
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1, or None, got {max_steps}")
+        gym.utils.RecordConstructorArgs.__init__(self, max_steps=max_steps)
+        gym.Wrapper.__init__(self, env)
+        self._spaces = Spec.from_spaces(env.observation_space, env.action_space, window=1)
+        self.max_steps = max_steps
+        self.total = 0
+        self._steps = 0
+        self._finished: list[tuple[int, Episode]] = []  # each with the total where it began
+        self._frames: list[NDArray[Any]] = []
+        self._actions: list[NDArray[Any]] = []
+        self._rewards: list[float] = []
+        self._owner = f"env: {name_of(env)}"
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; one that is under way counts as truncated.
+
+        Raises:
+            ValueError: the observation is none of the space; see ``step``.
+        """
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._finish(terminated=False)
+        self._owner = f"env: {name_of(self.env)}, episode of seed {seed}"
+        self._frames = [observed(observation, self._spaces, f"{self._owner}, reset")]
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Take one step and keep it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode is under way.
+            ValueError: the observation is of another shape than the space, or an image of numbers
+                that uint8 cannot hold, or the reward is no number. The step is not kept.
+        """
+        if not self._frames:
+            raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
+        taken = np.array(action, self.action_space.dtype)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        owner = f"{self._owner}, step {len(self._frames)}"
+        seen, earned = observed(observation, self._spaces, owner), paid(reward, owner)
+        self._frames.append(seen)
+        self._actions.append(taken)
+        self._rewards.append(earned)
+        self.total += 1
+        self._steps += 1
+        if terminated or truncated:
+            self._finish(bool(terminated))
+        self._drop()
+        return observation, reward, terminated, truncated, info
+
+    @property
+    def steps(self) -> int:
+        """Steps that are kept, those of the unfinished episode too."""
+        return self._steps
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an episode has begun and not ended."""
+        return bool(self._frames)
+
+    def episodes(self, after: int = 0) -> Episodes:
+        """What is kept, the oldest episode first; the unfinished one is last, as a truncated one.
+
+        Args:
+            after: leave episodes away that began before so many steps were taken (``total``).
+
+        Raises:
+            ValueError: there is no step to give.
+        """
+        return merge_episodes([self], [after])
+
+    def kept(self, after: int = 0) -> list[Episode]:
+        """As ``episodes``, as a list; it may be empty."""
+        found = [episode for begin, episode in self._finished if begin >= after]
+        if self._actions and self.total - len(self._actions) >= after:
+            found.append(self._episode(terminated=False))
+        return found
+
+    def restore(self, episodes: Episodes, total: int) -> None:
+        """Hold these episodes, as after ``total`` steps the last of which are theirs."""
+        begin = total - episodes.steps
+        self._finished = []
+        for episode in episodes:
+            self._finished.append((begin, episode))
+            begin += len(episode.actions)
+        self._steps, self.total = episodes.steps, total
+
+    def _episode(self, terminated: bool) -> Episode:
+        return Episode(
+            np.stack(self._frames),
+            np.stack(self._actions),
+            np.array(self._rewards, np.float32),
+            terminated,
+        )
+
+    def _finish(self, terminated: bool) -> None:
+        if self._actions:
+            begin = self.total - len(self._actions)
+            self._finished.append((begin, self._episode(terminated)))
+        self._frames, self._actions, self._rewards = [], [], []
+
+    def _drop(self) -> None:
+        latest = 0 if self._actions else 1
+        while self.max_steps is not None and self._steps > self.max_steps:
+            if len(self._finished) == latest:
+                return
+            self._steps -= len(self._finished.pop(0)[1].actions)
+
+
+def merge_episodes(
+    recorders: Sequence[RecordEpisodes], after: Sequence[int] | None = None
+) -> Episodes:
+    """The episodes of several environments as one set: all of the first, then of the second, ...
+
+    Args:
+        recorders: at least one; their spaces agree.
+        after: for each recorder, as in ``RecordEpisodes.episodes``; None takes all episodes.
+
+    Raises:
+        ValueError: there are none, their spaces differ, or none has a step to give.
+    """
+    if not recorders:
+        raise ValueError("recorders: empty; give at least one RecordEpisodes")
+    spec = recorders[0]._spaces
+    for number, recorder in enumerate(recorders):
+        spec.check_spaces(recorder.observation_space, recorder.action_space, f"recorders[{number}]")
+    begins = [0] * len(recorders) if after is None else after
+    found = [
+        episode
+        for recorder, begin in zip(recorders, begins, strict=True)
+        for episode in recorder.kept(begin)
+    ]
+    if not found:
+        raise ValueError("recorders: no step has been taken yet; step the environment first")
+    return Episodes(found, spec.action, spec.observation_space())

@@ -1,0 +1,118 @@
+"""What a run of an agent is: settings, all of which its folder keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import gymnasium as gym
+from numpy.typing import NDArray
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.adapt import adapt
+from agents.lookahead import LookaheadVecWrapper
+from agents.training.train import evaluate
+from worldmodel.base import WorldModel
+from worldmodel.common.config_checks import at_least
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
+How = Literal["imagination", "dyna", "lookahead", "real"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is trained, and how.
+
+    Attributes:
+        env: Gymnasium id; ``MODULE:ID`` imports the module first.
+        how: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
+            steps, in a world model of what was met so far; "lookahead": PPO on real observations
+            that come with imagined jumps; "real": without a world model.
+        algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
+        model: checkpoint folder, shipped name or hub id of the world model. Dyna begins with a
+            fresh one where None.
+        episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
+            them where the environment is reset. Only with how="imagination".
+        steps: decisions that the agent learns from: imagined ones with how="imagination", else
+            real ones.
+        hold: steps that an action is held.
+        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        frame_stack: frames that the policy sees.
+        num_envs: environments side by side; imagined ones with imagination and dyna.
+        jumps: of lookahead, for each candidate action.
+        window: steps that a fresh model looks across.
+        fit_steps: training steps of a refit with dyna; the first has four times as many. 0 leaves
+            the model as it is.
+        fit_every: real decisions between refits.
+        imagined_steps: decisions that PPO imagines for each refit, with dyna.
+        ratio: imagined transitions for each real one, of DQN and SAC with dyna.
+        size, pixels, grayscale: see ``agents.adapt``.
+        seed: of everything random.
+    """
+
+    env: str
+    how: How = "imagination"
+    algorithm: Literal["ppo", "dqn", "sac"] = "ppo"
+    model: str | None = None
+    episodes: str | None = None
+    steps: int = 30_000
+    hold: int = 1
+    horizon: int | None = None
+    frame_stack: int = 1
+    num_envs: int = 16
+    jumps: int = 2
+    window: int = 20
+    fit_steps: int = 500
+    fit_every: int = 1000
+    imagined_steps: int = 20_000
+    ratio: float = 4.0
+    size: int = 64
+    pixels: bool = False
+    grayscale: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps"
+        at_least(1, self, *numbers.split())
+        at_least(0, self, "fit_steps", "ratio", "seed")
+        if self.how not in ("imagination", "dyna", "lookahead", "real"):
+            raise ValueError(
+                f"how: expected imagination, dyna, lookahead or real, got {self.how!r}"
+            )
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm: expected ppo, dqn or sac, got {self.algorithm!r}")
+        if self.how in ("imagination", "lookahead"):
+            if self.algorithm != "ppo":
+                raise ValueError(f"algorithm: {self.how} is for ppo, got {self.algorithm}")
+            if self.model is None:
+                raise ValueError(
+                    f"model: {self.how} needs a trained world model; python -m worldmodel train "
+                    "makes one, and --how dyna begins without"
+                )
+        if self.how == "dyna" and self.model is None and self.fit_steps == 0:
+            raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
+        if self.episodes is not None and self.how != "imagination":
+            raise ValueError(f"episodes: are for how='imagination', got {self.how!r}")
+
+    def make_env(self) -> gym.Env[Any, Any]:
+        """The real environment, without ``HoldAction``."""
+        return adapt(self.env, self.size, self.pixels, self.grayscale)
+
+    def wrap(self, model: WorldModel | None) -> Callable[[VecEnv], VecEnv] | None:
+        """What goes around the real environments, for ``evaluate``; None if nothing does."""
+        if self.how != "lookahead" or model is None:
+            return None
+        return partial(
+            LookaheadVecWrapper, model=model, jumps=self.jumps, hold=self.hold, seed=self.seed
+        )
+
+    def play(self, agent: Any, model: WorldModel | None, episodes: int, seed: int) -> NDArray[Any]:
+        """Returns of real episodes; see ``evaluate``."""
+        return evaluate(
+            agent, self.make_env, episodes, seed=seed, hold=self.hold,
+            frame_stack=self.frame_stack, wrap=self.wrap(model), progress=True,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""One module for each verb that measures: its settings are its command line."""

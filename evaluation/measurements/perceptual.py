@@ -1,0 +1,230 @@
+"""LPIPS and FVD: distances between features of networks whose weights are not ours to ship.
+
+LPIPS (Zhang et al. 2018) is torchmetrics', on torchvision's AlexNet. FVD (Unterthiner et al. 2018)
+is the Frechet distance between Gaussians that are fitted to the logits of an I3D network; its input
+here is frames in [-1, 1], resized to 224 x 224, bilinearly. FVDs by other weights or another
+resizing are other numbers. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from evaluation.measurements import fidelity
+from evaluation.measurements.story_consistency import NATURE
+from evaluation.metrics import similarity, statistics
+from evaluation.metrics.similarity import per_future
+from evaluation.runner.test_scenes import futures
+from worldmodel import WorldModel, to_float
+
+SEEN = {NATURE: fidelity.SEEN, similarity.DIGITS: similarity.SEEN}
+"""Frames that are shown, by env."""
+ALEXNET = "alexnet-owt-7be5be79.pth"
+SHORTEST = 10
+"""Frames that I3D needs."""
+LPIPS = "lpips (torchmetrics, AlexNet)"
+FVD = "fvd (I3D of the given file, shown frames included)"
+_SIDE = 224
+_IMAGES = 256
+"""Compared at once."""
+
+
+def frechet(one: Tensor, other: Tensor) -> float:
+    """Frechet distance of the Gaussians fitted to features (n, D) and (m, D).
+
+    |mean - mean'|^2 + trace(C + C' - 2 (C C')^(1/2)), in double precision, with covariances of
+    n - 1. The root's trace is that of (C^(1/2) C' C^(1/2))^(1/2), which is symmetric.
+
+    Raises:
+        ValueError: fewer than two rows, or features of different widths.
+    """
+    if one.dim() != 2 or other.dim() != 2 or one.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"one, other: expected (n, D) and (m, D), got {tuple(one.shape)}, {tuple(other.shape)}"
+        )
+    if min(len(one), len(other)) < 2:
+        raise ValueError(
+            f"one, other: a covariance needs 2 rows or more, got {len(one)}, {len(other)}"
+        )
+    one, other = one.double(), other.double()
+    first, second = (torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (one, other))
+    values, vectors = torch.linalg.eigh(first)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
+    apart = (one.mean(0) - other.mean(0)).square().sum()
+    return float(apart + first.trace() + second.trace() - 2 * shared)
+
+
+def load_i3d(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    """The network behind FVD. TorchScript is a program: load only a file that you trust.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no TorchScript.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"i3d: no file {path}; FVD needs an I3D of Kinetics-400 as TorchScript, usually "
+            "i3d_torchscript.pt of github.com/universome/fvd-comparison (also as "
+            "flateon/FVD-I3D-torchscript on huggingface.co)"
+        )
+    try:
+        network: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
+    except RuntimeError as error:
+        raise ValueError(f"i3d: {path} is no TorchScript file, as torch.jit.save writes") from error
+    return network.eval()
+
+
+@torch.inference_mode()
+def video_features(network: torch.jit.ScriptModule, videos: Tensor) -> Tensor:
+    """Features (n, D) of videos uint8 (n, T, H, W, 3), one video at a time.
+
+    Raises:
+        ValueError: fewer than ``SHORTEST`` frames.
+    """
+    if videos.shape[1] < SHORTEST:
+        raise ValueError(f"videos: I3D needs {SHORTEST} frames or more, got {videos.shape[1]}")
+    found = []
+    for video in videos:
+        frames = interpolate(to_float(video) * 2 - 1, (_SIDE, _SIDE), mode="bilinear")
+        # this file's own rescaling and resizing are off: what it gets is said above
+        features = network(
+            frames.movedim(1, 0)[None], rescale=False, resize=False, return_features=True
+        )
+        found.append(features.reshape(1, -1))
+    return torch.cat(found)
+
+
+class Lpips:
+    """Distances (n,) of images (n, 3, H, W) in [0, 1], of 32 pixels or more; 0 for equal ones.
+
+    Args:
+        device: of the images.
+
+    Raises:
+        ImportError: torchvision is missing.
+        FileNotFoundError: AlexNet's weights are missing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        if find_spec("torchvision") is None:
+            raise ImportError(
+                "lpips: needs torchvision, for its AlexNet; pip install "
+                "'jumpy-worldmodel[perceptual]'"
+            )
+        weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f"lpips: no file {weights}; it is torchvision's AlexNet of ImageNet, usually at "
+                f"https://download.pytorch.org/models/{ALEXNET} (TORCH_HOME names another folder)"
+            )
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        # torchmetrics' metric adds images up; its network says something of each
+        self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.to(device)
+
+    @torch.inference_mode()
+    def __call__(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Compare.
+
+        Raises:
+            ValueError: images below 32 pixels.
+        """
+        if min(predicted.shape[-2:]) < 32:
+            raise ValueError(
+                f"predicted: AlexNet needs 32 pixels or more, got {tuple(predicted.shape[-2:])}"
+            )
+        pairs = zip(predicted.split(_IMAGES), truth.split(_IMAGES), strict=True)
+        found = [self.network(one, other, normalize=True).reshape(-1) for one, other in pairs]
+        return torch.cat(found)
+
+
+def perceptual(
+    model: WorldModel,
+    env: str | None = None,
+    *,
+    lpips: bool = False,
+    i3d: Path | None = None,
+    scenes: int = 200,
+    worlds: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Rows ``model, env, metric, worlds, value, low, high, n`` of passive test scenes.
+
+    - LPIPS of the predicted frames, ``best-of-n`` and ``mean-of-n`` as in ``similarity``, and
+      ``copy-last``; intervals over scenes.
+    - FVD between all test scenes and as many that begin with the same frames and go on as sampled:
+      one world of each scene, ``worlds`` times; the interval is over those times alone, and does
+      not know how few the scenes are.
+
+    Args:
+        model: of the scenes.
+        env: ``SEEN`` lists them; None for ``fidelity.env_of``.
+        lpips: whether to measure it.
+        i3d: file with the network behind FVD; None leaves FVD away.
+        scenes: of the test split; FVD is biased upwards where they are few.
+        worlds: sampled of each scene.
+        seed: of scenes and worlds.
+
+    Raises:
+        ImportError, FileNotFoundError: what ``Lpips`` and ``load_i3d`` miss.
+        ValueError: nothing to measure, fewer than 2 scenes or worlds, or the model is not of these
+            scenes.
+    """
+    env = fidelity.env_of(model) if env is None else env.removeprefix("envs:")
+    if env not in SEEN:
+        raise ValueError(f"env: expected one of {list(SEEN)}, got {env!r}")
+    if not lpips and i3d is None:
+        raise ValueError("lpips, i3d: nothing to measure; ask for LPIPS, name a file for FVD")
+    if min(scenes, worlds) < 2:
+        raise ValueError(f"scenes, worlds: expected 2 or more, got {scenes}, {worlds}")
+    distance = Lpips(model.device) if lpips else None
+    network = None if i3d is None else load_i3d(i3d, model.device)
+    found = _distances(model, env, distance, network, scenes, worlds, seed)
+    return statistics.rows(model.name, env, found, seed, worlds=worlds)
+
+
+def _distances(
+    model: WorldModel,
+    env: str,
+    distance: Lpips | None,
+    network: torch.jit.ScriptModule | None,
+    scenes: int,
+    worlds: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """LPIPS (scenes,) and FVD (worlds,) by their names."""
+    seen = SEEN[env]
+    sampled: list[Tensor] = []
+    copied: list[Tensor] = []
+    real: list[Tensor] = []
+    made: list[Tensor] = []
+    for frames, imagined in futures(model, env, seen, scenes, worlds, seed):
+        frames, imagined = frames.to(model.device), imagined.to(model.device)
+        if distance is not None:
+            truth, guess = to_float(frames)[:, None], to_float(imagined)
+            still = truth[:, :, seen - 1 : seen].expand_as(truth[:, :, seen:])
+            sampled.append(per_future(distance, guess, truth[:, :, seen:]))
+            copied.append(per_future(distance, still, truth[:, :, seen:]))
+        if network is not None:
+            real.append(video_features(network, frames))
+            shown = frames[:, None, :seen].expand(-1, worlds, -1, -1, -1, -1)
+            features = video_features(network, torch.cat([shown, imagined], 2).flatten(0, 1))
+            made.append(features.unflatten(0, (-1, worlds)))
+    found: dict[str, Tensor] = {}
+    if distance is not None:
+        of_worlds = torch.cat(sampled)
+        found[f"{LPIPS}, best-of-{worlds}"] = of_worlds.amin(1)
+        found[f"{LPIPS}, mean-of-{worlds}"] = of_worlds.mean(1)
+        found[f"{LPIPS}, copy-last"] = torch.cat(copied)[:, 0]
+    if network is not None:
+        truths, futures_of = torch.cat(real), torch.cat(made)  # (scenes, D), (scenes, worlds, D)
+        times = [frechet(truths, futures_of[:, world]) for world in range(worlds)]
+        found[f"{FVD}, {scenes} scenes"] = torch.tensor(times)
+    return found

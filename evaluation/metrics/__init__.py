@@ -1,0 +1,1 @@
+"""Numbers computed from predictions: intervals, similarity, scales, readers."""

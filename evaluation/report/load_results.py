@@ -1,0 +1,88 @@
+"""The JSON of a results folder, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldmodel.common.safe_files import read_json
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, tuple[str, ...]] = {  # that the report reads of every row, by kind of file
+    "speed": ("kind", "model", "preset", "batch", "low", "high"),
+    "peers": ("model", "preset", "seconds", "ends", "T=40"),
+    "consistency": ("model", "env", "metric", "value", "low", "high"),
+    "fidelity": ("model", "metric", "value", "low", "high"),
+    "efficiency": ("agent",),
+    "control": ("agent", "env", "real_steps", "normalised_return", "low", "high", "episodes"),
+}
+ENVELOPE = ("benchmark", "command", "commit", "machine", "versions", "settings", "rows")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file of results.
+
+    Attributes:
+        name: of the file, without its ending.
+        rows: flat and tidy.
+        envelope: how they were made (``worldmodel.common.results.envelope``).
+    """
+
+    name: str
+    rows: list[Row]
+    envelope: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The first word of the name: all ``consistency-*.json`` are of one kind."""
+        return self.name.partition("-")[0]
+
+    def one(self, **wanted: Any) -> Row:
+        """The one row with these values.
+
+        Raises:
+            ValueError: there is none, or more than one.
+        """
+        found = [r for r in self.rows if all(r.get(k) == v for k, v in wanted.items())]
+        if len(found) != 1:
+            raise ValueError(f"{self.name}.json: expected one row of {wanted}, found {len(found)}")
+        return found[0]
+
+
+def read(folder: Path) -> dict[str, Result]:
+    """All results of a folder by name, in the order of names.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is no JSON, no result, or lacks a column; the message names it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder: expected a folder of results, got {folder}")
+    return {path.stem: read_one(path) for path in sorted(folder.glob("*.json"))}
+
+
+def read_one(path: Path) -> Result:
+    """One result; raises ValueError as ``read`` does."""
+    found = read_json(path, finite=False)  # a measurement may be NaN
+    if lacking := [k for k in ENVELOPE if k not in found]:
+        raise ValueError(
+            f"{path}: expected a result with {', '.join(ENVELOPE)}; got no {', '.join(lacking)}"
+        )
+    rows = found["rows"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
+        raise ValueError(f"{path}: rows: expected at least one, each with names and values")
+    result = Result(path.stem, rows, {k: v for k, v in found.items() if k != "rows"})
+    for number, row in enumerate(rows):
+        for column in COLUMNS.get(result.kind, ()):
+            if column not in row:
+                raise ValueError(f"{path}: rows[{number}]: expected a {column!r}, got {list(row)}")
+    return result
+
+
+def of(results: Mapping[str, Result], kind: str) -> list[Result]:
+    """Those of one kind, such as ``consistency.json`` and ``consistency-dice.json``."""
+    return [each for each in results.values() if each.kind == kind]

@@ -1,0 +1,1 @@
+"""What runs measurements: commands, parts that are kept, the list of all results."""

@@ -1,6 +1,0 @@
-"""What every model must beat, and what none can: copy-last and replay. Neither learns anything."""
-
-from worldmodel.baselines.copy_last import CopyLast
-from worldmodel.baselines.replay import Replay, ReplayConfig
-
-__all__ = ["CopyLast", "Replay", "ReplayConfig"]

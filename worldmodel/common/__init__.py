@@ -1,0 +1,1 @@
+"""What every package may use: files, results, commands, clusters, timing, videos, hashing."""

@@ -1,0 +1,296 @@
+"""Record episodes from any Gymnasium environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from worldmodel.common.cluster import scatter
+from worldmodel.common.config_checks import difference
+from worldmodel.common.files import locked
+from worldmodel.data.env_checks import name_of, observed, paid
+from worldmodel.data.episode import Episode
+from worldmodel.data.episodes import (
+    EPISODES_PER_SHARD,
+    Episodes,
+    Shard,
+    read_meta,
+    write_meta,
+    write_shard,
+)
+from worldmodel.spec import Spec
+
+Env = gym.Env[Any, Any]
+Policy = Callable[[NDArray[Any]], Any]
+BLOCKS_PER_WORKER = 8
+"""Few enough that environments are seldom made, enough that no worker waits long for the last."""
+
+
+def collect(
+    env: Env | Callable[[], Env] | str,
+    episodes: int | None = None,
+    *,
+    steps: int | None = None,
+    policy: Policy | None = None,
+    hold: int = 1,
+    seed: int = 0,
+    max_steps: int = 10_000,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    save_minutes: float = 5.0,
+    progress: bool = True,
+    workers: int = 0,
+    address: str | None = None,
+) -> Episodes:
+    """Play episodes and keep them in memory, and in a folder if one is given.
+
+    Episode i is a function of ``seed + i``, however many workers play: it is what
+    ``collect(env, 1, seed=seed + i)`` records (if the policy draws nothing at random).
+
+    Args:
+        env: a Gymnasium environment with uint8 (H, W, C) or float (D,) observations, a function
+            that makes one, or its id (``"module:namespace/Name-v0"`` imports the module first). An
+            environment made here is closed here; one that was passed in is left open.
+        episodes: how many, at least 1. Episode i is reset with ``seed + i``.
+        steps: instead of ``episodes``: as many as it takes to have that many steps.
+        policy: observation to action; None draws uniformly from the action space.
+        hold: steps for which each action is repeated, as ``agents.HoldAction`` will.
+        seed: of the environment and of the random policy.
+        max_steps: an episode that has not ended by then is cut, as a truncation.
+        folder: where shards are written as they fill, for ``Episodes.load``; a kill costs what came
+            after the last one, Ctrl-C only the episode that is under way.
+        resume: go on after the last shard in ``folder``. Random play then records the same as if it
+            had never stopped; a policy's own state is not known here. ``episodes`` or ``steps``
+            count those before, and may be more now.
+        save_minutes: time after which a shard is written before it is full.
+        progress: show a progress bar on a terminal.
+        workers: processes that play, with ``episodes`` and an id or a function; 0 plays in this
+            one. See ``worldmodel.common.cluster.scatter``, also for more errors.
+        address: of a Ray cluster, for workers on other machines.
+
+    Raises:
+        ValueError: a space is not supported, a number is out of range, not exactly one of
+            ``episodes`` and ``steps`` is given, workers are asked for a number of ``steps``, or
+            ``resume`` without a folder or of another recording; or the environment shows or pays
+            what its spaces do not say, or what is no number.
+        TypeError: workers would have to share an environment.
+        FileExistsError: ``folder`` holds episodes and ``resume`` is False.
+        FileNotFoundError: ``resume``, but there are none.
+        BlockingIOError: another run is at work in ``folder``.
+        OSError: the disk is full, say; the shards before are kept.
+        KeyboardInterrupt: Ctrl-C, or a command's SIGTERM; in ``folder`` is what was finished.
+    """
+    wanted = episodes if episodes is not None else steps
+    if wanted is None or (episodes is not None and steps is not None):
+        raise ValueError(f"episodes, steps: give exactly one, got {episodes} and {steps}")
+    if min(wanted, hold, max_steps) < 1:
+        raise ValueError(
+            f"{'steps' if episodes is None else 'episodes'}, hold, max_steps: expected at least 1, "
+            f"got {wanted}, {hold}, {max_steps}"
+        )
+    if resume and folder is None:
+        raise ValueError("resume: needs the folder of the recording to go on with")
+    if workers and episodes is None:
+        raise ValueError(
+            "workers: need a number of episodes, got steps: which comes last is told "
+            "only by those before it"
+        )
+    if workers and isinstance(env, gym.Env):
+        raise TypeError("env: workers make their own; pass its id, or a function that makes it")
+    player = _Player(env, policy, hold, max_steps)
+    made = player.made()
+    facts = {
+        "env": name_of(made), "seed": seed, "hold": hold, "max_steps": max_steps,
+        "random": policy is None,
+    }  # fmt: skip
+    try:
+        spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        with _Kept.opened(folder, resume, spec, facts, save_minutes) as kept:
+            first = seed + len(kept.recorded)
+            if workers:
+                blocks = _blocks(range(first, seed + wanted), workers)
+                parts: Iterator[list[Episode]] = scatter(player.block, blocks, workers, address)
+            else:
+                parts = ([player.play(made, spec, one)] for one in count(first))
+            kept.fill(parts, wanted, "step" if episodes is None else "episode", progress)
+    finally:
+        if not isinstance(env, gym.Env):
+            made.close()
+    return Episodes(kept.recorded, spec.action, spec.observation_space())
+
+
+class _Kept:
+    """What is recorded so far: in memory, and shard by shard in a folder."""
+
+    def __init__(
+        self, folder: Path | None, spec: Spec, facts: dict[str, Any], minutes: float
+    ) -> None:
+        self.folder, self.spec, self.facts, self.minutes = folder, spec, facts, minutes
+        self.recorded: list[Episode] = []
+        # Shards, and how many episodes they hold: one value, which Ctrl-C cannot part.
+        self.on_disk: tuple[list[Shard], int] = [], 0
+        self.since = time.monotonic()
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls,
+        folder: str | Path | None,
+        resume: bool,
+        spec: Spec,
+        facts: dict[str, Any],
+        minutes: float,
+    ) -> Iterator[_Kept]:
+        """With what the folder holds already; within it, no other run writes there."""
+        kept = cls(None if folder is None else Path(folder), spec, facts, minutes)
+        with nullcontext() if kept.folder is None else locked(kept.folder):
+            if kept.folder is not None:
+                kept._read(kept.folder, resume)
+            yield kept
+
+    def fill(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
+        """Take from the parts until there are so many episodes or steps, and write them; also those
+        that are there when Ctrl-C comes.
+        """
+        try:
+            self._take(parts, wanted, unit, progress)
+            self.write()
+        except KeyboardInterrupt as error:
+            if self.folder is None or not self.recorded:
+                raise
+            self.write()
+            raise KeyboardInterrupt(
+                f"stopped after {len(self.recorded)} episodes; resume=True (--resume) goes on from "
+                "there"
+            ) from error
+
+    def _take(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
+        done = _count(self.recorded, unit)
+        shown = None if progress else True
+        with tqdm(total=wanted, initial=done, desc="collect", unit=unit, disable=shown) as bar:
+            while done < wanted:
+                part = next(parts)
+                for one in part:
+                    self.add(one)
+                done += _count(part, unit)
+                bar.update(done - bar.n)
+
+    def add(self, episode: Episode) -> None:
+        """One more, if it is of the spaces that the recording began with: one of others would make
+        all of the folder unreadable. Writes a shard that is full, or due.
+        """
+        seed = self.facts["seed"] + len(self.recorded)
+        owner = f"env: {self.facts['env']}, episode of seed {seed}"
+        shape, _ = self.spec.border
+        if episode.observations.shape[1:] != shape:
+            raise ValueError(
+                f"{owner}: observations are {episode.observations.shape[1:]}, at the beginning the "
+                f"space was {self.spec.observation_space()}"
+            )
+        self.spec.action.check(episode.actions, owner)
+        self.recorded.append(episode)
+        full = len(self.recorded) - self.on_disk[1] >= EPISODES_PER_SHARD
+        if full or time.monotonic() - self.since > self.minutes * 60:
+            self.write()
+
+    def write(self) -> None:
+        """Write what no shard holds yet, and then ``meta.json``, which makes it count."""
+        shards, written = self.on_disk
+        fresh = self.recorded[written:]
+        if self.folder is None or not fresh:
+            return
+        shards = [*shards, write_shard(self.folder, len(shards), fresh)]
+        write_meta(self.folder, self.spec, shards, collected=self.facts)
+        self.on_disk = shards, written + len(fresh)  # what Ctrl-C left undone is written once more
+        self.since = time.monotonic()
+
+    def _read(self, folder: Path, resume: bool) -> None:
+        there = (folder / "meta.json").exists()
+        if there and not resume:
+            raise FileExistsError(
+                f"folder: {folder} already holds episodes; pass resume=True (--resume) to go on, "
+                "or another folder (--out)"
+            )
+        if not resume:
+            return
+        if not there:
+            raise FileNotFoundError(
+                f"resume: {folder} holds no episodes yet; begin without resume (--resume)"
+            )
+        meta, before = read_meta(folder), Episodes.load(folder)
+        if meta.get("collected") != self.facts or before.spec(1) != self.spec:
+            told = {**meta.get("collected", {}), "spec": before.spec(1).to_dict()}
+            now = {**self.facts, "spec": self.spec.to_dict()}
+            raise ValueError(
+                f"resume: {folder} was recorded with {difference(told, now)}; give the same, or "
+                "another folder"
+            )
+        self.recorded, self.on_disk = list(before), (meta["shards"], len(before))
+
+
+def _count(episodes: list[Episode], unit: str) -> int:
+    return len(episodes) if unit == "episode" else sum(len(one.actions) for one in episodes)
+
+
+def _blocks(seeds: range, workers: int) -> list[range]:
+    size = max(1, -(-len(seeds) // (BLOCKS_PER_WORKER * workers)))
+    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+
+@dataclass(frozen=True)
+class _Player:
+    """Plays the episodes of given seeds; workers have a copy."""
+
+    env: Env | Callable[[], Env] | str
+    policy: Policy | None
+    hold: int
+    max_steps: int
+
+    def made(self) -> Env:
+        if isinstance(self.env, gym.Env):
+            return self.env
+        return gym.make(self.env) if isinstance(self.env, str) else self.env()
+
+    def block(self, seeds: Iterable[int]) -> list[Episode]:
+        """In an environment of its own."""
+        made = self.made()
+        try:
+            spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+            return [self.play(made, spec, seed) for seed in seeds]
+        finally:
+            made.close()
+
+    def play(self, env: Env, spec: Spec, seed: int) -> Episode:
+        owner = f"env: {name_of(env)}, episode of seed {seed}"
+        observation, _ = env.reset(seed=seed)
+        # Another stream than the environment's own, which is seeded with the same number.
+        env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        frames = [observed(observation, spec, f"{owner}, reset")]
+        actions: list[NDArray[Any]] = []
+        rewards: list[float] = []
+        terminated = truncated = False
+        while not (terminated or truncated or len(actions) >= self.max_steps):
+            if len(actions) % self.hold == 0:
+                policy = self.policy
+                action = env.action_space.sample() if policy is None else policy(frames[-1])
+            observation, reward, terminated, truncated, _ = env.step(action)
+            step = f"{owner}, step {len(frames)}"
+            frames.append(observed(observation, spec, step))
+            actions.append(np.array(action))
+            rewards.append(paid(reward, step))
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold, the episode refuses
+                earned = np.array(rewards, np.float32)
+            return Episode(np.stack(frames), np.stack(actions), earned, bool(terminated))
+        except ValueError as error:
+            raise ValueError(f"{owner}: {error}") from error

@@ -1,0 +1,337 @@
+"""Recorded episodes: in memory, and on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldmodel.common.files import atomic, locked
+from worldmodel.common.safe_files import check_memory, read_json
+from worldmodel.data import shards
+from worldmodel.data.episode import Episode
+from worldmodel.data.lazy import Arrays, Mapped, Stored
+from worldmodel.data.windows import WindowSource
+from worldmodel.spec import ActionSpec, Spec
+
+FORMAT = 1
+EPISODES_PER_SHARD = 256
+Shard = dict[str, Any]
+"""What ``meta.json`` says of a shard: its file, and how many episodes it holds."""
+
+
+class Episodes:
+    """A set of episodes of one environment.
+
+    Args:
+        episodes: at least one; observation and action shapes agree.
+        action: what their actions are.
+        observation_space: the environment's; None for images, or vectors without bounds.
+
+    Raises:
+        ValueError: there is none, shapes differ, or an action is none of the space.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        action: ActionSpec,
+        observation_space: gym.Space[Any] | None = None,
+    ) -> None:
+        if not episodes:
+            raise ValueError("episodes: empty; record at least one")
+        first = episodes[0]
+        for number, episode in enumerate(episodes):
+            if episode.observations.shape[1:] != first.observations.shape[1:]:
+                raise ValueError(
+                    f"episodes[{number}]: observations are {episode.observations.shape[1:]}, those "
+                    f"of the first episode {first.observations.shape[1:]}"
+                )
+            action.check(episode.actions, f"episodes[{number}]")
+        self.episodes = episodes if isinstance(episodes, Stored) else list(episodes)
+        self.action = action
+        self.observation_space = observation_space or _space_of(first.observations)
+        _, dtype = self.spec(1).border
+        space = self.observation_space
+        if space.shape != first.observations.shape[1:] or dtype != first.observations.dtype:
+            raise ValueError(
+                f"observation_space: {space} does not fit observations of "
+                f"{first.observations.dtype} {first.observations.shape[1:]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, number: int) -> Episode:
+        return self.episodes[number]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self.episodes)
+
+    def __add__(self, other: Episodes) -> Episodes:
+        """These episodes, and then the others.
+
+        Raises:
+            ValueError: their spaces differ.
+        """
+        if not isinstance(other, Episodes):
+            return NotImplemented
+        other.spec(1).check_spaces(self.observation_space, self.action.to_space(), "episodes")
+        return Episodes([*self, *other], self.action, self.observation_space)
+
+    def spec(self, window: int) -> Spec:
+        """What a model of these episodes is made for: it looks across ``window`` steps."""
+        return Spec.from_spaces(self.observation_space, self.action.to_space(), window)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps recorded in all."""
+        return sum(len(episode.actions) for episode in self.episodes)
+
+    def split(self, share: float) -> tuple[Episodes, Episodes]:
+        """Two sets: all but the last episodes, and the last ``share`` of them, to validate on.
+
+        Raises:
+            ValueError: one of them would be empty.
+        """
+        held = round(share * len(self)) if 0 < share < 1 else 0
+        if not 0 < held < len(self):
+            raise ValueError(
+                f"share: expected one that leaves episodes on both sides of {len(self)}, got "
+                f"{share}"
+            )
+        first, last = self.episodes[:-held], self.episodes[-held:]
+        return (
+            Episodes(first, self.action, self.observation_space),
+            Episodes(last, self.action, self.observation_space),
+        )
+
+    def starts(self) -> NDArray[Any]:
+        """The first observations, (episodes, *observation)."""
+        first = self[0].observations[0]
+        frames = np.empty((len(self), *first.shape), first.dtype)
+        for number, episode in enumerate(self):
+            frames[number] = episode.observations[0]  # one by one: no shard is kept
+        return frames
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``meta.json`` and compressed ``.npz`` shards.
+
+        Raises:
+            FileExistsError: the folder holds episodes already; nothing is overwritten.
+        """
+        folder = Path(folder)
+        with locked(folder):
+            if (folder / "meta.json").exists():
+                raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
+            shards: list[Shard] = []
+            for first in range(0, len(self), EPISODES_PER_SHARD):
+                part = self.episodes[first : first + EPISODES_PER_SHARD]
+                shards.append(write_shard(folder, len(shards), part))
+            write_meta(folder, self.spec(1), shards)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, memory: int | None = None) -> Episodes:
+        """Read what ``save`` wrote into ``folder``.
+
+        Args:
+            folder: of ``meta.json``.
+            memory: None takes the episodes wholly into memory. Else the shards, which ``unpack``
+                wrote, are looked through once and then stay on disk: at most so many bytes of them
+                are in memory at a time. Windows of them are the same ones. A file that another
+                process cuts short meanwhile ends this one (SIGBUS, as for every mapped file).
+
+        Raises:
+            FileNotFoundError: there is no ``meta.json``, or a shard is missing.
+            ValueError: another format version, a shard is corrupt or not what ``meta.json`` says,
+                or this machine has less memory than all of them take; with ``memory``: a shard is
+                compressed, or larger than that.
+        """
+        folder = Path(folder)
+        meta = read_meta(folder)
+        counts = _shards(folder, meta)
+        episodes: Sequence[Episode]
+        if memory is None:
+            check_memory(folder, sum(shards.size(path) for path in counts))
+            found = [_Shard.read(path, count) for path, count in counts.items()]
+            episodes = [shard.episode(i) for shard in found for i in range(len(shard.ends))]
+        else:
+            episodes = Stored(Mapped(counts, memory, _Shard.map), _Shard.episode)
+        shape = episodes[0].observations.shape[1:]
+        try:
+            if len(shape) != 1:
+                return cls(episodes, ActionSpec.from_dict(meta.get("action", {})))
+            known = {k: v for k, v in meta.items() if k not in ("format", "shards", "collected")}
+            spec = Spec.from_dict({"observation": shape, "window": 1, **known})
+            return cls(episodes, spec.action, spec.observation_space())
+        except ValueError as error:
+            raise ValueError(f"{folder}: meta.json does not fit its shards: {error}") from error
+
+    def windows(
+        self,
+        window: int,
+        batch_size: int,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        anywhere: float = 0.5,
+    ) -> WindowSource:
+        """An endless source of training batches.
+
+        Args:
+            window: steps of a window, at most the model's.
+            batch_size: windows of a batch.
+            seed: of the draws; the same seed and index are the same batch.
+            device: where the batches are made, and so where ``fit`` trains.
+            anywhere: share of the windows that begin at any step of an episode, also near its end;
+                the others show as many steps as there are.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        return WindowSource(
+            self.episodes, self.action, window, batch_size, seed, torch.device(device), anywhere
+        )
+
+
+def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
+    """The space of images, or of vectors without bounds, (T + 1, *observation)."""
+    if observations.dtype == np.uint8:
+        return gym.spaces.Box(0, 255, observations.shape[1:], np.uint8)
+    return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)
+
+
+def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard:
+    """Write episodes as the shard of that number; what ``meta.json`` says of it."""
+    name = f"episodes-{number:05d}.npz"
+    arrays = {
+        "observations": np.concatenate([e.observations for e in episodes]),
+        "actions": np.concatenate([e.actions for e in episodes]),
+        "rewards": np.concatenate([e.rewards for e in episodes]),
+        "terminated": np.array([e.terminated for e in episodes]),
+        "steps": np.array([len(e.actions) for e in episodes]),
+    }
+    with atomic(folder / name) as path, path.open("wb") as file:
+        np.savez_compressed(file, **_step_by_step(arrays))
+    return {"file": name, "episodes": len(episodes)}
+
+
+def _step_by_step(arrays: Arrays) -> dict[str, Any]:
+    """Laid out so that a step's numbers are neighbours in the file, which is read in part."""
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -> None:
+    """Write ``meta.json``: only the shards that it names count. ``more`` is kept beside them."""
+    known = spec.to_dict()
+    bounds = {name: known[name] for name in ("low", "high", "dtype")}
+    meta = {"format": FORMAT, "action": known["action"], **bounds, "shards": shards, **more}
+    with atomic(folder / "meta.json") as path:
+        path.write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def unpack(folder: str | Path, out: str | Path) -> Path:
+    """Copy recorded episodes for ``Episodes.load(out, memory)``: uncompressed, shard by shard.
+
+    Raises:
+        FileExistsError: ``out`` holds episodes already; nothing is overwritten.
+        FileNotFoundError: there is no ``meta.json`` in ``folder``, or a shard is missing.
+        ValueError: another format version, or a shard is corrupt, or takes more than this machine's
+            memory; of this nothing is written.
+        BlockingIOError: another run is at work in ``out``.
+    """
+    folder, out = Path(folder), Path(out)
+    meta = read_meta(folder)
+    counts = _shards(folder, meta)
+    for path in counts:  # one is in memory at a time
+        check_memory(path, shards.size(path))
+    with locked(out):
+        if (out / "meta.json").exists():
+            raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
+        for path, count in counts.items():
+            arrays = _step_by_step(_Shard.read(path, count).arrays)
+            with atomic(out / path.name) as partial, partial.open("wb") as file:
+                np.savez(file, **arrays)
+        with atomic(out / "meta.json") as partial:
+            partial.write_text(json.dumps(meta, indent=1) + "\n")
+    return out
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """``meta.json`` of a folder of episodes, its format checked; see ``Episodes.load``."""
+    path = folder / "meta.json"
+    if not path.exists():
+        raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
+    meta = read_json(path)
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT}")
+    return meta
+
+
+def _shards(folder: Path, meta: dict[str, Any]) -> dict[Path, int]:
+    """Episodes of each shard of a folder, as its ``meta.json`` says."""
+    told, path = meta.get("shards"), folder / "meta.json"
+    counts: dict[Path, int] = {}
+    for shard in told if isinstance(told, list) else ():
+        entry: dict[str, Any] = shard if isinstance(shard, dict) else {}
+        name, count = str(entry.get("file")), entry.get("episodes")
+        known = re.fullmatch(r"episodes-[0-9]{5,}\.npz", name)  # no way out of the folder
+        if type(count) is not int or not 1 <= count < 2**31 or not known or folder / name in counts:
+            raise ValueError(
+                f'{path}: shards: expected {{"file": "episodes-00000.npz", "episodes": 256}} and '
+                f"so on, each once, of 1 to 2**31 - 1 episodes, got {str(shard)[:80]}"
+            )
+        counts[folder / name] = count
+    if not counts:
+        raise ValueError(f"{path}: shards: expected a list of at least one")
+    return counts
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Arrays of a file at ``path``, and where its episodes' steps end."""
+
+    path: Path
+    arrays: Arrays
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def _of(cls, path: Path, arrays: Arrays, count: int) -> _Shard:
+        ends = arrays["steps"].cumsum()
+        if len(ends) != count:
+            error = ValueError(f"{len(ends)} episodes, meta.json says {count}")
+            raise shards.corrupt(path, error)
+        return cls(path, arrays, ends)
+
+    @classmethod
+    def read(cls, path: Path, count: int) -> _Shard:
+        """Wholly into memory."""
+        shards.size(path)
+        return cls._of(path, shards.read(path), count)
+
+    @classmethod
+    def map(cls, path: Path, count: int) -> _Shard:
+        """As pages of the file."""
+        return cls._of(path, shards.mapped(path), count)
+
+    def episode(self, number: int) -> Episode:
+        """Views of the arrays."""
+        end = self.ends[number]
+        begin = end - self.arrays["steps"][number]
+        try:
+            return Episode(
+                self.arrays["observations"][begin + number : end + number + 1],
+                self.arrays["actions"][begin:end],
+                self.arrays["rewards"][begin:end],
+                bool(self.arrays["terminated"][number]),
+            )
+        except ValueError as error:
+            raise shards.corrupt(self.path, error) from error

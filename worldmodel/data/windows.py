@@ -1,0 +1,115 @@
+"""Recorded episodes cut into windows for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.common.config_checks import check_seed
+from worldmodel.data.episode import Episode
+from worldmodel.data.lazy import Stored
+from worldmodel.spec import ActionSpec
+
+
+class WindowBatch:
+    """A ``SceneBatch`` of recorded windows; see there."""
+
+    def __init__(
+        self, windows: Sequence[tuple[Episode, int]], window: int, device: torch.device
+    ) -> None:
+        self._windows = windows
+        self._device = device
+        batch = len(windows)
+        action = windows[0][0].actions
+        actions = np.zeros((batch, window, *action.shape[1:]), action.dtype)
+        rewards = np.zeros((batch, window), np.float32)
+        terminated = np.zeros((batch, window), bool)
+        lengths = np.zeros(batch, np.int64)
+        for row, (episode, offset) in enumerate(windows):
+            length = min(window, len(episode.actions) - offset)
+            actions[row, :length] = episode.actions[offset : offset + length]
+            rewards[row, :length] = episode.rewards[offset : offset + length]
+            ended = episode.terminated and offset + length == len(episode.actions)
+            terminated[row, length - 1] = ended
+            lengths[row] = length
+        self.actions = torch.from_numpy(actions).to(device)
+        self.rewards = torch.from_numpy(rewards).to(device)
+        self.terminated = torch.from_numpy(terminated).to(device)
+        self.lengths = torch.from_numpy(lengths).to(device)
+
+    def observations(self, times: Tensor) -> Tensor:
+        """(B, n, *observation) at the times int64 (B, n); times after the end show the last."""
+        frames = []
+        last = self.lengths.cpu().numpy()
+        for row, (asked, (episode, offset)) in enumerate(
+            zip(times.cpu().numpy(), self._windows, strict=True)
+        ):
+            frames.append(episode.observations[offset + np.minimum(asked, last[row])])
+        return torch.from_numpy(np.stack(frames)).to(self._device)
+
+    def poses(self, times: Tensor) -> None:
+        """None: episodes hold no camera poses."""
+
+
+class WindowSource:
+    """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
+
+    Episodes are drawn uniformly. A share of the windows (``anywhere``) begins at any step of them,
+    the last ones too: agents begin windows anew where they are, and an end may be near. The others
+    show as many steps as there are: an episode that is longer than the window is cut at a random
+    offset, a shorter one is taken whole, so that its origin stays the episode's start.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        action: ActionSpec,
+        window: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        anywhere: float = 0.5,
+    ) -> None:
+        if not 0 <= anywhere <= 1:
+            raise ValueError(f"anywhere: expected a share between 0 and 1, got {anywhere}")
+        if window < 1 or batch_size < 1:
+            raise ValueError(
+                f"window, batch_size: expected at least 1, got {window} and {batch_size}"
+            )
+        check_seed(seed)
+        self.episodes, self.window, self.batch_size = episodes, window, batch_size
+        self.seed, self.device, self.anywhere = seed, device, anywhere
+        self.action_space = action.to_space()
+
+    def batch(self, index: int) -> WindowBatch:
+        """The batch of that index, always the same one."""
+        random = np.random.default_rng([self.seed, index])
+        numbers = random.integers(len(self.episodes), size=self.batch_size)
+        windows = [self._drawn(int(number), random) for number in numbers]
+        return WindowBatch(windows, self.window, self.device)
+
+    def _drawn(self, number: int, random: np.random.Generator) -> tuple[Episode, int]:
+        episode = self.episodes[number]
+        steps = len(episode.actions)
+        tail = random.random() < self.anywhere
+        last = steps - 1 if tail else max(0, steps - self.window)
+        offset = int(random.integers(last + 1))
+        if isinstance(self.episodes, Stored):
+            return _copied(episode, offset, self.window), 0
+        return episode, offset
+
+
+def _copied(episode: Episode, offset: int, window: int) -> Episode:
+    """A piece that keeps no shard in memory."""
+    end = min(offset + window, len(episode.actions))
+    return replace(
+        episode,
+        observations=episode.observations[offset : end + 1].copy(),
+        actions=episode.actions[offset:end].copy(),
+        rewards=episode.rewards[offset:end].copy(),
+        terminated=episode.terminated and end == len(episode.actions),
+    )

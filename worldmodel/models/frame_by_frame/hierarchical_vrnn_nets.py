@@ -1,0 +1,270 @@
+"""The networks of the hierarchical VRNN (seed 002, section 4.4.2 and appendix 4.B).
+
+All are normalised within one frame (GroupNorm), so that no scene depends on its neighbours. Maps
+are square; lists of maps run from 1x1 to the full frame. A map of 1x1 meets kernels of 1x1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from worldmodel.models.layers.conv_lstm import ConvLSTMCell
+
+State = dict[str, Tensor]
+Gaussian = tuple[Tensor, Tensor]  # mean and log-variance
+Pick = Callable[[int, Tensor, Tensor], Tensor]  # level, mean, log-variance -> z of that level
+
+
+class ResidualBlock(nn.Module):
+    """x + two times (ReLU, convolution, GroupNorm), as seed 002 orders them.
+
+    Args:
+        before, after: channels; where they differ, a 1x1 convolution is the shortcut.
+        kernel: 3, which keeps the map; or 1; or 4, which takes a 4x4 map to 1x1 (the shortcut too)
+            and is followed by a 1x1 convolution.
+        groups: of GroupNorm.
+    """
+
+    def __init__(self, before: int, after: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        padding, second = (1, 3) if kernel == 3 else (0, 1)
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(before, after, kernel, padding=padding),
+            nn.GroupNorm(groups, after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, second, padding=padding),
+            nn.GroupNorm(groups, after),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if before != after or kernel == 4:
+            self.shortcut = nn.Conv2d(before, after, 4 if kernel == 4 else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, before, h, w) to (P, after, h, w), or to (P, after, 1, 1) for kernel 4."""
+        y: Tensor = self.shortcut(x) + self.body(x)
+        return y
+
+
+class Encoder(nn.Module):
+    """Residual blocks and max-pooling down to 4x4, then a block that sees all of it (table 4.4).
+
+    Args:
+        image: channels of a frame.
+        channels: of the maps from the full frame down to 8x8; 4x4 and 1x1 have the last again.
+        groups: of GroupNorm.
+    """
+
+    def __init__(self, image: int, channels: Sequence[int], groups: int) -> None:
+        super().__init__()
+        first, last = channels[0], channels[-1]
+        self.enter = nn.Conv2d(image, first, 3, padding=1)
+        self.stages = nn.ModuleList([ResidualBlock(first, first, 3, groups)])
+        for before, after in pairwise(channels):
+            self.stages.append(
+                nn.Sequential(
+                    ResidualBlock(before, after, 3, groups), ResidualBlock(after, after, 3, groups)
+                )
+            )
+        self.top = nn.Sequential(
+            ResidualBlock(last, last, 4, groups), ResidualBlock(last, last, 1, groups)
+        )
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """Frames (P, C, H, H) to the maps of the sides 1, 4, 8, .. H."""
+        x = self.enter(frames)
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+            x = self.pool(x)
+        return [self.top(x), x, *reversed(maps)]
+
+
+class Memory(nn.Module):
+    """A ConvLSTM and what begins it: a small CNN of a map of the first frame (table 4.7).
+
+    Its state is ``name_h`` and ``name_c``, (P, hidden, side, side).
+
+    Args:
+        name: of its state.
+        inputs: channels of its input.
+        hidden: of its state.
+        seen: channels of the map that begins it.
+        side: of all its maps.
+        groups: of GroupNorm.
+    """
+
+    def __init__(
+        self, name: str, inputs: int, hidden: int, seen: int, side: int, groups: int
+    ) -> None:
+        super().__init__()
+        self.names = (f"{name}_h", f"{name}_c")
+        self.cell = ConvLSTMCell(inputs, hidden, 1 if side == 1 else 3, groups)
+        self.begin = nn.Sequential(
+            nn.Conv2d(seen, seen, 1),
+            nn.GroupNorm(groups, seen),
+            nn.ReLU(),
+            nn.Conv2d(seen, 2 * hidden, 1),
+            nn.GroupNorm(groups, 2 * hidden),
+        )
+
+    def start(self, seen: Tensor) -> State:
+        """The state at the first frame, from its map (P, seen, side, side)."""
+        return dict(zip(self.names, self.begin(seen).chunk(2, 1), strict=True))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: x (P, inputs, side, side) to h; ``state`` may hold other entries too."""
+        h, c = self.cell(x, (state[self.names[0]], state[self.names[1]]))
+        return h, dict(zip(self.names, (h, c), strict=True))
+
+
+class Hierarchy(nn.Module):
+    """The prior or the posterior of all levels, each a diagonal Gaussian (table 4.6).
+
+    Level l reads what it is shown at its resolution, the actions and, densely, the latents of all
+    levels above (figures 4.2 and 4.8), which are enlarged by repetition.
+
+    Args:
+        name: of its state: ``name0_h``, ``name0_c``, ``name1_h`` ..
+        shown: channels that each level is shown, without actions and latents.
+        seen: channels of the first frame's map at each level.
+        latents: channels of each level's z, and of its ConvLSTM.
+        sides: of each level's maps.
+        actions: features of an action.
+        groups: of GroupNorm.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shown: Sequence[int],
+        seen: Sequence[int],
+        latents: Sequence[int],
+        sides: Sequence[int],
+        actions: int,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        self.sides = tuple(sides)
+        self.enter, self.memories, self.out = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level, (side, width) in enumerate(zip(sides, latents, strict=True)):
+            inputs = shown[level] + actions + sum(latents[:level])
+            self.enter.append(joined(inputs, width, groups))
+            self.memories.append(Memory(f"{name}{level}", width, width, seen[level], side, groups))
+            self.out.append(joined(width, 2 * width, groups))
+            nn.init.constant_(self.out[-1].get_parameter("1.weight"), 0.1)  # near N(0, 1)
+
+    def start(self, seen: Sequence[Tensor]) -> State:
+        """The state at the first frame, from its map at each level."""
+        return _started(self.memories, seen)
+
+    def forward(
+        self, shown: Sequence[Tensor], actions: Tensor, state: State, pick: Pick
+    ) -> tuple[list[Gaussian], list[Tensor], State]:
+        """One step, from the top down.
+
+        Args:
+            shown: what each level reads, (P, shown, side, side).
+            actions: (P, features).
+            state: what ``start`` or the step before gave, maybe among other entries.
+            pick: chooses the z of a level by its Gaussian; the levels below read it.
+
+        Returns:
+            the Gaussians and the z of all levels, each (P, latents, side, side), and the state.
+        """
+        gaussians: list[Gaussian] = []
+        z: list[Tensor] = []
+        after: State = {}
+        for level, side in enumerate(self.sides):
+            above = [interpolate(value, (side, side)) for value in z]
+            x = torch.cat([shown[level], tiled(actions, side), *above], 1)
+            h, moved = self.memories[level](self.enter[level](x), state)
+            mean, logvar = self.out[level](h).chunk(2, 1)
+            after |= moved
+            gaussians.append((mean, logvar))
+            z.append(pick(level, mean, logvar))
+        return gaussians, z, after
+
+
+class Decoder(nn.Module):
+    """A ConvLSTM at every resolution, transposed convolutions between (table 4.5).
+
+    Its state is ``decoder1_h``, ``decoder1_c``, ``decoder4_h`` .., named after the sides; the last
+    ``_h`` is what pixels are made of. z joins at the resolution of its level.
+
+    Args:
+        widths: channels at each side; the encoder's maps have the same.
+        sides: from 1 to the full frame.
+        latents: channels of z by side.
+        actions: features of an action, which joins at 1x1.
+        groups: of GroupNorm.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        sides: Sequence[int],
+        latents: dict[int, int],
+        actions: int,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        self.places = [sides.index(side) for side in latents]
+        self.enter, self.memories, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for place, (side, width) in enumerate(zip(sides, widths, strict=True)):
+            if place:
+                before = widths[place - 1]
+                size = (4, 2, 1) if sides[place - 1] > 1 else (4, 4, 0)
+                self.up.append(
+                    nn.Sequential(
+                        nn.ConvTranspose2d(before, width, *size),
+                        nn.GroupNorm(groups, width),
+                        nn.ReLU(),
+                    )
+                )
+            more = latents.get(side, 0) + (0 if place else actions)
+            self.enter.append(joined(width + more, width, groups) if more else nn.Identity())
+            self.memories.append(Memory(f"decoder{side}", width, width, width, side, groups))
+
+    def start(self, seen: Sequence[Tensor]) -> State:
+        """The state at the first frame, from all its maps."""
+        return _started(self.memories, seen)
+
+    def forward(self, top: Tensor, actions: Tensor, z: Sequence[Tensor], state: State) -> State:
+        """One step: the last frame's 1x1 map (P, width, 1, 1), actions (P, features) and z."""
+        joining = dict(zip(self.places, z, strict=True))
+        x = torch.cat([top, tiled(actions, 1)], 1)
+        after: State = {}
+        for place, memory in enumerate(self.memories):
+            if place:
+                x = self.up[place - 1](x)
+            if place in joining:
+                x = torch.cat([x, joining[place]], 1)
+            x, moved = memory(self.enter[place](x), state)
+            after |= moved
+        return after
+
+
+def joined(inputs: int, outputs: int, groups: int) -> nn.Sequential:
+    """Convolution 1x1 and GroupNorm."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.GroupNorm(groups, outputs))
+
+
+def tiled(actions: Tensor, side: int) -> Tensor:
+    """Actions (P, features) at every place of a map: (P, features, side, side)."""
+    return actions[..., None, None].expand(-1, -1, side, side)
+
+
+def _started(memories: nn.ModuleList, seen: Sequence[Tensor]) -> State:
+    state: State = {}
+    for memory, first in zip(memories, seen, strict=True):
+        assert isinstance(memory, Memory)
+        state |= memory.start(first)
+    return state

@@ -1,0 +1,1 @@
+"""Models whose cost of a query does not depend on its distance: JUMP, GQN, BADJ."""

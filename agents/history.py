@@ -122,7 +122,7 @@ def _taken(
 ) -> Tensor | None:
     """The actions so far, padded: (B, steps, *action); None if there are none."""
     action = spec.action
-    if action.kind == "none" or steps == 0:
+    if spec.passive or steps == 0:
         return None
     lead = (len(histories), steps)
     taken = np.zeros((*lead, *action.shape), action.to_space().dtype)

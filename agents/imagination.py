@@ -352,7 +352,7 @@ class Imagination:
         return self.model.predict(worlds, Queries(when, plans), frames)
 
     def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Frames:
-        """Observations of the worlds: uint8 (B, S, [N,] K, H, W, C), or float32 (B, S, [N,] K, D).
+        """Observations of the worlds: uint8 (B, S, N, K, H, W, C), or float32 (B, S, N, K, D).
 
         Args:
             worlds, times, plans: as in ``predict``.

@@ -80,7 +80,7 @@ class InversePolicy:
     """
 
     def __init__(self, spec: Spec, config: InversePolicyConfig) -> None:
-        if spec.action.kind == "none":
+        if spec.passive:
             raise ValueError("spec: scenes without actions have no policy")
         self.spec, self.config = spec, config
         self.hold, self.frame_stack = config.hold, config.frame_stack

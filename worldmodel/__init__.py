@@ -15,7 +15,16 @@ from worldmodel.hub import push
 from worldmodel.registry import MODELS, make, preset, register
 from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
 from worldmodel.training import Progress, fit
-from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
+from worldmodel.types import (
+    Belief,
+    Context,
+    Prediction,
+    Queries,
+    SceneBatch,
+    SceneSource,
+    StepPrediction,
+    Worlds,
+)
 
 __all__ = [
     "MODELS",
@@ -31,6 +40,7 @@ __all__ = [
     "SceneBatch",
     "SceneSource",
     "Spec",
+    "StepPrediction",
     "UnsupportedQuery",
     "WorldModel",
     "Worlds",

@@ -173,7 +173,7 @@ class Train:
         if spec.is_image:
             words = ("imagine", name, *source, "--out", str(self.out / "imagined.png"))
             print(f"what it imagines: python -m worldmodel {shlex.join(words)}")
-        if spec.action.kind != "none":
+        if not spec.passive:
             env = shlex.quote(self.env or "ID")
             print(f"plan with it: python -m agents plan {shlex.quote(name)} --env {env}")
 

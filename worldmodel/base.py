@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.spec import Spec
-from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
+from worldmodel.types import (
+    Belief,
+    Context,
+    Prediction,
+    Queries,
+    SceneBatch,
+    SceneSource,
+    StepPrediction,
+    Worlds,
+)
 
 
 class UnsupportedQuery(ValueError):
@@ -197,7 +206,9 @@ class WorldModel(nn.Module, ABC):
             ValueError: a time lies beyond the window or beyond the plans, or shapes do not fit.
         """
         self._check_queries(worlds, queries)
-        return self._predict(worlds, queries, frames)
+        steps = self._predict(worlds, queries, frames)
+        ahead = (queries.times - worlds.present.unsqueeze(1)).clamp_min(0)
+        return steps.at(ahead // self.stride, queries.plans)
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before the first step: learn what training keeps, such as scales."""
@@ -241,7 +252,7 @@ class WorldModel(nn.Module, ABC):
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds: ...
 
     @abstractmethod
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction: ...
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction: ...
 
     def _check_extends(self) -> None:
         if not self.extends:
@@ -299,7 +310,7 @@ class WorldModel(nn.Module, ABC):
         self._check_times(present, "context.present")
         if bool((context.times.masked_fill(~context.full_mask(), 0).amax(1) > present).any()):
             raise ValueError("context.present: lies before an observation of the context")
-        if self.spec.action.kind == "none":
+        if self.spec.passive:
             return
         last = int(present.max())
         if context.actions is None:
@@ -327,7 +338,7 @@ class WorldModel(nn.Module, ABC):
             raise ValueError("queries.times: empty; ask for at least one time")
         self._check_times(times, "queries.times")
         self._check_poses(queries.poses, times, "queries.poses")
-        ahead = int((times.amax(1) - worlds.present).max())
+        ahead = queries.ahead(worlds.present)
         planned = 0
         if queries.actions is not None:
             if queries.actions.dim() < 3:
@@ -344,7 +355,7 @@ class WorldModel(nn.Module, ABC):
                     f"{queries.actions.shape[0]}"
                 )
             planned = queries.actions.shape[2]
-        if self.spec.action.kind != "none" and ahead > planned:
+        if not self.spec.passive and ahead > planned:
             raise ValueError(
                 f"queries.times: {ahead} steps after the present, but the plans have {planned} "
                 "actions; give queries.actions of that length"

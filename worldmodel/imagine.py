@@ -87,8 +87,7 @@ def imagine(
             context = Context.views(frames, poses.to(device))
             queries = Queries.views(views.to(device))
         else:
-            passive = model.spec.action.kind == "none"
-            actions = None if passive else scenes.actions.to(device)
+            actions = None if model.spec.passive else scenes.actions.to(device)
             context = Context(frames, shown.to(device), actions)
             present = max(seen)
             plan = None if actions is None else actions[:, None, present:]
@@ -96,9 +95,8 @@ def imagine(
         sampled = model.sample(model.observe(context), worlds, generator)
         answer = model.predict(sampled, queries).observations
     assert answer is not None
-    answer = answer if queries.actions is None else answer[:, :, 0]
     known = torch.isin(wanted[0], shown[0]).cpu()
-    return Imagined(scenes.observations(wanted).cpu(), to_uint8(answer).cpu(), known)
+    return Imagined(scenes.observations(wanted).cpu(), to_uint8(answer[:, :, 0]).cpu(), known)
 
 
 def sheet(imagined: Imagined, scale: int = 2) -> NDArray[np.uint8]:

@@ -232,7 +232,7 @@ class Spec:
             raise ValueError(f"pose: expected 0 or more numbers, got {self.pose}")
         if self.pose and not self.is_image:
             raise ValueError(f"pose: cameras take images, got vectors {self.observation}")
-        if self.pose and self.action.kind != "none":
+        if self.pose and not self.passive:
             raise ValueError(
                 f"pose: a scene with poses as keys stands still and takes no actions, got "
                 f"{self.action.kind} actions"
@@ -242,6 +242,11 @@ class Spec:
     def is_image(self) -> bool:
         """Whether observations are images; else they are vectors."""
         return len(self.observation) == 3
+
+    @property
+    def passive(self) -> bool:
+        """Whether nothing is decided: the action space leaves no choice."""
+        return self.action.kind == "none"
 
     @property
     def border(self) -> tuple[tuple[int, ...], np.dtype[Any]]:

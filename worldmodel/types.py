@@ -84,18 +84,27 @@ class Queries:
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
         return cls(times, poses=poses)
 
+    @property
+    def plans(self) -> int:
+        """N; 1 without plans."""
+        return 1 if self.actions is None else self.actions.shape[1]
+
+    def ahead(self, present: Tensor) -> int:
+        """Steps from ``present`` (B,) to the farthest query of any scene; 0 if none lies ahead."""
+        return max(int((self.times.amax(1) - present).max()), 0)
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the sampled worlds show at the queries. The N axis is there if plans were given.
+    """What the sampled worlds show at the queries; N is 1 without plans.
 
     Attributes:
-        observations: float32 (B, S, [N,] K, C, H, W) or (B, S, [N,] K, D), unclamped; None with
+        observations: float32 (B, S, N, K, C, H, W) or (B, S, N, K, D), unclamped; None with
             ``frames=False``.
-        rewards: float32 (B, S, [N,] K): expected reward collected after the previous query (in
+        rewards: float32 (B, S, N, K): expected reward collected after the previous query (in
             order of time; the first interval begins at the world's present) and up to this one,
             given that the episode still ran at the previous query. 0 at or before the present.
-        alive: float32 (B, S, [N,] K): probability that the episode has not terminated by then.
+        alive: float32 (B, S, N, K): probability that the episode has not terminated by then.
     """
 
     observations: Tensor | None
@@ -104,10 +113,61 @@ class Prediction:
 
     @property
     def running(self) -> Tensor:
-        """float32 (B, S, [N,] K): probability that the episode still ran at the previous query, 1
+        """float32 (B, S, N, K): probability that the episode still ran at the previous query, 1
         before the first one; times ``rewards``, what each interval is expected to pay.
         """
         return torch.cat([torch.ones_like(self.alive[..., :1]), self.alive[..., :-1]], -1)
+
+
+@dataclass(frozen=True)
+class StepPrediction:
+    """What a model returns from ``_predict``; ``WorldModel.predict`` makes a ``Prediction`` of it.
+
+    N is the number of plans, or 1 where one answer serves all of them. Step l of L ends
+    ``(l + 1) * stride`` environment steps after the present; L reaches at least to the farthest
+    query.
+
+    Attributes:
+        rewards: float32 (B, S, N, L), expected reward of each step, in the environment's units.
+        logits: float32 (B, S, N, L), of the probability that the step does not end the episode.
+        observations: float32 (B, S, N, K, C, H, W) or (B, S, N, K, D) at the queries, unclamped;
+            None with ``frames=False``.
+    """
+
+    rewards: Tensor
+    logits: Tensor
+    observations: Tensor | None
+
+    def at(self, ends: Tensor, plans: int) -> Prediction:
+        """Sum the rewards over the intervals between queries, and repeat an answer for all plans.
+
+        A step counts with the probability that the episode still ran before it, so the step that
+        ends an episode counts.
+
+        Args:
+            ends: int64 (B, K), how many of the L steps each query waits for.
+            plans: N of the ``Prediction``.
+        """
+        now = self.rewards.new_zeros(*self.rewards.shape[:3], 1)
+        alive = torch.cat([now + 1, self.logits.sigmoid().cumprod(-1)], -1)  # (B, S, N, L + 1)
+        earned = torch.cat([now, (alive[..., :-1] * self.rewards).cumsum(-1)], -1)
+
+        order = ends.argsort(dim=1, stable=True)
+        in_order = ends.gather(1, order)
+        before = torch.cat([torch.zeros_like(in_order[:, :1]), in_order[:, :-1]], 1)
+        previous = torch.empty_like(before).scatter_(1, order, before)
+
+        def pick(values: Tensor, index: Tensor) -> Tensor:
+            shape = (*values.shape[:3], index.shape[1])
+            return values.gather(-1, index[:, None, None].expand(shape))
+
+        survived = pick(alive, previous).clamp_min(1e-6)
+        rewards = (pick(earned, ends) - pick(earned, previous)) / survived
+        observations = self.observations
+        if observations is not None:
+            observations = observations.expand(-1, -1, plans, *observations.shape[3:])
+        lead = (-1, -1, plans, -1)
+        return Prediction(observations, rewards.expand(lead), pick(alive, ends).expand(lead))
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class Planner(ABC):
         if not isinstance(model, WorldModel):
             raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
         spec = model.spec
-        if spec.action.kind == "none":
+        if spec.passive:
             raise ValueError("model: was made for scenes without actions; nothing can be planned")
         if not 1 <= hold <= spec.window:
             raise ValueError(

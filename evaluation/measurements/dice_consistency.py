@@ -150,7 +150,7 @@ def _imagined(model: WorldModel, scene: int, worlds: int) -> Imagined:
         frames = model.predict(sampled, asked).observations
     assert frames is not None
     seen = torch.arange(SEEN + ASKED) < SEEN
-    return Imagined(to_uint8(truth).cpu(), to_uint8(frames).cpu(), seen)
+    return Imagined(to_uint8(truth).cpu(), to_uint8(frames[:, :, 0]).cpu(), seen)
 
 
 def _check(model: WorldModel) -> None:
@@ -186,6 +186,7 @@ def _measured(
         queries = Queries.views(targets.poses)
         frames = model.predict(sampled, queries).observations
         assert frames is not None
+        frames = frames[:, :, 0]
         found["contradictions"] = contradictions(model, sampled, queries, frames)
     label = pool().labels[faces.views.digit[rows]]
     return found | _digits(reader, frames.clamp(0, 1), targets.observations, label)

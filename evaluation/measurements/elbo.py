@@ -33,8 +33,7 @@ def env_of(model: WorldModel) -> str:
     """
     if model.spec.pose:
         return VIEWS
-    passive = model.spec.action.kind == "none"
-    return fidelity.env_of(model) if passive else consistency.env_of(model)
+    return fidelity.env_of(model) if model.spec.passive else consistency.env_of(model)
 
 
 def bounds(

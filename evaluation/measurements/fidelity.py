@@ -38,7 +38,7 @@ def errors(
     Raises:
         ValueError: the model is not of nature's Traveling Salesman.
     """
-    if model.spec.action.kind != "none" or model.spec.window != 20:
+    if not model.spec.passive or model.spec.window != 20:
         raise ValueError(f"model: expected one of envs:{NATURE}, got {model.spec}")
     batch = sample_scenes(NATURE, scenes, split="test", size=model.spec.observation[1], seed=seed)
     every = torch.arange(model.spec.window + 1)
@@ -57,7 +57,7 @@ def errors(
             sampled = model.sample(model.observe(context), worlds, generator)
             frames = model.predict(sampled, Queries(times[rows][:, asked])).observations
             assert frames is not None
-            error = frames.clamp(0, 1) - truth[rows][:, None, asked]
+            error = frames[:, :, 0].clamp(0, 1) - truth[rows][:, None, asked]
             squared.append(error.square().flatten(3).mean(3))  # (rows, worlds, times)
     all_times = torch.cat(squared)
     copied = (truth[:, SEEN - 1 : SEEN] - truth[:, asked]).square().flatten(2).mean(2)
@@ -83,7 +83,7 @@ def env_of(model: WorldModel) -> str:
     """
     spec = model.spec
     lengths = {20: NATURE, 19: DIGITS}  # in steps; both show square frames of 3 channels
-    passive = spec.is_image and not spec.pose and spec.action.kind == "none"
+    passive = spec.is_image and not spec.pose and spec.passive
     if not passive or spec.window not in lengths:
         raise ValueError(
             f"model: expected one of passive scenes, of 20 steps ({NATURE}) or 19 ({DIGITS}), got "

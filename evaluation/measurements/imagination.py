@@ -127,7 +127,7 @@ def _told(column: str, values: NDArray[np.float64]) -> Row:
 
 def _jobs(model: WorldModel, horizon: int, plans: int, worlds: int, seed: int) -> dict[str, Job]:
     """Rendering the end of each plan in each world, and scoring all steps of all."""
-    device, passive = model.device, model.spec.action.kind == "none"
+    device, passive = model.device, model.spec.passive
     generator = torch.Generator(device).manual_seed(seed)
     frame = torch.rand(1, 1, *model.spec.observation, generator=generator, device=device)
     now = torch.zeros(1, 1, dtype=torch.int64, device=device)

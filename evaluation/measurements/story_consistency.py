@@ -31,9 +31,9 @@ def env_of(model: WorldModel) -> str:
     Raises:
         ValueError: its actions are those of neither mode.
     """
-    action = model.spec.action
-    if action.kind == "none":
+    if model.spec.passive:
         return NATURE
+    action = model.spec.action
     if action.kind == "discrete" and action.categories == (CITIES,):
         return AGENT
     raise ValueError(f"model: its actions are {action}; Traveling Salesman has none or 4")
@@ -76,7 +76,7 @@ def leg_ends(
         queries = Queries(shown.to(device), plans)
         frames = model.predict(sampled, queries).observations
         assert frames is not None
-        frames = frames if plans is None else frames[:, :, 0]
+        frames = frames[:, :, 0]
         changed = contradictions(model, sampled, queries, frames)
     return batch, to_uint8(frames).cpu(), changed
 

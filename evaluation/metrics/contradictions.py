@@ -32,7 +32,6 @@ def contradictions(model: WorldModel, worlds: Worlds, queries: Queries, frames: 
         alone = replace(queries, times=queries.times[:, k : k + 1], poses=poses)
         again = model.predict(worlds, alone).observations
         assert again is not None
-        again = again if queries.actions is None else again[:, :, 0]
-        difference = (again[:, :, 0] - frames[:, :, k]).abs().flatten(2).amax(2)
+        difference = (again[:, :, 0, 0] - frames[:, :, k]).abs().flatten(2).amax(2)
         changed.append(difference > LEAST)
     return torch.stack(changed).float().mean((0, 2)).cpu()

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import Losses, WorldModel
-from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Worlds
+from worldmodel.types import Belief, Context, Queries, SceneBatch, StepPrediction, Worlds
 
 SIZE = 32
 SPEC = Spec((3, SIZE, SIZE), ActionSpec("discrete", (), (4,)), 12)
@@ -62,18 +61,17 @@ class FakeModel(WorldModel):
         shape = self.spec.action.shape
         return actions.float().flatten(-len(shape)).sum(-1) if shape else actions.float()
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         self.asked.append((worlds, queries, frames))
         plans = queries.actions
-        given = plans is not None
         if plans is None:
-            plans = torch.zeros(worlds.shape[0], 1, 1, *self.spec.action.shape)
+            ahead = queries.ahead(worlds.present)
+            plans = torch.zeros(worlds.shape[0], 1, ahead, *self.spec.action.shape)
         gains = self._gain(plans)  # (B, N, L)
         wanted = worlds.state["wanted"][:, :, None, None]
         level = worlds.state["level"][:, :, None, None] + gains.cumsum(2)[:, None]  # (B, S, N, L)
         rewards = (gains[:, None] == wanted).float()
         continues = (level < self.goal).float()
-        reward, alive = at_queries(rewards, continues, worlds.present, queries.times)
         seen = None
         if frames:
             offset = (queries.times - worlds.present[:, None]).clamp_min(0)
@@ -85,10 +83,7 @@ class FakeModel(WorldModel):
             shape = (*grey.shape, *self.spec.observation)
             seen = grey[..., None, None, None].expand(shape).clone()
             seen[..., 0, 0] = (wanted[..., None] / 255).expand_as(seen[..., 0, 0])
-        if not given:
-            reward, alive = reward.squeeze(2), alive.squeeze(2)
-            seen = None if seen is None else seen.squeeze(2)
-        return Prediction(seen, reward, alive)
+        return StepPrediction(rewards, continues.logit(), seen)
 
 
 class FrameByFrameFake(FakeModel):

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import Losses, WorldModel
-from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import Spec
-from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, Worlds
+from worldmodel.types import Belief, Context, Queries, SceneBatch, StepPrediction, Worlds
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 ACTIONS = gym.spaces.Box(-2.0, 2.0, (1,), np.float32)
@@ -88,14 +87,13 @@ class LineModel(WorldModel):
         place = worlds.state["place"] + (actions[..., 0] + self.offset).sum(1)[:, None]
         return Worlds(worlds.present + actions.shape[1], {"place": place})
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         assert queries.actions is not None
         steps = (queries.actions[..., 0] + self.offset).cumsum(2)[:, None]  # (B, 1, N, L)
         now = worlds.state["place"][:, :, None, None]
         place = now + steps  # (B, S, N, L)
         continues = (place.abs() <= self.config.limit).float()
-        reward, alive = at_queries(place, continues, worlds.present, queries.times)
         path = torch.cat([now.expand_as(place[..., :1]), place], -1)
         index = (queries.times - worlds.present[:, None]).clamp_min(0)[:, None, None]
         shown = path.gather(-1, index.expand(*path.shape[:3], -1))[..., None]
-        return Prediction(shown if frames else None, reward, alive)
+        return StepPrediction(place, continues.logit(), shown if frames else None)

@@ -72,8 +72,8 @@ def test_real_returns_are_logged_and_kept(tmp_path: Path) -> None:
 class Off(FakeModel):
     """Says 0.1 more of each pixel, and half of each reward."""
 
-    def _predict(self, *arguments):
-        seen = super()._predict(*arguments)
+    def predict(self, *arguments):
+        seen = super().predict(*arguments)
         return type(seen)(seen.observations + 0.1, seen.rewards / 2, seen.alive)
 
 

@@ -185,7 +185,7 @@ def test_render_and_predict() -> None:
     assert seen.shape == (2, 2, 2, 2, 32, 32, 3)
     assert seen.dtype == np.uint8
     assert seen[0, 0, :, :, -1, -1, 0].tolist() == [[10, 30], [20, 60]]
-    assert imagination.render(worlds, [0]).shape == (2, 2, 1, 32, 32, 3)
+    assert imagination.render(worlds, [0]).shape == (2, 2, 1, 1, 32, 32, 3)
     assert imagination.predict(worlds, [2], plans, frames=False).observations is None
 
 
@@ -194,7 +194,7 @@ def test_passive_scenes() -> None:
     imagination.reset(frames(0))
     imagination.observe(hold(0, 3), frames(1))
     assert imagination.context().actions is None
-    assert imagination.render(imagination.worlds(2), [4]).shape == (1, 2, 1, 32, 32, 3)
+    assert imagination.render(imagination.worlds(2), [4]).shape == (1, 2, 1, 1, 32, 32, 3)
 
 
 def test_worlds_follow_the_seed() -> None:

@@ -45,8 +45,8 @@ class Hill(FakeModel):
     def __init__(self) -> None:
         super().__init__(Spec(SPEC.observation, KINDS["box"], 12))
 
-    def _predict(self, worlds: Any, queries: Any, frames: bool) -> Any:
-        found = super()._predict(worlds, queries, frames)
+    def predict(self, worlds: Any, queries: Any, frames: bool = True) -> Any:
+        found = super().predict(worlds, queries, frames)
         assert queries.actions is not None
         height = -(queries.actions - self.target).square().sum(-1)  # (B, N, L)
         rewards = height[:, None].expand(-1, worlds.shape[1], -1, -1)

@@ -18,9 +18,8 @@ from agents.planners import (
     TreeSearch,
     TreeSearchConfig,
 )
-from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.types import Prediction, Queries, Worlds
+from worldmodel.types import Queries, StepPrediction, Worlds
 
 KINDS = {
     "discrete": ActionSpec("discrete", (), (4,)),
@@ -41,12 +40,11 @@ class Ring(FakeModel):
         pays = torch.rand(30, generator=generator) < 0.1
         self.pay = pays * torch.rand(30, generator=generator)
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         assert queries.actions is not None
         place = self.ways[queries.actions].cumsum(-1) % 30
         rewards = self.pay[place].unsqueeze(1).expand(-1, worlds.shape[1], -1, -1)
-        found = at_queries(rewards, torch.ones_like(rewards), worlds.present, queries.times)
-        return Prediction(None, *found)
+        return StepPrediction(rewards, torch.full_like(rewards, torch.inf), None)
 
 
 @EVERY

@@ -214,8 +214,8 @@ def test_a_chunk_is_a_decision_of_several_actions() -> None:
 
 def test_terminations_by_chance() -> None:
     class Fading(FakeModel):
-        def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-            seen = super()._predict(worlds, queries, frames)
+        def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+            seen = super().predict(worlds, queries, frames)
             return replace(seen, alive=torch.full_like(seen.alive, 0.75))
 
     ends = {}

@@ -46,7 +46,8 @@ class Scripted(CopyLast):
         assert n == self.script.worlds.shape[1]
         return Worlds(belief.present, {"films": self.script.worlds[belief.state["scene"]]})
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         films = worlds.state["films"]
         rows = torch.arange(len(films))[:, None]
-        return Prediction(films.movedim(2, 1)[rows, queries.times].movedim(1, 2), films, films)
+        seen = films.movedim(2, 1)[rows, queries.times].movedim(1, 2).unsqueeze(2)
+        return Prediction(seen, films, films)

@@ -43,7 +43,7 @@ class Lottery(WorldModel):
     def _advance(self, worlds: Worlds, actions: torch.Tensor) -> Worlds:
         return worlds
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         plans = queries.actions
         assert plans is not None and not frames
         first = worlds.state["noise"].gather(

@@ -35,11 +35,11 @@ class Planted(Jump):
         super().__init__(SPEC, config)
         self.digits, self.factored = digits, factored  # (B, S, 3)
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         seen = torch.zeros(*worlds.shape, queries.times.shape[1], 3, 16, 16)
         if seen.shape[:3] == self.digits.shape:
             seen[..., 0, 0, 0] = self.digits / 10
-        return Prediction(seen, torch.zeros(1), torch.zeros(1))
+        return Prediction(seen.unsqueeze(2), torch.zeros(1), torch.zeros(1))
 
     def _explain(
         self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
@@ -142,8 +142,8 @@ def test_the_kl_of_times_is_that_of_training() -> None:
 class Moody(Planted):
     """Answers differently whenever it is asked."""
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        seen = torch.rand(*worlds.shape, queries.times.shape[1], 3, 16, 16)
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        seen = torch.rand(*worlds.shape, 1, queries.times.shape[1], 3, 16, 16)
         return Prediction(seen, torch.zeros(1), torch.zeros(1))
 
 
@@ -157,7 +157,7 @@ def test_contradictions_are_found() -> None:
         worlds = model.sample(model.observe(views), 2)
         answer = model.predict(worlds, queries).observations
         assert answer is not None
-        assert contradictions(model, worlds, queries, answer).tolist() == [share, share]
+        assert contradictions(model, worlds, queries, answer[:, :, 0]).tolist() == [share, share]
 
 
 def test_the_entropy_of_orders() -> None:

@@ -22,8 +22,8 @@ class Steady(CopyLast):
 
     cost = 0.0
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        answer = super()._predict(worlds, queries, frames)
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        answer = super().predict(worlds, queries, frames)
         self.cost += answer.rewards.numel() * (1.0 if frames else 2**-7)
         return answer
 

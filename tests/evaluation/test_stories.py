@@ -30,11 +30,10 @@ class Replay(Jump):
         super().__init__(spec, worldmodel.preset("jump", "small"))
         self.frames = frames  # (B, T, C, H, W)
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         rows = torch.arange(len(self.frames))[:, None]
         seen = self.frames[rows, queries.times].unsqueeze(1).expand(-1, worlds.shape[1], *[-1] * 4)
-        seen = seen if queries.actions is None else seen.unsqueeze(2)
-        return Prediction(seen, torch.zeros(1), torch.zeros(1))
+        return Prediction(seen.unsqueeze(2), torch.zeros(1), torch.zeros(1))
 
 
 def truth(env: str, scenes: int) -> Tensor:

@@ -83,7 +83,7 @@ def look(model: FrameByFrame, worlds: Worlds, times: list[int], actions: Tensor 
     queries = Queries(torch.tensor(times).expand(worlds.shape[0], -1), actions)
     seen = model.predict(worlds, queries).observations
     assert seen is not None
-    return seen
+    return seen[:, :, 0] if actions is None else seen
 
 
 def squares(steps: int = WINDOW, lengths: tuple[int, ...] = (WINDOW, 3, WINDOW, 6)) -> WindowBatch:

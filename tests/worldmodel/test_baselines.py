@@ -133,7 +133,7 @@ def test_replay_looks_back_and_behind_the_end() -> None:
     assert torch.equal(shown[0], shown[2]) and answer.rewards[0, 0, 0, 0] == 0
     past = model.predict(worlds, Queries(torch.tensor([[0, 2]])))
     assert past.observations is not None
-    torch.testing.assert_close(past.observations[0, 0], seen[0, [0, 2]])
+    torch.testing.assert_close(past.observations[0, 0, 0], seen[0, [0, 2]])
     assert (past.rewards == 0).all() and (past.alive == 1).all()
 
 
@@ -194,9 +194,9 @@ def test_replay_samples_the_posterior(coin: str) -> None:
     worlds = model.sample(model.observe(Context(dark, torch.tensor([[0, 1]]))), 400, generator())
     answer = model.predict(worlds, Queries(torch.tensor([[3, 4]])))
     assert answer.observations is not None
-    heads = answer.observations[0, :, 0, 0, 0, 0]
+    heads = answer.observations[0, :, 0, 0, 0, 0, 0]
     assert abs(float(heads.mean()) - share) < 0.08
-    assert torch.equal(answer.rewards[0, :, 0], 2 * heads)
+    assert torch.equal(answer.rewards[0, :, 0, 0], 2 * heads)
     assert (answer.alive[0] == torch.tensor([1.0, 0.0])).all()
     told = to_float(torch.from_numpy(np.full((1, 1, 16, 16, 1), 255, np.uint8)))
     later = torch.cat([dark, told], 1)

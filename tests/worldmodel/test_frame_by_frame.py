@@ -245,7 +245,7 @@ def test_a_model_that_feeds_nothing_back_decodes_what_is_asked() -> None:
     assert model.looked == 3
     moved = model.advance(worlds, actions[:, 0, :3])
     now = model.predict(moved, Queries(torch.tensor([[3], [3]]))).observations
-    assert now is not None and torch.equal(now[:, 0, 0, 0, 0, 0], sums[:, 0, 2])
+    assert now is not None and torch.equal(now[:, 0, 0, 0, 0, 0, 0], sums[:, 0, 2])
 
 
 # -- strides --------------------------------------------------------------------------------------

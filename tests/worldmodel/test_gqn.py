@@ -97,7 +97,7 @@ def spread(model: Gqn | Jump, times: list[int]) -> Tensor:
         worlds = model.sample(model.observe(context(model.spec, 1)), 64, generator())
         answer = model.predict(worlds, Queries(torch.tensor([times])))
     assert answer.observations is not None
-    frames = answer.observations[0].flatten(2).double()
+    frames = answer.observations[0, :, 0].flatten(2).double()
     return frames - frames.mean(0)
 
 

@@ -123,7 +123,7 @@ def test_maps_fit(size: int, sides: tuple[int, ...]) -> None:
     assert [m.shape for m in maps] == [(2, 8, side, side) for side in every]
     worlds = model.sample(model.observe(context(model.spec)), 2, generator())
     seen = model.predict(worlds, Queries(torch.tensor([[3, 4]] * 2))).observations
-    assert seen is not None and seen.shape == (2, 2, 2, 1, size, size)
+    assert seen is not None and seen.shape == (2, 2, 1, 2, 1, size, size)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (64, 32), (128, 128), (16, 16)])

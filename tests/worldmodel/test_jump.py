@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from scenes import BOX, DISCRETE, PASSIVE, context, fresh, generator, moving_square, random_actions
-from worldmodel.models.layers.gaussian import kl_divergence
 
-from worldmodel import ActionSpec, Queries, Spec, fit, make, preset, to_float
+from worldmodel import ActionSpec, Queries, Spec, StepPrediction, fit, make, preset, to_float
 from worldmodel.models.jumpy.jump import Jump, JumpConfig
 from worldmodel.models.jumpy.keys import ActionPath
-from worldmodel.models.layers.rewards import at_queries
+from worldmodel.models.layers.gaussian import kl_divergence
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -86,9 +85,9 @@ def test_kl_against_torch() -> None:
 def test_outcomes_by_hand() -> None:
     rewards = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 1, 4)
     continues = torch.tensor([1.0, 0.5, 1.0, 0.0]).view(1, 1, 1, 4)
-    earned, alive = at_queries(
-        rewards, continues, torch.tensor([3]), torch.tensor([[7, 3, 4, 6, 1]])
-    )
+    steps = StepPrediction(rewards, continues.logit(), None)
+    answer = steps.at(torch.tensor([[4, 0, 1, 3, 0]]), plans=1)  # the present is time 3
+    earned, alive = answer.rewards, answer.alive
     # times 4, 5 | 6, 7 : the step to 5 survives with 1/2 and counts in full
     assert alive.flatten().tolist() == [0.0, 1.0, 1.0, 0.5, 1.0]
     assert earned.flatten().tolist() == [8.0, 0.0, 1.0, 2.0 + 0.5 * 4.0, 0.0]

@@ -42,10 +42,10 @@ def test_a_world_looks_the_same_in_any_order(name: str, config: Any) -> None:
         alone = model.predict(worlds, Queries.views(poses[:, 2:3]))
     assert together.observations is not None
     assert backwards.observations is not None and alone.observations is not None
-    assert together.observations.shape == (2, 3, 4, 3, 32, 32)
+    assert together.observations.shape == (2, 3, 1, 4, 3, 32, 32)
     assert (together.rewards == 0).all() and (together.alive == 1).all()
-    torch.testing.assert_close(together.observations.flip(2), backwards.observations)
-    torch.testing.assert_close(together.observations[:, :, 2:3], alone.observations)
+    torch.testing.assert_close(together.observations.flip(3), backwards.observations)
+    torch.testing.assert_close(together.observations[:, :, :, 2:3], alone.observations)
 
 
 @EVERY

@@ -36,7 +36,7 @@ def from_posterior(model: Jump, worlds: Worlds, queries: Queries, seed: int) -> 
     """z given what the worlds show, by way of the public verbs."""
     frames = model.predict(worlds, queries).observations
     assert frames is not None
-    flat = frames.flatten(0, 1).clamp(0, 1)
+    flat = frames.flatten(0, 2).clamp(0, 1)
     times = queries.times.repeat_interleave(worlds.shape[1], 0)
     told = model.observe(Context(flat, times)).state["r"]
     z, _ = model.latent.infer(worlds.state["r"].flatten(0, 1), told, generator(seed))

@@ -59,7 +59,7 @@ def look(model: Cdna, worlds: Worlds, times: list[int]) -> Tensor:
     queries = Queries(torch.tensor(times).expand(worlds.shape[0], -1), actions)
     seen = model.predict(worlds, queries).observations
     assert seen is not None
-    return seen if actions is None else seen[:, :, 0]
+    return seen[:, :, 0]
 
 
 # -- the layer table ------------------------------------------------------------------------------

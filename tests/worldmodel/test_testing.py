@@ -37,16 +37,16 @@ class Proud(CopyLast):
 
 
 class WrongShape(Proud):
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        answer = super()._predict(worlds, queries, frames)
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        answer = super().predict(worlds, queries, frames)
         return replace(answer, rewards=answer.rewards[..., :1])
 
 
 class Forgetful(Proud):
     """Draws when it is asked, not when the world is sampled."""
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        answer = super()._predict(worlds, queries, frames)
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        answer = super().predict(worlds, queries, frames)
         return replace(answer, rewards=answer.rewards + torch.rand_like(answer.rewards))
 
 
@@ -90,8 +90,8 @@ class Endless(Proud):
 class Greedy(Proud):
     """A reward for the past."""
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        answer = super()._predict(worlds, queries, frames)
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        answer = super().predict(worlds, queries, frames)
         return replace(answer, rewards=answer.rewards + 1)
 
 

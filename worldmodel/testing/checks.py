@@ -42,9 +42,9 @@ def check_answers(model: WorldModel) -> None:
         require(model, value.shape[:2] == (2, 3), f"worlds.state[{name!r}] is not (B, S, ...)")
     now = size_of(model, 3) - 1
     require(model, worlds.present.tolist() == [now, now], f"present is {worlds.present}, not {now}")
-    for plans in (2,) if spec.action.kind != "none" else (2, None):
+    for plans in (2, None) if spec.passive else (2,):
         answer = ask(model, worlds, [2, 4, 6], plans)
-        axes = (2, 3, 3) if plans is None else (2, 3, plans, 3)
+        axes = (2, 3, plans or 1, 3)
         shown = {
             "rewards": answer.rewards,
             "alive": answer.alive,

@@ -36,7 +36,7 @@ def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
         lead: the axes before an action's own, such as B, N, L.
         seed: of the draws.
     """
-    if spec.action.kind == "none":
+    if spec.passive:
         return None
     space = spec.action.to_space()
     space.seed(seed)

@@ -87,13 +87,12 @@ def free_running(
     ends = torch.minimum(torch.cat([seen, ahead]), lengths[:, None])
     frames = model.spec.to_model(scenes.observations(ends))[going]
     context, truth = frames[:, : len(seen)], frames[:, len(seen) :]
-    actions = None if model.spec.action.kind == "none" else scenes.actions[going]
+    actions = None if model.spec.passive else scenes.actions[going]
     belief = model.observe(Context(context, seen.expand(len(going), -1), actions))
     plans = None if actions is None else actions[:, None, present:last]
     queries = Queries(ahead.expand(len(going), -1), plans)
     answer = model.predict(model.sample(belief, 1, generator), queries).observations
     assert answer is not None
-    imagined = answer[:, 0] if plans is None else answer[:, 0, 0]
     valid = (ahead <= lengths[going, None]).float()
-    squared = (imagined - truth).square().flatten(2).mean(2)
+    squared = (answer[:, 0, 0] - truth).square().flatten(2).mean(2)
     return float((squared * valid).sum() / valid.sum().clamp_min(1))

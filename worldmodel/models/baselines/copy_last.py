@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.models.baselines.untrained import Untrained
-from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
+from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,10 @@ class CopyLast(Untrained):
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         return Worlds(worlds.present + actions.shape[1], worlds.state)
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        plans = [] if queries.actions is None else [queries.actions.shape[1]]
-        lead = (*worlds.shape, *plans, queries.times.shape[1])
-        nothing = worlds.state["last"].new_zeros(lead)
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         last = worlds.state["last"]
-        seen = last[(slice(None), slice(None), *[None] * (len(lead) - 2))]
-        shown = seen.expand(*lead, *last.shape[2:]) if frames else None
-        return Prediction(shown, nothing, nothing + 1)
+        rewards = last.new_zeros(*worlds.shape, 1, queries.ahead(worlds.present))
+        observations = last[:, :, None, None].expand(
+            -1, -1, 1, queries.times.shape[1], *last.shape[2:]
+        )
+        return StepPrediction(rewards, rewards + math.inf, observations if frames else None)

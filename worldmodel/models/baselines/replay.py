@@ -21,9 +21,8 @@ from torch.nn.functional import pad
 from worldmodel.base import UnsupportedQuery
 from worldmodel.common.config_checks import at_least
 from worldmodel.models.baselines.untrained import Untrained
-from worldmodel.models.layers.rewards import at_queries
 from worldmodel.spec import Spec, to_uint8
-from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
+from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Replay(Untrained):
         path = torch.zeros(rows, self.spec.window, *action.shape, dtype=dtype)
         possible = torch.zeros(rows, self.config.episodes, dtype=torch.bool)
         for row, steps in enumerate(present.tolist()):
-            if context.actions is not None and action.kind != "none":
+            if context.actions is not None and not self.spec.passive:
                 path[row, :steps] = context.actions[row, :steps].cpu()
             shown = context.full_mask()[row]
             seen, times = context.observations[row, shown].cpu(), context.times[row, shown].cpu()
@@ -114,17 +113,16 @@ class Replay(Untrained):
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         path = worlds.state["path"].clone()
-        if self.spec.action.kind != "none":
+        if not self.spec.passive:
             for row, start in enumerate(worlds.present.tolist()):
                 path[row, :, start : start + actions.shape[1]] = actions[row].to(path)
         return Worlds(worlds.present + actions.shape[1], {**worlds.state, "path": path})
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        batch, count = worlds.shape
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         plans, times = queries.actions, queries.times.cpu()
-        lead = (batch, count, 1 if plans is None else plans.shape[1])
+        lead = (*worlds.shape, queries.plans)
         present = worlds.present.cpu()
-        length = int((times.amax(1) - present).clamp_min(0).max())
+        length = queries.ahead(worlds.present)
         looks, rewards, going = [], [], []
         for row, now in enumerate(present.tolist()):
             for film in self._films(worlds, row, plans, max(int(times[row].max()), now)):
@@ -132,18 +130,10 @@ class Replay(Untrained):
                 behind = (0, length - len(film.rewards[now:]))
                 rewards.append(pad(film.rewards[now:], behind))
                 going.append(pad(film.going[now:], behind))
-        reward, alive = at_queries(
-            torch.stack(rewards).view(*lead, length),
-            torch.stack(going).view(*lead, length),
-            present,
-            times,
+        reward, alive, shown = (
+            torch.stack(part).unflatten(0, lead).to(self.device) for part in (rewards, going, looks)
         )
-        shown = torch.stack(looks).view(*lead, *looks[0].shape).to(self.device) if frames else None
-        reward, alive = reward.to(self.device), alive.to(self.device)
-        if plans is not None:
-            return Prediction(shown, reward, alive)
-        shown = None if shown is None else shown.squeeze(2)
-        return Prediction(shown, reward.squeeze(2), alive.squeeze(2))
+        return StepPrediction(reward, alive.logit(), shown if frames else None)
 
     # -- the environment -------------------------------------------------------------------------
 
@@ -171,7 +161,7 @@ class Replay(Untrained):
             reward = 0.0
             if not over:
                 action: Any = 0  # of Discrete(1)
-                if self.spec.action.kind != "none":
+                if not self.spec.passive:
                     action = np.asarray(actions[step].numpy(), space.dtype)
                 observation, earned, terminated, truncated, _ = self.env.step(action)
                 over, reward = terminated or truncated, float(earned)

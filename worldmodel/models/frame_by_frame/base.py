@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from worldmodel.base import UnsupportedQuery, WorldModel
-from worldmodel.models.layers.rewards import at_queries, symexp
+from worldmodel.models.layers.rewards import symexp
 from worldmodel.spec import Spec
-from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
+from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
 State = dict[str, Tensor]
 
@@ -196,7 +196,7 @@ class FrameByFrame(WorldModel):
         split = {name: value.unflatten(0, worlds.shape) for name, value in moved}
         return Worlds(worlds.present + steps, {**split, NOISE: worlds.state[NOISE]})
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         """Roll all B * S * N worlds from their presents to the farthest query.
 
         Memory: each rollout holds its own copy of the state. With ``frames=False`` nothing is
@@ -221,21 +221,10 @@ class FrameByFrame(WorldModel):
                     answer.put(step, stride.frame.unflatten(0, lead))
         if rewards:
             reward = symexp(torch.stack(rewards, -1).unflatten(0, lead))
-            going = torch.stack(logits, -1).unflatten(0, lead).sigmoid()
-            reward, alive = at_queries(reward, going, torch.zeros_like(present), offset)
-        else:  # everything asked for is the present
-            reward = worlds.state[FRAME].new_zeros(*lead, times.shape[1])
-            alive = torch.ones_like(reward)
-        seen = answer.frames if answer is not None else None
-        if queries.actions is None:
-            return Prediction(
-                seen.squeeze(2) if seen is not None else None, reward.squeeze(2), alive.squeeze(2)
-            )
-        if self.spec.action.kind == "none":  # one rollout answers all plans
-            n = queries.actions.shape[1]
-            reward, alive = (v.expand(-1, -1, n, -1) for v in (reward, alive))
-            seen = seen.expand(-1, -1, n, *seen.shape[3:]) if seen is not None else None
-        return Prediction(seen, reward, alive)
+            logit = torch.stack(logits, -1).unflatten(0, lead)
+        else:  # all queries are at the present
+            reward = logit = worlds.state[FRAME].new_zeros(*lead, 0)
+        return StepPrediction(reward, logit, answer.frames if answer is not None else None)
 
     # -- shapes ----------------------------------------------------------------------------------
 
@@ -262,7 +251,7 @@ class FrameByFrame(WorldModel):
     def _taken(self, actions: Tensor | None, lengths: Tensor, steps: int) -> Tensor:
         """Features (B, steps, ...) of actions taken; zeros behind a row's length, never read."""
         spec, batch = self.spec.action, len(lengths)
-        if spec.kind == "none" or actions is None or steps == 0:
+        if self.spec.passive or actions is None or steps == 0:
             return torch.zeros(batch, steps, spec.features, device=self.device)
         behind = torch.arange(steps, device=lengths.device) >= lengths.unsqueeze(1)
         shape = (batch, steps, *[1] * len(spec.shape))
@@ -271,7 +260,7 @@ class FrameByFrame(WorldModel):
 
     def _plans(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
         """Features (B, N, steps / stride, ...) of plans; N is 1 where nothing is decided."""
-        if self.spec.action.kind == "none" or actions is None:
+        if self.spec.passive or actions is None:
             features = self.stride * self.spec.action.features
             return torch.zeros(batch, 1, steps // self.stride, features, device=self.device)
         encoded = self.spec.action.encode(actions[:, :, :steps])

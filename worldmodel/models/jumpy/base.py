@@ -21,9 +21,17 @@ from worldmodel.models.jumpy.config import SetConfig
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
 from worldmodel.models.layers import rewards as outcomes
 from worldmodel.models.layers.heads import OutcomeHead
-from worldmodel.models.layers.rewards import at_queries, symexp
+from worldmodel.models.layers.rewards import symexp
 from worldmodel.spec import Spec
-from worldmodel.types import Belief, Context, Prediction, Queries, SceneBatch, SceneSource, Worlds
+from worldmodel.types import (
+    Belief,
+    Context,
+    Queries,
+    SceneBatch,
+    SceneSource,
+    StepPrediction,
+    Worlds,
+)
 
 PREPARE_BATCHES = 32
 """Of the training source, from which the scale of vectors is learnt."""
@@ -53,7 +61,7 @@ class SetModel(WorldModel):
             self.register_buffer("scale", torch.ones(spec.observation))
             self.register_buffer("prepared", torch.tensor(False))
         self.time = TimeFeatures(spec.window, config.time_bands)
-        self.path = None if spec.action.kind == "none" else ActionPath(spec.action, config.path)
+        self.path = None if spec.passive else ActionPath(spec.action, config.path)
         self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
 
     def _make_heads(self) -> OutcomeHead | None:
@@ -211,8 +219,7 @@ class SetModel(WorldModel):
 
     def _paths_to(self, worlds: Worlds, queries: Queries) -> Tensor:
         """``_plan_paths`` up to the last query."""
-        ahead = max(int((queries.times.amax(1) - worlds.present).max()), 0)
-        return self._plan_paths(worlds, queries.actions, ahead)
+        return self._plan_paths(worlds, queries.actions, queries.ahead(worlds.present))
 
     def _asked(self, worlds: Worlds, queries: Queries, paths: Tensor) -> Tensor:
         """Keys (B, N, K, key) of the queries, where paths (B, N, ahead, path) are their plans'."""
@@ -233,25 +240,17 @@ class SetModel(WorldModel):
         paths: Tensor = self.path(actions[:, :, :ahead].flatten(0, 1), start)
         return paths.view(batch, plans, ahead, self.path.features)
 
-    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> Prediction:
-        present, times = worlds.present, queries.times
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         paths = self._paths_to(worlds, queries)
-        steps = present[:, None] + torch.arange(1, paths.shape[2] + 1, device=times.device)
-        steps = steps.clamp_max(self.spec.window)
+        steps = torch.arange(1, paths.shape[2] + 1, device=paths.device)
+        steps = (worlds.present[:, None] + steps).clamp_max(self.spec.window)
         reward, logit = self._outcomes(worlds.state["scene"], steps, paths)
-        rewards, alive = at_queries(symexp(reward), logit.sigmoid(), present, times)
-        seen = None
+        observations = None
         if frames:
-            seen = self._render(worlds, self._asked(worlds, queries, paths), queries)
-            seen = seen if self.spec.is_image else seen * self.scale + self.shift
-        if queries.actions is None:
-            seen = None if seen is None else seen.squeeze(2)
-            return Prediction(seen, rewards.squeeze(2), alive.squeeze(2))
-        if self.path is None:  # no plan changes a passive scene: one answer serves all
-            n = queries.actions.shape[1]
-            seen = None if seen is None else seen.expand(-1, -1, n, *seen.shape[3:])
-            rewards, alive = rewards.expand(-1, -1, n, -1), alive.expand(-1, -1, n, -1)
-        return Prediction(seen, rewards, alive)
+            observations = self._render(worlds, self._asked(worlds, queries, paths), queries)
+            if not self.spec.is_image:
+                observations = observations * self.scale + self.shift
+        return StepPrediction(symexp(reward), logit, observations)
 
     def _outcomes(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
         """Symlog reward and continuation logit of steps, both (B, S, N, L).

@@ -1,4 +1,4 @@
-"""Rewards and continuations: their scale in training, and what a ``Prediction`` says of them."""
+"""Rewards and continuations in training: their scale and their loss."""
 
 from __future__ import annotations
 
@@ -17,39 +17,6 @@ def symlog(x: Tensor) -> Tensor:
 def symexp(x: Tensor) -> Tensor:
     """The inverse of ``symlog``."""
     return x.sign() * x.abs().expm1()
-
-
-def at_queries(
-    rewards: Tensor, continues: Tensor, present: Tensor, times: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gather expected rewards and survival at the query times.
-
-    Args:
-        rewards: float32 (B, S, N, L), reward of the steps present + 1 .. present + L.
-        continues: float32 (B, S, N, L), probability that the step does not end the episode.
-        present: int64 (B,).
-        times: int64 (B, K), at most present + L.
-
-    Returns:
-        rewards and alive, (B, S, N, K), as ``Prediction`` defines them: a step counts with the
-        probability that the episode still ran before it, so the step that ends an episode counts.
-    """
-    now = rewards.new_zeros(*rewards.shape[:3], 1)
-    alive = torch.cat([now + 1, continues.cumprod(-1)], -1)  # (B, S, N, L + 1)
-    earned = torch.cat([now, (alive[..., :-1] * rewards).cumsum(-1)], -1)
-
-    offset = (times - present.unsqueeze(1)).clamp_min(0)  # (B, K)
-    order = offset.argsort(dim=1, stable=True)
-    in_order = offset.gather(1, order)
-    before = torch.cat([torch.zeros_like(in_order[:, :1]), in_order[:, :-1]], 1)
-    previous = torch.empty_like(before).scatter_(1, order, before)
-
-    def pick(values: Tensor, index: Tensor) -> Tensor:
-        shape = (*values.shape[:3], index.shape[1])
-        return values.gather(-1, index[:, None, None].expand(shape))
-
-    survived = pick(alive, previous).clamp_min(1e-6)
-    return (pick(earned, offset) - pick(earned, previous)) / survived, pick(alive, offset)
 
 
 def loss(

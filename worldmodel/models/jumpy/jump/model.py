@@ -74,7 +74,7 @@ class Jump(SetModel):
 
     @refinements.setter
     def refinements(self, count: int) -> None:
-        if count and (self.spec.pose or self.spec.action.kind != "none"):
+        if count and (self.spec.pose or not self.spec.passive):
             raise ValueError(
                 f"refinements: expected 0, got {count}: only of passive scenes is it known where "
                 "to look; call refine(worlds, queries) with a plan or with poses"

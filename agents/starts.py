@@ -104,14 +104,14 @@ class Parted:
         return constants
 
 
-def draws(starts: Starts, model: WorldModel, ahead: int, jump: int, parted: Parted | None) -> Draw:
+def draws(starts: Starts, model: WorldModel, ahead: int, hold: int, parted: Parted | None) -> Draw:
     """A function ``(num, numpy generator)`` to the beginnings of ``num`` episodes.
 
     Args:
         starts: see ``ImaginedVecEnv``.
         model: whose window, contexts and spaces count.
         ahead: steps that the window must have left.
-        jump: steps between the frames of a context.
+        hold: steps between the frames of a context.
         parted: of Dict observations.
 
     Raises:
@@ -123,7 +123,7 @@ def draws(starts: Starts, model: WorldModel, ahead: int, jump: int, parted: Part
                 "starts: recorded episodes hold no constant parts of a Dict observation; give a "
                 "dict of arrays, or a function that returns one"
             )
-        return _recorded(starts, model, ahead, jump)
+        return _recorded(starts, model, ahead, hold)
     if isinstance(starts, gym.Env):
         return _live(starts, model, parted)
     if callable(starts):
@@ -172,7 +172,7 @@ def _live(env: gym.Env[Any, Any], model: WorldModel, parted: Parted | None) -> D
     return reset
 
 
-def _recorded(episodes: Episodes, model: WorldModel, ahead: int, jump: int) -> Draw:
+def _recorded(episodes: Episodes, model: WorldModel, ahead: int, hold: int) -> Draw:
     """Any step of any episode, all alike, with the frames before it as context."""
     spec = episodes.spec(model.spec.window)
     model.spec.check_spaces(spec.observation_space(), spec.action.to_space(), "starts")
@@ -183,20 +183,20 @@ def _recorded(episodes: Episodes, model: WorldModel, ahead: int, jump: int) -> D
         for place in rng.integers(int(ends[-1]), size=num):
             number = int(np.searchsorted(ends, place, side="right"))
             step = int(place - (ends[number] - len(episodes[number].actions)))
-            histories.append(past(episodes[number], step, model, ahead, jump))
+            histories.append(past(episodes[number], step, model, ahead, hold))
         return Drawn(histories, {})
 
     return branch
 
 
-def past(episode: Episode, step: int, model: WorldModel, ahead: int, jump: int) -> History:
+def past(episode: Episode, step: int, model: WorldModel, ahead: int, hold: int) -> History:
     """What a model is told of an episode's first ``step`` steps.
 
-    Frames lie ``jump`` steps apart (``model.gap``, for models that have one), back from the step
+    Frames lie ``hold`` steps apart (``model.gap``, for models that have one), back from the step
     to the episode's first frame, which is among them where that is allowed; or as far back as
     leaves ``ahead`` steps of the window. There are at most ``model.max_context``.
     """
-    gap = jump if model.gap is None else model.gap
+    gap = hold if model.gap is None else model.gap
     times = list(range(step, -1, -gap))
     if times[-1] and model.gap is None:
         times.append(0)

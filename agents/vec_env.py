@@ -29,16 +29,16 @@ class ImaginedVecEnv(VecEnv):
     """Episodes that a world model imagines, at one frame per decision.
 
     An episode begins at a start, for which worlds are sampled; it happens in the first of them. An
-    action is held for ``jump`` steps, which cost **one** rendered frame; the rewards of these steps
+    action is held for ``hold`` steps, which cost **one** rendered frame; the rewards of these steps
     are summed. The episode is terminated where the world says that it has ended, and truncated
     after ``horizon`` decisions, so that SB3 bootstraps the value. Spaces equal the real
-    environment's: what is trained here runs on ``HoldAction(env, jump)`` unchanged, and with
-    ``chunk`` on ``ChunkAction(env, jump)``.
+    environment's: what is trained here runs on ``HoldAction(env, hold)`` unchanged, and with
+    ``chunk`` on ``ChunkAction(env, hold)``.
 
     The first episodes after ``reset()`` are cut short by different amounts (``stagger``), so that
     the environments do not all end in the same step.
 
-    Each info holds ``steps`` (= jump), ``alive`` (the probability that the episode goes on, given
+    Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
     that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
     an episode's end also ``terminal_observation``.
 
@@ -51,10 +51,10 @@ class ImaginedVecEnv(VecEnv):
             a Gymnasium environment: its resets;
             or a function ``(num, numpy generator)`` to ``num`` frames.
         num_envs: how many episodes run side by side.
-        jump: steps of one decision.
+        hold: steps of one decision.
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
-        chunk: whether a decision is ``jump`` actions of its own; else one action, held.
+        chunk: whether a decision is ``hold`` actions of its own; else one action, held.
         terminations: "threshold" ends an episode where alive < 0.5, "sampled" by chance.
         penalty: is multiplied by the worlds' disagreement and taken from the reward.
         worlds: sampled per episode. Their disagreement is the standard deviation of what they say
@@ -68,13 +68,13 @@ class ImaginedVecEnv(VecEnv):
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``, or the starts are not uint8.
-        ValueError: a number is out of range, ``horizon * jump`` exceeds the model's window,
-            ``jump`` is no multiple of its stride, a penalty for less than two worlds, or the
+        ValueError: a number is out of range, ``horizon * hold`` exceeds the model's window,
+            ``hold`` is no multiple of its stride, a penalty for less than two worlds, or the
             starts or the space are not what the model was made for.
 
     Example::
 
-        venv = VecMonitor(ImaginedVecEnv(model, frames, num_envs=16, jump=5, horizon=8))
+        venv = VecMonitor(ImaginedVecEnv(model, frames, num_envs=16, hold=5, horizon=8))
         PPO("CnnPolicy", venv, policy_kwargs={"features_extractor_class": SmallCnn}).learn(10_000)
     """
 
@@ -83,7 +83,7 @@ class ImaginedVecEnv(VecEnv):
         model: WorldModel,
         starts: Starts,
         num_envs: int = 16,
-        jump: int = 1,
+        hold: int = 1,
         horizon: int | None = None,
         *,
         chunk: bool = False,
@@ -97,11 +97,11 @@ class ImaginedVecEnv(VecEnv):
     ) -> None:
         if not isinstance(model, WorldModel):
             raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
-        self.horizon = check_horizon(model.spec.window, jump, horizon)
-        if jump % model.stride:
+        self.horizon = check_horizon(model.spec.window, hold, horizon)
+        if hold % model.stride:
             raise ValueError(
-                f"jump: {model.name} takes {model.stride} steps at once; expected a multiple of "
-                f"that, got {jump}"
+                f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of "
+                f"that, got {hold}"
             )
         for name, value in (("num_envs", num_envs), ("fps", fps), ("worlds", worlds)):
             if not value >= 1:
@@ -117,16 +117,16 @@ class ImaginedVecEnv(VecEnv):
             )
         self.model = model.eval()
         self.parted = None if observation_space is None else Parted.of(observation_space, model)
-        self.jump, self.chunk, self.stagger = jump, chunk, stagger
+        self.hold, self.chunk, self.stagger = hold, chunk, stagger
         self.terminations, self.penalty, self.worlds = terminations, penalty, worlds
-        self._draw: Draw = draws(starts, model, self.horizon * jump, jump, self.parted)
+        self._draw: Draw = draws(starts, model, self.horizon * hold, hold, self.parted)
         self.render_mode = "rgb_array"  # VecEnv.__init__ asks for it
         imagined = model.spec.observation_space()
         action = model.spec.action
         super().__init__(
             num_envs,
             imagined if observation_space is None else observation_space,
-            action_border.chunk_space(action, jump) if chunk else action.to_space(),
+            action_border.chunk_space(action, hold) if chunk else action.to_space(),
         )
         # only now: VecEnv.__init__ replaces the metadata
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": fps}
@@ -159,15 +159,15 @@ class ImaginedVecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take one decision per environment: (num_envs, *action), or chunks of actions."""
-        lead = (self.num_envs, self.jump) if self.chunk else (self.num_envs, 1)
+        lead = (self.num_envs, self.hold) if self.chunk else (self.num_envs, 1)
         chosen = action_border.to_tensor(
             self.model.spec.action, actions, lead, self.model.device, "actions"
         )
-        self._chosen = chosen.expand(-1, self.jump, *chosen.shape[2:])
+        self._chosen = chosen.expand(-1, self.hold, *chosen.shape[2:])
 
     @torch.no_grad()
     def step_wait(self) -> VecEnvStepReturn:
-        """Imagine the ``jump`` steps; environments that end begin anew.
+        """Imagine the ``hold`` steps; environments that end begin anew.
 
         Raises:
             RuntimeError: ``reset()`` or ``step_async()`` was not called before.
@@ -186,7 +186,7 @@ class ImaginedVecEnv(VecEnv):
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [
             {
-                "steps": self.jump,
+                "steps": self.hold,
                 "alive": float(alive[i]),
                 "TimeLimit.truncated": bool(truncated[i]),
             }
@@ -216,7 +216,7 @@ class ImaginedVecEnv(VecEnv):
 
         The frame of the first world is kept.
         """
-        queries = Queries((worlds.present + self.jump)[:, None], chosen[:, None])
+        queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
         seen = self.model.predict(worlds.some(slice(1)), queries)
         assert seen.observations is not None
         check_finite(self.model, seen.observations, seen.rewards, seen.alive)
@@ -319,20 +319,20 @@ class ImaginedVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def check_horizon(window: int, jump: int, horizon: int | None) -> int:
+def check_horizon(window: int, hold: int, horizon: int | None) -> int:
     """The number of decisions of an episode; None means as many as fit.
 
     Raises:
-        ValueError: a number is below 1, or ``horizon * jump`` exceeds the window.
+        ValueError: a number is below 1, or ``horizon * hold`` exceeds the window.
     """
-    if jump < 1 or (horizon is not None and horizon < 1):
-        raise ValueError(f"jump, horizon: expected at least 1, got {jump}, {horizon}")
-    fits = window // jump
+    if hold < 1 or (horizon is not None and horizon < 1):
+        raise ValueError(f"hold, horizon: expected at least 1, got {hold}, {horizon}")
+    fits = window // hold
     if fits < 1:
-        raise ValueError(f"jump: {jump} steps exceed the model's window of {window}")
+        raise ValueError(f"hold: {hold} steps exceed the model's window of {window}")
     if horizon is not None and horizon > fits:
         raise ValueError(
-            f"horizon: {horizon} decisions of {jump} steps exceed the model's window of {window}; "
+            f"horizon: {horizon} decisions of {hold} steps exceed the model's window of {window}; "
             f"at most {fits} fit"
         )
     return fits if horizon is None else horizon

@@ -20,7 +20,7 @@ class HoldAction(
     """Hold every action for some steps: one decision of the agent is that many steps of the scene.
 
     Rewards are summed; the hold stops early where the episode ends. ``info["steps"]`` says how
-    many steps were taken. What was trained in ``ImaginedVecEnv(..., jump=k)`` runs on
+    many steps were taken. What was trained in ``ImaginedVecEnv(..., hold=k)`` runs on
     ``HoldAction(env, k)`` unchanged.
 
     Args:
@@ -58,7 +58,7 @@ class ChunkAction(
 
     The action space becomes flat: ``Discrete(4)`` with three steps is ``MultiDiscrete([4, 4, 4])``.
     Rewards are summed; the rest of a chunk is left undone where the episode ends, and
-    ``info["steps"]`` says how many were taken. What was trained in ``ImaginedVecEnv(..., jump=k,
+    ``info["steps"]`` says how many were taken. What was trained in ``ImaginedVecEnv(..., hold=k,
     chunk=True)`` runs on ``ChunkAction(env, k)`` unchanged.
 
     Args:

@@ -54,7 +54,7 @@ def main() -> None:
     # While PPO learns in imagination: what it does for real, beside what the model expects of it.
     watch = ImaginationVideo(env, model, every=max(1, args.ppo_steps // 3), hold=5)
     train_in_imagination(
-        model, env, args.ppo_steps, jump=5, num_envs=16, callback=watch, tensorboard_log=str(logs),
+        model, env, args.ppo_steps, hold=5, num_envs=16, callback=watch, tensorboard_log=str(logs),
         progress_bar=True,
     )  # fmt: skip
 

@@ -129,7 +129,7 @@ def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
         AgentVideo(env, args.ppo_steps, HOLD, frame_stack=4),
     ]
     agent = train_in_imagination(
-        model, starts[:, 0].numpy(), args.ppo_steps, jump=HOLD, seed=args.seed,
+        model, starts[:, 0].numpy(), args.ppo_steps, hold=HOLD, seed=args.seed,
         callback=shown, tensorboard_log=str(logs), threads=args.num_threads,
         progress_bar=sys.stdout.isatty(),
     )  # fmt: skip

@@ -55,7 +55,7 @@ def main() -> None:
         ImaginationVideo(real(), model, every, hold=HOLD),
     ]
     ppo = train_in_imagination(
-        model, starts, args.steps, jump=HOLD, callback=watch, tensorboard_log=str(args.out),
+        model, starts, args.steps, hold=HOLD, callback=watch, tensorboard_log=str(args.out),
         progress_bar=True,
     )  # fmt: skip
     ppo.save(args.out / "ppo")

@@ -116,7 +116,7 @@ class ImaginationVideo(_Film):
         env: a plain environment of the model's spaces, without ``HoldAction``; only for the clips.
         world_model: the model that imagines.
         every: environment steps between clips; one is logged at the start and at the end as well.
-        hold: steps that an action is held, the ``jump`` of the training.
+        hold: steps that an action is held, as in training.
         play: "policy" plays the policy that is being trained, "random" random actions.
         seed: of the episode and the worlds, always the same.
         tag: name of the clip in TensorBoard.
@@ -174,7 +174,7 @@ class AgentVideo(_Film):
         env: a plain environment, without ``HoldAction``; only for the clips. What it renders is
             shown if it was made with ``render_mode="rgb_array"``, else what the agent sees.
         every: environment steps between clips; one is logged at the start and at the end as well.
-        hold: steps that an action is held, the ``jump`` of the training.
+        hold: steps that an action is held, as in training.
         frame_stack: frames that the policy sees.
         steps: the film ends after that many, and its caption says so.
         seed: of the episode, always the same.

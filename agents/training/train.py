@@ -40,7 +40,7 @@ def train_in_imagination(
     starts: Starts,
     steps: int,
     num_envs: int = 32,
-    jump: int = 1,
+    hold: int = 1,
     horizon: int | None = None,
     frame_stack: int = 4,
     seed: int = 0,
@@ -54,11 +54,11 @@ def train_in_imagination(
 ) -> PPO:
     """Train SB3's PPO in ``ImaginedVecEnv``; no real step is taken.
 
-    The result plays ``HoldAction(env, jump)`` with ``frame_stack`` stacked frames, for example in
-    ``evaluate(agent, env, episodes, hold=jump, frame_stack=frame_stack)``.
+    The result plays ``HoldAction(env, hold)`` with ``frame_stack`` stacked frames, for example in
+    ``evaluate(agent, env, episodes, hold=hold, frame_stack=frame_stack)``.
 
     Args:
-        model, starts, num_envs, jump, horizon: as in ``ImaginedVecEnv``; recorded episodes give
+        model, starts, num_envs, hold, horizon: as in ``ImaginedVecEnv``; recorded episodes give
             only their first frames where frames are stacked.
         steps: imagined decisions to train for.
         frame_stack: frames that the policy sees.
@@ -86,7 +86,7 @@ def train_in_imagination(
         model,
         starts,
         num_envs,
-        jump,
+        hold,
         horizon,
         terminations=terminations,
         seed=seed,
@@ -158,7 +158,7 @@ def evaluate(
         env: Gymnasium id, or a function that makes the environment (without ``HoldAction``).
         episodes: how many.
         seed: of the first episode.
-        hold: steps that an action is held; a planner's ``hold``, a policy's ``jump``.
+        hold: steps that an action is held; as in training, or as the planner holds them.
         frame_stack: frames that the agent sees: 1 for planners, as in training for policies.
         num_envs: environments side by side.
         deterministic: handed to ``agent.predict``.

@@ -215,7 +215,7 @@ def in_imagination(protocol: Protocol, size: int, seed: int) -> tuple[int, dict[
     source = episodes.windows(protocol.window, 32, seed)
     fit(model, source, protocol.fit_steps, seed=seed)
     agent = train_in_imagination(
-        model, episodes, protocol.imagined_steps, jump=protocol.hold, horizon=protocol.horizon,
+        model, episodes, protocol.imagined_steps, hold=protocol.hold, horizon=protocol.horizon,
         frame_stack=protocol.frame_stack, seed=seed, progress_bar=on_terminal(),
     )  # fmt: skip
     horizon = protocol.window // protocol.hold

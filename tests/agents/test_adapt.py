@@ -243,7 +243,7 @@ def test_atari_from_recording_to_imagined_episodes() -> None:
     metrics = fit(model, source, 2, progress=False)
     assert all(np.isfinite(value) for value in metrics.values())
     starts = np.stack([episode.observations[0] for episode in episodes.episodes])
-    venv = ImaginedVecEnv(model, starts, num_envs=2, jump=4)
+    venv = ImaginedVecEnv(model, starts, num_envs=2, hold=4)
     assert venv.observation_space == HoldAction(env, 4).observation_space
     venv.reset()
     for step in range(20):

@@ -29,7 +29,7 @@ def test_callback_logs_clips(tmp_path: Path, play: str) -> None:
     model = FakeModel()
     callback = ImaginationVideo(FakeEnv(), model, every=32, hold=3, play=play)
     train_in_imagination(
-        model, STARTS, 64, 4, jump=3, callback=callback, tensorboard_log=str(tmp_path), **SMALL
+        model, STARTS, 64, 4, hold=3, callback=callback, tensorboard_log=str(tmp_path), **SMALL
     )
     events = logged(tmp_path)
     images = events.Images("videos/real_imagined_difference")
@@ -42,7 +42,7 @@ def test_callback_logs_clips(tmp_path: Path, play: str) -> None:
 def test_callback_warns_without_tensorboard() -> None:
     callback = ImaginationVideo(FakeEnv(), FakeModel(), hold=3)
     with pytest.warns(UserWarning, match="tensorboard_log"):
-        train_in_imagination(FakeModel(), STARTS, 16, 4, jump=3, callback=callback, **SMALL)
+        train_in_imagination(FakeModel(), STARTS, 16, 4, hold=3, callback=callback, **SMALL)
 
 
 def test_callback_rejects() -> None:
@@ -56,7 +56,7 @@ def test_real_returns_are_logged_and_kept(tmp_path: Path) -> None:
     settings = {"hold": 3, "frame_stack": 2}
     callback = RealReturns(FakeEnv, every=32, episodes=3, seed=5, **settings)
     agent = train_in_imagination(
-        FakeModel(), STARTS, 64, 4, jump=3, frame_stack=2, callback=callback,
+        FakeModel(), STARTS, 64, 4, hold=3, frame_stack=2, callback=callback,
         tensorboard_log=str(tmp_path), **SMALL,
     )  # fmt: skip
     assert [steps for steps, _ in callback.history] == [0, 32, 64]
@@ -89,7 +89,7 @@ def test_model_error_is_that_of_one_imagined_episode(tmp_path: Path) -> None:
     assert found.frame_calibration == 0  # sure, and wrong
     callback = ModelError(FakeEnv(steps=8), Off(), every=16, episodes=2, hold=4, frame_stack=2)
     train_in_imagination(
-        FakeModel(), STARTS, 32, 4, jump=4, horizon=2, frame_stack=2, callback=callback,
+        FakeModel(), STARTS, 32, 4, hold=4, horizon=2, frame_stack=2, callback=callback,
         tensorboard_log=str(tmp_path), **SMALL,
     )  # fmt: skip
     events = logged(tmp_path)
@@ -145,7 +145,7 @@ def test_the_agent_is_filmed(tmp_path: Path, steps: int) -> None:
 
 def filmed(callback: AgentVideo, folder: Path) -> tuple[np.ndarray, int, list[str]]:
     train_in_imagination(
-        FakeModel(), STARTS, 64, 4, jump=3, frame_stack=1, callback=callback,
+        FakeModel(), STARTS, 64, 4, hold=3, frame_stack=1, callback=callback,
         tensorboard_log=str(folder), **SMALL,
     )  # fmt: skip
     return callback._clips()

@@ -346,7 +346,7 @@ def test_config_checks_itself() -> None:
         with pytest.raises(ValueError, match=name):
             DynaConfig(**{name: -1})
     with pytest.raises(ValueError, match="imagination"):
-        DynaConfig(imagination={"jump": 2})
+        DynaConfig(imagination={"hold": 2})
 
 
 def test_imagination_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:

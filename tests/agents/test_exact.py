@@ -75,10 +75,10 @@ def replay(env: str, kwargs: dict[str, Any], window: int) -> WorldModel:
 @pytest.mark.parametrize(("env", "kwargs"), CASES)
 def test_imagined_episodes_are_the_real_ones(env: str, kwargs: dict[str, Any], chunk: bool) -> None:
     """Observations, rewards, terminations and truncations; every episode, several in a row."""
-    jump, horizon = 3, 4
-    model = replay(env, kwargs, jump * horizon)
+    hold, horizon = 3, 4
+    model = replay(env, kwargs, hold * horizon)
     wrapper = ChunkAction if chunk else HoldAction
-    reals = [wrapper(gym.make(env, **kwargs), jump) for _ in range(2)]
+    reals = [wrapper(gym.make(env, **kwargs), hold) for _ in range(2)]
     other, order = gym.make(env, **kwargs), list[int]()
 
     def starts(num: int, rng: np.random.Generator) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_imagined_episodes_are_the_real_ones(env: str, kwargs: dict[str, Any], c
         order.extend(seeds)
         return np.stack([other.reset(seed=seed)[0] for seed in seeds])
 
-    venv = ImaginedVecEnv(model, starts, 2, jump, horizon, chunk=chunk, stagger=False, seed=1)
+    venv = ImaginedVecEnv(model, starts, 2, hold, horizon, chunk=chunk, stagger=False, seed=1)
     assert venv.observation_space == reals[0].observation_space
     assert venv.action_space == reals[0].action_space
     shown = venv.reset()

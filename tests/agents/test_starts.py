@@ -33,7 +33,7 @@ def episode(steps: int = 12, wanted: int = 0) -> Episode:
 
 
 @pytest.mark.parametrize(
-    ("step", "jump", "ahead", "limit", "expected"),
+    ("step", "hold", "ahead", "limit", "expected"),
     [
         (9, 3, 3, None, [0, 3, 6, 9]),
         (8, 3, 3, None, [0, 2, 5, 8]),  # the first frame is told of, too
@@ -45,11 +45,11 @@ def episode(steps: int = 12, wanted: int = 0) -> Episode:
     ],
 )
 def test_past_of_a_recorded_step(
-    step: int, jump: int, ahead: int, limit: int | None, expected: list[int]
+    step: int, hold: int, ahead: int, limit: int | None, expected: list[int]
 ) -> None:
     model = FakeModel()
     model.max_context = limit
-    history = past(episode(), step, model, ahead, jump)
+    history = past(episode(), step, model, ahead, hold)
     levels = [int(shown[-1, -1, 0]) // 10 for shown in history.frames]
     assert levels == expected
     assert [time + expected[0] for time in history.times] == expected
@@ -66,14 +66,14 @@ def test_frame_by_frame_models_are_told_every_frame() -> None:
 def test_episodes_branch_at_every_recorded_step() -> None:
     recorded = Episodes([episode(12, 1), episode(2, 2)], SPEC.action)
     model = FakeModel()
-    venv = ImaginedVecEnv(model, recorded, 400, jump=2, horizon=2, stagger=False)
+    venv = ImaginedVecEnv(model, recorded, 400, hold=2, horizon=2, stagger=False)
     shown = venv.reset()
     wanted, level = shown[:, 0, 0, 0], shown[:, -1, -1, 0] // 10
     found = {(int(w), int(at)) for w, at in zip(wanted, level, strict=True)}
     assert found == {(1, at) for at in range(12)} | {(2, 0), (2, 1)}  # 14 steps, no last frame
     counts = [int(((wanted == w) & (level == at)).sum()) for w, at in found]
     assert min(counts) > 10 and max(counts) < 60  # 400 / 14 = 29: all alike
-    assert model.contexts[0].present_times().max() == 8  # 12 - horizon * jump
+    assert model.contexts[0].present_times().max() == 8  # 12 - horizon * hold
     after, rewards, _, _ = venv.step(np.full(400, 2))
     np.testing.assert_array_equal(after[:, -1, -1, 0], 10 * (level + 4))
     np.testing.assert_array_equal(rewards, 2.0 * (wanted == 2))
@@ -116,7 +116,7 @@ def given(num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("starts", [DictEnv(), given, given(50, np.random.default_rng(0))])
 def test_constant_parts_stay_with_their_episode(starts) -> None:
     venv = ImaginedVecEnv(
-        FakeModel(), starts, 5, jump=3, horizon=4, observation_space=SPACE, stagger=True
+        FakeModel(), starts, 5, hold=3, horizon=4, observation_space=SPACE, stagger=True
     )
     assert venv.observation_space == SPACE
     shown, random = venv.reset(), np.random.default_rng(0)
@@ -138,7 +138,7 @@ def test_constant_parts_stay_with_their_episode(starts) -> None:
 
 
 def test_dict_observations_train() -> None:
-    venv = ImaginedVecEnv(FakeModel(), given, 2, jump=3, observation_space=SPACE)
+    venv = ImaginedVecEnv(FakeModel(), given, 2, hold=3, observation_space=SPACE)
     wrapped = VecTransposeImage(VecMonitor(venv))
     assert wrapped.reset()["camera"].shape == (2, 3, 32, 32)
 

@@ -72,7 +72,7 @@ def test_evaluate_rejects() -> None:
 def test_train_in_imagination_gives_an_agent_for_the_real_env() -> None:
     threads = torch.get_num_threads()
     agent = train_in_imagination(
-        FakeModel(), STARTS, 64, num_envs=4, jump=3, frame_stack=2, **SMALL
+        FakeModel(), STARTS, 64, num_envs=4, hold=3, frame_stack=2, **SMALL
     )
     assert isinstance(agent, PPO)
     assert isinstance(agent.policy.features_extractor, SmallCnn)
@@ -82,7 +82,7 @@ def test_train_in_imagination_gives_an_agent_for_the_real_env() -> None:
 
 def test_training_is_reproducible() -> None:
     def weights() -> torch.Tensor:
-        agent = train_in_imagination(FakeModel(seen=False), STARTS, 16, 4, jump=3, **SMALL)
+        agent = train_in_imagination(FakeModel(seen=False), STARTS, 16, 4, hold=3, **SMALL)
         return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
 
     torch.testing.assert_close(weights(), weights(), rtol=0, atol=0)
@@ -99,7 +99,7 @@ def test_training_learns_the_fake() -> None:
             return belief
 
     agent = train_in_imagination(
-        Bright(), STARTS, 6000, num_envs=16, jump=3, frame_stack=1, ent_coef=0.0
+        Bright(), STARTS, 6000, num_envs=16, hold=3, frame_stack=1, ent_coef=0.0
     )
     actions, _ = agent.predict(frames(0, 1), deterministic=True)
     assert actions.tolist() == [3, 3]
@@ -174,7 +174,7 @@ def test_all_agents_on_a_real_environment() -> None:
     model = tiny_jump()
     model.spec.check_spaces(env().observation_space, env().action_space, "env")
     planner = RandomShooting(model, RandomShootingConfig(plans=8, worlds=2, horizon=8, hold=5))
-    agent = train_in_imagination(model, start[None], 32, 4, jump=5, frame_stack=2, **SMALL)
+    agent = train_in_imagination(model, start[None], 32, 4, hold=5, frame_stack=2, **SMALL)
     for player, stack in ((planner, 1), (agent, 2), (RandomAgent(env().action_space), 1)):
         returns = evaluate(player, env, 2, hold=5, frame_stack=stack)
         assert returns.shape == (2,)

@@ -39,13 +39,13 @@ def tiny_jump() -> Jump:
 
 
 def make(model: WorldModel | None = None, num_envs: int = 2, **kwargs: object) -> ImaginedVecEnv:
-    settings = {"jump": 3, "horizon": 4, "stagger": False, **kwargs}
+    settings = {"hold": 3, "horizon": 4, "stagger": False, **kwargs}
     return ImaginedVecEnv(FakeModel() if model is None else model, STARTS, num_envs, **settings)
 
 
-def test_one_decision_is_jump_steps_and_one_frame() -> None:
+def test_one_decision_is_hold_steps_and_one_frame() -> None:
     model = FakeModel()
-    venv = ImaginedVecEnv(model, lambda num, rng: frames(*range(num)), 3, jump=3, stagger=False)
+    venv = ImaginedVecEnv(model, lambda num, rng: frames(*range(num)), 3, hold=3, stagger=False)
     observations = venv.reset()
     np.testing.assert_array_equal(observations, frames(0, 1, 2))
     observations, rewards, dones, infos = venv.step(np.array([0, 1, 1]))
@@ -154,7 +154,7 @@ def test_seeds_reproduce(fake: bool) -> None:
 
 def test_restart_changes_no_other_row() -> None:
     model = tiny_jump()
-    venv = make(model, num_envs=3, jump=2, horizon=5)
+    venv = make(model, num_envs=3, hold=2, horizon=5)
     venv.reset()
     venv._limits[1] = 1
     before = {name: value.clone() for name, value in venv._worlds.state.items()}
@@ -199,7 +199,7 @@ def test_wrappers_together(tmp_path: Path) -> None:
 
 def test_a_chunk_is_a_decision_of_several_actions() -> None:
     model = FakeModel()
-    venv = ImaginedVecEnv(model, frames(1, 2), 2, jump=3, chunk=True, stagger=False)
+    venv = ImaginedVecEnv(model, frames(1, 2), 2, hold=3, chunk=True, stagger=False)
     assert venv.action_space == gym.spaces.MultiDiscrete([4, 4, 4])
     shown = venv.reset()
     wanted = shown[:, 0, 0, 0].astype(int)
@@ -254,8 +254,8 @@ def test_render_and_the_rest_of_the_interface() -> None:
     assert venv.render_mode == "rgb_array"
     assert venv.render().shape == (64, 32, 3)
     assert len(venv.get_images()) == 2
-    assert venv.get_attr("jump") == [3, 3]
-    assert venv.get_attr("jump", 0) == [3]
+    assert venv.get_attr("hold") == [3, 3]
+    assert venv.get_attr("hold", 0) == [3]
     assert not venv.has_attr("nonsense")
     assert venv.env_is_wrapped(VecMonitor) == [False, False]
     assert len(venv.env_method("render", indices=[1])) == 1
@@ -271,14 +271,14 @@ def test_render_and_the_rest_of_the_interface() -> None:
 def test_grey_images_render_in_colour() -> None:
     spec = Spec((1, 16, 24), SPEC.action, 12)
     start = np.zeros((1, 16, 24, 1), np.uint8)
-    venv = ImaginedVecEnv(FakeModel(spec), start, 2, jump=2)
+    venv = ImaginedVecEnv(FakeModel(spec), start, 2, hold=2)
     assert venv.reset().shape == (2, 16, 24, 1)
     assert venv.render().shape == (32, 24, 3)
 
 
 def test_passive_scenes_step() -> None:
     spec = Spec(SPEC.observation, ActionSpec("none"), 12)
-    venv = ImaginedVecEnv(FakeModel(spec), STARTS, 2, jump=2)
+    venv = ImaginedVecEnv(FakeModel(spec), STARTS, 2, hold=2)
     venv.reset()
     assert venv.step(np.zeros(2, int))[0].shape == (2, 32, 32, 3)
 
@@ -286,9 +286,9 @@ def test_passive_scenes_step() -> None:
 def test_errors_teach() -> None:
     model = FakeModel()
     with pytest.raises(ValueError, match="at most 4 fit"):
-        ImaginedVecEnv(model, STARTS, 2, jump=3, horizon=5)
-    with pytest.raises(ValueError, match="jump"):
-        ImaginedVecEnv(model, STARTS, 2, jump=13)
+        ImaginedVecEnv(model, STARTS, 2, hold=3, horizon=5)
+    with pytest.raises(ValueError, match="hold"):
+        ImaginedVecEnv(model, STARTS, 2, hold=13)
     with pytest.raises(ValueError, match="num_envs"):
         ImaginedVecEnv(model, STARTS, 0)
     with pytest.raises(TypeError, match="starts"):
@@ -305,7 +305,7 @@ def test_errors_teach() -> None:
     venv.reset()
     with pytest.raises(ValueError, match="actions"):
         venv.step(np.array([0, 0, 0]))
-    assert ImaginedVecEnv(model, STARTS, 2, jump=5).horizon == 2
+    assert ImaginedVecEnv(model, STARTS, 2, hold=5).horizon == 2
     for settings in ({"worlds": 0}, {"penalty": -1.0, "worlds": 2}, {"penalty": 1.0}):
         with pytest.raises(ValueError, match="worlds|penalty"):
             ImaginedVecEnv(model, STARTS, **settings)
@@ -315,19 +315,19 @@ def test_errors_teach() -> None:
     with pytest.raises(ValueError, match="chunk: the environment has no actions"):
         ImaginedVecEnv(passive, STARTS, chunk=True)
     model.stride = 2
-    assert ImaginedVecEnv(model, STARTS, 2, jump=4).horizon == 3
-    with pytest.raises(ValueError, match="jump: fake takes 2 steps at once"):
-        ImaginedVecEnv(model, STARTS, 2, jump=3)
+    assert ImaginedVecEnv(model, STARTS, 2, hold=4).horizon == 3
+    with pytest.raises(ValueError, match="hold: fake takes 2 steps at once"):
+        ImaginedVecEnv(model, STARTS, 2, hold=3)
 
 
 def test_ppo_learns_saves_loads(tmp_path: Path) -> None:
-    venv = VecFrameStack(VecMonitor(make(tiny_jump(), num_envs=4, jump=5, horizon=8)), 4)
+    venv = VecFrameStack(VecMonitor(make(tiny_jump(), num_envs=4, hold=5, horizon=8)), 4)
     settings = {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "policy_kwargs": POLICY}
     agent = PPO("CnnPolicy", venv, seed=0, **settings)
     agent.learn(64)
     assert agent.ep_info_buffer is not None
     agent.save(tmp_path / "agent")
-    again = PPO.load(tmp_path / "agent", env=VecFrameStack(make(tiny_jump(), jump=5, horizon=8), 4))
+    again = PPO.load(tmp_path / "agent", env=VecFrameStack(make(tiny_jump(), hold=5, horizon=8), 4))
     observations = venv.reset()
     a, _ = agent.predict(observations, deterministic=True)
     b, _ = again.predict(observations, deterministic=True)
@@ -338,7 +338,7 @@ def test_ppo_learns_saves_loads(tmp_path: Path) -> None:
 def test_dqn_learns() -> None:
     agent = DQN(
         "CnnPolicy",
-        make(jump=3, horizon=4),
+        make(hold=3, horizon=4),
         buffer_size=64,
         learning_starts=8,
         batch_size=4,

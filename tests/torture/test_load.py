@@ -85,7 +85,7 @@ def test_imagined_environments_run_for_long(size: Size, tally) -> None:
     """
     envs, decisions = 1024, size(10, 1000)
     starts = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)
-    venv = ImaginedVecEnv(tiny_jump(), starts, envs, jump=2)
+    venv = ImaginedVecEnv(tiny_jump(), starts, envs, hold=2)
     observations, soak, random, ended = venv.reset(), Soak(), np.random.default_rng(1), 0
     for decision in range(decisions):
         observations, rewards, dones, infos = venv.step(random.integers(4, size=envs))

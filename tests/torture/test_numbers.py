@@ -81,7 +81,7 @@ def learnt(env: Edge, name: str = "jump", window: int = 8) -> tuple[Any, Episode
 
 def lived(model: Any, episodes: Episodes) -> None:
     """Imagined decisions are of the spaces, and finite."""
-    venv = ImaginedVecEnv(model, episodes, 3, jump=model.stride, horizon=2 // model.stride or 1)
+    venv = ImaginedVecEnv(model, episodes, 3, hold=model.stride, horizon=2 // model.stride or 1)
     seen = venv.reset()
     for _ in range(3):
         chosen = np.stack([venv.action_space.sample() for _ in range(3)])

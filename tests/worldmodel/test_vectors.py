@@ -72,7 +72,7 @@ def test_standardisation_is_undone() -> None:
 def test_imagined_env_has_the_real_spaces() -> None:
     env = gym.make("CartPole-v1")
     episodes = collect(env, 4, **QUIET)
-    venv = ImaginedVecEnv(make("jump", episodes.spec(12)), episodes.starts(), num_envs=3, jump=2)
+    venv = ImaginedVecEnv(make("jump", episodes.spec(12)), episodes.starts(), num_envs=3, hold=2)
     assert venv.observation_space == env.observation_space
     first = venv.reset()
     observations, rewards, dones, _ = venv.step(np.array([0, 1, 1]))

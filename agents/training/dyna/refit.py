@@ -45,7 +45,7 @@ class RefitConfig:
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
         at_least(1, self, "fit_batch_size", "hold", "num_envs")
-        own = {"model", "starts", "num_envs", "jump", "horizon", "terminations", "seed", "chunk"}
+        own = {"model", "starts", "num_envs", "hold", "horizon", "terminations", "seed", "chunk"}
         if own & set(self.imagination):
             raise ValueError(
                 f"imagination: {sorted(own & set(self.imagination))} follow from the other "

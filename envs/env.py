@@ -131,7 +131,7 @@ class SceneEnv(gym.Env[Frame, Any]):
         hold: int | None = None,
     ) -> SceneStream:
         """A stream of batches of this environment's scenes, of its simulator, split and size."""
-        return SceneStream(
+        stream = SceneStream(
             self.simulator,
             batch_size,
             split=self.split,
@@ -140,6 +140,9 @@ class SceneEnv(gym.Env[Frame, Any]):
             seed=seed,
             hold=hold,
         )
+        if self.spec is not None:
+            stream.env_id = f"envs:{self.spec.id}"
+        return stream
 
     def _frame(self) -> Frame:
         frame: Frame = self.simulator.render(self.state, self.size)[0].numpy()

@@ -178,6 +178,9 @@ class SceneStream:
         hold: int | None = None,
     ) -> None:
         self.simulator = source if isinstance(source, Simulator) else simulator_of(source)
+        self.env_id: str | None = None
+        if isinstance(source, str):
+            self.env_id = f"envs:{source.removeprefix('envs:')}"
         hold = self.simulator.hold if hold is None else hold
         for name, value, least in (
             ("batch_size", batch_size, 1),

@@ -142,6 +142,7 @@ class Train:
         torch.set_num_threads(self.num_threads)
         data = self._data()
         model = self._model(data.spec)
+        model.env_id = self.env  # else, ``fit`` takes that of the episodes
         facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
         videos = self.video_every > 0 and data.spec.is_image and not data.spec.pose
         fit(

@@ -91,6 +91,8 @@ class WorldModel(nn.Module, ABC):
         stride: from a present, only times that are multiples of it away are reached.
         gap: beside 1 the only number of steps that may lie between two frames of a context; None
             allows any.
+        env_id: of the environment whose scenes it was trained on, as checkpoints record it; None
+            if unknown.
     """
 
     name: ClassVar[str]
@@ -101,6 +103,7 @@ class WorldModel(nn.Module, ABC):
     max_context: int | None = None
     stride: int = 1
     gap: int | None = None
+    env_id: str | None = None
 
     def __init__(self, spec: Spec, config: Any) -> None:
         super().__init__()

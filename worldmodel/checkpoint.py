@@ -67,6 +67,7 @@ def describe(model: WorldModel, training: dict[str, Any] | None = None) -> dict[
     config = {
         "format": FORMAT,
         "model": model.name,
+        "env": model.env_id,
         "spec": model.spec.to_dict(),
         "config": asdict(model.config),
         "training": training or {},
@@ -112,6 +113,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: lacks {lacking}")
     if not isinstance(config["model"], str):
         raise ValueError(f"{path}: model: expected a name, got {config['model']!r}")
+    if not isinstance(config.setdefault("env", None), str | None):
+        raise ValueError(f"{path}: env: expected an id or null, got {config['env']!r}")
     if not isinstance(config.setdefault("training", {}), dict):
         raise ValueError(f"{path}: training: expected facts by name, got {config['training']!r}")
     return config
@@ -157,6 +160,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     tensors.check(shapes)
     model = make(config["model"], spec, settings)
     model.load_state_dict(tensors.read(shapes))
+    model.env_id = config["env"]
     return model.to(device).eval()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 import worldmodel
@@ -35,3 +37,23 @@ def test_cards_say_how_it_was_made(name: str) -> None:
     assert {"step", "minutes", "command", "seed"} <= set(training)
     # nothing of the machine that it was trained on
     assert "/tmp/" not in str(training) + card and "/work/" not in str(training) + card
+
+
+def test_the_environment_is_recorded(tmp_path: Path) -> None:
+    """By name where a model was trained on it; checkpoints from before that load without."""
+    assert worldmodel.load("traveling-salesman").env_id == "envs:narratives/TravelingSalesman-v0"
+    for name in NAMES:
+        gym.make(str(worldmodel.load(name).env_id)).close()
+    episodes = worldmodel.collect("CartPole-v1", 2)
+    episodes = worldmodel.Episodes.load(episodes.save(tmp_path / "episodes"))
+    model = worldmodel.make("jump", episodes.spec(4), "vector")
+    worldmodel.fit(model, episodes.windows(4, 2), 1, folder=tmp_path / "model", progress=False)
+    assert model.env_id == worldmodel.load(tmp_path / "model").env_id == "CartPole-v1"
+    config = tmp_path / "model" / "config.json"
+    told = json.loads(config.read_text())
+    del told["env"]
+    config.write_text(json.dumps(told))
+    assert worldmodel.load(tmp_path / "model").env_id is None
+    config.write_text(json.dumps({**told, "env": 3}))
+    with pytest.raises(ValueError, match="env: expected an id or null, got 3"):
+        worldmodel.load(tmp_path / "model")

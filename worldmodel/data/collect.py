@@ -126,7 +126,7 @@ def collect(
     finally:
         if not isinstance(env, gym.Env):
             made.close()
-    return Episodes(kept.recorded, spec.action, spec.observation_space())
+    return Episodes(kept.recorded, spec.action, spec.observation_space(), name_of(made))
 
 
 class _Kept:
@@ -210,7 +210,7 @@ class _Kept:
         if self.folder is None or not fresh:
             return
         shards = [*shards, write_shard(self.folder, len(shards), fresh)]
-        write_meta(self.folder, self.spec, shards, collected=self.facts)
+        write_meta(self.folder, self.spec, shards, env=self.facts["env"], collected=self.facts)
         self.on_disk = shards, written + len(fresh)  # what Ctrl-C left undone is written once more
         self.since = time.monotonic()
 

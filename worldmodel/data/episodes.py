@@ -35,6 +35,7 @@ class Episodes:
         episodes: at least one; observation and action shapes agree.
         action: what their actions are.
         observation_space: the environment's; None for images, or vectors without bounds.
+        env_id: the environment's, if known; models that are trained on them take it.
 
     Raises:
         ValueError: there is none, shapes differ, or an action is none of the space.
@@ -45,6 +46,7 @@ class Episodes:
         episodes: Sequence[Episode],
         action: ActionSpec,
         observation_space: gym.Space[Any] | None = None,
+        env_id: str | None = None,
     ) -> None:
         if not episodes:
             raise ValueError("episodes: empty; record at least one")
@@ -58,6 +60,7 @@ class Episodes:
             action.check(episode.actions, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, Stored) else list(episodes)
         self.action = action
+        self.env_id = env_id
         self.observation_space = observation_space or _space_of(first.observations)
         _, dtype = self.spec(1).border
         space = self.observation_space
@@ -85,7 +88,8 @@ class Episodes:
         if not isinstance(other, Episodes):
             return NotImplemented
         other.spec(1).check_spaces(self.observation_space, self.action.to_space(), "episodes")
-        return Episodes([*self, *other], self.action, self.observation_space)
+        env_id = self.env_id if self.env_id == other.env_id else None
+        return Episodes([*self, *other], self.action, self.observation_space, env_id)
 
     def spec(self, window: int) -> Spec:
         """What a model of these episodes is made for: it looks across ``window`` steps."""
@@ -110,8 +114,8 @@ class Episodes:
             )
         first, last = self.episodes[:-held], self.episodes[-held:]
         return (
-            Episodes(first, self.action, self.observation_space),
-            Episodes(last, self.action, self.observation_space),
+            Episodes(first, self.action, self.observation_space, self.env_id),
+            Episodes(last, self.action, self.observation_space, self.env_id),
         )
 
     def starts(self) -> NDArray[Any]:
@@ -136,7 +140,7 @@ class Episodes:
             for first in range(0, len(self), EPISODES_PER_SHARD):
                 part = self.episodes[first : first + EPISODES_PER_SHARD]
                 shards.append(write_shard(folder, len(shards), part))
-            write_meta(folder, self.spec(1), shards)
+            write_meta(folder, self.spec(1), shards, env=self.env_id)
         return folder
 
     @classmethod
@@ -169,10 +173,12 @@ class Episodes:
         shape = episodes[0].observations.shape[1:]
         try:
             if len(shape) != 1:
-                return cls(episodes, ActionSpec.from_dict(meta.get("action", {})))
-            known = {k: v for k, v in meta.items() if k not in ("format", "shards", "collected")}
+                action = ActionSpec.from_dict(meta.get("action", {}))
+                return cls(episodes, action, env_id=meta["env"])
+            aside = ("format", "shards", "collected", "env")
+            known = {k: v for k, v in meta.items() if k not in aside}
             spec = Spec.from_dict({"observation": shape, "window": 1, **known})
-            return cls(episodes, spec.action, spec.observation_space())
+            return cls(episodes, spec.action, spec.observation_space(), meta["env"])
         except ValueError as error:
             raise ValueError(f"{folder}: meta.json does not fit its shards: {error}") from error
 
@@ -197,9 +203,11 @@ class Episodes:
         Raises:
             ValueError: a number is out of range.
         """
-        return WindowSource(
+        source = WindowSource(
             self.episodes, self.action, window, batch_size, seed, torch.device(device), anywhere
         )
+        source.env_id = self.env_id
+        return source
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
@@ -273,6 +281,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     meta = read_json(path)
     if meta.get("format") != FORMAT:
         raise ValueError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT}")
+    if not isinstance(meta.setdefault("env", None), str | None):
+        raise ValueError(f"{path}: env: expected an id or null, got {meta['env']!r}")
     return meta
 
 

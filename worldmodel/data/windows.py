@@ -64,6 +64,8 @@ class WindowSource:
     offset, a shorter one is taken whole, so that its origin stays the episode's start.
     """
 
+    env_id: str | None = None
+
     def __init__(
         self,
         episodes: Sequence[Episode],

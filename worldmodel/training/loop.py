@@ -56,7 +56,8 @@ def fit(
 
     Args:
         model: a registered world model; it is moved to the device.
-        source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device.
+        source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device. A
+            model without an ``env_id`` takes that of its source, if it has one.
         steps: the whole run's, including those done before a resume; the schedules are scaled to
             it, so a resumed run keeps it.
         folder: where the checkpoint, the training state and TensorBoard's scalars go; None keeps
@@ -104,6 +105,7 @@ def fit(
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
     scenes = _first_batch(model, source, validation)
+    model.env_id = model.env_id or getattr(source, "env_id", None)
     checks = Validation(validation, validate_every, seed)
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()

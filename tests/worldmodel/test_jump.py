@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from scenes import BOX, DISCRETE, PASSIVE, context, fresh, generator, moving_square, random_actions
-from worldmodel.models.layers.gaussian import kl_divergence
 
 from worldmodel import ActionSpec, Queries, Spec, fit, make, preset, to_float
 from worldmodel.models.jumpy.jump import Jump, JumpConfig
 from worldmodel.models.jumpy.keys import ActionPath
+from worldmodel.models.layers.gaussian import kl_divergence
 from worldmodel.models.layers.rewards import at_queries
 
 

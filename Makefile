@@ -18,7 +18,7 @@ DEV  := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-browser torture lint format docs bench report clean
+.PHONY: help demo test test-slow test-gpu test-browser stress lint format docs bench report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,9 +44,9 @@ test-browser: $(DEV)  ## run the tests marked browser (they need Chromium: apt i
 	@echo "==> Looking at TensorBoard in headless Chromium"
 	@$(PYTEST) -m browser
 
-torture: $(DEV)  ## kill, fuzz, flood and soak it, and count (ONLY="-k survival" for a part)
-	@echo "==> Torturing"
-	@$(PYTEST) tests/torture --torture --torture-json $(RESULTS)/torture.json $(ONLY)
+stress: $(DEV)  ## kill, fuzz, flood and soak it, and count (ONLY="-k survival" for a part)
+	@echo "==> Running the stress tests"
+	@$(PYTEST) tests/stress --stress --stress-json $(RESULTS)/stress.json $(ONLY)
 
 lint: $(DEV)  ## check style, types and layers
 	@echo "==> Checking style (ruff check)"

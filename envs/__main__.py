@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +13,11 @@ import tyro
 from PIL import Image
 
 from envs import ENV_IDS
-from envs.bench import bench, envelope, yardstick
-from envs.video import check_suffix, contact_sheet, everything, film, mosaic, write_film
-from worldmodel.common import cli
+from envs.bench import bench, yardstick
+from envs.video import contact_sheet, mosaic, random_videos, videos_of_all
+from worldmodel.common import cli, results
+from worldmodel.common.files import check_suffix, check_writable
+from worldmodel.common.video import write_video
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class List:
     """Show every environment with its spaces."""
 
     def run(self) -> None:
-        """Print one line for each id."""
         for env_id in ENV_IDS:
             env = gym.make(env_id)
             print(f"envs:{env_id:40} {env.action_space!s:34} {env.observation_space}")
@@ -32,14 +32,14 @@ class List:
 
 @dataclass(frozen=True)
 class Record:
-    """Film an agent that acts at random.
+    """Record videos of random play.
 
     Args:
         env_id: id of the environment.
-        out: where the film goes, .mp4 or .gif.
+        out: where the video goes, .mp4 or .gif.
         episodes: how many.
         seed: of scenes and actions.
-        hold: steps for which a random action is kept; None for what the scene suggests.
+        hold: steps for which a random action is held; None for the simulator's own.
         size: height and width of a frame in pixels, a multiple of 8.
     """
 
@@ -51,14 +51,13 @@ class Record:
     size: int = 256
 
     def run(self) -> None:
-        """Play, film and say where the film is."""
-        check_suffix(self.out, ".mp4", ".gif")
-        films = film(
+        check_suffix(self.out, ".mp4", ".gif", name="out")
+        videos = random_videos(
             self.env_id, episodes=self.episodes, seed=self.seed, hold=self.hold, size=self.size
         )
-        frames = np.concatenate(films)
+        frames = np.concatenate(videos)
         fps = gym.make(self.env_id).metadata["render_fps"]
-        write_film(self.out, frames, fps)
+        write_video(self.out, frames, fps)
         print(f"{self.episodes} episodes, {len(frames)} frames: {self.out}")
 
 
@@ -70,7 +69,7 @@ class Sheet:
         out: where it goes.
         side: height and width of one picture in pixels, a multiple of 64; frames are enlarged.
         seed: of scenes and actions.
-        length: frames of the film.
+        length: frames of a .gif or .mp4.
         fps: its speed, frames per second.
     """
 
@@ -81,15 +80,14 @@ class Sheet:
     fps: int = 5
 
     def run(self) -> None:
-        """Play, draw and say where the picture is."""
-        check_suffix(self.out, ".png", ".gif", ".mp4")
-        films = everything(ENV_IDS, self.side, self.seed)
+        check_suffix(self.out, ".png", ".gif", ".mp4", name="out")
+        videos = videos_of_all(ENV_IDS, self.side, self.seed)
         if self.out.suffix == ".png":
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(contact_sheet(films)).save(self.out, optimize=True)
+            Image.fromarray(contact_sheet(videos)).save(self.out, optimize=True)
         else:
-            write_film(self.out, mosaic(films, self.length), self.fps)
-        print(f"{len(films)} environments: {self.out}")
+            write_video(self.out, mosaic(videos, self.length), self.fps)
+        print(f"{len(videos)} environments: {self.out}")
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,9 @@ class Bench:
     num_threads: int = 1
 
     def run(self) -> None:
-        """Measure, print and write."""
         torch.set_num_threads(self.num_threads)
+        if self.json is not None:
+            check_writable(self.json)
         atari = yardstick()
         if atari is None:
             print("no yardstick: install ale-py to measure ALE/Pong-v5 beside ours")
@@ -129,9 +128,10 @@ class Bench:
                 "{env:36} {mode:7} batch {batch:4} {frames_per_second:9.0f} frames/s".format(**row)
             )
         if self.json is not None:
-            report = envelope({k: v for k, v in asdict(self).items() if k != "json"}, rows)
-            self.json.write_text(json.dumps(report, indent=1) + "\n")
-            print(f"{len(rows)} rows: {self.json}")
+            settings = {k: v for k, v in asdict(self).items() if k != "json"}
+            packages = ["torch", "gymnasium", "numpy", *(["ale-py"] if atari else [])]
+            result = results.envelope("envs", settings, rows, packages)
+            print(f"{len(rows)} rows: {results.write(self.json, result)}")
 
 
 VERBS = {"list": List, "record": Record, "sheet": Sheet, "bench": Bench}
@@ -139,7 +139,7 @@ VERBS = {"list": List, "record": Record, "sheet": Sheet, "bench": Bench}
 
 def main() -> None:
     """Run the verb that the command line names."""
-    cli.main("envs", VERBS, "Look at the environments: list, film and time them.")
+    cli.main("envs", VERBS, "Look at the environments: list, record and time them.")
 
 
 if __name__ == "__main__":

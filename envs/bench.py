@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import gymnasium as gym
-import torch
 from tqdm import tqdm
 
 from envs import ENV_IDS
@@ -73,25 +66,3 @@ def _measure(
     speed = steps * batch / (time.perf_counter() - start)
     env.close()
     return speed
-
-
-def envelope(settings: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The envelope of ``worldmodel.common.results``, which this package may not import."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    packages = ["torch", "gymnasium", "numpy", *(["ale-py"] if yardstick() else [])]
-    return {
-        "benchmark": "envs",
-        "command": " ".join(["python -m envs", *sys.argv[1:]]),
-        "commit": commit or None,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "accelerator": None,
-            "python": platform.python_version(),
-        },
-        "versions": {name: version(name) for name in packages},
-        "settings": settings,
-        "rows": rows,
-    }

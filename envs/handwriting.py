@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from envs.randomness import Split, check_split
+from worldmodel.common.config_checks import whole_number
+from worldmodel.common.safe_files import regular
 
 DIRECTORY_VARIABLE: Final = "JUMPY_MNIST_DIR"
 SIDE: Final = 28
@@ -38,7 +40,7 @@ _MOST: Final = 1_000_000  # digits in a file; MNIST has 60,000
 
 @dataclass(frozen=True)
 class Digits:
-    """Digits and their classes. Shared by all who ask: not to be written to.
+    """Digits and their classes. All callers share the tensors: do not write to them.
 
     Attributes:
         images: ``(N, 28, 28)`` float32 in [0, 1], ink = 1.
@@ -79,16 +81,14 @@ def digit_pool(split: Split, count: int = 100) -> Digits:
         TypeError: ``count`` is not an int.
         ValueError: ``count`` is not a positive multiple of 10, or more than there are.
     """
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"count must be an int, got {type(count).__name__}")
-    if count < 10 or count % 10:
+    if whole_number("count", count) < 10 or count % 10:
         raise ValueError(f"count must be a positive multiple of 10, got {count}")
     digits = load_digits(split)
     rows = [torch.nonzero(digits.labels == label)[:, 0] for label in range(10)]
-    most = 10 * min(len(found) for found in rows)
+    most = 10 * min(map(len, rows))
     if count > most:
         raise ValueError(f"count must be at most {most} for split {split!r}, got {count}")
-    chosen = torch.cat([found[: count // 10] for found in rows])
+    chosen = torch.cat([of_class[: count // 10] for of_class in rows])
     return Digits(digits.images[chosen], digits.labels[chosen])
 
 
@@ -122,7 +122,7 @@ def _mnist(split: Split, directory: Path) -> Digits:
         raise FileNotFoundError(
             f"{DIRECTORY_VARIABLE} must name a directory with MNIST's IDX files, got {directory}"
         )
-    # Where one file of the pair is there, the other is asked for, not replaced by test digits.
+    # Where one file of the pair is there, the other must be too: test digits do not replace it.
     pair = [_find(directory, f"train-{part}", dimensions) for part, dimensions in _PARTS]
     if any(path is not None for path in pair):
         return _read_pair(directory, "train" if split == "train" else "t10k")
@@ -177,8 +177,8 @@ def _find(directory: Path, name: str, dimensions: int) -> Path | None:
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Read an IDX file of unsigned bytes, plain or .gz (LeCun's format of MNIST).
 
-    Its header is not believed: no memory is taken before sizes were checked, and no more bytes are
-    unpacked than a file of that shape has.
+    Sizes in its header are checked before memory is taken, and no more bytes are unpacked than a
+    file of that shape has.
 
     Args:
         path: of the file.
@@ -189,11 +189,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         ValueError: the file is corrupt, truncated, too long, no regular file, or of another type
             or shape.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a regular file, got a folder, a pipe or a device")
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener = gzip.open if regular(path).suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
             head = file.read(4 + 4 * dimensions)

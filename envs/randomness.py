@@ -1,7 +1,7 @@
 """Counter-based randomness: a number is named, not drawn in turn.
 
 Every draw is a hash of (scene id, stream, counter), computed in 64-bit integers, so a scene is the
-same in a batch of 1 or 256, on CPU or GPU, and in whatever order scenes are asked for.
+same in a batch of 1 or 256, on CPU or GPU, and in whatever order scenes are requested.
 """
 
 from __future__ import annotations
@@ -14,33 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.common.hashing import high_bits, splitmix64
+
 Split = Literal["train", "test"]
 
 SPLIT_BIT: Final = 40
 """Scenes ``0 .. 2**40 - 1`` are for training, ``2**40 .. 2**41 - 1`` for tests."""
 
-_GAMMA: Final = 0x9E3779B97F4A7C15 - (1 << 64)
-_MIX_1: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
-_MIX_2: Final = 0x94D049BB133111EB - (1 << 64)
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64: torch's own shift copies the sign, so mask it away."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele, Lea and Flood 2014), elementwise on int64."""
-    x = (x ^ _shifted(x, 30)) * _MIX_1
-    x = (x ^ _shifted(x, 27)) * _MIX_2
-    return x ^ _shifted(x, 31)
-
 
 def hash_ids(ids: Tensor, *salts: int | Tensor) -> Tensor:
     """Hash int64 ``ids`` with one or more salts (ints or broadcastable int64 tensors) to int64."""
     for salt in salts:
-        ids = _mix(ids + _GAMMA) + salt
-    return _mix(ids + _GAMMA)
+        ids = splitmix64(ids) + salt
+    return splitmix64(ids)
 
 
 def uniform(scene_ids: Tensor, stream: int, n: int | Sequence[int]) -> Tensor:
@@ -57,7 +43,7 @@ def uniform(scene_ids: Tensor, stream: int, n: int | Sequence[int]) -> Tensor:
     shape = (n,) if isinstance(n, int) else tuple(n)
     counters = torch.arange(math.prod(shape), device=scene_ids.device)
     bits = hash_ids(scene_ids[:, None], stream, counters)
-    return (_shifted(bits, 40).to(torch.float32) * 2.0**-24).reshape(-1, *shape)
+    return (high_bits(bits) * 2.0**-24).reshape(-1, *shape)
 
 
 def integers(scene_ids: Tensor, stream: int, n: int | Sequence[int], high: int) -> Tensor:

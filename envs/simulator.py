@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from worldmodel.common.config_checks import whole_number
+
 
 @dataclass(frozen=True)
 class State:
@@ -58,6 +60,12 @@ class State:
 S = TypeVar("S", bound=State)
 
 
+def at_start(scene_ids: Tensor) -> dict[str, Tensor]:
+    """The fields of ``State`` at the first moment of scenes ``(B,)`` int64."""
+    ended = torch.zeros_like(scene_ids, dtype=torch.bool)
+    return {"scene_ids": scene_ids, "steps": torch.zeros_like(scene_ids), "ended": ended}
+
+
 def stack(states: Sequence[S]) -> S:
     """Moments of the same scenes as one state whose tensors are ``(B, moments, ..)``.
 
@@ -84,7 +92,7 @@ class Simulator(ABC, Generic[S]):
     Attributes:
         action_space: of one scene. ``Discrete(1)`` where nature decides everything.
         max_steps: a scene that has not ended by then is cut off (truncated).
-        hold: steps for which random play keeps an action, unless told otherwise.
+        hold: steps for which random play holds an action by default.
         fps: speed at which a person can follow, frames per second.
 
     Raises:
@@ -96,12 +104,8 @@ class Simulator(ABC, Generic[S]):
     fps: ClassVar[int] = 5
 
     def __init__(self, action_space: gym.Space[Any], max_steps: int) -> None:
-        if isinstance(max_steps, bool) or not isinstance(max_steps, int):
-            raise TypeError(f"max_steps must be an int, got {type(max_steps).__name__}")
-        if max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
         self.action_space = action_space
-        self.max_steps = max_steps
+        self.max_steps = whole_number("max_steps", max_steps, 1)
 
     @abstractmethod
     def begin(self, scene_ids: Tensor) -> S:
@@ -130,7 +134,7 @@ class Simulator(ABC, Generic[S]):
     def best_return(self, state: S) -> Tensor:
         """The highest return ``(B,)`` float32 that is still possible; subclasses say how exactly.
 
-        Here 0: nothing is at stake.
+        0 where nothing is at stake.
         """
         return torch.zeros(len(state.scene_ids), device=state.scene_ids.device)
 
@@ -150,8 +154,6 @@ class Simulator(ABC, Generic[S]):
 
 def check_size(size: int) -> int:
     """Return ``size`` if frames can have it; else raise TypeError or ValueError."""
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"size must be an int (pixels), got {type(size).__name__}")
-    if size <= 0 or size % 8:
+    if whole_number("size", size) <= 0 or size % 8:
         raise ValueError(f"size must be a positive multiple of 8 pixels (32, 64, ..), got {size}")
     return size

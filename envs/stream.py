@@ -2,7 +2,7 @@
 
 A stream is endless and has no state: batch ``index`` always holds the same scenes and actions, so
 a training run resumes exactly by remembering one number. Trajectories are simulated, pixels are
-drawn only for the frames that are asked for.
+drawn only for the frames that are requested.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from envs.randomness import Split, check_split, hash_ids, integers, to_split, uniform
 from envs.registry import simulator_of
 from envs.simulator import Simulator, State, check_size, stack
+from worldmodel.common.config_checks import whole_number
 
 _ACTION_STREAM: Final = 10
 _BLOCK_SCENES: Final = 512
@@ -85,8 +86,7 @@ class SceneBatch:
             raise TypeError(f"times must be int64, got {times.dtype}")
         if times.ndim != 2 or times.shape[0] != batch:
             raise ValueError(f"times must be ({batch}, n), got {tuple(times.shape)}")
-        outside = times.device.type == "cpu" and ((times < 0) | (times >= moments)).any()
-        if outside:
+        if times.device.type == "cpu" and ((times < 0) | (times >= moments)).any():
             raise ValueError(f"times must lie in 0 .. {moments - 1}, got {times.tolist()}")
         rows = torch.arange(batch, device=times.device)[:, None]
         return self.trajectory.map(lambda value: value[rows, times].flatten(0, 1))
@@ -158,8 +158,7 @@ class SceneStream:
         size: height and width of frames in pixels, a multiple of 8.
         device: where scenes are made and drawn.
         seed: another seed, another stream.
-        hold: actions are uniformly random and each is kept for so many steps; None for what the
-            simulator suggests.
+        hold: steps for which each uniformly random action is held; None for the simulator's own.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -181,23 +180,13 @@ class SceneStream:
         self.env_id: str | None = None
         if isinstance(source, str):
             self.env_id = f"envs:{source.removeprefix('envs:')}"
-        hold = self.simulator.hold if hold is None else hold
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("hold", hold, 1),
-            ("seed", seed, 0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.batch_size = whole_number("batch_size", batch_size, 1)
+        self.hold = whole_number("hold", self.simulator.hold if hold is None else hold, 1)
+        self.seed = whole_number("seed", seed, 0)
         self.action_space = self.simulator.action_space
-        self.batch_size = batch_size
         self.split = check_split(split)
         self.size = check_size(size)
         self.device = torch.device(device)
-        self.seed = seed
-        self.hold = hold
         self._block: tuple[int, SceneBatch] | None = None
 
     def batch(self, index: int) -> SceneBatch:
@@ -207,12 +196,8 @@ class SceneStream:
             TypeError: ``index`` is not an int.
             ValueError: ``index`` is below 0.
         """
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise TypeError(f"index must be an int, got {type(index).__name__}")
-        if index < 0:
-            raise ValueError(f"index must be at least 0, got {index}")
         batches = max(1, _BLOCK_SCENES // self.batch_size)
-        block, place = divmod(index, batches)
+        block, place = divmod(whole_number("index", index, 0), batches)
         if self._block is None or self._block[0] != block:
             self._block = (block, self._play(block * batches, batches))
         return self._block[1].rows(slice(place * self.batch_size, (place + 1) * self.batch_size))
@@ -226,8 +211,8 @@ class SceneStream:
         steps = self.simulator.max_steps
         decisions = -(-steps // self.hold)
         keys = hash_ids(names, _ACTION_SALT, scene_ids)
-        drawn = random_actions(self.action_space, keys, decisions)
-        actions = drawn.repeat_interleave(self.hold, dim=1)[:, :steps]
+        actions = random_actions(self.action_space, keys, decisions)
+        actions = actions.repeat_interleave(self.hold, dim=1)[:, :steps]
         return play(self.simulator, scene_ids, actions, self.size)
 
 

@@ -1,9 +1,8 @@
-"""Pictures of the environments for people: films of random play, and all of them on one sheet."""
+"""Pictures of the environments: videos of random play, and all of them on one sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 import gymnasium as gym
@@ -12,23 +11,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-Film = NDArray[np.uint8]
+from worldmodel.common.video import tile_videos
+
+Frames = NDArray[np.uint8]
 
 _MARGIN: Final = 4
 _GROUND: Final = (250, 250, 250)
 _INK: Final = (30, 30, 30)
 
 
-def film(
+def random_videos(
     env_id: str, *, episodes: int, seed: int, hold: int | None = None, **settings: Any
-) -> list[Film]:
-    """Films of random play, one for each episode: uint8 ``(frames, H, W, 3)``.
+) -> list[Frames]:
+    """Videos of random play, one for each episode: uint8 ``(frames, H, W, 3)``.
 
     Args:
         env_id: id of the environment.
         episodes: how many, at least 1.
         seed: of scenes and actions.
-        hold: steps for which a random action is kept; None for what the simulator suggests.
+        hold: steps for which a random action is held; None for the simulator's own.
         settings: of the environment.
 
     Raises:
@@ -37,104 +38,25 @@ def film(
     if episodes < 1 or (hold is not None and hold < 1):
         raise ValueError(f"episodes and hold must be at least 1, got {episodes} and {hold}")
     env = gym.make(env_id, render_mode="rgb_array", **settings)
-    keep = hold or int(getattr(getattr(env.unwrapped, "simulator", None), "hold", 1))
+    hold = hold or int(getattr(getattr(env.unwrapped, "simulator", None), "hold", 1))
     env.action_space.seed(seed)
-    films = []
+    videos = []
     for episode in tqdm(range(episodes), unit="episode", disable=episodes == 1):
         env.reset(seed=seed if episode == 0 else None)
         frames: list[Any] = [env.render()]
-        over, step, action = False, 0, None
+        over, action = False, None
         while not over:
-            if step % keep == 0:
+            if (len(frames) - 1) % hold == 0:
                 action = env.action_space.sample()
             _, _, terminated, truncated, _ = env.step(action)
             frames.append(env.render())
-            over, step = terminated or truncated, step + 1
-        films.append(np.stack(frames))
+            over = terminated or truncated
+        videos.append(np.stack(frames))
     env.close()
-    return films
+    return videos
 
 
-def write_film(out: Path, frames: Film, fps: int) -> None:
-    """Encode uint8 ``(frames, H, W, 3)`` as .gif or .mp4.
-
-    Raises:
-        ValueError: ``out`` ends otherwise.
-    """
-    check_suffix(out, ".mp4", ".gif")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".gif":  # Pillow keeps every frame; moviepy's encoder drops some
-        first, *rest = [Image.fromarray(frame) for frame in frames]
-        first.save(out, save_all=True, append_images=rest, duration=1000 // fps, loop=0)
-        return
-    # moviepy's clips sample frames at rounded times; its writer takes each frame once.
-    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
-
-    _, height, width, _ = frames.shape  # the codec wants even sides
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    with FFMPEG_VideoWriter(str(out), frames.shape[2:0:-1], fps, codec="libx264") as writer:
-        for frame in frames:
-            writer.write_frame(frame)
-
-
-def check_suffix(out: Path, *suffixes: str) -> None:
-    """Raise ValueError unless ``out`` ends in one of ``suffixes``."""
-    if out.suffix not in suffixes:
-        raise ValueError(f"out must end in {' or '.join(suffixes)}, got {out}")
-
-
-def contact_sheet(films: dict[str, Film], columns: int = 8) -> Film:
-    """One row for each film: its name, and ``columns`` frames spread over it.
-
-    Args:
-        films: uint8 ``(frames, S, S, 3)`` by name, all of one S.
-        columns: frames in a row, at least 2.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
-    """
-    side = next(iter(films.values())).shape[1]
-    names = 2 * side
-    size = _font_size(films, names - 2 * _MARGIN)
-    sheet = _blank(len(films) * (side + _MARGIN), names + columns * (side + _MARGIN))
-    for row, (name, frames) in enumerate(films.items()):
-        top = row * (side + _MARGIN)
-        _write(sheet, name, (_MARGIN, top + side // 2), size)
-        for column, at in enumerate(np.linspace(0, len(frames) - 1, columns).round().astype(int)):
-            left = names + column * (side + _MARGIN)
-            sheet.paste(Image.fromarray(frames[at]), (left, top))
-    return np.asarray(sheet)
-
-
-def mosaic(films: dict[str, Film], length: int, columns: int = 4) -> Film:
-    """All films side by side, each below its name, repeated until ``length`` frames.
-
-    Args:
-        films: uint8 ``(frames, S, S, 3)`` by name, all of one S.
-        length: frames of the mosaic.
-        columns: films in a row.
-
-    Returns:
-        uint8 ``(length, H, W, 3)``.
-    """
-    side = next(iter(films.values())).shape[1]
-    title, size = 16, _font_size(films, side)
-    height = -(-len(films) // columns) * (side + title + _MARGIN)
-    ground = _blank(height, columns * (side + _MARGIN))
-    corners = []
-    for place, name in enumerate(films):
-        top, left = divmod(place, columns)
-        top, left = top * (side + title + _MARGIN), left * (side + _MARGIN)
-        _write(ground, name, (left, top + title // 2), size)
-        corners.append((top + title, left))
-    canvas = np.repeat(np.asarray(ground)[None], length, axis=0)
-    for (top, left), frames in zip(corners, films.values(), strict=True):
-        shown = frames[np.arange(length) % len(frames)]
-        canvas[:, top : top + side, left : left + side] = shown
-    return canvas
-
-
-def everything(env_ids: Sequence[str], side: int, seed: int) -> dict[str, Film]:
+def videos_of_all(env_ids: Sequence[str], side: int, seed: int) -> dict[str, Frames]:
     """Random play of each environment at its own size, each pixel repeated up to ``side``.
 
     Args:
@@ -143,30 +65,55 @@ def everything(env_ids: Sequence[str], side: int, seed: int) -> dict[str, Film]:
         seed: of scenes and actions.
 
     Returns:
-        uint8 ``(frames, side, side, 3)`` by name, namespace and version left away.
+        uint8 ``(frames, side, side, 3)`` by name, without namespace and version.
     """
     if side < 64 or side % 64:
         raise ValueError(f"side must be a multiple of 64, got {side}")
-    films = {}
+    videos = {}
     for env_id in tqdm(env_ids, unit="env"):
-        frames = film(env_id, episodes=1, seed=seed)[0]
+        frames = random_videos(env_id, episodes=1, seed=seed)[0]
         times = side // frames.shape[1]
         name = env_id.split("/")[-1].removesuffix("-v0")
-        films[name] = frames.repeat(times, axis=1).repeat(times, axis=2)
-    return films
+        videos[name] = frames.repeat(times, axis=1).repeat(times, axis=2)
+    return videos
 
 
-def _blank(height: int, width: int) -> Image.Image:
-    return Image.new("RGB", (width, height), _GROUND)
+def contact_sheet(videos: dict[str, Frames], columns: int = 8) -> Frames:
+    """One row for each video: its name, and ``columns`` frames spread over it.
 
+    Args:
+        videos: uint8 ``(frames, S, S, 3)`` by name, all of one S.
+        columns: frames in a row, at least 2.
 
-def _write(sheet: Image.Image, text: str, at: tuple[int, int], size: float) -> None:
-    """Write ``text`` from ``at``: left end, middle."""
+    Returns:
+        uint8 ``(H, W, 3)``.
+    """
+    side = next(iter(videos.values())).shape[1]
+    width = 2 * side  # of the names, in the largest font up to 13 in which all fit
+    longest = max(ImageFont.load_default(13).getlength(name) for name in videos)
+    font = ImageFont.load_default(min(13, 13 * (width - 2 * _MARGIN) / longest))
+    shape = (width + columns * (side + _MARGIN), len(videos) * (side + _MARGIN))
+    sheet = Image.new("RGB", shape, _GROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text(at, text, fill=_INK, font=ImageFont.load_default(size), anchor="lm")
+    for row, (name, frames) in enumerate(videos.items()):
+        top = row * (side + _MARGIN)
+        draw.text((_MARGIN, top + side // 2), name, fill=_INK, font=font, anchor="lm")
+        for column, at in enumerate(np.linspace(0, len(frames) - 1, columns).round().astype(int)):
+            left = width + column * (side + _MARGIN)
+            sheet.paste(Image.fromarray(frames[at]), (left, top))
+    return np.asarray(sheet)
 
 
-def _font_size(texts: Iterable[str], width: int) -> float:
-    """The largest size up to 13 in which all fit ``width`` pixels."""
-    longest = max(ImageFont.load_default(13).getlength(text) for text in texts)
-    return min(13, 13 * width / longest)
+def mosaic(videos: dict[str, Frames], length: int, columns: int = 4) -> Frames:
+    """All videos side by side, each below its name, repeated until ``length`` frames.
+
+    Args:
+        videos: uint8 ``(frames, S, S, 3)`` by name, all of one S.
+        length: frames of the mosaic.
+        columns: videos in a row.
+
+    Returns:
+        uint8 ``(length, H, W, 3)``.
+    """
+    clips = [frames[np.arange(length) % len(frames)] for frames in videos.values()]
+    return tile_videos(np.stack(clips), columns, _MARGIN, list(videos))

@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 import worldmodel
 from agents import ImaginationVideo, real_beside_imagined, train_in_imagination
 from envs import SceneStream, sample_scenes
-from worldmodel.common.video import add_video, write_video
+from worldmodel.common.tensorboard import add_video
+from worldmodel.common.video import write_video
 from worldmodel.imagine import ImaginedVideo, film, imagine
 
 ENV = "narratives/TravelingSalesman-v0"

@@ -10,7 +10,7 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Of ``tests/torture``; options are only known if they are told here."""
-    group = parser.getgroup("torture")
-    group.addoption("--torture", action="store_true", help="the long version of tests/torture")
-    group.addoption("--torture-json", type=Path, help="file for its counts")
+    """Of ``tests/stress``; options are only known if they are told here."""
+    group = parser.getgroup("stress")
+    group.addoption("--stress", action="store_true", help="the long version of tests/stress")
+    group.addoption("--stress-json", type=Path, help="file for its counts")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldmodel.base import WorldModel
 from worldmodel.common.files import atomic
-from worldmodel.common.video import add_video
+from worldmodel.common.tensorboard import add_video
 from worldmodel.spec import to_float, to_uint8
 from worldmodel.training import Progress
 from worldmodel.types import Context, Queries, SceneBatch

@@ -22,7 +22,7 @@ from agents.monitoring.comparison import compare, imagination_error, play
 from agents.training.train import evaluate
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
-from worldmodel.common.video import add_video
+from worldmodel.common.tensorboard import add_video
 from worldmodel.training.tensorboard_help import explain
 
 

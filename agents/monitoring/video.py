@@ -19,7 +19,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat, Video
 
-from worldmodel.common.video import add_video, encode_gif, tile_videos, write_video
+from worldmodel.common.tensorboard import add_video
+from worldmodel.common.video import encode_gif, tile_videos, write_video
 
 __all__ = [
     "LoggerVideos",

@@ -66,7 +66,7 @@ def block(title: str, *sources: str) -> Callable[[Made], Made]:
 
 def made_by(source: str) -> str:
     """The command beside which the README gives the result."""
-    return "make torture" if source == "torture" else find(source).command
+    return "make stress" if source == "torture" else find(source).command
 
 
 def settings(result: Result) -> Any:

@@ -83,7 +83,7 @@ def test_killed_at_a_random_step(tmp_path: Path) -> None:
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     """DDP over gloo: the mean over the batches that the two ranks drew.
 
-    With torchrun, and over many steps: ``tests/torture/test_torchrun.py``.
+    With torchrun, and over many steps: ``tests/stress/test_torchrun.py``.
     """
     body = f"""
         fit(make("jump", DISCRETE, TINY), source, 1, folder={str(tmp_path)!r}, clip=1e9,

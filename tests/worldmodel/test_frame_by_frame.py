@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import CLOSE, imagine, lively, look, plans, scenes, squares
+from frame_fixtures import CLOSE, imagine, look, plans, scenes, sensitive_svg, squares
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ from worldmodel.training.validation import Validation, free_running
 
 @pytest.fixture(scope="module")
 def model() -> Svg:
-    return lively(DISCRETE)
+    return sensitive_svg(DISCRETE)
 
 
 # -- one world ------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_plans_are_rolled_as_if_alone(model: Svg) -> None:
 
 
 def test_passive_scenes_read_no_plans() -> None:
-    model = lively(PASSIVE)
+    model = sensitive_svg(PASSIVE)
     worlds = imagine(model)
     plain = look(model, worlds, [4, 8], None)
     assert plain.shape == (2, 3, 2, 3, 32, 32)
@@ -369,7 +369,7 @@ def test_validation_leaves_scenes_out_that_end_within_a_stride() -> None:
 
 def test_validation_counts_what_there_is() -> None:
     """Only one of the batches has scenes of eight steps: it alone says how they are."""
-    long, model = scenes(DISCRETE), lively(DISCRETE)
+    long, model = scenes(DISCRETE), sensitive_svg(DISCRETE)
     short = replace(long, lengths=long.lengths.clamp_max(2))
 
     class Ragged:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import scenes
+from frame_fixtures import scenes
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, random_actions
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence

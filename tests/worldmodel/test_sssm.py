@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import imagine, learn, look, plans, squares
+from frame_fixtures import imagine, learn, look, plans, squares
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lively import imagine
+from frame_fixtures import imagine
 from scenes import DISCRETE, PASSIVE, WINDOW, context, generator, moving_square, random_actions
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ def scenes(spec: Spec = DISCRETE, batch: int = 4, short: int = 3) -> WindowBatch
     return WindowBatch(windows, WINDOW, torch.device("cpu"))
 
 
-def lively(model: type[Cdna], spec: Spec = DISCRETE, config: Sv2pConfig = TINY) -> Any:
+def sensitive(model: type[Cdna], spec: Spec = DISCRETE, config: Sv2pConfig = TINY) -> Any:
     """An untrained model whose frames depend on everything."""
     torch.manual_seed(0)
     made = model(spec, config)
@@ -49,7 +49,7 @@ def lively(model: type[Cdna], spec: Spec = DISCRETE, config: Sv2pConfig = TINY) 
 
 @pytest.fixture(scope="module")
 def sv2p() -> Sv2p:
-    model: Sv2p = lively(Sv2p)
+    model: Sv2p = sensitive(Sv2p)
     return model
 
 
@@ -182,7 +182,7 @@ def test_every_mask_has_its_own_frame() -> None:
 
 
 def test_frames_need_not_be_square() -> None:
-    model: Sv2p = lively(Sv2p, replace(DISCRETE, observation=(1, 16, 24)))
+    model: Sv2p = sensitive(Sv2p, replace(DISCRETE, observation=(1, 16, 24)))
     worlds = imagine(model)
     assert worlds.state["z"].shape == (2, 3, 1, 2, 3)
     assert look(model, worlds, [4]).shape == (2, 3, 1, 1, 16, 24)
@@ -242,7 +242,7 @@ def test_the_context_is_seen_with_the_worlds_own_latent(sv2p: Sv2p) -> None:
 
 
 def test_cdna_has_one_future() -> None:
-    model: Cdna = lively(Cdna)
+    model: Cdna = sensitive(Cdna)
     worlds = imagine(model)
     frames = look(model, worlds, [3, 8])
     assert torch.equal(frames[:, 0], frames[:, 1])
@@ -333,7 +333,7 @@ def test_the_truth_is_fed_by_share(sv2p: Sv2p) -> None:
 @torch.no_grad()
 def test_free_running_is_predict(kind: type[Cdna]) -> None:
     """What training unrolls is what the verbs show, read-outs included."""
-    model: Cdna = lively(kind)
+    model: Cdna = sensitive(kind)
     batch = scenes()
     clip, fixed = some_clip(model)
     frames, told = model.unroll(clip, fixed, torch.full((4,), 2), 0.0, generator())
@@ -352,7 +352,7 @@ def test_free_running_is_predict(kind: type[Cdna]) -> None:
 
 
 def test_kl_is_torchs() -> None:
-    model: Sv2p = lively(Sv2p)
+    model: Sv2p = sensitive(Sv2p)
     clip, _ = some_clip(model)
     with torch.no_grad():
         fixed, kl, anneal = model._infer(clip.frames, 1.0, generator())
@@ -382,7 +382,7 @@ def test_the_inference_network_sees_a_fixed_number_of_frames(sv2p: Sv2p) -> None
 
 
 def test_the_loss_of_each_phase() -> None:
-    model: Sv2p = lively(Sv2p)
+    model: Sv2p = sensitive(Sv2p)
     batch = scenes()
     assert model.beta == pytest.approx(0.01 * 4)  # the variance of 64 px, at 32
     for progress, anneal in ((0.0, 0.0), (0.3, 0.0), (0.55, 0.5), (1.0, 1.0)):

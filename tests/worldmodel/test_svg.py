@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import CLOSE, TINY, learn, lively, scenes
+from frame_fixtures import CLOSE, TINY, learn, scenes, sensitive_svg
 from scenes import DISCRETE, PASSIVE, generator
 from torch import nn
 from torch.distributions import Normal, kl_divergence
@@ -21,7 +21,7 @@ from worldmodel.models.frame_by_frame.svg import PRESETS
 
 @pytest.fixture(scope="module")
 def model() -> Svg:
-    return lively(DISCRETE)
+    return sensitive_svg(DISCRETE)
 
 
 # -- the layer table ------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_kl_is_that_of_the_distributions(name: str) -> None:
 
 
 def test_loss_sums_steps_and_masks_the_end() -> None:
-    model = lively(DISCRETE)
+    model = sensitive_svg(DISCRETE)
     batch = scenes(DISCRETE)
     with torch.no_grad():
         losses = model.loss(batch, 0.0, generator())

@@ -11,7 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from worldmodel.common.video import add_video, encode_gif, tile_videos, write_video
+from worldmodel.common.tensorboard import add_video
+from worldmodel.common.video import encode_gif, tile_videos, write_video
 
 
 def moving_square(n=1, t=6, size=32, background=0):

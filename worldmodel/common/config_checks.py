@@ -21,6 +21,15 @@ def at_least(least: int, config: Any, *names: str) -> None:
             raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
 
 
+def whole_number(name: str, value: object, least: int | None = None) -> int:
+    """Return ``value`` if it is an int, of at least ``least``; else raise an error."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
 def check_seed(seed: int) -> None:
     """Raise ValueError unless torch, NumPy and Gymnasium all take the seed."""
     if not 0 <= seed < 2**63:

@@ -105,6 +105,12 @@ def check_writable(path: Path) -> None:
         probe.touch()
 
 
+def check_suffix(path: Path, *suffixes: str, name: str = "path") -> None:
+    """Raise ValueError, which calls it ``name``, unless ``path`` ends in one of ``suffixes``."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{name} must end in {' or '.join(suffixes)}, got {str(path)!r}")
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """A neighbour that is gone in the end; what the system has against it is said of ``path``."""

@@ -21,9 +21,12 @@ PACKAGES = ("jumpy-worldmodel", "torch", "numpy", "gymnasium", "stable-baselines
 
 
 def envelope(
-    benchmark: str, settings: Mapping[str, Any], rows: Sequence[Row] = ()
+    benchmark: str,
+    settings: Mapping[str, Any],
+    rows: Sequence[Row] = (),
+    packages: Sequence[str] = PACKAGES,
 ) -> dict[str, Any]:
-    """Rows with benchmark, command, commit, machine, versions and settings."""
+    """Rows with benchmark, command, commit, machine, settings, and versions of ``packages``."""
     return {
         "benchmark": benchmark,
         "command": " ".join(["python", *_program(), *sys.argv[1:]]),
@@ -35,7 +38,7 @@ def envelope(
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "python": platform.python_version(),
         },
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in packages},
         "settings": dict(settings),
         "rows": [dict(row) for row in rows],
     }

@@ -1,15 +1,9 @@
-"""Videos that show: GIF and MP4 encoding, and a TensorBoard `add_video` that works with moviepy 2.
+"""Video files: clips laid out side by side, and encoded as GIF or MP4.
 
-`torch.utils.tensorboard.SummaryWriter.add_video` imports a module that moviepy 2 removed; it prints
-a line and writes a summary without an image. Here the clip is encoded with Pillow and written as an
-image summary, which TensorBoard plays as an animation.
+    write_video("runs/example/futures.mp4", clips, fps=8)  # clips (N, T, H, W, C)
 
-    writer = SummaryWriter("runs/example")
-    add_video(writer, "futures", clips, step=100)  # clips (N, T, H, W, C), side by side
-    write_video("runs/example/futures.mp4", clips, fps=8)
-
-Clips have their channels last: `(T, H, W, C)`, or `(N, T, H, W, C)` for N clips, C 1 or 3.
-TensorBoard keeps 10 images per tag; `--samples_per_plugin images=100` shows more of the history.
+Clips have their channels last: `(T, H, W, C)`, or `(N, T, H, W, C)` for N clips, C 1 or 3. For
+TensorBoard see `worldmodel.common.tensorboard`.
 """
 
 from __future__ import annotations
@@ -19,67 +13,22 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from worldmodel.common.files import atomic
+from worldmodel.common.files import atomic, check_suffix
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-__all__ = ["Video", "add_video", "encode_gif", "tile_videos", "write_video"]
+__all__ = ["Video", "encode_gif", "side_by_side", "tile_videos", "write_video"]
 
 Video: TypeAlias = NDArray[Any] | torch.Tensor
 
 _BACKGROUND = 96  # grey of separators and captions' background: visible beside black and white
 _CAPTION_COLOUR = 255
 _MAX_GIF_FPS = 50  # browsers slow down frames that are shorter than 2/100 s
-
-
-def add_video(
-    writer: SummaryWriter,
-    tag: str,
-    video: Video,
-    step: int,
-    fps: float = 8,
-    *,
-    min_height: int = 128,
-    columns: int | None = None,
-    captions: Sequence[str] | None = None,
-) -> None:
-    """Write a clip, or several side by side, to TensorBoard's *Images* tab.
-
-    Args:
-        writer: an open `SummaryWriter`.
-        tag: name of the clip in TensorBoard.
-        video: `(T, H, W, C)`, or `(N, T, H, W, C)` to be tiled; C 1 or 3; uint8 in 0-255 or floats
-            in 0-1. Stays unchanged.
-        step: training step that the clip belongs to.
-        fps: frames per second.
-        min_height: clips lower than this are enlarged by a whole factor, so that a person can see
-            32-pixel frames; 1 keeps every size.
-        columns: clips per row, as in `tile_videos`.
-        captions: N texts, written above the clips.
-
-    Raises:
-        TypeError: `video` is no array or tensor, or neither uint8 nor floating point.
-        ValueError: shape, range, NaN, an empty clip, `fps <= 0`, or a closed writer.
-    """
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    file_writer = writer.file_writer
-    if file_writer is None:
-        raise ValueError("writer is closed; write the video before writer.close()")
-    clips = _upscale(_clips(video, "video"), min_height)
-    frames = _layout(clips, columns, captions)  # (T, H', W', 3)
-    gif = encode_gif(frames, fps)
-    _, height, width, _ = frames.shape
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-    file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 def write_video(
@@ -98,7 +47,7 @@ def write_video(
 
     Args:
         path: where to; parent folders are created, an existing file is replaced.
-        video: as in `add_video`.
+        video: as in `side_by_side`.
         fps: frames per second.
         min_height: clips lower than this are enlarged by a whole factor; 1 keeps every size.
         columns: clips per row, as in `tile_videos`.
@@ -109,19 +58,15 @@ def write_video(
 
     Raises:
         TypeError: `video` is no array or tensor, or neither uint8 nor floating point.
-        ValueError: another ending, or a bad `video` or `fps` (as in `add_video`).
+        ValueError: another ending, or a bad `video` or `fps` (as in `side_by_side`).
     """
     path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in (".gif", ".mp4"):
-        raise ValueError(f"path must end in .gif or .mp4, got {str(path)!r}")
+    check_suffix(path, ".gif", ".mp4")
     _check_fps(fps)
-    clips = _upscale(_clips(video, "video"), min_height)
-    frames = _layout(clips, columns, captions)
-
+    frames = side_by_side(video, min_height, columns, captions)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as unfinished:
-        if ending == ".gif":
+        if path.suffix.lower() == ".gif":
             unfinished.write_bytes(encode_gif(frames, fps))
         else:
             _write_mp4(unfinished, frames, fps)
@@ -169,6 +114,38 @@ def encode_gif(video: NDArray[np.uint8], fps: float) -> bytes:
         disposal=1,
     )
     return file.getvalue()
+
+
+def side_by_side(
+    video: Video,
+    min_height: int = 1,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+) -> NDArray[np.uint8]:
+    """Turn a clip, or several clips side by side, into one RGB clip.
+
+    Args:
+        video: `(T, H, W, C)`, or `(N, T, H, W, C)` to be tiled; C 1 or 3; uint8 in 0-255 or floats
+            in 0-1. Stays unchanged.
+        min_height: clips lower than this are enlarged by the smallest whole factor that suffices.
+        columns: clips per row, as in `tile_videos`.
+        captions: N texts, written above the clips.
+
+    Returns:
+        uint8 `(T, H', W', 3)`.
+
+    Raises:
+        TypeError: `video` is no array or tensor, or neither uint8 nor floating point.
+        ValueError: shape, range, NaN, an empty clip, or `min_height < 1`.
+    """
+    clips = _clips(video, "video")
+    if min_height < 1:
+        raise ValueError(f"min_height must be at least 1, got {min_height}")
+    factor = math.ceil(min_height / clips.shape[2])
+    clips = clips if factor == 1 else clips.repeat(factor, axis=2).repeat(factor, axis=3)
+    single = len(clips) == 1 and captions is None
+    frames = clips[0] if single else tile_videos(clips, columns, 2, captions)
+    return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
 
 
 def tile_videos(
@@ -270,23 +247,6 @@ def _clips(video: object, name: str, batched: bool = False) -> NDArray[np.uint8]
     return array
 
 
-def _layout(
-    clips: NDArray[np.uint8], columns: int | None, captions: Sequence[str] | None
-) -> NDArray[np.uint8]:
-    """Lay `(N, T, H, W, C)` out as one RGB clip `(T, H', W', 3)`."""
-    alone = len(clips) == 1 and captions is None
-    frames = clips[0] if alone else tile_videos(clips, columns, 2, captions)
-    return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
-
-
-def _upscale(clips: NDArray[np.uint8], min_height: int) -> NDArray[np.uint8]:
-    """Enlarge `(N, T, H, W, C)` by the smallest whole factor that makes H at least `min_height`."""
-    if min_height < 1:
-        raise ValueError(f"min_height must be at least 1, got {min_height}")
-    factor = math.ceil(min_height / clips.shape[2])
-    return clips if factor == 1 else clips.repeat(factor, axis=2).repeat(factor, axis=3)
-
-
 def _caption(text: str) -> NDArray[np.uint8]:
     """Draw a text; returns its grey values `(h, w)`, where h depends on the font only."""
     font = ImageFont.load_default(size=14)
@@ -308,9 +268,9 @@ def _few_greys(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _palette_images(video: NDArray[np.uint8]) -> list[Image.Image]:
     """Turn `(T, H, W, 3)` into palette images: one palette for the clip if 256 colours suffice."""
     colours = video.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)  # (T, H, W)
-    seen = np.zeros(1 << 24, dtype=bool)
-    seen[colours.ravel()] = True
-    palette = np.flatnonzero(seen)
+    present = np.zeros(1 << 24, dtype=bool)
+    present[colours.ravel()] = True
+    palette = np.flatnonzero(present)
     if len(palette) <= 256:
         index = np.zeros(1 << 24, dtype=np.uint8)
         index[palette] = np.arange(len(palette))

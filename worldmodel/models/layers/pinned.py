@@ -8,21 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
-_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
-_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+from worldmodel.common.hashing import GAMMA, high_bits, splitmix64
 
 
 def hashed(x: Tensor, salt: Tensor | int) -> Tensor:
-    """int64 to int64, elementwise: SplitMix64 (Steele, Lea and Flood 2014) of both."""
-    x = x + salt * _GAMMA + _GAMMA
-    x = (x ^ _shifted(x, 30)) * _MIX_1
-    x = (x ^ _shifted(x, 27)) * _MIX_2
-    return x ^ _shifted(x, 31)
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's shift copies the sign
+    """int64 to int64, elementwise: SplitMix64 of both."""
+    return splitmix64(x + salt * GAMMA)
 
 
 def address(key: Tensor) -> Tensor:
@@ -39,6 +30,6 @@ def standard_normal(names: Tensor, shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     counters = torch.arange(2 * count, device=names.device)
     bits = hashed(names.unsqueeze(-1), counters)
-    u, v = ((_shifted(bits, 40).float() + 0.5) * 2.0**-24).chunk(2, -1)
+    u, v = ((high_bits(bits) + 0.5) * 2.0**-24).chunk(2, -1)
     noise = (-2 * u.log()).sqrt() * (2 * math.pi * v).cos()  # Box and Muller
     return noise.view(*names.shape, *shape)

@@ -23,9 +23,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from agents import ImaginedVecEnv, RandomShooting, RandomShootingConfig
-from tests.torture.load_jobs import ACTION, CONFIG, status
+from tests.stress.load_jobs import ACTION, CONFIG, status
 from worldmodel import Spec, make, unpack
-from worldmodel.common.video import add_video, write_video
+from worldmodel.common.tensorboard import add_video
+from worldmodel.common.video import write_video
 
 PROC = Path("/proc/self")
 LIBC = ctypes.CDLL(None) if PROC.exists() else None

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from tests.torture.conftest import Tally
+from tests.stress.conftest import Tally
 from worldmodel import ActionSpec, Episode, Episodes, Spec, WorldModel, make, preset
 from worldmodel.common.safe_files import Tensors
 from worldmodel.data.windows import WindowSource
@@ -35,7 +35,7 @@ TRAIN = """
     import os, sys, time
     from datetime import timedelta
     from lightning.fabric.strategies import DDPStrategy
-    from tests.torture.test_torchrun import CLIP, SEED, SPEC, STEPS, TINY, source
+    from tests.stress.test_torchrun import CLIP, SEED, SPEC, STEPS, TINY, source
     from worldmodel import fit, make
 
     folder, resume, launcher, pause = sys.argv[1], sys.argv[2] == "1", sys.argv[3], sys.argv[4]
@@ -162,7 +162,7 @@ def test_a_lost_process_ends_the_run_and_resuming_ends_as_one_process_would(
     """
     shortest = (launcher, victim, number) == ("torchrun", 1, signal.SIGKILL)
     if not (shortest or size(0, 1)):
-        pytest.skip("only with --torture")
+        pytest.skip("only with --stress")
     step, said = killed(tmp_path, launcher, victim, number)
     tally.add("cluster", "ranks killed or stopped")
     tally.add("cluster", "steps done when lost", step)

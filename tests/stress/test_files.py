@@ -23,8 +23,8 @@ from agents import InversePolicy, InversePolicyConfig
 from envs.handwriting import read_idx
 from evaluation.report.load_results import read_one
 from evaluation.runner.partial_results import Ledger
-from tests.torture.conftest import Tally
-from tests.torture.mutations import HOSTILE, each, guarded, rewritten, spoiled
+from tests.stress.conftest import Tally
+from tests.stress.mutations import HOSTILE, each, guarded, rewritten, spoiled
 from worldmodel import ActionSpec, Episode, Episodes, Spec, checkpoint, load, make, preset, unpack
 from worldmodel.data.windows import WindowSource
 from worldmodel.models.jumpy.jump import JumpConfig

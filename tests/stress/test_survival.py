@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 import worldmodel
 from agents.training import run as runs
-from tests.torture import survival_jobs as jobs
-from tests.torture.conftest import Tally
+from tests.stress import survival_jobs as jobs
+from tests.stress.conftest import Tally
 from worldmodel import Episodes, collect
 from worldmodel.common.files import atomic, check_writable, locked
 from worldmodel.common.safe_files import Tensors

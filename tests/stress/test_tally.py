@@ -1,6 +1,6 @@
-"""The counts of the torture tests."""
+"""The counts of the stress tests."""
 
-from tests.torture.conftest import Tally
+from tests.stress.conftest import Tally
 
 
 def test_counts_add_up_and_measures_are_replaced() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.torture.conftest import Tally
+from tests.stress.conftest import Tally
 
 PATIENCE = 60
 """Seconds after which reading a file counts as hanging."""

@@ -18,7 +18,7 @@ from agents import RandomAgent
 from evaluation.measurements import control as control_module
 from evaluation.measurements.control import Contestant, control
 from evaluation.measurements.efficiency import Protocol, efficiency
-from tests.torture.conftest import Tally
+from tests.stress.conftest import Tally
 from worldmodel import collect
 from worldmodel.common import cluster
 from worldmodel.common.cluster import scatter
@@ -170,7 +170,7 @@ def test_the_same_runs_with_0_2_workers(
 ) -> None:
     """Whole runs, with world models and agents that learn."""
     if not size(0, 1):
-        pytest.skip("only with --torture")
+        pytest.skip("only with --stress")
     protocol = Protocol(
         budget=256, sizes=(30, 60), seeds=2, window=6, fit_steps=2, imagined_steps=64, episodes=2,
         points=1, plans=4,

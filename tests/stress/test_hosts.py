@@ -15,9 +15,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.torture.conftest import Tally
-from tests.torture.hosts import NAMES, Host, possible, two_hosts
-from tests.torture.test_torchrun import BOUND, STEPS, one_process, script, weights
+from tests.stress.conftest import Tally
+from tests.stress.hosts import NAMES, Host, possible, two_hosts
+from tests.stress.test_torchrun import BOUND, STEPS, one_process, script, weights
 from worldmodel import Episodes, collect
 from worldmodel.common.safe_files import Tensors
 from worldmodel.training.run import STATE
@@ -31,7 +31,7 @@ SILENCE = 600
 @pytest.fixture
 def hosts(tmp_path: Path, size: Callable[[int, int], int]) -> Iterator[Sequence[Host]]:
     if not size(0, 1):
-        pytest.skip("only with --torture")
+        pytest.skip("only with --stress")
     if not possible():
         pytest.skip("needs root, and Linux with ip, unshare and nsenter")
     with two_hosts(tmp_path) as both:
@@ -140,7 +140,7 @@ def test_a_host_is_lost_at_work(
     """What it had under way is done anew; nothing is lost or doubled."""
     first, second = ray_hosts
     (told := tmp_path / "told").mkdir()
-    code = f"from tests.torture.test_hosts import scattered; scattered({str(told)!r})"
+    code = f"from tests.stress.test_hosts import scattered; scattered({str(told)!r})"
     running = first.start("python", "-c", code)
     while not list(told.glob(f"*-{second.name}")):
         assert running.poll() is None, running.communicate()[0]

@@ -49,7 +49,7 @@ def scenes(spec: Spec = DISCRETE, batch: int = 4) -> Scenes:
     )
 
 
-def lively(spec: Spec, config: SvgConfig = TINY) -> Svg:
+def sensitive_svg(spec: Spec, config: SvgConfig = TINY) -> Svg:
     """An untrained model whose frames depend on everything: its batch norms know their input."""
     torch.manual_seed(0)
     model = Svg(spec, config)

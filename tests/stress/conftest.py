@@ -1,7 +1,7 @@
-"""Tests that come in two sizes: short in the ordinary run, long with ``--torture``; and the tally.
+"""Tests that come in two sizes: short in the ordinary run, long with ``--stress``; and the tally.
 
 A test counts what it tried with ``tally``; at the end the counts are printed and, with
-``--torture-json``, written like every other result.
+``--stress-json``, written like every other result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from worldmodel.common import results
 
-COMMAND = "make torture"
+COMMAND = "make stress"
 
 
 class Tally:
@@ -55,8 +55,8 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 @pytest.fixture(scope="session")
 def size(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """``size(short, long)``: the second with ``--torture``, else the first."""
-    long = bool(request.config.getoption("--torture"))
+    """``size(short, long)``: the second with ``--stress``, else the first."""
+    long = bool(request.config.getoption("--stress"))
     return lambda short, full: full if long else short
 
 
@@ -64,16 +64,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the counts, and write them if asked."""
     config = terminalreporter.config
     rows = config.stash[TALLY].rows()
-    if not config.getoption("--torture") or not rows:
+    if not config.getoption("--stress") or not rows:
         return
-    terminalreporter.section("torture")
+    terminalreporter.section("stress")
     terminalreporter.write_line(results.table(rows, ["area", "name", "value"]))
-    path: Path | None = config.getoption("--torture-json")
+    path: Path | None = config.getoption("--stress-json")
     if path is not None:
         told = {
             "command": COMMAND,
             "failed": len(terminalreporter.stats.get("failed", [])),
             "passed": len(terminalreporter.stats.get("passed", [])),
         }
-        results.write(path, results.envelope("torture", told, rows))
+        results.write(path, results.envelope("stress", told, rows))
         terminalreporter.write_line(f"result: {path}")

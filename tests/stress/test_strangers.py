@@ -28,8 +28,8 @@ from agents import InversePolicy, InversePolicyConfig, load_policy, save_policy
 from agents.training import run as agent_runs
 from envs.handwriting import read_idx
 from evaluation.report.load_results import read_one
-from tests.torture.conftest import Tally
-from tests.torture.mutations import each, guarded
+from tests.stress.conftest import Tally
+from tests.stress.mutations import each, guarded
 from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make
 from worldmodel import resolve as places
 from worldmodel.training import STATE

@@ -75,15 +75,21 @@ class FakeModel(WorldModel):
         seen = None
         if frames:
             offset = (queries.times - worlds.present[:, None]).clamp_min(0)
-            path = torch.cat(
-                [worlds.state["level"][:, :, None, None].expand_as(level[..., :1]), level], -1
-            )
+            now = worlds.state["level"][:, :, None, None].expand(*level.shape[:3], 1)
+            path = torch.cat([now, level], -1)
             index = offset[:, None, None].expand(*path.shape[:3], -1)
             grey = path.gather(-1, index) / 25.5
             shape = (*grey.shape, *self.spec.observation)
             seen = grey[..., None, None, None].expand(shape).clone()
             seen[..., 0, 0] = (wanted[..., None] / 255).expand_as(seen[..., 0, 0])
-        return StepPrediction(rewards, continues.logit(), seen)
+        whole = rewards.shape[-1] // self.stride
+        rewards, continues = (
+            value[..., : whole * self.stride].unflatten(-1, (whole, self.stride))
+            for value in (rewards, continues)
+        )
+        running = torch.cat([torch.ones_like(continues[..., :1]), continues[..., :-1]], -1)
+        rewards = (running.cumprod(-1) * rewards).sum(-1)
+        return StepPrediction(rewards, continues.prod(-1).logit(), seen)
 
 
 class FrameByFrameFake(FakeModel):

@@ -16,7 +16,16 @@ from evaluation.measurements.planning import planning
 from evaluation.measurements.story_consistency import AGENT
 from evaluation.metrics.statistics import ratio
 from evaluation.runner.trained_agents import learners
-from worldmodel import ActionSpec, Belief, Context, Prediction, Queries, Spec, WorldModel, Worlds
+from worldmodel import (
+    ActionSpec,
+    Belief,
+    Context,
+    Queries,
+    Spec,
+    StepPrediction,
+    WorldModel,
+    Worlds,
+)
 
 SPEC = Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 20)
 
@@ -43,15 +52,15 @@ class Lottery(WorldModel):
     def _advance(self, worlds: Worlds, actions: torch.Tensor) -> Worlds:
         return worlds
 
-    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+    def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         plans = queries.actions
         assert plans is not None and not frames
         first = worlds.state["noise"].gather(
             2, plans[:, None, :, 0].expand(-1, worlds.shape[1], -1)
         )
-        now = (queries.times == 1).float()  # all is paid at the first step
-        paid = (worlds.state["luck"][..., None] + first)[..., None] * now[:, None, None]
-        return Prediction(None, paid, torch.ones_like(paid))
+        paid = (worlds.state["luck"][..., None] + first)[..., None]  # all at the first step
+        paid = torch.nn.functional.pad(paid, (0, queries.ahead(worlds.present) - 1))
+        return StepPrediction(paid, torch.full_like(paid, torch.inf), None)
 
 
 def test_common_worlds_cancel_what_they_have_in_common() -> None:

@@ -62,7 +62,7 @@ def test_queued_work_of_used_devices_is_timed(monkeypatch: pytest.MonkeyPatch) -
 def test_the_job_shows_the_far_frame(name: str) -> None:
     model = worldmodel.make(name, Spec((3, 32, 32), ActionSpec("none"), 9), "small").eval()
     shown = look_ahead(model, frames=3, distance=7, batch=2)()
-    assert isinstance(shown, torch.Tensor) and shown.shape == (2, 1, 1, 3, 32, 32)
+    assert isinstance(shown, torch.Tensor) and shown.shape == (2, 1, 1, 1, 3, 32, 32)
 
 
 A, B, C = ("jump", "small"), ("svg-lp", "small"), ("sssm", "jumpy")

@@ -42,8 +42,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least
-from worldmodel.models.frame_by_frame.base import FrameByFrame, State
-from worldmodel.models.frame_by_frame.clip import cut, losses, whole
+from worldmodel.models.frame_by_frame.base import FrameByFrame, State, per_step
 from worldmodel.models.frame_by_frame.sssm_nets import (
     ConvStack,
     Decoder,
@@ -53,15 +52,22 @@ from worldmodel.models.frame_by_frame.sssm_nets import (
     Transition,
     initialise,
 )
-from worldmodel.models.layers.gaussian import kl_divergence
-from worldmodel.spec import Spec, to_float
+from worldmodel.models.frame_by_frame.teacher_forcing import (
+    TrainingConfig,
+    draw_time,
+    losses,
+    squared_error,
+    take_segment,
+)
+from worldmodel.models.layers.gaussian import kl_divergence, standard_normal
+from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
 RECENT = 3  # frames that the initial state is made of
 
 
 @dataclass(frozen=True)
-class SssmConfig:
+class SssmConfig(TrainingConfig):
     """Sizes and training settings; the defaults are those of the reference notes' table.
 
     Attributes:
@@ -70,8 +76,7 @@ class SssmConfig:
         jump: c, steps of time that one step of the model takes.
         beta: weight of the KL; 1 is the ELBO. (The JUMP authors swept it.)
         frames: T, frames that a training rollout predicts, ``jump`` apart.
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
-        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+        reward_variance, learning_rate, learning_rate_end: as in ``TrainingConfig``.
     """
 
     channels: int = 64
@@ -79,15 +84,15 @@ class SssmConfig:
     jump: int = 1
     beta: float = 1.0
     frames: int = 10
-    reward_variance: float = 0.02
     learning_rate: float = 1e-4
     learning_rate_end: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 4:
             raise ValueError(f"channels: expected a multiple of 4 above 0, got {self.channels}")
-        at_least(1, self, "readout", "jump", "frames")
-        above_zero(self, "beta", "reward_variance", "learning_rate", "learning_rate_end")
+        super().__post_init__()
+        at_least(1, self, "readout", "jump")
+        above_zero(self, "beta")
 
 
 _SMALL = SssmConfig(channels=32, frames=20, learning_rate=2e-3, learning_rate_end=2e-4)
@@ -104,7 +109,7 @@ class Sssm(FrameByFrame):
 
     Of the context it needs three frames only (see the module); its own state entry is ``s``
     (channels, H/8, W/8), with the lead (B,) or (B, S). Nothing is fed back: a frame is decoded
-    where it is asked for, and where ``advance`` ends.
+    where it is queried, and where ``advance`` ends.
 
     Attributes:
         stochastic: whether there is a z.
@@ -144,47 +149,44 @@ class Sssm(FrameByFrame):
         back = self.stride * torch.arange(RECENT - 1, -1, -1, device=present.device)
         return (present.unsqueeze(1) - back).clamp_min(0)
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        encoded = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return {"s": self.initial(encoded.flatten(1, 2))}
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        return {"s": self.initial(per_step(self.encoder, observations).flatten(1, 2))}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        given = self._given(state["s"], actions)
-        told: State = {}
+        inputs = self._with_actions(state["s"], actions)
+        after: State = {}
         if self.moves:
-            told = {"z": self._draw(given, noise)}
-        elif self.stochastic:  # z only shows in the frame: it is drawn when that is asked for
-            told = {"given": given, "noise": noise}
-        s = self._move(given, told.get("z"))
-        reward, logit = self.readout(s)
-        return {"s": s, **told}, reward, logit
+            after["z"] = self._draw(inputs, noise)
+        elif self.stochastic:  # only the frame depends on z: it is drawn if a frame is decoded
+            after |= {"inputs": inputs, "noise": noise}
+        after["s"] = self._move(inputs, after.get("z"))
+        reward, logit = self.readout(after["s"]).unbind(-1)
+        return after, reward, logit
 
-    def _look(self, state: State) -> Tensor:
-        shown = [state["s"]]
-        if self.moves:
-            shown.append(state["z"])
-        elif self.stochastic:
-            shown.append(self._draw(state["given"], state["noise"]))
-        frame: Tensor = self.decoder(torch.cat(shown, 1)).sigmoid()
+    def _decode(self, state: State) -> Tensor:
+        features = state["s"]
+        if self.stochastic:
+            z = state["z"] if self.moves else self._draw(state["inputs"], state["noise"])
+            features = torch.cat([features, z], 1)
+        frame: Tensor = self.decoder(features).sigmoid()
         return frame
 
-    def _draw(self, given: Tensor, noise: Tensor) -> Tensor:
-        """z by the prior, from ``_given``."""
-        mean, sigma = self.prior(given)
-        drawn: Tensor = mean + sigma * noise
-        return drawn
+    def _draw(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        """z by the prior, from ``_with_actions``."""
+        mean, sigma = self.prior(inputs)
+        z: Tensor = mean + sigma * noise
+        return z
 
-    def _feed(self, state: State, frame: Tensor) -> State:
-        return {"s": state["s"]}
-
-    def _given(self, s: Tensor, actions: Tensor) -> Tensor:
+    def _with_actions(self, s: Tensor, actions: Tensor) -> Tensor:
         """s (P, C, h, w) and, tiled, the actions (P, stride * action features)."""
         return torch.cat([s, actions[:, :, None, None].expand(-1, -1, *self.grid)], 1)
 
-    def _move(self, given: Tensor, z: Tensor | None) -> Tensor:
-        """g: the next state, from ``_given`` and z where it is an input."""
-        inputs = given if z is None or not self.moves else torch.cat([given, z], 1)
-        after: Tensor = self.transition(inputs, given[:, : self.config.channels])
+    def _move(self, inputs: Tensor, z: Tensor | None) -> Tensor:
+        """g: the next state, from ``_with_actions`` and z where it is an input."""
+        s = inputs[:, : self.config.channels]
+        if z is not None and self.moves:
+            inputs = torch.cat([inputs, z], 1)
+        after: Tensor = self.transition(inputs, s)
         return after
 
     # -- training --------------------------------------------------------------------------------
@@ -200,28 +202,21 @@ class Sssm(FrameByFrame):
         used: nothing is annealed.
         """
         first = self.draw_first(scenes.lengths, generator)
-        steps = whole(scenes, self.config.frames, self.stride)
-        clip = cut(scenes, self.spec.action, steps, first, self.stride)
-        recent = to_float(scenes.observations(self._history(first)))
-        state = self._start(recent, clip.actions, first)["s"]
-        s, z, kl = self._infer(state, clip.frames[:, 1:], clip.actions, generator)
+        segment = take_segment(scenes, self.spec, self.config.frames, first, self.stride)
+        recent = self.spec.to_model(scenes.observations(self._history(first)))
+        state = self._start(recent, segment.actions, first)["s"]
+        truth = segment.observations[:, 1:]
+        s, z, kl = self._infer(state, truth, segment.actions, generator)
 
-        lead = s.shape[:2]
-        shown = s if z is None else torch.cat([s, z], 2)
-        logits = self.decoder(shown.flatten(0, 1)).unflatten(0, lead)
-        truth = clip.frames[:, 1:]
-        crossed = binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        error = (logits.detach().sigmoid() - truth).square().flatten(2).mean(2)
-        reward, logit = self.readout(s.flatten(0, 1))
-        told = (reward.unflatten(0, lead), logit.unflatten(0, lead))
+        logits = per_step(self.decoder, s if z is None else torch.cat([s, z], 2))
+        nll = binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).sum(2)
         return losses(
-            clip,
-            error,
+            segment,
+            squared_error(logits.detach().sigmoid(), segment),
             kl,
-            told,
-            weight=1.0,
-            variance=self.config.reward_variance,
-            nll=crossed.flatten(2).sum(2),
+            per_step(self.readout, s).unbind(-1),
+            self.config.reward_variance,
+            nll=nll,
             beta=self.config.beta,
         )
 
@@ -230,16 +225,14 @@ class Sssm(FrameByFrame):
 
         Half of the time 0, which is also all that scenes of less than a step have.
         """
-        chance = torch.rand(2, len(lengths), generator=generator, device=lengths.device)
-        starts = (lengths - self.stride + 1).clamp_min(1)
-        return torch.where(chance[0] < 0.5, 0, (chance[1] * starts).long())
+        return draw_time((lengths - self.stride + 1).clamp_min(1), generator)
 
     def _infer(
         self, s: Tensor, frames: Tensor, actions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Teacher forcing from s (B, C, h, w) along frames (B, T, ...) and actions (B, T, ...).
 
-        Frames are encoded all at once; only the recurrence walks.
+        Frames are encoded all at once; only the recurrence is sequential.
 
         Returns:
             s_t (B, T, C, h, w), z_t of the same shape or None, KL(posterior || prior) (B, T).
@@ -248,28 +241,23 @@ class Sssm(FrameByFrame):
         states: list[Tensor] = []
         if not self.stochastic:
             for action in actions.unbind(1):
-                s = self._move(self._given(s, action), None)
+                s = self._move(self._with_actions(s, action), None)
                 states.append(s)
             return torch.stack(states, 1), None, frames.new_zeros(lead)
-        encoded = self.encoder(frames.flatten(0, 1)).unflatten(0, lead)
-        noise = torch.randn(
-            encoded.shape, generator=generator, device=encoded.device, dtype=encoded.dtype
-        )
+        encoded = per_step(self.encoder, frames)
+        noise = standard_normal(encoded, generator)
         latents: list[Tensor] = []
-        numbers: list[tuple[Tensor, ...]] = []
-        for action, seen, drawn in zip(
-            actions.unbind(1), encoded.unbind(1), noise.unbind(1), strict=True
-        ):
-            given = self._given(s, action)
-            prior = self.prior(given)
-            mean, sigma = self.posterior(torch.cat([given, seen, *prior], 1))
-            z = mean + sigma * drawn
-            s = self._move(given, z)
+        gaussians: list[tuple[Tensor, ...]] = []
+        for t in range(lead[1]):
+            inputs = self._with_actions(s, actions[:, t])
+            prior = self.prior(inputs)
+            mean, sigma = self.posterior(torch.cat([inputs, encoded[:, t], *prior], 1))
+            latents.append(mean + sigma * noise[:, t])
+            s = self._move(inputs, latents[-1])
             states.append(s)
-            latents.append(z)
-            numbers.append((mean, sigma, *prior))
+            gaussians.append((mean, sigma, *prior))
         q_mean, q_sigma, p_mean, p_sigma = (
-            torch.stack(each, 1).flatten(0, 1) for each in zip(*numbers, strict=True)
+            torch.stack(each, 1).flatten(0, 1) for each in zip(*gaussians, strict=True)
         )
         kl = kl_divergence(q_mean, 2 * q_sigma.log(), p_mean, 2 * p_sigma.log())
         return torch.stack(states, 1), torch.stack(latents, 1), kl.unflatten(0, lead)

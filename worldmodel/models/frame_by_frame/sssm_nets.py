@@ -161,7 +161,7 @@ class Readout(nn.Module):
         last = to_outcome(width * cells)
         self.out = nn.Sequential(convolution(channels, (3, width)), nn.ReLU(), nn.Flatten(), last)
 
-    def forward(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """s (P, C, h, w) to two vectors (P,)."""
-        reward, logit = self.out(s).unbind(-1)
-        return reward, logit
+    def forward(self, s: Tensor) -> Tensor:
+        """s (P, C, h, w) to (P, 2)."""
+        readouts: Tensor = self.out(s)
+        return readouts

@@ -47,24 +47,14 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, to_tuples
+from worldmodel.models.frame_by_frame import hierarchical_vrnn_nets as nets
+from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import (
     FrameByFrame,
     State,
     at_times,
     per_step,
     select_rows,
-)
-from worldmodel.models.frame_by_frame.hierarchical_vrnn_nets import (
-    Decoder,
-    Encoder,
-    Gaussian,
-    Hierarchy,
-)
-from worldmodel.models.frame_by_frame.teacher_forcing import (
-    TrainingConfig,
-    losses,
-    squared_error,
-    take_segment,
 )
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
@@ -73,7 +63,7 @@ from worldmodel.types import SceneBatch
 
 
 @dataclass(frozen=True)
-class HierarchicalVrnnConfig(TrainingConfig):
+class HierarchicalVrnnConfig(teacher_forcing.TrainingConfig):
     """Sizes and training settings; the defaults are seed 002's, appendix 4.B and section 4.5.
 
     Attributes:
@@ -188,13 +178,13 @@ class HierarchicalVrnn(FrameByFrame):
         self.sizes = [n * side**2 for n, side in zip(latents, self.levels, strict=True)]
         self.level_maps = [sides.index(side) for side in self.levels]  # among the encoder's maps
         maps = [widths[index] for index in self.level_maps]
-        self.encoder = Encoder(image, channels, groups)
-        self.prior = Hierarchy("prior", maps, maps, latents, self.levels, actions, groups)
-        self.posterior = Hierarchy(
+        self.encoder = nets.Encoder(image, channels, groups)
+        self.prior = nets.Hierarchy("prior", maps, maps, latents, self.levels, actions, groups)
+        self.posterior = nets.Hierarchy(
             "posterior", [2 * n for n in maps], maps, latents, self.levels, actions, groups
         )
         joining = dict(zip(self.levels, latents, strict=True))
-        self.decoder = Decoder(widths, sides, joining, actions, groups)
+        self.decoder = nets.Decoder(widths, sides, joining, actions, groups)
         self.pixels = nn.Sequential(
             nn.Conv2d(channels[0], channels[0], 3, padding=1),
             nn.GroupNorm(groups, channels[0]),
@@ -249,13 +239,13 @@ class HierarchicalVrnn(FrameByFrame):
         Parts and curves are those of ``teacher_forcing.losses``, and ``kl_level0`` .. are the nats
         per scene of each level from the top down, without beta.
         """
-        segment = take_segment(scenes, self.spec, self.config.frames - 1)
+        segment = teacher_forcing.take_segment(scenes, self.spec, self.config.frames - 1)
         like = segment.actions.new_empty(len(segment.actions), segment.steps, *self.noise_shape)
         noise = standard_normal(like, generator)
         features, pooled, kl = self._infer(segment.observations, segment.actions, noise)
-        result = losses(
+        result = teacher_forcing.losses(
             segment,
-            squared_error(per_step(self.pixels, features), segment),
+            teacher_forcing.squared_error(per_step(self.pixels, features), segment),
             kl.sum(0),
             self.readout(pooled).unbind(-1),
             self.config.reward_variance,
@@ -288,7 +278,7 @@ class HierarchicalVrnn(FrameByFrame):
 
     def _forced_step(
         self, maps: list[Tensor], t: int, actions: Tensor, noise: Tensor | None, state: State
-    ) -> tuple[list[Gaussian], list[Gaussian], State]:
+    ) -> tuple[list[nets.Gaussian], list[nets.Gaussian], State]:
         r"""The step from time t - 1 to t, whose frame is known.
 
         Args:

@@ -42,23 +42,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least
+from worldmodel.models.frame_by_frame import sssm_nets as nets
+from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, per_step
-from worldmodel.models.frame_by_frame.sssm_nets import (
-    ConvStack,
-    Decoder,
-    Encoder,
-    Gaussian,
-    Readout,
-    Transition,
-    initialise,
-)
-from worldmodel.models.frame_by_frame.teacher_forcing import (
-    TrainingConfig,
-    draw_time,
-    losses,
-    squared_error,
-    take_segment,
-)
 from worldmodel.models.layers.gaussian import kl_divergence, standard_normal
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
@@ -67,7 +53,7 @@ RECENT = 3  # frames that the initial state is made of
 
 
 @dataclass(frozen=True)
-class SssmConfig(TrainingConfig):
+class SssmConfig(teacher_forcing.TrainingConfig):
     """Sizes and training settings; the defaults are those of the reference notes' table.
 
     Attributes:
@@ -128,15 +114,15 @@ class Sssm(FrameByFrame):
         self.grid = (height // 8, width // 8)
         state, actions = config.channels, self.stride * spec.action.features
         latent = state if self.stochastic else 0
-        self.encoder = Encoder(image, state)
-        self.initial = ConvStack(RECENT * state, (1, state), (3, state), (3, state))
+        self.encoder = nets.Encoder(image, state)
+        self.initial = nets.ConvStack(RECENT * state, (1, state), (3, state), (3, state))
         if self.stochastic:
-            self.prior = Gaussian(state + actions, state)
-            self.posterior = Gaussian(2 * state + actions + 2 * latent, state)
-        self.transition = Transition(state + actions + (latent if self.moves else 0), state)
-        self.decoder = Decoder(state + latent, state, image)
-        self.readout = Readout(state, config.readout, self.grid[0] * self.grid[1])
-        self.apply(initialise)
+            self.prior = nets.Gaussian(state + actions, state)
+            self.posterior = nets.Gaussian(2 * state + actions + 2 * latent, state)
+        self.transition = nets.Transition(state + actions + (latent if self.moves else 0), state)
+        self.decoder = nets.Decoder(state + latent, state, image)
+        self.readout = nets.Readout(state, config.readout, self.grid[0] * self.grid[1])
+        self.apply(nets.initialise)
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -202,7 +188,9 @@ class Sssm(FrameByFrame):
         used: nothing is annealed.
         """
         first = self.draw_first(scenes.lengths, generator)
-        segment = take_segment(scenes, self.spec, self.config.frames, first, self.stride)
+        segment = teacher_forcing.take_segment(
+            scenes, self.spec, self.config.frames, first, self.stride
+        )
         recent = self.spec.to_model(scenes.observations(self._history(first)))
         state = self._start(recent, segment.actions, first)["s"]
         truth = segment.observations[:, 1:]
@@ -210,9 +198,9 @@ class Sssm(FrameByFrame):
 
         logits = per_step(self.decoder, s if z is None else torch.cat([s, z], 2))
         nll = binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).sum(2)
-        return losses(
+        return teacher_forcing.losses(
             segment,
-            squared_error(logits.detach().sigmoid(), segment),
+            teacher_forcing.squared_error(logits.detach().sigmoid(), segment),
             kl,
             per_step(self.readout, s).unbind(-1),
             self.config.reward_variance,
@@ -225,7 +213,7 @@ class Sssm(FrameByFrame):
 
         Half of the time 0, which is also all that scenes of less than a step have.
         """
-        return draw_time((lengths - self.stride + 1).clamp_min(1), generator)
+        return teacher_forcing.draw_time((lengths - self.stride + 1).clamp_min(1), generator)
 
     def _infer(
         self, s: Tensor, frames: Tensor, actions: Tensor, generator: torch.Generator | None

@@ -39,15 +39,9 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, odd, to_tuples
+from worldmodel.models.frame_by_frame import sv2p_nets as nets
+from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
-from worldmodel.models.frame_by_frame.sv2p_nets import Compositor, Inference, Tower
-from worldmodel.models.frame_by_frame.teacher_forcing import (
-    PastConfig,
-    Segment,
-    losses,
-    squared_error,
-    take_segment,
-)
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
 from worldmodel.spec import Spec
@@ -57,7 +51,7 @@ SCHEDULED_STEPS = 900.0  # k of the public implementations' inverse sigmoid
 
 
 @dataclass(frozen=True)
-class Sv2pConfig(PastConfig):
+class Sv2pConfig(teacher_forcing.PastConfig):
     """Sizes and training settings of both models; the defaults are the public implementations',
     with the conditioning of the narratives.
 
@@ -167,8 +161,8 @@ class Cdna(FrameByFrame):
         self.grid = (height // 8, width // 8)
         self.steps = min(config.frames - 1, spec.window)
         self.beta = config.beta * 64 * 64 / (height * width)
-        self.tower = Tower(image, config.channels, spec.action.features + self.latent)
-        self.compositor = Compositor(
+        self.tower = nets.Tower(image, config.channels, spec.action.features + self.latent)
+        self.compositor = nets.Compositor(
             image, config.channels, self.grid, config.kernels, config.kernel_size
         )
         flat = config.channels[2] * self.grid[0] * self.grid[1]
@@ -233,19 +227,21 @@ class Cdna(FrameByFrame):
         training, follow the model's own frames; ``forced_mse``, outside of training, is that of
         frames that follow the truth. ``kl``, ``reward`` and ``continue`` are nats per scene.
         """
-        segment = take_segment(scenes, self.spec, self.steps)
+        segment = teacher_forcing.take_segment(scenes, self.spec, self.steps)
         last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
         fixed, kl, anneal = self._infer(segment.observations, progress, generator)
         share = share_of_truth(progress, self.config.sampling)
         frames, readouts = self.unroll(segment, fixed, last, share, generator)
-        error = squared_error(frames, segment)
+        error = teacher_forcing.squared_error(frames, segment)
         variance = self.config.reward_variance
-        result = losses(segment, error, kl, readouts, variance, weight=self.beta, beta=anneal)
+        result = teacher_forcing.losses(
+            segment, error, kl, readouts, variance, weight=self.beta, beta=anneal
+        )
         if self.training:
             return result
         # a second rollout, which is not trained on
         forced = self.unroll(segment, fixed, last, 1.0, generator)[0]
-        error = squared_error(forced, segment) * segment.valid
+        error = teacher_forcing.squared_error(forced, segment) * segment.valid
         mean = error.sum() / segment.valid.sum().clamp_min(1)
         return replace(result, parts={**result.parts, "forced_mse": mean.detach()})
 
@@ -257,7 +253,7 @@ class Cdna(FrameByFrame):
 
     def unroll(
         self,
-        segment: Segment,
+        segment: teacher_forcing.Segment,
         fixed: State,
         last: Tensor,
         share: float,
@@ -308,7 +304,7 @@ class Sv2p(Cdna):
 
     def __init__(self, spec: Spec, config: Sv2pConfig) -> None:
         super().__init__(spec, config)
-        self.inference = Inference((self.steps + 1) * spec.observation[0], config.inference)
+        self.inference = nets.Inference((self.steps + 1) * spec.observation[0], config.inference)
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         padding = self.spec.window + 1 - observations.shape[1]

@@ -33,14 +33,9 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, to_tuples
+from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.frame_by_frame.svg_coders import Backbone, coders
-from worldmodel.models.frame_by_frame.teacher_forcing import (
-    PastConfig,
-    losses,
-    squared_error,
-    take_segment,
-)
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
 from worldmodel.spec import Spec
@@ -48,7 +43,7 @@ from worldmodel.types import SceneBatch
 
 
 @dataclass(frozen=True)
-class SvgConfig(PastConfig):
+class SvgConfig(teacher_forcing.PastConfig):
     """Sizes and training settings; the defaults are the paper's on Stochastic Moving MNIST, with
     the conditioning of the narratives. (Names in brackets are the public implementation's.)
 
@@ -126,7 +121,7 @@ class Recurrence(nn.Module):
 
     def __init__(self, name: str, inputs: int, hidden: int, layers: int, outputs: int) -> None:
         super().__init__()
-        self.name, self.hidden, self.layers = name, hidden, layers
+        self.names, self.hidden, self.layers = (f"{name}_h", f"{name}_c"), hidden, layers
         self.enter = nn.Linear(inputs, hidden)
         self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
         self.out = nn.Linear(hidden, outputs)
@@ -134,7 +129,7 @@ class Recurrence(nn.Module):
     def start(self, like: Tensor) -> State:
         """Zeros for the batch of ``like``."""
         zeros = like.new_zeros(like.shape[0], self.layers, self.hidden)
-        return {f"{self.name}_h": zeros, f"{self.name}_c": zeros}
+        return dict.fromkeys(self.names, zeros)
 
     def forward(self, x: Tensor) -> Tensor:
         """A whole sequence from zeros: x (P, T, inputs) to (P, T, outputs)."""
@@ -142,10 +137,9 @@ class Recurrence(nn.Module):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: x (P, inputs) to (P, outputs); ``state`` may hold other entries too."""
-        names = (f"{self.name}_h", f"{self.name}_c")
-        before = tuple(state[name].transpose(0, 1).contiguous() for name in names)
+        before = tuple(state[name].transpose(0, 1).contiguous() for name in self.names)
         y, after = self.lstm(self.enter(x).unsqueeze(1), before)
-        pairs = zip(names, after, strict=True)
+        pairs = zip(self.names, after, strict=True)
         return self.out(y[:, 0]), {name: value.transpose(0, 1) for name, value in pairs}
 
 
@@ -154,8 +148,7 @@ class Svg(FrameByFrame):
 
     Its own state entries, with the lead (B,) or (B, S): ``h`` (features,), the encoded last frame;
     ``predictor_h/_c`` and, with a learned prior, ``prior_h/_c`` (layers, hidden); ``skip0`` ..
-    (channels, h, w), frozen. It feeds frames back: every frame but a rollout's last is decoded and
-    encoded again, also where only rewards are asked for.
+    (channels, h, w), frozen. Every frame but a rollout's last is decoded and encoded again.
 
     Attributes:
         prior_kind: "learned", "fixed" to N(0, I), or "none" without a latent.
@@ -199,12 +192,12 @@ class Svg(FrameByFrame):
         return (self.latent,)
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
-        batch, length = observations.shape[:2]
+        length = observations.shape[1]
         h, maps = self._encode(observations)
         state = self.predictor.start(h)
         if self.prior is not None:
             state |= self.prior.start(h)
-        z = h.new_zeros(batch, length - 1, 0)
+        z = h[:, 1:, :0]
         if self.posterior is not None and length > 1:
             z = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)[0]
         for t in range(1, length):
@@ -250,22 +243,22 @@ class Svg(FrameByFrame):
         """sum_t MSE_t + beta KL_t over t = 1 .. frames - 1, context included: the SVG-LP bound of
         seed 003, section 3, with a Gaussian likelihood.
 
-        MSE_t is the mean over pixels, KL_t is summed over z; what lies behind the end of a scene
-        does not count. ``mse`` in the parts is the mean over valid frames; ``kl``, ``reward`` and
-        ``continue`` are nats per scene. ``progress`` is not used: nothing is annealed.
+        MSE_t is the mean over pixels, KL_t is summed over z. Parts and curves are those of
+        ``teacher_forcing.losses``. ``progress`` is not used: nothing is annealed.
         """
-        segment = take_segment(scenes, self.spec, self.config.frames - 1)
-        steps = segment.steps
+        segment = teacher_forcing.take_segment(scenes, self.spec, self.config.frames - 1)
         h, maps = self._encode(segment.observations)
         g, kl = self._infer(h, segment.actions, generator)
 
-        last = self.config.draw_last(scenes.lengths.clamp_max(steps), generator)
-        sources = torch.minimum(torch.arange(steps, device=last.device), last[:, None])
+        last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
+        sources = torch.minimum(torch.arange(segment.steps, device=last.device), last[:, None])
         skips = [at_times(skip, sources).flatten(0, 1) for skip in maps]
         frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, g.shape[:2])
-        error = squared_error(frames, segment)
+        error = teacher_forcing.squared_error(frames, segment)
         readouts = self.readout(g).unbind(-1)
-        return losses(segment, error, kl, readouts, self.config.reward_variance, weight=self.beta)
+        return teacher_forcing.losses(
+            segment, error, kl, readouts, self.config.reward_variance, weight=self.beta
+        )
 
     def _infer(
         self, h: Tensor, actions: Tensor, generator: torch.Generator | None

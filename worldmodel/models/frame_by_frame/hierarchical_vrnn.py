@@ -145,8 +145,7 @@ class HierarchicalVrnn(FrameByFrame):
 
     Its own state entries, with the lead (B,) or (B, S): ``map0`` .., the last frame's features at
     each level's resolution; ``prior0_h/_c`` .. of each level and ``decoder1_h/_c`` .. of each
-    resolution. It feeds frames back: every frame but a rollout's last is made into pixels and
-    encoded again, also where only rewards are asked for.
+    resolution.
 
     Attributes:
         levels: sides of the latents' maps, from the top down.
@@ -245,7 +244,7 @@ class HierarchicalVrnn(FrameByFrame):
         features, pooled, kl = self._infer(segment.observations, segment.actions, noise)
         result = teacher_forcing.losses(
             segment,
-            teacher_forcing.squared_error(per_step(self.pixels, features), segment),
+            per_step(self.pixels, features),
             kl.sum(0),
             self.readout(pooled).unbind(-1),
             self.config.reward_variance,

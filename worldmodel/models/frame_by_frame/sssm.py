@@ -1,7 +1,7 @@
 """Stochastic state-space models (Buesing et al. 2018, arXiv 1802.03006): sSSM, dSSM-VAE, dSSM-DET.
 
-A state s moves on by itself; frames are only read off it. With e the encoder, for every step t
-(equations as in our reference notes, section 4):
+The state s evolves without the frames, which are only decoded from it. With e the encoder, for
+every step t (equations as in our reference notes, section 4):
 
     s_0 = init(e(o_-2), e(o_-1), e(o_0))
     z_t ~ p(z_t | s_{t-1}, a_{t-1})                     learned prior, while generating
@@ -19,13 +19,13 @@ Sources: we did not have the paper. Equations and layers are those of the refere
 are second-hand (two public re-implementations that quote its figures, one with a report).
 Deviations and choices:
 
-- Rewards: a Gaussian in symlog space, and a Bernoulli of going on, from s_t by the same kind of
+- Rewards: a Gaussian in symlog space, and a Bernoulli of continuation, from s_t by the same kind of
   head. (There: the bits of floor(r_t), each a Bernoulli; no terminations.)
 - Actions are the features of any Gymnasium space (one-hot where discrete), tiled onto the map.
 - sigma = softplus(x - 0.1) + 0.1 from a stack of its own, for prior and posterior; z is drawn by
   reparameterisation. Both residuals of the transition are added to s_{t-1}.
-- The three frames of s_0 lie a stride apart: at the present, c and 2 c before. Before time 0 there
-  are none: the frame of time 0 takes their places.
+- The three frames of s_0 lie a stride apart: at the present, c and 2 c before; the frame of time 0
+  stands for those before it.
 - A training rollout starts at time 0 half of the time, else anywhere in the scene: at test a
   context may be a single frame.
 - The learning rate is the one of a public re-implementation; the initial weights are ours.
@@ -94,8 +94,7 @@ class Sssm(FrameByFrame):
     """A stochastic state-space model; see ``SssmConfig`` for what can be set.
 
     Of the context it needs three frames only (see the module); its own state entry is ``s``
-    (channels, H/8, W/8), with the lead (B,) or (B, S). Nothing is fed back: a frame is decoded
-    where it is queried, and where ``advance`` ends.
+    (channels, H/8, W/8), with the lead (B,) or (B, S).
 
     Attributes:
         stochastic: whether there is a z.
@@ -183,14 +182,12 @@ class Sssm(FrameByFrame):
         """sum_t NLL_t + beta KL_t + reward_t + continue_t over a rollout of T steps, in nats: the
         negative ELBO where beta is 1.
 
-        What lies behind the end of a scene does not count. ``mse`` in the parts is that of the
-        Bernoulli's mean, over valid frames; the other parts are nats per scene. ``progress`` is not
-        used: nothing is annealed.
+        Parts and curves are those of ``teacher_forcing.losses``, with ``mse`` that of the
+        Bernoulli's mean. ``progress`` is not used: nothing is annealed.
         """
         first = self.draw_first(scenes.lengths, generator)
-        segment = teacher_forcing.take_segment(
-            scenes, self.spec, self.config.frames, first, self.stride
-        )
+        longest = self.config.frames
+        segment = teacher_forcing.take_segment(scenes, self.spec, longest, first, self.stride)
         recent = self.spec.to_model(scenes.observations(self._history(first)))
         state = self._start(recent, segment.actions, first)["s"]
         truth = segment.observations[:, 1:]
@@ -200,7 +197,7 @@ class Sssm(FrameByFrame):
         nll = binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).sum(2)
         return teacher_forcing.losses(
             segment,
-            teacher_forcing.squared_error(logits.detach().sigmoid(), segment),
+            logits.detach().sigmoid(),
             kl,
             per_step(self.readout, s).unbind(-1),
             self.config.reward_variance,
@@ -209,10 +206,7 @@ class Sssm(FrameByFrame):
         )
 
     def draw_first(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
-        """int64 (B,): where rollouts start, such that a whole step fits before the length (B,).
-
-        Half of the time 0, which is also all that scenes of less than a step have.
-        """
+        """int64 (B,): where rollouts start, with a whole step before the length (B,), or at 0."""
         return teacher_forcing.draw_time((lengths - self.stride + 1).clamp_min(1), generator)
 
     def _infer(

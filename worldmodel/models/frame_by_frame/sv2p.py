@@ -145,8 +145,7 @@ class Cdna(FrameByFrame):
     """The tower without a latent: one future for each context; see ``Sv2pConfig``.
 
     Its own state entries, with the lead (B,) or (B, S): ``h0``, ``c0`` .. ``h6``, ``c6`` of the
-    ConvLSTMs, and ``previous`` (C, H, W), the frame that the next step moves. It feeds frames back:
-    every frame but a rollout's last is composed, also where only rewards are asked for.
+    ConvLSTMs, and ``previous`` (C, H, W), the frame that the next step moves.
     """
 
     name: ClassVar[str] = "cdna"
@@ -222,20 +221,18 @@ class Cdna(FrameByFrame):
         likelihood, where ``progress`` sets the source of z, ``anneal`` and the share of the truth
         that is fed.
 
-        MSE_t is the mean over pixels; what lies behind the end of a scene does not count. ``mse``
-        in the parts is the mean over valid frames, most of which, but for the beginning of the
-        training, follow the model's own frames; ``forced_mse``, outside of training, is that of
-        frames that follow the truth. ``kl``, ``reward`` and ``continue`` are nats per scene.
+        MSE_t is the mean over pixels. Parts and curves are those of ``teacher_forcing.losses``;
+        after the beginning of the training, the frames of ``mse`` mostly follow the model's own
+        frames. Outside of training, ``forced_mse`` is that of frames that follow the truth.
         """
         segment = teacher_forcing.take_segment(scenes, self.spec, self.steps)
         last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
         fixed, kl, anneal = self._infer(segment.observations, progress, generator)
         share = share_of_truth(progress, self.config.sampling)
         frames, readouts = self.unroll(segment, fixed, last, share, generator)
-        error = teacher_forcing.squared_error(frames, segment)
-        variance = self.config.reward_variance
+        variance, weight = self.config.reward_variance, self.beta
         result = teacher_forcing.losses(
-            segment, error, kl, readouts, variance, weight=self.beta, beta=anneal
+            segment, frames, kl, readouts, variance, weight=weight, beta=anneal
         )
         if self.training:
             return result
@@ -277,17 +274,16 @@ class Cdna(FrameByFrame):
         noise = x.new_zeros(len(x), *self.noise_shape)
         state: State = {**self.tower.start(x[:, 0]), **fixed, "previous": x[:, 0]}
         frames: list[Tensor] = []
-        rewards: list[Tensor] = []
-        logits: list[Tensor] = []
+        readouts: list[list[Tensor]] = []
         for t in range(steps):
             if t:
                 fed = torch.where(truth[:, t, None, None, None], x[:, t], frames[-1])
                 state |= self._feed_back(state, fed)
-            state, reward, logit = self._step(state, segment.actions[:, t], noise)
+            state, *readout = self._step(state, segment.actions[:, t], noise)
             frames.append(self._decode(state))
-            rewards.append(reward)
-            logits.append(logit)
-        return torch.stack(frames, 1), (torch.stack(rewards, 1), torch.stack(logits, 1))
+            readouts.append(readout)
+        rewards, logits = (torch.stack(each, 1) for each in zip(*readouts, strict=True))
+        return torch.stack(frames, 1), (rewards, logits)
 
 
 class Sv2p(Cdna):

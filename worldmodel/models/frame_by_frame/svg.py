@@ -254,11 +254,8 @@ class Svg(FrameByFrame):
         sources = torch.minimum(torch.arange(segment.steps, device=last.device), last[:, None])
         skips = [at_times(skip, sources).flatten(0, 1) for skip in maps]
         frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, g.shape[:2])
-        error = teacher_forcing.squared_error(frames, segment)
-        readouts = self.readout(g).unbind(-1)
-        return teacher_forcing.losses(
-            segment, error, kl, readouts, self.config.reward_variance, weight=self.beta
-        )
+        readouts, variance = self.readout(g).unbind(-1), self.config.reward_variance
+        return teacher_forcing.losses(segment, frames, kl, readouts, variance, weight=self.beta)
 
     def _infer(
         self, h: Tensor, actions: Tensor, generator: torch.Generator | None

@@ -133,7 +133,7 @@ def squared_error(predicted: Tensor, segment: Segment) -> Tensor:
 
 def losses(
     segment: Segment,
-    error: Tensor,
+    predicted: Tensor,
     kl: Tensor,
     readouts: tuple[Tensor, ...],
     variance: float,
@@ -149,7 +149,7 @@ def losses(
 
     Args:
         segment: the truth.
-        error: (B, L), mean squared error of each step's observation.
+        predicted: (B, L, \\*obs), the observation after each step.
         kl: (B, L), nats of each step; or (B,), of the whole video.
         readouts: the predicted reward in symlog space and continuation logit, each (B, L).
         variance: of the reward's Gaussian.
@@ -163,7 +163,7 @@ def losses(
         and, where it was given, ``nll`` in nats per scene; and the curves ``mse`` and ``kl`` (the
         latter where it has steps), means over scenes, NaN for a step that no scene has.
     """
-    valid = segment.valid
+    valid, error = segment.valid, squared_error(predicted, segment)
     truth = (segment.rewards, segment.ended, valid)
     reward, ending = reward_losses.nll(*truth, readouts[0], readouts[1], variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Queries, Spec
-from worldmodel.models.frame_by_frame import HierarchicalVrnn, HierarchicalVrnnConfig
-from worldmodel.models.frame_by_frame.hierarchical_vrnn import PRESETS
+from worldmodel.models.frame_by_frame.hierarchical_vrnn import (
+    PRESETS,
+    HierarchicalVrnn,
+    HierarchicalVrnnConfig,
+)
 from worldmodel.models.frame_by_frame.hierarchical_vrnn_nets import Hierarchy
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from worldmodel import Context, Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.base import Losses
-from worldmodel.models.frame_by_frame import FrameByFrame, Svg
+from worldmodel.models.frame_by_frame import FrameByFrame
 from worldmodel.models.frame_by_frame.base import State
+from worldmodel.models.frame_by_frame.svg import Svg
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 from worldmodel.training.validation import Validation, free_running
 

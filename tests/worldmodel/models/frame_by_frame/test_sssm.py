@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
-from worldmodel.models.frame_by_frame import DssmDet, DssmVae, Sssm, SssmConfig
-from worldmodel.models.frame_by_frame.sssm import PRESETS
+from worldmodel.models.frame_by_frame.sssm import PRESETS, DssmDet, DssmVae, Sssm, SssmConfig
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 from worldmodel.models.layers.rewards import nll
 

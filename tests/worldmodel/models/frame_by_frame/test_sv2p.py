@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from worldmodel import Context, Episode, Queries, Spec, Worlds
 from worldmodel.data.windows import WindowBatch
-from worldmodel.models.frame_by_frame import Cdna, Sv2p, Sv2pConfig
 from worldmodel.models.frame_by_frame.base import State
-from worldmodel.models.frame_by_frame.sv2p import PRESETS, phase, share_of_truth
+from worldmodel.models.frame_by_frame.sv2p import (
+    PRESETS,
+    Cdna,
+    Sv2p,
+    Sv2pConfig,
+    phase,
+    share_of_truth,
+)
 from worldmodel.models.frame_by_frame.sv2p_nets import Compositor, Inference, Tower, move
 from worldmodel.models.frame_by_frame.teacher_forcing import Segment, take_segment
 

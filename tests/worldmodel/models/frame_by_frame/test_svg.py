@@ -14,8 +14,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Spec, make
-from worldmodel.models.frame_by_frame import Svg
-from worldmodel.models.frame_by_frame.svg import PRESETS
+from worldmodel.models.frame_by_frame.svg import PRESETS, Svg
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 
 

@@ -19,7 +19,6 @@ from worldmodel.models.frame_by_frame.base import State, at_times
 from worldmodel.models.frame_by_frame.teacher_forcing import (
     TrainingConfig,
     losses,
-    squared_error,
     take_segment,
 )
 from worldmodel.registry import MODELS, make, register
@@ -71,8 +70,8 @@ class Linear(FrameByFrame):
         x = self.move(torch.cat([segment.observations[:, :-1], segment.actions], -1))
         likelihood = torch.distributions.Normal(x, self.spread.abs())
         nll = -likelihood.log_prob(segment.observations[:, 1:]).sum(-1)
-        error, readouts = squared_error(x, segment), self.readout(x).unbind(-1)
-        return losses(segment, error, 0 * error, readouts, self.config.reward_variance, nll=nll)
+        readouts, variance = self.readout(x).unbind(-1), self.config.reward_variance
+        return losses(segment, x, torch.zeros_like(nll), readouts, variance, nll=nll)
 
 
 @pytest.fixture(autouse=True)

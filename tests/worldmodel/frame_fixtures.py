@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from worldmodel import Context, Queries, SceneBatch, Spec, Worlds
 from worldmodel.data.windows import WindowBatch
-from worldmodel.models.frame_by_frame import FrameByFrame, Svg, SvgConfig
+from worldmodel.models.frame_by_frame import FrameByFrame
+from worldmodel.models.frame_by_frame.svg import Svg, SvgConfig
 
 TINY = SvgConfig(channels=(8, 16, 32), features=32, latent=4, hidden=32, past=3, frames=9)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

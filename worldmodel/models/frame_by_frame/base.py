@@ -1,12 +1,11 @@
-"""The one rollout loop of all frame-by-frame models: to see time t, walk every step before it."""
+"""The rollout loop of all frame-by-frame models, which pass through every step up to a query."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,43 +18,28 @@ from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
 State = dict[str, Tensor]
 
-# Entries of a belief or a world that the loop keeps; all others are the model's own.
-FRAME = "frame"  # (..., C, H, W), what the present shows: seen after observe, made after advance
+# Entries of beliefs and worlds that belong to the loop; all others are the model's own.
+OBSERVATION = "observation"  # (..., *obs), at the present: recorded, or after ``advance`` predicted
 NOISE = "noise"  # (B, S, W, *noise_shape), the randomness of the step from time t at index t
 
 
-class Stride(NamedTuple):
-    """One step of a rollout over P worlds.
-
-    Attributes:
-        state: entries (P, ...), before anything was fed back.
-        frame: float32 (P, C, H, W), or None where nobody needs it.
-        reward: float32 (P,), in symlog space.
-        logit: float32 (P,), of the probability that the episode goes on.
-    """
-
-    state: State
-    frame: Tensor | None
-    reward: Tensor
-    logit: Tensor
-
-
 class FrameByFrame(WorldModel):
-    """A model whose state moves on one step at a time.
+    """A model whose state moves on one step at a time; observations are images or vectors.
 
-    The context must hold the frames that ``_history`` names (by default every frame from time 0 to
-    the present of its row), in any order along M; rows may have different presents. A world pins
-    the noise of each absolute time, so any two rollouts of it that take the same actions show the
-    same frames. Queries before the present raise ``UnsupportedQuery``; a query at the present shows
-    the present's frame.
+    The context must hold the observations at the times of ``_history`` (by default every time from
+    0 to the present of its row), in any order along M; rows may have different presents. A world
+    fixes the noise of each absolute time, so any two rollouts of it that take the same actions give
+    the same observations. Queries before the present raise ``UnsupportedQuery``; a query at the
+    present returns the present's observation.
 
-    Subclasses describe one step: ``noise_shape``, ``_start``, ``_step``, ``_look`` and ``_feed``.
-    State entries lead with the batch axis. Batch normalisation uses its running statistics in all
-    three verbs, whatever the mode of the module: no world depends on its neighbours.
+    Subclasses describe one step: ``noise_shape``, ``_start``, ``_step``, ``_decode`` and
+    ``_feed_back``. State entries lead with the batch axis. Batch normalisation uses its running
+    statistics in all three verbs, whatever the mode of the module, so that no world depends on the
+    others of its batch. In the shapes below, P counts rollouts and obs is (C, H, W) or (D,).
 
     Attributes:
-        feeds_back: whether a step needs the frame of the step before. Then every frame but the
-            last is decoded, also with ``frames=False``; otherwise only those that are asked for.
+        feeds_back: whether a step needs the observation of the step before. If so, all but the
+            last are decoded, also with ``frames=False``; otherwise only those that are queried.
     """
 
     jumpy: ClassVar[bool] = False
@@ -70,7 +54,7 @@ class FrameByFrame(WorldModel):
         super().__init__(spec, config)
         self.gap = 1
 
-    # -- what a subclass says --------------------------------------------------------------------
+    # -- what a subclass implements --------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -78,28 +62,29 @@ class FrameByFrame(WorldModel):
         """Shape of the standard normal noise of one step of one world."""
 
     def _history(self, present: Tensor) -> Tensor:
-        """The times (B, T) whose frames ``_start`` reads; a row ends with its present (B,).
+        """The times (B, T) whose observations ``_start`` reads; a row ends with its present (B,).
 
-        Times behind a row's present are padding.
+        Times after a row's present are padding.
         """
         count = torch.arange(int(present.max()) + 1, device=present.device)
         return count.expand(len(present), -1)
 
     @abstractmethod
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         """The state at the present, by teacher forcing.
 
         Args:
-            frames: float32 (B, T, C, H, W) of the times ``_history(present)``, zeros behind a
+            observations: float32 (B, T, \\*obs) at the times ``_history(present)``, zeros after a
                 row's present.
-            actions: float32 (B, latest present, action features), zeros behind a row's present.
+            actions: float32 (B, latest present, action features), zeros after a row's present.
             present: int64 (B,).
         """
 
-    def _begin(self, state: State, n: int, generator: torch.Generator | None) -> State:
+    def _sample_state(self, state: State, n: int, generator: torch.Generator | None) -> State:
         """Entries (B, n, ...) of n worlds at the present, from the belief's (B, ...).
 
-        Here a model draws what is fixed for a whole world; ``noise_shape`` is each step's own.
+        A model overrides this to draw what is fixed for a whole world; ``noise_shape`` is each
+        step's own.
         """
         return {
             name: value.unsqueeze(1).expand(-1, n, *value.shape[1:])
@@ -111,72 +96,103 @@ class FrameByFrame(WorldModel):
         """One step: actions (P, stride * action features) and noise (P, \\*noise_shape).
 
         Returns:
-            the state, the reward in symlog space (P,) and the logit of going on (P,).
+            the state, which may have further entries for ``_decode``; the reward in symlog space
+            (P,) and the logit of the episode's continuation (P,).
         """
 
     @abstractmethod
-    def _look(self, state: State) -> Tensor:
-        """The frame (P, C, H, W) of a state that ``_step`` returned."""
+    def _decode(self, state: State) -> Tensor:
+        """The observation (P, \\*obs) of a state that ``_step`` returned."""
 
-    def _feed(self, state: State, frame: Tensor) -> State:
-        """Take in the frame (P, C, H, W) that ``_look`` showed; called where ``feeds_back``, and at
-        the end of ``advance`` always. Returns the entries that ``_start`` returns, no others.
+    def _feed_back(self, state: State, observation: Tensor) -> State:
+        """The entries that the observation (P, \\*obs) of ``state`` replaces before the next step.
+
+        Called where ``feeds_back``, and at the end of ``advance``.
         """
-        return state
+        return {}
 
     # -- the loop --------------------------------------------------------------------------------
 
     def _roll(
-        self, state: State, actions: Tensor, noise: Tensor, wanted: Collection[int]
-    ) -> Iterator[Stride]:
-        """Walk L steps.
+        self, worlds: Worlds, plans: Tensor, queries: Tensor, feed_last: bool = False
+    ) -> tuple[State, Tensor, Tensor, Tensor]:
+        """Take L steps from the present, in each of B * S * N rollouts.
 
         Args:
-            state: entries (P, ...).
-            actions: float32 (P, L, stride * action features).
-            noise: float32 (Q, L, \\*noise_shape), of worlds of P / Q plans each.
-            wanted: the steps, counted from 1, whose frames are asked for.
+            worlds: B x S worlds.
+            plans: float32 (B, N, L, stride * action features).
+            queries: int64 (B, K), steps after the present whose observations are returned.
+            feed_last: whether the last of them, which is queried, is fed back.
+
+        Returns:
+            the last state (B * S * N, ...); rewards in symlog space and continuation logits, both
+            (B, S, N, L); observations (B, S, N, K, \\*obs).
         """
-        length = actions.shape[1]
-        plans = len(actions) // max(len(noise), 1)
-        for step in range(1, length + 1):
-            drawn = noise[:, step - 1]
-            if plans > 1:  # one step at a time: all steps of all plans may not fit into memory
-                drawn = drawn.repeat_interleave(plans, 0)
+        (batch, count), (n, steps) = worlds.shape, plans.shape[1:3]
+        lead = (batch, count, n)
+        present = worlds.state[OBSERVATION][:, :, None, None]
+        observations = present.repeat(1, 1, n, queries.shape[1], *[1] * (present.dim() - 4))
+        state = {
+            name: value.flatten(0, 1).repeat_interleave(n, 0)
+            for name, value in worlds.state.items()
+            if name not in (OBSERVATION, NOISE)
+        }
+        names = list(state)
+        actions = plans.unsqueeze(1).expand(-1, count, -1, -1, -1).flatten(0, 2)
+        times = worlds.present[:, None] + self.stride * torch.arange(steps, device=plans.device)
+        # a row whose queries are nearer may walk past the window: it repeats its last noise
+        times = times.clamp_max(self.spec.window - 1)
+        noise = at_times(worlds.state[NOISE].transpose(1, 2), times)  # (B, L, S, *noise_shape)
+        rewards: list[Tensor] = []
+        logits: list[Tensor] = []
+        queries = queries.cpu()
+        for step in range(1, steps + 1):
+            # expanded to the plans one step at a time: all steps at once may not fit into memory
+            drawn = noise[:, step - 1].flatten(0, 1).repeat_interleave(n, 0)
             state, reward, logit = self._step(state, actions[:, step - 1], drawn)
-            fed = self.feeds_back and step < length
-            frame = self._look(state) if fed or step in wanted else None
-            yield Stride(state, frame, reward, logit)
-            if fed and frame is not None:
-                state = self._feed(state, frame)
+            rewards.append(reward)
+            logits.append(logit)
+            feed = self.feeds_back if step < steps else feed_last
+            rows, columns = (queries == step).nonzero(as_tuple=True)
+            if feed or len(rows):
+                observation = self._decode(state)
+                observations[rows, :, :, columns] = observation.unflatten(0, lead)[rows]
+            if feed:
+                own = {name: state[name] for name in names}
+                state = {**own, **self._feed_back(state, observation)}
+        none = plans.new_zeros(len(actions), 0)
+        reward, logit = (
+            (torch.stack(each, 1) if each else none).unflatten(0, lead)
+            for each in (rewards, logits)
+        )
+        return state, reward, logit, observations
 
     # -- the three verbs -------------------------------------------------------------------------
 
     def _observe(self, context: Context) -> Belief:
-        """Condition on the frames that ``_history`` names.
+        """Condition on the observations at the times of ``_history``.
 
         Raises:
-            UnsupportedQuery: a row lacks one of them, or shows one twice.
+            UnsupportedQuery: a row lacks one of them, or has one twice.
         """
         present = context.present_times()
-        times = self._history(present)
-        behind = times > present.unsqueeze(1)
-        frames = self._frames_at(context, torch.minimum(times, present.unsqueeze(1)))
-        actions = self._taken(context.actions, present, int(present.max()))
+        times, latest = self._history(present), present.unsqueeze(1)
+        observations = self._observations_at(context, torch.minimum(times, latest))
+        padding = broadcast(times > latest, observations)
+        actions = self._past_actions(context.actions, present)
         with running_statistics(self):
-            hidden = behind[..., None, None, None]
-            state = self._start(frames.masked_fill(hidden, 0.0), actions, present)
-        return Belief(present, {**state, FRAME: frames[:, -1]})  # padding repeats the present
+            state = self._start(observations.masked_fill(padding, 0.0), actions, present)
+        return Belief(present, {**state, OBSERVATION: observations[:, -1]})  # padding repeats it
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
-        own, now = dict(belief.state), belief.state[FRAME]
-        del own[FRAME]
+        own = dict(belief.state)
+        present = own.pop(OBSERVATION)
         with running_statistics(self):
-            state = self._begin(own, n, generator)
-        shape = (len(now), n, self.spec.window, *self.noise_shape)
-        noise = torch.randn(shape, generator=generator, device=now.device, dtype=now.dtype)
-        frame = now.unsqueeze(1).expand(-1, n, -1, -1, -1)
-        return Worlds(belief.present, {**state, FRAME: frame, NOISE: noise})
+            state = self._sample_state(own, n, generator)
+        shape = (len(present), n, self.spec.window, *self.noise_shape)
+        noise = torch.randn(shape, generator=generator, device=present.device, dtype=present.dtype)
+        observation = present.unsqueeze(1).expand(-1, n, *present.shape[1:])
+        return Worlds(belief.present, {**state, OBSERVATION: observation, NOISE: noise})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         batch, steps = actions.shape[:2]
@@ -187,76 +203,60 @@ class FrameByFrame(WorldModel):
                 f"actions: {self.name} takes {self.stride} steps at once, got {steps}"
             )
         plans = self._plans(actions.unsqueeze(1), batch, steps)
+        end = torch.full((batch, 1), plans.shape[2])
         with running_statistics(self):
-            strides = self._roll(*self._spread(worlds, plans), wanted=(plans.shape[2],))
-            last = deque(strides, maxlen=1).pop()
-            assert last.frame is not None  # it was wanted
-            state = self._feed(last.state, last.frame)
-        moved = {**state, FRAME: last.frame}.items()
-        split = {name: value.unflatten(0, worlds.shape) for name, value in moved}
-        return Worlds(worlds.present + steps, {**split, NOISE: worlds.state[NOISE]})
+            state, _, _, observations = self._roll(worlds, plans, end, feed_last=True)
+        own = {name: value.unflatten(0, worlds.shape) for name, value in state.items()}
+        latest = {OBSERVATION: observations[:, :, 0, 0], NOISE: worlds.state[NOISE]}
+        return Worlds(worlds.present + steps, {**own, **latest})
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         """Roll all B * S * N worlds from their presents to the farthest query.
 
-        Memory: each rollout holds its own copy of the state. With ``frames=False`` nothing is
-        returned, but a model that feeds back still decodes what its recurrence needs.
+        Memory: each rollout holds its own copy of the state. With ``frames=False`` no observation
+        is returned, but a model that feeds back still decodes what its recurrence needs.
         """
-        present, times = worlds.present, queries.times
-        self._check_ahead(present, times)
-        ahead = times - present.unsqueeze(1)
-        offset = ahead // self.stride
-        batch, count = worlds.shape
-        plans = self._plans(queries.actions, batch, int(ahead.max()))
-        lead = (batch, count, plans.shape[1])
-        answer = _Frames(worlds.state[FRAME], offset, lead[2]) if frames else None
-        rewards, logits = [], []
+        self._check_ahead(worlds.present, queries.times)
+        ends = (queries.times - worlds.present.unsqueeze(1)) // self.stride
+        plans = self._plans(queries.actions, len(ends), queries.ahead(worlds.present))
+        if not frames:
+            ends = ends[:, :0]
         with running_statistics(self):
-            wanted = answer.wanted if answer is not None else ()
-            strides = self._roll(*self._spread(worlds, plans), wanted=wanted)
-            for step, stride in enumerate(strides, 1):
-                rewards.append(stride.reward)
-                logits.append(stride.logit)
-                if answer is not None and stride.frame is not None:
-                    answer.put(step, stride.frame.unflatten(0, lead))
-        if rewards:
-            reward = symexp(torch.stack(rewards, -1).unflatten(0, lead))
-            logit = torch.stack(logits, -1).unflatten(0, lead)
-        else:  # all queries are at the present
-            reward = logit = worlds.state[FRAME].new_zeros(*lead, 0)
-        return StepPrediction(reward, logit, answer.frames if answer is not None else None)
+            _, reward, logit, observations = self._roll(worlds, plans, ends)
+        return StepPrediction(symexp(reward), logit, observations if frames else None)
 
     # -- shapes ----------------------------------------------------------------------------------
 
-    def _frames_at(self, context: Context, times: Tensor) -> Tensor:
-        """The frames (B, T, C, H, W) of the times (B, T), which may repeat.
+    def _observations_at(self, context: Context, times: Tensor) -> Tensor:
+        """The context's observations (B, T, \\*obs) at the times (B, T), which may repeat.
 
         Raises:
-            UnsupportedQuery: a row does not show each of its times exactly once.
+            UnsupportedQuery: a row does not have each of its times exactly once.
         """
-        shown = (context.times.unsqueeze(1) == times.unsqueeze(2)) & context.full_mask()[:, None]
-        right = (shown.sum(2) == 1).all(1)
-        if not bool(right.all()):
-            row = int((~right).long().argmax())
-            needed, found = times[row].unique().tolist(), shown[row].any(1)
-            lacking = sorted(set(needed) - set(times[row][found].tolist()))
+        matches = (context.times.unsqueeze(1) == times.unsqueeze(2)) & context.full_mask()[:, None]
+        complete = (matches.sum(2) == 1).all(1)
+        if not bool(complete.all()):
+            row = int((~complete).long().argmax())
+            needed, given = times[row].unique().tolist(), times[row][matches[row].any(1)].tolist()
+            lacking = sorted(set(needed) - set(given))
             wrong = f"lacks the times {lacking}" if lacking else "shows a time more than once"
             raise UnsupportedQuery(
                 f"context.times: {self.name} needs the frames of the times {needed}, each once; "
                 f"scene {row}, whose present is {int(context.present_times()[row])}, {wrong}"
             )
-        rows = torch.arange(len(times), device=times.device).unsqueeze(1)
-        return context.observations[rows, shown.long().argmax(2)]
+        return at_times(context.observations, matches.long().argmax(2))
 
-    def _taken(self, actions: Tensor | None, lengths: Tensor, steps: int) -> Tensor:
-        """Features (B, steps, ...) of actions taken; zeros behind a row's length, never read."""
-        spec, batch = self.spec.action, len(lengths)
+    def _past_actions(self, actions: Tensor | None, present: Tensor) -> Tensor:
+        """Features (B, latest present, ...) of the actions so far, zeros after a row's present.
+
+        What stands there in ``actions`` (B, T, \\*action) is never read.
+        """
+        spec, steps = self.spec.action, int(present.max())
         if self.spec.passive or actions is None or steps == 0:
-            return torch.zeros(batch, steps, spec.features, device=self.device)
-        behind = torch.arange(steps, device=lengths.device) >= lengths.unsqueeze(1)
-        shape = (batch, steps, *[1] * len(spec.shape))
-        cleared = actions[:, :steps].masked_fill(behind.reshape(shape), 0)
-        return spec.encode(cleared).masked_fill(behind.unsqueeze(-1), 0.0)
+            return torch.zeros(len(present), steps, spec.features, device=self.device)
+        padding = torch.arange(steps, device=present.device) >= present.unsqueeze(1)
+        cleared = actions[:, :steps].masked_fill(broadcast(padding, actions), 0)
+        return spec.encode(cleared).masked_fill(padding.unsqueeze(-1), 0.0)
 
     def _plans(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
         """Features (B, N, steps / stride, ...) of plans; N is 1 where nothing is decided."""
@@ -266,22 +266,6 @@ class FrameByFrame(WorldModel):
         encoded = self.spec.action.encode(actions[:, :, :steps])
         strides: Tensor = encoded.unflatten(2, (steps // self.stride, self.stride)).flatten(3)
         return strides
-
-    def _spread(self, worlds: Worlds, plans: Tensor) -> tuple[State, Tensor, Tensor]:
-        """State and actions of P = B * S * N rollouts, and the noise of the B * S worlds; plans are
-        (B, N, L, features).
-        """
-        batch, count = worlds.shape
-        n, steps = plans.shape[1:3]
-        own = {name: value for name, value in worlds.state.items() if name not in (FRAME, NOISE)}
-        state = {name: v.flatten(0, 1).repeat_interleave(n, 0) for name, v in own.items()}
-        actions = plans.unsqueeze(1).expand(-1, count, -1, -1, -1).flatten(0, 2)
-        rows = torch.arange(batch, device=plans.device).unsqueeze(1)
-        strides = self.stride * torch.arange(steps, device=plans.device)
-        index = worlds.present.unsqueeze(1) + strides
-        # a row that is not asked so far may walk past the window: its last noise will do
-        noise = worlds.state[NOISE][rows, :, index.clamp_max(self.spec.window - 1)]
-        return state, actions, noise.transpose(1, 2).flatten(0, 1)
 
     def _check_ahead(self, present: Tensor, times: Tensor) -> None:
         past = times < present.unsqueeze(1)
@@ -298,42 +282,38 @@ class FrameByFrame(WorldModel):
             )
 
 
-class _Frames:
-    """The answer (B, S, N, K, C, H, W), filled as the rollout passes the queries."""
-
-    def __init__(self, now: Tensor, offset: Tensor, plans: int) -> None:
-        """``now`` (B, S, C, H, W) is the present's frame, ``offset`` (B, K) steps from there."""
-        self.frames = now[:, :, None, None].repeat(1, 1, plans, offset.shape[1], 1, 1, 1)
-        self.wanted: dict[int, tuple[list[int], list[int]]] = {}
-        for row, line in enumerate(offset.tolist()):
-            for query, step in enumerate(line):
-                rows, places = self.wanted.setdefault(step, ([], []))
-                rows.append(row)
-                places.append(query)
-
-    def put(self, step: int, frame: Tensor) -> None:
-        """Write a step's frame (B, S, N, C, H, W) wherever it was asked for."""
-        if step in self.wanted:
-            rows, places = self.wanted[step]
-            self.frames[rows, :, :, places] = frame[rows]
-
-
 @contextmanager
 def running_statistics(module: nn.Module) -> Iterator[None]:
     """Batch normalisation reads its running statistics and leaves them alone."""
-    busy = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    for norm in busy:
+    training = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    for norm in training:
         norm.train(False)
     try:
         yield
     finally:
-        for norm in busy:
+        for norm in training:
             norm.train(True)
 
 
-def keep(rows: Tensor, new: State, old: State) -> State:
+def select_rows(rows: Tensor, new: State, old: State) -> State:
     """``new`` in the rows (B,) that are True, ``old`` in the others, entry by entry."""
     return {
-        name: torch.where(rows.reshape(-1, *[1] * (value.dim() - 1)), value, old[name])
-        for name, value in new.items()
+        name: torch.where(broadcast(rows, value), value, old[name]) for name, value in new.items()
     }
+
+
+def broadcast(mask: Tensor, like: Tensor) -> Tensor:
+    """The mask with trailing axes of 1, as many as ``like`` has more axes."""
+    return mask.reshape(*mask.shape, *[1] * (like.dim() - mask.dim()))
+
+
+def at_times(values: Tensor, times: Tensor) -> Tensor:
+    """Of values (B, T, ...) those at the times (B, \\*n), which may repeat: (B, \\*n, ...)."""
+    rows = torch.arange(len(values), device=values.device)
+    return values[broadcast(rows, times), times]
+
+
+def per_step(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The output (B, T, ...) of a network for x (B, T, ...), with all steps in one batch."""
+    output = network(x.flatten(0, 1))
+    return torch.as_tensor(output.unflatten(0, x.shape[:2]))

@@ -17,7 +17,7 @@ text. What the text leaves open or we do otherwise:
   decoder at 1x1. Rewards and continuations are read by a small MLP from the decoder's states at
   the resolutions of the latents, averaged over space (ours).
 - Initial states are functions of the first frame alone, and the loss counts every frame from
-  there on; later context frames are walked through with z at the posterior's mean: a belief is
+  there on; later context frames update them with z at the posterior's mean, because a belief is
   deterministic in this project. (The text begins from all context frames, it does not say how.)
 - The posterior reads e_{t-1} beside e_t: 4.A.2 names the one, 4.4.2 the other. Neither it nor the
   prior reads its own level's z_{t-1}, which (4.3) allows and 4.4.2 leaves out, or the decoder.
@@ -47,13 +47,14 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, to_tuples
-from worldmodel.models.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.models.frame_by_frame.clip import cut, losses, squared_error, whole
-from worldmodel.models.frame_by_frame.hierarchical_vrnn_nets import (
-    Decoder,
-    Encoder,
-    Gaussian,
-    Hierarchy,
+from worldmodel.models.frame_by_frame import hierarchical_vrnn_nets as nets
+from worldmodel.models.frame_by_frame import teacher_forcing
+from worldmodel.models.frame_by_frame.base import (
+    FrameByFrame,
+    State,
+    at_times,
+    per_step,
+    select_rows,
 )
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
@@ -62,7 +63,7 @@ from worldmodel.types import SceneBatch
 
 
 @dataclass(frozen=True)
-class HierarchicalVrnnConfig:
+class HierarchicalVrnnConfig(teacher_forcing.TrainingConfig):
     """Sizes and training settings; the defaults are seed 002's, appendix 4.B and section 4.5.
 
     Attributes:
@@ -76,9 +77,7 @@ class HierarchicalVrnnConfig:
         head: hidden width of the reward and continuation read-out.
         variance: of a pixel's Gaussian.
         warm_up: share of training over which beta grows linearly from 0 to 1; 0 for none.
-        frames: frames 0 .. frames - 1 of each window are trained on.
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
-        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+        frames, reward_variance, learning_rate, learning_rate_end: as in ``TrainingConfig``.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 512)
@@ -89,11 +88,11 @@ class HierarchicalVrnnConfig:
     variance: float = 0.5
     warm_up: float = 0.2
     frames: int = 15
-    reward_variance: float = 0.02
     learning_rate: float = 1.6e-4
     learning_rate_end: float = 1.6e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         to_tuples(self, "channels", "levels", "latents")
         at_least(1, self, "groups", "head")
         if len(self.channels) != 4:
@@ -119,7 +118,7 @@ class HierarchicalVrnnConfig:
         if not 0 <= self.warm_up <= 1:
             raise ValueError(f"warm_up: expected a share in [0, 1], got {self.warm_up}")
         at_least(2, self, "frames")
-        above_zero(self, "variance", "reward_variance", "learning_rate", "learning_rate_end")
+        above_zero(self, "variance")
 
     def beta(self, progress: float) -> float:
         """Weight of the KL at a share ``progress`` of training."""
@@ -146,8 +145,7 @@ class HierarchicalVrnn(FrameByFrame):
 
     Its own state entries, with the lead (B,) or (B, S): ``map0`` .., the last frame's features at
     each level's resolution; ``prior0_h/_c`` .. of each level and ``decoder1_h/_c`` .. of each
-    resolution. It feeds frames back: every frame but a rollout's last is made into pixels and
-    encoded again, also where only rewards are asked for.
+    resolution.
 
     Attributes:
         levels: sides of the latents' maps, from the top down.
@@ -177,15 +175,15 @@ class HierarchicalVrnn(FrameByFrame):
         self.side = height
         self.levels = tuple(max(1, side * height // 64) for side in config.levels)
         self.sizes = [n * side**2 for n, side in zip(latents, self.levels, strict=True)]
-        self.places = [sides.index(side) for side in self.levels]
-        seen = [widths[place] for place in self.places]
-        self.encoder = Encoder(image, channels, groups)
-        self.prior = Hierarchy("prior", seen, seen, latents, self.levels, actions, groups)
-        self.posterior = Hierarchy(
-            "posterior", [2 * n for n in seen], seen, latents, self.levels, actions, groups
+        self.level_maps = [sides.index(side) for side in self.levels]  # among the encoder's maps
+        maps = [widths[index] for index in self.level_maps]
+        self.encoder = nets.Encoder(image, channels, groups)
+        self.prior = nets.Hierarchy("prior", maps, maps, latents, self.levels, actions, groups)
+        self.posterior = nets.Hierarchy(
+            "posterior", [2 * n for n in maps], maps, latents, self.levels, actions, groups
         )
         joining = dict(zip(self.levels, latents, strict=True))
-        self.decoder = Decoder(widths, sides, joining, actions, groups)
+        self.decoder = nets.Decoder(widths, sides, joining, actions, groups)
         self.pixels = nn.Sequential(
             nn.Conv2d(channels[0], channels[0], 3, padding=1),
             nn.GroupNorm(groups, channels[0]),
@@ -193,7 +191,7 @@ class HierarchicalVrnn(FrameByFrame):
             nn.Conv2d(channels[0], image, 3, padding=1),
         )
         self.readout = nn.Sequential(
-            nn.Linear(sum(seen), config.head), nn.ReLU(), to_outcome(config.head)
+            nn.Linear(sum(maps), config.head), nn.ReLU(), to_outcome(config.head)
         )
 
     # -- one step --------------------------------------------------------------------------------
@@ -203,15 +201,13 @@ class HierarchicalVrnn(FrameByFrame):
         """(numbers in all levels' latents,), the top level's first."""
         return (sum(self.sizes),)
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        maps, state = self._encode(frames)
-        for t in range(1, frames.shape[1]):
-            before, now = ([m[:, time] for m in maps] for time in (t - 1, t))
-            _, _, moved = self._forced(before, now, actions[:, t - 1], None, state)
-            state = keep(t <= present, moved, state)
-        rows = torch.arange(len(present), device=present.device)
-        kept = {name: v for name, v in state.items() if not name.startswith("posterior")}
-        return {**kept, **{f"map{level}": m[rows, present] for level, m in enumerate(maps)}}
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        maps, state = self._encode(observations)
+        for t in range(1, observations.shape[1]):
+            _, _, after = self._forced_step(maps, t, actions, None, state)
+            state = select_rows(t <= present, after, state)
+        own = {name: v for name, v in state.items() if not name.startswith("posterior")}
+        return {**own, **{f"map{level}": at_times(m, present) for level, m in enumerate(maps)}}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         maps = [state[f"map{level}"] for level in range(len(self.levels))]
@@ -223,14 +219,14 @@ class HierarchicalVrnn(FrameByFrame):
         reward, logit = self.readout(self._pooled(after)).unbind(-1)
         return after, reward, logit
 
-    def _look(self, state: State) -> Tensor:
+    def _decode(self, state: State) -> Tensor:
         frame: Tensor = self.pixels(state[f"decoder{self.side}_h"])
         return frame
 
-    def _feed(self, state: State, frame: Tensor) -> State:
-        # the output is linear, but the encoder was trained on what frames can hold
-        maps = self.encoder(frame.clamp(0, 1))
-        return {**state, **{f"map{i}": maps[place] for i, place in enumerate(self.places)}}
+    def _feed_back(self, state: State, observation: Tensor) -> State:
+        # the output is linear, but the encoder was trained on values in [0, 1]
+        maps = self.encoder(observation.clamp(0, 1))
+        return {f"map{level}": maps[index] for level, index in enumerate(self.level_maps)}
 
     # -- teacher forcing -------------------------------------------------------------------------
 
@@ -239,64 +235,56 @@ class HierarchicalVrnn(FrameByFrame):
     ) -> Losses:
         """Negative ELBO (4.5) in nats over t = 1 .. frames - 1, its KL weighted by beta.
 
-        Parts and curves are those of ``clip.losses``, and ``kl_level0`` .. are the nats per scene
-        of each level from the top down, without beta.
+        Parts and curves are those of ``teacher_forcing.losses``, and ``kl_level0`` .. are the nats
+        per scene of each level from the top down, without beta.
         """
-        clip = cut(scenes, self.spec.action, whole(scenes, self.config.frames - 1))
-        noise = clip.actions.new_empty(*clip.actions.shape[:2], *self.noise_shape)
-        noise = standard_normal(noise, generator)
-        drawn, pooled, kl = self._infer(clip.frames, clip.actions, noise)
-
-        frames = self.pixels(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
-        found = losses(
-            clip,
-            squared_error(frames, clip),
+        segment = teacher_forcing.take_segment(scenes, self.spec, self.config.frames - 1)
+        like = segment.actions.new_empty(len(segment.actions), segment.steps, *self.noise_shape)
+        noise = standard_normal(like, generator)
+        features, pooled, kl = self._infer(segment.observations, segment.actions, noise)
+        result = teacher_forcing.losses(
+            segment,
+            per_step(self.pixels, features),
             kl.sum(0),
             self.readout(pooled).unbind(-1),
-            pixels=clip.frames[0, 0].numel() / (2 * self.config.variance),
-            weight=1.0,
-            variance=self.config.reward_variance,
+            self.config.reward_variance,
+            pixels=segment.observations[0, 0].numel() / (2 * self.config.variance),
             beta=self.config.beta(progress),
         )
-        nats = (kl * clip.valid).sum(2).mean(1).detach()
+        nats = (kl * segment.valid).sum(2).mean(1).detach()
         levels = {f"kl_level{level}": value for level, value in enumerate(nats)}
-        return replace(found, parts={**found.parts, **levels})
+        return replace(result, parts={**result.parts, **levels})
 
     def _infer(
         self, frames: Tensor, actions: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Teacher forcing over frames (B, T, C, H, W), actions (B, T - 1, features) and noise
+        r"""Teacher forcing over frames (B, T, C, H, W), actions (B, T - 1, features) and noise
         (B, T - 1, \\*noise_shape).
 
         Returns:
-            what pixels are made of (B, T - 1, channels, H, W), what outcomes are read from
+            the inputs of ``pixels`` (B, T - 1, channels, H, W), the inputs of ``readout``
             (B, T - 1, n) and the KL of each level and step (L, B, T - 1).
         """
         maps, state = self._encode(frames)
-        drawn, pooled, kl = [], [], []
+        features, pooled, kl = [], [], []
         for t in range(1, frames.shape[1]):
-            before, now = ([m[:, time] for m in maps] for time in (t - 1, t))
-            q, p, state = self._forced(before, now, actions[:, t - 1], noise[:, t - 1], state)
-            drawn.append(state[f"decoder{self.side}_h"])
+            q, p, state = self._forced_step(maps, t, actions, noise[:, t - 1], state)
+            features.append(state[f"decoder{self.side}_h"])
             pooled.append(self._pooled(state))
             pairs = zip(q, p, strict=True)
             kl.append(torch.stack([kl_divergence(*of_q, *of_p) for of_q, of_p in pairs]))
-        return torch.stack(drawn, 1), torch.stack(pooled, 1), torch.stack(kl, 2)
+        return torch.stack(features, 1), torch.stack(pooled, 1), torch.stack(kl, 2)
 
-    def _forced(
-        self,
-        before: list[Tensor],
-        now: list[Tensor],
-        actions: Tensor,
-        noise: Tensor | None,
-        state: State,
-    ) -> tuple[list[Gaussian], list[Gaussian], State]:
-        """One step to a frame that is known.
+    def _forced_step(
+        self, maps: list[Tensor], t: int, actions: Tensor, noise: Tensor | None, state: State
+    ) -> tuple[list[nets.Gaussian], list[nets.Gaussian], State]:
+        r"""The step from time t - 1 to t, whose frame is known.
 
         Args:
-            before, now: maps of the last frame and of that one, at each level.
-            actions: (P, features).
-            noise: (P, \\*noise_shape) for a sample of the posterior; None for its mean.
+            maps: (B, T, channels, side, side) of each level, from all frames.
+            t: 1 or later.
+            actions: (B, T - 1, features).
+            noise: (B, \\*noise_shape) for a sample of the posterior; None for its mean.
             state: entries of prior, posterior and decoder.
 
         Returns:
@@ -307,20 +295,21 @@ class HierarchicalVrnn(FrameByFrame):
         def pick(level: int, mean: Tensor, logvar: Tensor) -> Tensor:
             return mean if noises is None else draw(mean, logvar, noises[level])
 
-        both = [torch.cat(pair, 1) for pair in zip(before, now, strict=True)]
-        q, z, posterior = self.posterior(both, actions, state, pick)
-        p, _, prior = self.prior(before, actions, state, lambda level, mean, logvar: z[level])
-        return q, p, {**posterior, **prior, **self.decoder(before[0], actions, z, state)}
+        before, action = [m[:, t - 1] for m in maps], actions[:, t - 1]
+        both = [torch.cat([m[:, t - 1], m[:, t]], 1) for m in maps]
+        q, z, posterior = self.posterior(both, action, state, pick)
+        p, _, prior = self.prior(before, action, state, lambda level, mean, logvar: z[level])
+        return q, p, {**posterior, **prior, **self.decoder(before[0], action, z, state)}
 
     def _encode(self, frames: Tensor) -> tuple[list[Tensor], State]:
         """Frames (B, T, C, H, W) to maps (B, T, channels, side, side) of each level and the state
         of prior, posterior and decoder at the first.
         """
         maps = [m.unflatten(0, frames.shape[:2]) for m in self.encoder(frames.flatten(0, 1))]
-        shown = [maps[place] for place in self.places]
-        first = [m[:, 0] for m in shown]
+        levels = [maps[index] for index in self.level_maps]
+        first = [m[:, 0] for m in levels]
         state = {**self.prior.start(first), **self.posterior.start(first)}
-        return shown, {**state, **self.decoder.start([m[:, 0] for m in maps])}
+        return levels, {**state, **self.decoder.start([m[:, 0] for m in maps])}
 
     def _pooled(self, state: State) -> Tensor:
         """(P, n): the decoder's states at the resolutions of the latents, averaged over space."""

@@ -33,26 +33,20 @@ class ResidualBlock(nn.Module):
     def __init__(self, before: int, after: int, kernel: int, groups: int) -> None:
         super().__init__()
         padding, second = (1, 3) if kernel == 3 else (0, 1)
-        self.body = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(before, after, kernel, padding=padding),
-            nn.GroupNorm(groups, after),
-            nn.ReLU(),
-            nn.Conv2d(after, after, second, padding=padding),
-            nn.GroupNorm(groups, after),
-        )
+        one = normed(before, after, groups, kernel, padding)
+        two = normed(after, after, groups, second, padding)
+        self.body = nn.Sequential(nn.ReLU(), *one, nn.ReLU(), *two)
         self.shortcut: nn.Module = nn.Identity()
         if before != after or kernel == 4:
             self.shortcut = nn.Conv2d(before, after, 4 if kernel == 4 else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(P, before, h, w) to (P, after, h, w), or to (P, after, 1, 1) for kernel 4."""
-        y: Tensor = self.shortcut(x) + self.body(x)
-        return y
+        return torch.add(self.shortcut(x), self.body(x))
 
 
 class Encoder(nn.Module):
-    """Residual blocks and max-pooling down to 4x4, then a block that sees all of it (table 4.4).
+    """Residual blocks and max-pooling down to 4x4, then a block over all of that (table 4.4).
 
     Args:
         image: channels of a frame.
@@ -66,14 +60,9 @@ class Encoder(nn.Module):
         self.enter = nn.Conv2d(image, first, 3, padding=1)
         self.stages = nn.ModuleList([ResidualBlock(first, first, 3, groups)])
         for before, after in pairwise(channels):
-            self.stages.append(
-                nn.Sequential(
-                    ResidualBlock(before, after, 3, groups), ResidualBlock(after, after, 3, groups)
-                )
-            )
-        self.top = nn.Sequential(
-            ResidualBlock(last, last, 4, groups), ResidualBlock(last, last, 1, groups)
-        )
+            one, two = (ResidualBlock(each, after, 3, groups) for each in (before, after))
+            self.stages.append(nn.Sequential(one, two))
+        self.top = nn.Sequential(*(ResidualBlock(last, last, kernel, groups) for kernel in (4, 1)))
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
@@ -88,7 +77,7 @@ class Encoder(nn.Module):
 
 
 class Memory(nn.Module):
-    """A ConvLSTM and what begins it: a small CNN of a map of the first frame (table 4.7).
+    """A ConvLSTM whose first state is a small CNN's, from a map of the first frame (table 4.7).
 
     Its state is ``name_h`` and ``name_c``, (P, hidden, side, side).
 
@@ -96,28 +85,23 @@ class Memory(nn.Module):
         name: of its state.
         inputs: channels of its input.
         hidden: of its state.
-        seen: channels of the map that begins it.
+        first: channels of the first frame's map.
         side: of all its maps.
         groups: of GroupNorm.
     """
 
     def __init__(
-        self, name: str, inputs: int, hidden: int, seen: int, side: int, groups: int
+        self, name: str, inputs: int, hidden: int, first: int, side: int, groups: int
     ) -> None:
         super().__init__()
         self.names = (f"{name}_h", f"{name}_c")
         self.cell = ConvLSTMCell(inputs, hidden, 1 if side == 1 else 3, groups)
-        self.begin = nn.Sequential(
-            nn.Conv2d(seen, seen, 1),
-            nn.GroupNorm(groups, seen),
-            nn.ReLU(),
-            nn.Conv2d(seen, 2 * hidden, 1),
-            nn.GroupNorm(groups, 2 * hidden),
-        )
+        one, two = normed(first, first, groups), normed(first, 2 * hidden, groups)
+        self.begin = nn.Sequential(*one, nn.ReLU(), *two)
 
-    def start(self, seen: Tensor) -> State:
-        """The state at the first frame, from its map (P, seen, side, side)."""
-        return dict(zip(self.names, self.begin(seen).chunk(2, 1), strict=True))
+    def start(self, first: Tensor) -> State:
+        """The state at the first frame, from its map (P, first, side, side)."""
+        return dict(zip(self.names, self.begin(first).chunk(2, 1), strict=True))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: x (P, inputs, side, side) to h; ``state`` may hold other entries too."""
@@ -125,16 +109,30 @@ class Memory(nn.Module):
         return h, dict(zip(self.names, (h, c), strict=True))
 
 
-class Hierarchy(nn.Module):
+class Memories(nn.Module):
+    """A ``Memory`` for each of several maps."""
+
+    memories: nn.ModuleList
+
+    def start(self, first: Sequence[Tensor]) -> State:
+        """The state at the first frame, from its maps."""
+        state: State = {}
+        for memory, frame_map in zip(self.memories, first, strict=True):
+            assert isinstance(memory, Memory)
+            state |= memory.start(frame_map)
+        return state
+
+
+class Hierarchy(Memories):
     """The prior or the posterior of all levels, each a diagonal Gaussian (table 4.6).
 
-    Level l reads what it is shown at its resolution, the actions and, densely, the latents of all
-    levels above (figures 4.2 and 4.8), which are enlarged by repetition.
+    Level l reads its input map, the actions and, densely, the latents of all levels above (figures
+    4.2 and 4.8), which are enlarged by repetition.
 
     Args:
         name: of its state: ``name0_h``, ``name0_c``, ``name1_h`` ..
-        shown: channels that each level is shown, without actions and latents.
-        seen: channels of the first frame's map at each level.
+        inputs: channels of each level's input map.
+        first: channels of the first frame's map at each level.
         latents: channels of each level's z, and of its ConvLSTM.
         sides: of each level's maps.
         actions: features of an action.
@@ -144,8 +142,8 @@ class Hierarchy(nn.Module):
     def __init__(
         self,
         name: str,
-        shown: Sequence[int],
-        seen: Sequence[int],
+        inputs: Sequence[int],
+        first: Sequence[int],
         latents: Sequence[int],
         sides: Sequence[int],
         actions: int,
@@ -155,25 +153,21 @@ class Hierarchy(nn.Module):
         self.sides = tuple(sides)
         self.enter, self.memories, self.out = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level, (side, width) in enumerate(zip(sides, latents, strict=True)):
-            inputs = shown[level] + actions + sum(latents[:level])
-            self.enter.append(joined(inputs, width, groups))
-            self.memories.append(Memory(f"{name}{level}", width, width, seen[level], side, groups))
-            self.out.append(joined(width, 2 * width, groups))
+            joined = inputs[level] + actions + sum(latents[:level])
+            self.enter.append(normed(joined, width, groups))
+            self.memories.append(Memory(f"{name}{level}", width, width, first[level], side, groups))
+            self.out.append(normed(width, 2 * width, groups))
             nn.init.constant_(self.out[-1].get_parameter("1.weight"), 0.1)  # near N(0, 1)
 
-    def start(self, seen: Sequence[Tensor]) -> State:
-        """The state at the first frame, from its map at each level."""
-        return _started(self.memories, seen)
-
     def forward(
-        self, shown: Sequence[Tensor], actions: Tensor, state: State, pick: Pick
+        self, inputs: Sequence[Tensor], actions: Tensor, state: State, pick: Pick
     ) -> tuple[list[Gaussian], list[Tensor], State]:
         """One step, from the top down.
 
         Args:
-            shown: what each level reads, (P, shown, side, side).
+            inputs: of each level, (P, channels, side, side).
             actions: (P, features).
-            state: what ``start`` or the step before gave, maybe among other entries.
+            state: of ``start`` or of the step before; it may hold other entries too.
             pick: chooses the z of a level by its Gaussian; the levels below read it.
 
         Returns:
@@ -184,7 +178,7 @@ class Hierarchy(nn.Module):
         after: State = {}
         for level, side in enumerate(self.sides):
             above = [interpolate(value, (side, side)) for value in z]
-            x = torch.cat([shown[level], tiled(actions, side), *above], 1)
+            x = torch.cat([inputs[level], tiled(actions, side), *above], 1)
             h, moved = self.memories[level](self.enter[level](x), state)
             mean, logvar = self.out[level](h).chunk(2, 1)
             after |= moved
@@ -193,11 +187,11 @@ class Hierarchy(nn.Module):
         return gaussians, z, after
 
 
-class Decoder(nn.Module):
+class Decoder(Memories):
     """A ConvLSTM at every resolution, transposed convolutions between (table 4.5).
 
-    Its state is ``decoder1_h``, ``decoder1_c``, ``decoder4_h`` .., named after the sides; the last
-    ``_h`` is what pixels are made of. z joins at the resolution of its level.
+    Its state is ``decoder1_h``, ``decoder1_c``, ``decoder4_h`` .., named after the sides; pixels
+    are made from the last ``_h``. z joins at the resolution of its level.
 
     Args:
         widths: channels at each side; the encoder's maps have the same.
@@ -216,55 +210,41 @@ class Decoder(nn.Module):
         groups: int,
     ) -> None:
         super().__init__()
-        self.places = [sides.index(side) for side in latents]
+        self.latents = [sides.index(side) for side in latents]
         self.enter, self.memories, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for place, (side, width) in enumerate(zip(sides, widths, strict=True)):
-            if place:
-                before = widths[place - 1]
-                size = (4, 2, 1) if sides[place - 1] > 1 else (4, 4, 0)
-                self.up.append(
-                    nn.Sequential(
-                        nn.ConvTranspose2d(before, width, *size),
-                        nn.GroupNorm(groups, width),
-                        nn.ReLU(),
-                    )
-                )
-            more = latents.get(side, 0) + (0 if place else actions)
-            self.enter.append(joined(width + more, width, groups) if more else nn.Identity())
+        for index, (side, width) in enumerate(zip(sides, widths, strict=True)):
+            if index:
+                before = widths[index - 1]
+                size = (4, 2, 1) if sides[index - 1] > 1 else (4, 4, 0)
+                larger = nn.ConvTranspose2d(before, width, *size)
+                self.up.append(nn.Sequential(larger, nn.GroupNorm(groups, width), nn.ReLU()))
+            more = latents.get(side, 0) + (0 if index else actions)
+            self.enter.append(normed(width + more, width, groups) if more else nn.Identity())
             self.memories.append(Memory(f"decoder{side}", width, width, width, side, groups))
-
-    def start(self, seen: Sequence[Tensor]) -> State:
-        """The state at the first frame, from all its maps."""
-        return _started(self.memories, seen)
 
     def forward(self, top: Tensor, actions: Tensor, z: Sequence[Tensor], state: State) -> State:
         """One step: the last frame's 1x1 map (P, width, 1, 1), actions (P, features) and z."""
-        joining = dict(zip(self.places, z, strict=True))
+        joining = dict(zip(self.latents, z, strict=True))
         x = torch.cat([top, tiled(actions, 1)], 1)
         after: State = {}
-        for place, memory in enumerate(self.memories):
-            if place:
-                x = self.up[place - 1](x)
-            if place in joining:
-                x = torch.cat([x, joining[place]], 1)
-            x, moved = memory(self.enter[place](x), state)
+        for index, memory in enumerate(self.memories):
+            if index:
+                x = self.up[index - 1](x)
+            if index in joining:
+                x = torch.cat([x, joining[index]], 1)
+            x, moved = memory(self.enter[index](x), state)
             after |= moved
         return after
 
 
-def joined(inputs: int, outputs: int, groups: int) -> nn.Sequential:
-    """Convolution 1x1 and GroupNorm."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.GroupNorm(groups, outputs))
+def normed(
+    inputs: int, outputs: int, groups: int, kernel: int = 1, padding: int = 0
+) -> nn.Sequential:
+    """A convolution and GroupNorm."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding)
+    return nn.Sequential(convolution, nn.GroupNorm(groups, outputs))
 
 
 def tiled(actions: Tensor, side: int) -> Tensor:
-    """Actions (P, features) at every place of a map: (P, features, side, side)."""
+    """Actions (P, features) at every position of a map: (P, features, side, side)."""
     return actions[..., None, None].expand(-1, -1, side, side)
-
-
-def _started(memories: nn.ModuleList, seen: Sequence[Tensor]) -> State:
-    state: State = {}
-    for memory, first in zip(memories, seen, strict=True):
-        assert isinstance(memory, Memory)
-        state |= memory.start(first)
-    return state

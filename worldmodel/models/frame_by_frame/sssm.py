@@ -1,7 +1,7 @@
 """Stochastic state-space models (Buesing et al. 2018, arXiv 1802.03006): sSSM, dSSM-VAE, dSSM-DET.
 
-A state s moves on by itself; frames are only read off it. With e the encoder, for every step t
-(equations as in our reference notes, section 4):
+The state s evolves without the frames, which are only decoded from it. With e the encoder, for
+every step t (equations as in our reference notes, section 4):
 
     s_0 = init(e(o_-2), e(o_-1), e(o_0))
     z_t ~ p(z_t | s_{t-1}, a_{t-1})                     learned prior, while generating
@@ -19,13 +19,13 @@ Sources: we did not have the paper. Equations and layers are those of the refere
 are second-hand (two public re-implementations that quote its figures, one with a report).
 Deviations and choices:
 
-- Rewards: a Gaussian in symlog space, and a Bernoulli of going on, from s_t by the same kind of
+- Rewards: a Gaussian in symlog space, and a Bernoulli of continuation, from s_t by the same kind of
   head. (There: the bits of floor(r_t), each a Bernoulli; no terminations.)
 - Actions are the features of any Gymnasium space (one-hot where discrete), tiled onto the map.
 - sigma = softplus(x - 0.1) + 0.1 from a stack of its own, for prior and posterior; z is drawn by
   reparameterisation. Both residuals of the transition are added to s_{t-1}.
-- The three frames of s_0 lie a stride apart: at the present, c and 2 c before. Before time 0 there
-  are none: the frame of time 0 takes their places.
+- The three frames of s_0 lie a stride apart: at the present, c and 2 c before; the frame of time 0
+  stands for those before it.
 - A training rollout starts at time 0 half of the time, else anywhere in the scene: at test a
   context may be a single frame.
 - The learning rate is the one of a public re-implementation; the initial weights are ours.
@@ -42,26 +42,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least
-from worldmodel.models.frame_by_frame.base import FrameByFrame, State
-from worldmodel.models.frame_by_frame.clip import cut, losses, whole
-from worldmodel.models.frame_by_frame.sssm_nets import (
-    ConvStack,
-    Decoder,
-    Encoder,
-    Gaussian,
-    Readout,
-    Transition,
-    initialise,
-)
-from worldmodel.models.layers.gaussian import kl_divergence
-from worldmodel.spec import Spec, to_float
+from worldmodel.models.frame_by_frame import sssm_nets as nets
+from worldmodel.models.frame_by_frame import teacher_forcing
+from worldmodel.models.frame_by_frame.base import FrameByFrame, State, per_step
+from worldmodel.models.layers.gaussian import kl_divergence, standard_normal
+from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
 RECENT = 3  # frames that the initial state is made of
 
 
 @dataclass(frozen=True)
-class SssmConfig:
+class SssmConfig(teacher_forcing.TrainingConfig):
     """Sizes and training settings; the defaults are those of the reference notes' table.
 
     Attributes:
@@ -70,8 +62,7 @@ class SssmConfig:
         jump: c, steps of time that one step of the model takes.
         beta: weight of the KL; 1 is the ELBO. (The JUMP authors swept it.)
         frames: T, frames that a training rollout predicts, ``jump`` apart.
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
-        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+        reward_variance, learning_rate, learning_rate_end: as in ``TrainingConfig``.
     """
 
     channels: int = 64
@@ -79,15 +70,15 @@ class SssmConfig:
     jump: int = 1
     beta: float = 1.0
     frames: int = 10
-    reward_variance: float = 0.02
     learning_rate: float = 1e-4
     learning_rate_end: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 4:
             raise ValueError(f"channels: expected a multiple of 4 above 0, got {self.channels}")
-        at_least(1, self, "readout", "jump", "frames")
-        above_zero(self, "beta", "reward_variance", "learning_rate", "learning_rate_end")
+        super().__post_init__()
+        at_least(1, self, "readout", "jump")
+        above_zero(self, "beta")
 
 
 _SMALL = SssmConfig(channels=32, frames=20, learning_rate=2e-3, learning_rate_end=2e-4)
@@ -103,8 +94,7 @@ class Sssm(FrameByFrame):
     """A stochastic state-space model; see ``SssmConfig`` for what can be set.
 
     Of the context it needs three frames only (see the module); its own state entry is ``s``
-    (channels, H/8, W/8), with the lead (B,) or (B, S). Nothing is fed back: a frame is decoded
-    where it is asked for, and where ``advance`` ends.
+    (channels, H/8, W/8), with the lead (B,) or (B, S).
 
     Attributes:
         stochastic: whether there is a z.
@@ -123,15 +113,15 @@ class Sssm(FrameByFrame):
         self.grid = (height // 8, width // 8)
         state, actions = config.channels, self.stride * spec.action.features
         latent = state if self.stochastic else 0
-        self.encoder = Encoder(image, state)
-        self.initial = ConvStack(RECENT * state, (1, state), (3, state), (3, state))
+        self.encoder = nets.Encoder(image, state)
+        self.initial = nets.ConvStack(RECENT * state, (1, state), (3, state), (3, state))
         if self.stochastic:
-            self.prior = Gaussian(state + actions, state)
-            self.posterior = Gaussian(2 * state + actions + 2 * latent, state)
-        self.transition = Transition(state + actions + (latent if self.moves else 0), state)
-        self.decoder = Decoder(state + latent, state, image)
-        self.readout = Readout(state, config.readout, self.grid[0] * self.grid[1])
-        self.apply(initialise)
+            self.prior = nets.Gaussian(state + actions, state)
+            self.posterior = nets.Gaussian(2 * state + actions + 2 * latent, state)
+        self.transition = nets.Transition(state + actions + (latent if self.moves else 0), state)
+        self.decoder = nets.Decoder(state + latent, state, image)
+        self.readout = nets.Readout(state, config.readout, self.grid[0] * self.grid[1])
+        self.apply(nets.initialise)
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -144,47 +134,44 @@ class Sssm(FrameByFrame):
         back = self.stride * torch.arange(RECENT - 1, -1, -1, device=present.device)
         return (present.unsqueeze(1) - back).clamp_min(0)
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        encoded = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return {"s": self.initial(encoded.flatten(1, 2))}
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        return {"s": self.initial(per_step(self.encoder, observations).flatten(1, 2))}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        given = self._given(state["s"], actions)
-        told: State = {}
+        inputs = self._with_actions(state["s"], actions)
+        after: State = {}
         if self.moves:
-            told = {"z": self._draw(given, noise)}
-        elif self.stochastic:  # z only shows in the frame: it is drawn when that is asked for
-            told = {"given": given, "noise": noise}
-        s = self._move(given, told.get("z"))
-        reward, logit = self.readout(s)
-        return {"s": s, **told}, reward, logit
+            after["z"] = self._draw(inputs, noise)
+        elif self.stochastic:  # only the frame depends on z: it is drawn if a frame is decoded
+            after |= {"inputs": inputs, "noise": noise}
+        after["s"] = self._move(inputs, after.get("z"))
+        reward, logit = self.readout(after["s"]).unbind(-1)
+        return after, reward, logit
 
-    def _look(self, state: State) -> Tensor:
-        shown = [state["s"]]
-        if self.moves:
-            shown.append(state["z"])
-        elif self.stochastic:
-            shown.append(self._draw(state["given"], state["noise"]))
-        frame: Tensor = self.decoder(torch.cat(shown, 1)).sigmoid()
+    def _decode(self, state: State) -> Tensor:
+        features = state["s"]
+        if self.stochastic:
+            z = state["z"] if self.moves else self._draw(state["inputs"], state["noise"])
+            features = torch.cat([features, z], 1)
+        frame: Tensor = self.decoder(features).sigmoid()
         return frame
 
-    def _draw(self, given: Tensor, noise: Tensor) -> Tensor:
-        """z by the prior, from ``_given``."""
-        mean, sigma = self.prior(given)
-        drawn: Tensor = mean + sigma * noise
-        return drawn
+    def _draw(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        """z by the prior, from ``_with_actions``."""
+        mean, sigma = self.prior(inputs)
+        z: Tensor = mean + sigma * noise
+        return z
 
-    def _feed(self, state: State, frame: Tensor) -> State:
-        return {"s": state["s"]}
-
-    def _given(self, s: Tensor, actions: Tensor) -> Tensor:
+    def _with_actions(self, s: Tensor, actions: Tensor) -> Tensor:
         """s (P, C, h, w) and, tiled, the actions (P, stride * action features)."""
         return torch.cat([s, actions[:, :, None, None].expand(-1, -1, *self.grid)], 1)
 
-    def _move(self, given: Tensor, z: Tensor | None) -> Tensor:
-        """g: the next state, from ``_given`` and z where it is an input."""
-        inputs = given if z is None or not self.moves else torch.cat([given, z], 1)
-        after: Tensor = self.transition(inputs, given[:, : self.config.channels])
+    def _move(self, inputs: Tensor, z: Tensor | None) -> Tensor:
+        """g: the next state, from ``_with_actions`` and z where it is an input."""
+        s = inputs[:, : self.config.channels]
+        if z is not None and self.moves:
+            inputs = torch.cat([inputs, z], 1)
+        after: Tensor = self.transition(inputs, s)
         return after
 
     # -- training --------------------------------------------------------------------------------
@@ -195,51 +182,39 @@ class Sssm(FrameByFrame):
         """sum_t NLL_t + beta KL_t + reward_t + continue_t over a rollout of T steps, in nats: the
         negative ELBO where beta is 1.
 
-        What lies behind the end of a scene does not count. ``mse`` in the parts is that of the
-        Bernoulli's mean, over valid frames; the other parts are nats per scene. ``progress`` is not
-        used: nothing is annealed.
+        Parts and curves are those of ``teacher_forcing.losses``, with ``mse`` that of the
+        Bernoulli's mean. ``progress`` is not used: nothing is annealed.
         """
         first = self.draw_first(scenes.lengths, generator)
-        steps = whole(scenes, self.config.frames, self.stride)
-        clip = cut(scenes, self.spec.action, steps, first, self.stride)
-        recent = to_float(scenes.observations(self._history(first)))
-        state = self._start(recent, clip.actions, first)["s"]
-        s, z, kl = self._infer(state, clip.frames[:, 1:], clip.actions, generator)
+        longest = self.config.frames
+        segment = teacher_forcing.take_segment(scenes, self.spec, longest, first, self.stride)
+        recent = self.spec.to_model(scenes.observations(self._history(first)))
+        state = self._start(recent, segment.actions, first)["s"]
+        truth = segment.observations[:, 1:]
+        s, z, kl = self._infer(state, truth, segment.actions, generator)
 
-        lead = s.shape[:2]
-        shown = s if z is None else torch.cat([s, z], 2)
-        logits = self.decoder(shown.flatten(0, 1)).unflatten(0, lead)
-        truth = clip.frames[:, 1:]
-        crossed = binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        error = (logits.detach().sigmoid() - truth).square().flatten(2).mean(2)
-        reward, logit = self.readout(s.flatten(0, 1))
-        told = (reward.unflatten(0, lead), logit.unflatten(0, lead))
-        return losses(
-            clip,
-            error,
+        logits = per_step(self.decoder, s if z is None else torch.cat([s, z], 2))
+        nll = binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).sum(2)
+        return teacher_forcing.losses(
+            segment,
+            logits.detach().sigmoid(),
             kl,
-            told,
-            weight=1.0,
-            variance=self.config.reward_variance,
-            nll=crossed.flatten(2).sum(2),
+            per_step(self.readout, s).unbind(-1),
+            self.config.reward_variance,
+            nll=nll,
             beta=self.config.beta,
         )
 
     def draw_first(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
-        """int64 (B,): where rollouts start, such that a whole step fits before the length (B,).
-
-        Half of the time 0, which is also all that scenes of less than a step have.
-        """
-        chance = torch.rand(2, len(lengths), generator=generator, device=lengths.device)
-        starts = (lengths - self.stride + 1).clamp_min(1)
-        return torch.where(chance[0] < 0.5, 0, (chance[1] * starts).long())
+        """int64 (B,): where rollouts start, with a whole step before the length (B,), or at 0."""
+        return teacher_forcing.draw_time((lengths - self.stride + 1).clamp_min(1), generator)
 
     def _infer(
         self, s: Tensor, frames: Tensor, actions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Teacher forcing from s (B, C, h, w) along frames (B, T, ...) and actions (B, T, ...).
 
-        Frames are encoded all at once; only the recurrence walks.
+        Frames are encoded all at once; only the recurrence is sequential.
 
         Returns:
             s_t (B, T, C, h, w), z_t of the same shape or None, KL(posterior || prior) (B, T).
@@ -248,28 +223,23 @@ class Sssm(FrameByFrame):
         states: list[Tensor] = []
         if not self.stochastic:
             for action in actions.unbind(1):
-                s = self._move(self._given(s, action), None)
+                s = self._move(self._with_actions(s, action), None)
                 states.append(s)
             return torch.stack(states, 1), None, frames.new_zeros(lead)
-        encoded = self.encoder(frames.flatten(0, 1)).unflatten(0, lead)
-        noise = torch.randn(
-            encoded.shape, generator=generator, device=encoded.device, dtype=encoded.dtype
-        )
+        encoded = per_step(self.encoder, frames)
+        noise = standard_normal(encoded, generator)
         latents: list[Tensor] = []
-        numbers: list[tuple[Tensor, ...]] = []
-        for action, seen, drawn in zip(
-            actions.unbind(1), encoded.unbind(1), noise.unbind(1), strict=True
-        ):
-            given = self._given(s, action)
-            prior = self.prior(given)
-            mean, sigma = self.posterior(torch.cat([given, seen, *prior], 1))
-            z = mean + sigma * drawn
-            s = self._move(given, z)
+        gaussians: list[tuple[Tensor, ...]] = []
+        for t in range(lead[1]):
+            inputs = self._with_actions(s, actions[:, t])
+            prior = self.prior(inputs)
+            mean, sigma = self.posterior(torch.cat([inputs, encoded[:, t], *prior], 1))
+            latents.append(mean + sigma * noise[:, t])
+            s = self._move(inputs, latents[-1])
             states.append(s)
-            latents.append(z)
-            numbers.append((mean, sigma, *prior))
+            gaussians.append((mean, sigma, *prior))
         q_mean, q_sigma, p_mean, p_sigma = (
-            torch.stack(each, 1).flatten(0, 1) for each in zip(*numbers, strict=True)
+            torch.stack(each, 1).flatten(0, 1) for each in zip(*gaussians, strict=True)
         )
         kl = kl_divergence(q_mean, 2 * q_sigma.log(), p_mean, 2 * p_sigma.log())
         return torch.stack(states, 1), torch.stack(latents, 1), kl.unflatten(0, lead)

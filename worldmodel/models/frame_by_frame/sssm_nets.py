@@ -18,7 +18,7 @@ Layer = tuple[int, int]  # kernel and channels of a convolution
 
 
 def convolution(inputs: int, layer: Layer) -> nn.Conv2d:
-    """Stride 1, the size of the map is kept."""
+    """Stride 1, to a map of the same size."""
     kernel, outputs = layer
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
 
@@ -50,8 +50,7 @@ class ResConv(nn.Module):
 
     def forward(self, x: Tensor, base: Tensor) -> Tensor:
         """x (P, inputs, h, w) and base (P, C, h, w) to (P, C, h, w)."""
-        added: Tensor = base + self.last(self.second(self.first(x).relu()).relu())
-        return added
+        return torch.add(base, self.last(self.second(self.first(x).relu()).relu()))
 
 
 class Encoder(nn.Module):
@@ -66,8 +65,7 @@ class Encoder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (P, image channels, H, W) to (P, C, H/8, W/8)."""
         x = self.fine(pixel_unshuffle(frames, 4))
-        encoded: Tensor = self.coarse(pixel_unshuffle(x, 2)).relu()
-        return encoded
+        return torch.relu(self.coarse(pixel_unshuffle(x, 2)))
 
 
 class Decoder(nn.Module):
@@ -87,7 +85,7 @@ class Decoder(nn.Module):
 class Gaussian(nn.Module):
     """Mean and standard deviation, each from a stack of its own, of maps of C channels.
 
-    sigma = softplus(x - 0.1) + 0.1: the floor keeps the KL from exploding where a prior grows sure.
+    sigma = softplus(x - 0.1) + 0.1: the floor bounds the KL where a prior becomes certain.
     """
 
     def __init__(self, inputs: int, channels: int) -> None:
@@ -105,9 +103,9 @@ class Gaussian(nn.Module):
 class Transition(nn.Module):
     """g: res_conv, ReLU, pool & inject, res_conv. Both residuals are added to s_{t-1}.
 
-    Pool & inject sees the whole map at once: a convolution, its maximum over all places, put beside
-    every place. The table leaves open what a residual is added to where channels differ; s_{t-1}
-    needs no weights and makes s_t a change of it.
+    Pool & inject reads the whole map at once: a convolution and its maximum over the map, joined to
+    every position. The table leaves open what a residual is added to where channels differ; s_{t-1}
+    needs no weights, and what is learned is its change.
     """
 
     def __init__(self, inputs: int, channels: int) -> None:
@@ -125,35 +123,34 @@ class Transition(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """For ``apply``, which comes to the parts first: He's weights, no biases, quiet last layers.
+    """For ``apply``, which visits children first: He's weights, no biases, small last layers.
 
-    Twenty convolutions lie between two frames: with PyTorch's weights, which shrink a signal from
-    layer to layer, little of a frame arrives. What is added to a state, and what says how a
-    distribution looks, begins at a tenth: so s_t begins as s_{t-1}, however long the rollout.
+    Twenty convolutions lie between two frames; PyTorch's weights, which shrink a signal from layer
+    to layer, would lose most of a frame. The layers that add to a state or parametrise a
+    distribution begin at a tenth, so that s_t begins near s_{t-1} in rollouts of any length.
     """
-    quiet: list[nn.Conv2d] = []
+    small: list[nn.Conv2d] = []
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, Transition):
-        quiet = [module.enter.last, module.leave.last]
+        small = [module.enter.last, module.leave.last]
     elif isinstance(module, Gaussian):
-        quiet = [module.mean.third, module.spread.third]
+        small = [module.mean.third, module.spread.third]
     elif isinstance(module, Decoder):
-        quiet = [module.fine.third]
+        small = [module.fine.third]
     with torch.no_grad():
-        for layer in quiet:
+        for layer in small:
             layer.weight.mul_(0.1)
 
 
 class Readout(nn.Module):
-    """s_t to the reward in symlog space and the logit of going on: the paper's head, our numbers.
+    """s_t to the reward in symlog space and the continuation logit: the paper's head, our sizes.
 
     Args:
-        channels: C.
+        channels, cells: C, and the positions of the map.
         width: channels of its convolution.
-        cells: places of the map.
     """
 
     def __init__(self, channels: int, width: int, cells: int) -> None:
@@ -161,7 +158,7 @@ class Readout(nn.Module):
         last = to_outcome(width * cells)
         self.out = nn.Sequential(convolution(channels, (3, width)), nn.ReLU(), nn.Flatten(), last)
 
-    def forward(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """s (P, C, h, w) to two vectors (P,)."""
-        reward, logit = self.out(s).unbind(-1)
-        return reward, logit
+    def forward(self, s: Tensor) -> Tensor:
+        """s (P, C, h, w) to (P, 2)."""
+        readouts: Tensor = self.out(s)
+        return readouts

@@ -13,17 +13,17 @@ tabulated in the reference notes; the code is our own. Deviations:
 - There is a mask for everything that is mixed: with ten kernels twelve, not eleven. (The public
   CDNA pairs ten masks with the painted and the ten moved frames and thereby drops the last one.)
 - Layer normalisation is ``GroupNorm(1, C)``: over channels and pixels, scaled channel by channel.
-- The only thing tiled onto the smallest grid beside z are the features of the action from t-1 to
-  t, where there are any: no robot state. Rewards and continuations are read from the smallest
-  hidden map, with its places, by a small MLP (ours); their losses are in nats and weighted by beta
-  like the KL, also in the phases in which that does not count.
+- Only z and, where there are any, the features of the action from t-1 to t join on the smallest
+  grid: no robot state. Rewards and continuations are read from the smallest hidden map, with its
+  positions, by a small MLP (ours); their losses are in nats and weighted by beta like the KL, also
+  in the phases in which the KL does not count.
 - The loss sums over all steps, also those of the context, as the other models' here do. The public
   code averages over the frames after the context; ``Sv2pConfig.beta`` says what that makes of its
   weight of 1e-3. beta is scaled by 64 * 64 / (H * W), which keeps the variance of the equivalent
   Gaussian, beta C H W / 2.
 - The KL is summed over the latent's grid and averaged over scenes.
-- Scheduled sampling tosses a coin for each scene and step (the public code: a fixed number of
-  scenes of each batch), and its k is a share of the training, see ``share_of_truth``.
+- Scheduled sampling decides for each scene and step by itself (the public code: for a fixed number
+  of scenes of each batch), and its k is a share of the training, see ``share_of_truth``.
 - A world's state at the present depends on its z, so that SV2P walks through the context once for
   each world, when it is sampled; the belief keeps the context for that.
 """
@@ -39,17 +39,9 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, odd, to_tuples
-from worldmodel.models.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.models.frame_by_frame.clip import (
-    Clip,
-    check_past,
-    cut,
-    draw_last,
-    losses,
-    squared_error,
-    whole,
-)
-from worldmodel.models.frame_by_frame.sv2p_nets import Compositor, Inference, Tower
+from worldmodel.models.frame_by_frame import sv2p_nets as nets
+from worldmodel.models.frame_by_frame import teacher_forcing
+from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
 from worldmodel.spec import Spec
@@ -59,7 +51,7 @@ SCHEDULED_STEPS = 900.0  # k of the public implementations' inverse sigmoid
 
 
 @dataclass(frozen=True)
-class Sv2pConfig:
+class Sv2pConfig(teacher_forcing.PastConfig):
     """Sizes and training settings of both models; the defaults are the public implementations',
     with the conditioning of the narratives.
 
@@ -74,12 +66,9 @@ class Sv2pConfig:
             from then on from the posterior; from the second to the third the KL's weight rises
             from 0 to beta. (50k, 100k and 120k of 200k steps.)
         sampling: k of scheduled sampling as a share of the training (900 of 200k steps).
-        past: frames that are context in training, where the truth is always fed; 0 draws the last
-            context frame of each scene at random, half of the time it is the first.
-        frames: frames 0 .. frames - 1 of each window are trained on, and are what the inference
-            network sees; fewer where the window is shorter.
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
-        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+        past: as in ``PastConfig``; in the context the truth is always fed.
+        frames: as in ``TrainingConfig``; the inference network sees the same frames.
+        reward_variance, learning_rate, learning_rate_end: as in ``TrainingConfig``.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -90,13 +79,11 @@ class Sv2pConfig:
     beta: float = 0.01
     phases: tuple[float, ...] = (0.25, 0.5, 0.6)
     sampling: float = 0.0045
-    past: int = 6
-    frames: int = 21
-    reward_variance: float = 0.02
     learning_rate: float = 1e-3
     learning_rate_end: float = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         to_tuples(self, "channels", "phases")
         if len(self.channels) != 3 or min(self.channels) < 1:
             raise ValueError(f"channels: expected three numbers of at least 1, got {self.channels}")
@@ -107,10 +94,7 @@ class Sv2pConfig:
             raise ValueError(
                 f"phases: expected three shares in [0, 1] that do not fall, got {self.phases}"
             )
-        check_past(self.past, self.frames)
-        above_zero(
-            self, "beta", "sampling", "reward_variance", "learning_rate", "learning_rate_end"
-        )
+        above_zero(self, "beta", "sampling")
 
 
 PRESETS: dict[str, Sv2pConfig] = {
@@ -161,8 +145,7 @@ class Cdna(FrameByFrame):
     """The tower without a latent: one future for each context; see ``Sv2pConfig``.
 
     Its own state entries, with the lead (B,) or (B, S): ``h0``, ``c0`` .. ``h6``, ``c6`` of the
-    ConvLSTMs, and ``previous`` (C, H, W), the frame that the next step moves. It feeds frames back:
-    every frame but a rollout's last is composed, also where only rewards are asked for.
+    ConvLSTMs, and ``previous`` (C, H, W), the frame that the next step moves.
     """
 
     name: ClassVar[str] = "cdna"
@@ -177,8 +160,8 @@ class Cdna(FrameByFrame):
         self.grid = (height // 8, width // 8)
         self.steps = min(config.frames - 1, spec.window)
         self.beta = config.beta * 64 * 64 / (height * width)
-        self.tower = Tower(image, config.channels, spec.action.features + self.latent)
-        self.compositor = Compositor(
+        self.tower = nets.Tower(image, config.channels, spec.action.features + self.latent)
+        self.compositor = nets.Compositor(
             image, config.channels, self.grid, config.kernels, config.kernel_size
         )
         flat = config.channels[2] * self.grid[0] * self.grid[1]
@@ -192,10 +175,10 @@ class Cdna(FrameByFrame):
         """(0,): no step draws anything."""
         return (0,)
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        return self._watch(frames, actions, present, {})
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        return self._condition(observations, actions, present, {})
 
-    def _watch(
+    def _condition(
         self, frames: Tensor, actions: Tensor, present: Tensor, fixed: State, n: int = 1
     ) -> State:
         """The state (B * n, ...) of n worlds of each row at its present, by teacher forcing.
@@ -205,32 +188,29 @@ class Cdna(FrameByFrame):
             fixed: entries (B * n, ...) of the worlds that no step changes.
             n: worlds of each row.
         """
-        rows = torch.arange(len(present), device=present.device)
         until = present.repeat_interleave(n)
         state = self.tower.start(frames[:, 0].repeat_interleave(n, 0))
         for t in range(int(present.max())):
             frame = frames[:, t].repeat_interleave(n, 0)
-            told = self._told(actions[:, t].repeat_interleave(n, 0), fixed)
-            state = keep(t < until, self.tower(frame, told, state)[0], state)
-        return {**state, **fixed, "previous": frames[rows, present].repeat_interleave(n, 0)}
+            extra = self._extra(actions[:, t].repeat_interleave(n, 0), fixed)
+            state = select_rows(t < until, self.tower(frame, extra, state)[0], state)
+        return {**state, **fixed, "previous": at_times(frames, present).repeat_interleave(n, 0)}
 
-    def _told(self, actions: Tensor, state: State) -> list[Tensor]:
-        """What joins on the smallest grid, each (P, n, h, w) or to be tiled."""
+    def _extra(self, actions: Tensor, state: State) -> list[Tensor]:
+        """The inputs that join on the smallest grid: actions (P, n, 1, 1) and z (P, 1, h, w)."""
         return [actions[..., None, None]] + ([state["z"]] if self.latent else [])
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        told = self._told(actions, state)
-        new, bottom, top = self.tower(state["previous"], told, state)
+        new, bottom, top = self.tower(state["previous"], self._extra(actions, state), state)
         reward, logit = self.readout(bottom.flatten(1)).unbind(-1)
         return {**state, **new, "bottom": bottom, "top": top}, reward, logit
 
-    def _look(self, state: State) -> Tensor:
+    def _decode(self, state: State) -> Tensor:
         frame: Tensor = self.compositor(state["previous"], state["bottom"], state["top"])
         return frame
 
-    def _feed(self, state: State, frame: Tensor) -> State:
-        kept = {name: v for name, v in state.items() if name not in ("bottom", "top")}
-        return {**kept, "previous": frame}
+    def _feed_back(self, state: State, observation: Tensor) -> State:
+        return {"previous": observation}
 
     # -- training --------------------------------------------------------------------------------
 
@@ -241,24 +221,26 @@ class Cdna(FrameByFrame):
         likelihood, where ``progress`` sets the source of z, ``anneal`` and the share of the truth
         that is fed.
 
-        MSE_t is the mean over pixels; what lies behind the end of a scene does not count. ``mse``
-        in the parts is the mean over valid frames, most of which, but for the beginning of the
-        training, follow the model's own frames; ``forced_mse``, outside of training, is that of
-        frames that follow the truth. ``kl``, ``reward`` and ``continue`` are nats per scene.
+        MSE_t is the mean over pixels. Parts and curves are those of ``teacher_forcing.losses``;
+        after the beginning of the training, the frames of ``mse`` mostly follow the model's own
+        frames. Outside of training, ``forced_mse`` is that of frames that follow the truth.
         """
-        clip = cut(scenes, self.spec.action, whole(scenes, self.steps))
-        last = draw_last(scenes.lengths.clamp_max(clip.steps), self.config.past, generator)
-        fixed, kl, anneal = self._infer(clip.frames, progress, generator)
+        segment = teacher_forcing.take_segment(scenes, self.spec, self.steps)
+        last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
+        fixed, kl, anneal = self._infer(segment.observations, progress, generator)
         share = share_of_truth(progress, self.config.sampling)
-        frames, told = self.unroll(clip, fixed, last, share, generator)
-        error = squared_error(frames, clip)
-        variance = self.config.reward_variance
-        found = losses(clip, error, kl, told, weight=self.beta, variance=variance, beta=anneal)
-        if self.training:  # a second walk, which is not trained on
-            return found
-        forced = squared_error(self.unroll(clip, fixed, last, 1.0, generator)[0], clip) * clip.valid
-        mean = forced.sum() / clip.valid.sum().clamp_min(1)
-        return replace(found, parts={**found.parts, "forced_mse": mean.detach()})
+        frames, readouts = self.unroll(segment, fixed, last, share, generator)
+        variance, weight = self.config.reward_variance, self.beta
+        result = teacher_forcing.losses(
+            segment, frames, kl, readouts, variance, weight=weight, beta=anneal
+        )
+        if self.training:
+            return result
+        # a second rollout, which is not trained on
+        forced = self.unroll(segment, fixed, last, 1.0, generator)[0]
+        error = teacher_forcing.squared_error(forced, segment) * segment.valid
+        mean = error.sum() / segment.valid.sum().clamp_min(1)
+        return replace(result, parts={**result.parts, "forced_mse": mean.detach()})
 
     def _infer(
         self, frames: Tensor, progress: float, generator: torch.Generator | None
@@ -268,48 +250,47 @@ class Cdna(FrameByFrame):
 
     def unroll(
         self,
-        clip: Clip,
+        segment: teacher_forcing.Segment,
         fixed: State,
         last: Tensor,
         share: float,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Walk through a clip by the very steps of the verbs.
+        """Predict a segment by the same steps as the verbs, with scheduled sampling.
 
         Args:
-            clip: B scenes of L steps.
+            segment: B scenes of L steps.
             fixed: entries (B, ...) that no step changes.
             last: int64 (B,), the last frame that is context: up to it the truth is fed.
-            share: chance that behind it the truth is fed too, rather than the model's own frame.
-            generator: tosses these coins.
+            share: chance that after it the truth is fed too, rather than the model's own frame.
+            generator: of these draws.
 
         Returns:
             frames (B, L, C, H, W) after each step, and the read-outs, both (B, L).
         """
-        x, steps = clip.frames, clip.steps
+        x, steps = segment.observations, segment.steps
         chance = torch.rand(len(x), steps, generator=generator, device=x.device)
         truth = (chance < share) | (torch.arange(steps, device=x.device) <= last[:, None])
         noise = x.new_zeros(len(x), *self.noise_shape)
         state: State = {**self.tower.start(x[:, 0]), **fixed, "previous": x[:, 0]}
         frames: list[Tensor] = []
-        rewards: list[Tensor] = []
-        logits: list[Tensor] = []
+        readouts: list[list[Tensor]] = []
         for t in range(steps):
             if t:
-                given = torch.where(truth[:, t, None, None, None], x[:, t], frames[-1])
-                state = self._feed(state, given)
-            state, reward, logit = self._step(state, clip.actions[:, t], noise)
-            frames.append(self._look(state))
-            rewards.append(reward)
-            logits.append(logit)
-        return torch.stack(frames, 1), (torch.stack(rewards, 1), torch.stack(logits, 1))
+                fed = torch.where(truth[:, t, None, None, None], x[:, t], frames[-1])
+                state |= self._feed_back(state, fed)
+            state, *readout = self._step(state, segment.actions[:, t], noise)
+            frames.append(self._decode(state))
+            readouts.append(readout)
+        rewards, logits = (torch.stack(each, 1) for each in zip(*readouts, strict=True))
+        return torch.stack(frames, 1), (rewards, logits)
 
 
 class Sv2p(Cdna):
     """The tower with one latent for the whole video; see ``Sv2pConfig``.
 
     A belief holds ``context`` (B, window + 1, C, H, W), ``actions`` (B, window, features) and
-    ``now`` int64 (B,), with zeros behind a row's present. A world holds what CDNA's does, and ``z``
+    ``now`` int64 (B,), with zeros after a row's present. A world holds what CDNA's does, and ``z``
     (1, H/8, W/8).
     """
 
@@ -319,28 +300,26 @@ class Sv2p(Cdna):
 
     def __init__(self, spec: Spec, config: Sv2pConfig) -> None:
         super().__init__(spec, config)
-        self.inference = Inference((self.steps + 1) * spec.observation[0], config.inference)
+        self.inference = nets.Inference((self.steps + 1) * spec.observation[0], config.inference)
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        behind = self.spec.window + 1 - frames.shape[1]
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        padding = self.spec.window + 1 - observations.shape[1]
         return {
-            "context": nn.functional.pad(frames, (0, 0) * 3 + (0, behind)),
-            "actions": nn.functional.pad(actions, (0, 0, 0, behind)),
+            "context": nn.functional.pad(observations, (0, 0) * 3 + (0, padding)),
+            "actions": nn.functional.pad(actions, (0, 0, 0, padding)),
             "now": present,
         }
 
-    def _begin(self, state: State, n: int, generator: torch.Generator | None) -> State:
+    def _sample_state(self, state: State, n: int, generator: torch.Generator | None) -> State:
         context = state["context"]
         shape = (len(context), n, self.latent, *self.grid)
-        return self.pin(
-            state,
-            torch.randn(shape, generator=generator, device=context.device, dtype=context.dtype),
-        )
+        z = standard_normal(context.new_empty(shape), generator)
+        return self.with_latents(state, z)
 
-    def pin(self, state: State, z: Tensor) -> State:
-        """A belief's worlds (B, n, ...) whose latents are z (B, n, 1, H/8, W/8)."""
+    def with_latents(self, state: State, z: Tensor) -> State:
+        """The entries of worlds (B, n, ...) of a belief's ``state`` with z (B, n, 1, H/8, W/8)."""
         context, actions, present = state["context"], state["actions"], state["now"]
-        worlds = self._watch(context, actions, present, {"z": z.flatten(0, 1)}, z.shape[1])
+        worlds = self._condition(context, actions, present, {"z": z.flatten(0, 1)}, z.shape[1])
         return {name: value.unflatten(0, z.shape[:2]) for name, value in worlds.items()}
 
     def _infer(
@@ -348,8 +327,8 @@ class Sv2p(Cdna):
     ) -> tuple[State, Tensor, float]:
         """z (B, 1, H/8, W/8) of the phase, and the posterior's KL.
 
-        The inference network runs in the first phase too, where nothing pulls at it: several
-        devices can only train what always has a gradient, be it 0.
+        The inference network runs in the first phase too, where its gradient is 0: training on
+        several devices needs a gradient of every parameter in every step.
         """
         posterior, anneal = phase(progress, self.config.phases)
         mean, logvar = self.posterior(frames)

@@ -11,7 +11,7 @@ from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 State = dict[str, Tensor]
 
 FLOOR = 1e-12  # a kernel whose every entry is cut off at 0 becomes a mean, not 0 / 0
-SCALES = (2, 2, 4, 4, 8, 4, 2)  # of the ConvLSTMs, in the order in which they are walked
+SCALES = (2, 2, 4, 4, 8, 4, 2)  # of the ConvLSTMs' maps, in the order of their calls
 
 
 class Tower(nn.Module):
@@ -29,9 +29,8 @@ class Tower(nn.Module):
     def __init__(self, image_channels: int, channels: tuple[int, ...], extra: int) -> None:
         super().__init__()
         a, b, c = channels
-        self.enter = nn.Sequential(
-            nn.Conv2d(image_channels, a, 5, 2, 2), nn.GroupNorm(1, a), nn.ReLU()
-        )
+        first = nn.Conv2d(image_channels, a, 5, 2, 2)
+        self.enter = nn.Sequential(first, nn.GroupNorm(1, a), nn.ReLU())
         self.down1 = nn.Sequential(nn.Conv2d(a, a, 3, 2, 1), nn.ReLU())
         self.down2 = nn.Sequential(nn.Conv2d(b, b, 3, 2, 1), nn.ReLU())
         self.merge = nn.Sequential(nn.Conv2d(b + extra, b, 1), nn.ReLU())
@@ -54,13 +53,13 @@ class Tower(nn.Module):
         return state
 
     def forward(
-        self, frame: Tensor, told: list[Tensor], state: State
+        self, frame: Tensor, extra: list[Tensor], state: State
     ) -> tuple[State, Tensor, Tensor]:
         """One step.
 
         Args:
             frame: (P, C, H, W).
-            told: ``extra`` channels in all, each (P, n, H/8, W/8) or (P, n, 1, 1), which is tiled.
+            extra: channels that join, each (P, n, H/8, W/8) or (P, n, 1, 1), which is tiled.
             state: as of ``start``; it may hold other entries too.
 
         Returns:
@@ -78,7 +77,7 @@ class Tower(nn.Module):
         half = self.enter(frame)
         quarter = self.down1(recur(1, recur(0, half)))
         eighth = self.down2(recur(3, recur(2, quarter)))
-        tiled = [x.expand(-1, -1, *eighth.shape[-2:]) for x in told]
+        tiled = [x.expand(-1, -1, *eighth.shape[-2:]) for x in extra]
         bottom = recur(4, self.merge(torch.cat([eighth, *tiled], 1)))
         x = recur(5, self.up1(bottom))
         x = recur(6, self.up2(torch.cat([x, quarter], 1)))
@@ -114,23 +113,21 @@ class Compositor(nn.Module):
 
     def kernels(self, bottom: Tensor) -> Tensor:
         """Kernels (P, kernels, size, size), not negative, each of sum 1."""
-        raw = self.kernel(bottom.flatten(1)).unflatten(1, (self.count, self.size**2))
+        raw: Tensor = self.kernel(bottom.flatten(1)).unflatten(1, (self.count, self.size**2))
         positive = (raw - FLOOR).relu() + FLOOR
         normal = positive / positive.sum(-1, keepdim=True)
-        split: Tensor = normal.unflatten(-1, (self.size, self.size))
-        return split
+        return normal.view(-1, self.count, self.size, self.size)
 
     def masks(self, up: Tensor) -> Tensor:
         """Shares (P, 2 + kernels, H, W) of the previous frame, the painted and the moved ones."""
-        shares: Tensor = self.mask(up).softmax(1)
-        return shares
+        return torch.softmax(self.mask(up), 1)
 
     def forward(self, frame: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
         """The frame (P, C, H, W) in [0, 1] after ``frame``, from the tower's maps."""
         up = self.up(top)
         masks = self.masks(up)
         moved = (move(frame, self.kernels(bottom)) * masks[:, 2:].unsqueeze(1)).sum(2)
-        painted: Tensor = self.paint(up).sigmoid()
+        painted = torch.sigmoid(self.paint(up))
         return masks[:, :1] * frame + masks[:, 1:2] * painted + moved
 
 
@@ -144,17 +141,12 @@ class Inference(nn.Module):
 
     def __init__(self, image_channels: int, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(image_channels, width, 3, 2, 1),
-            nn.ReLU(),
-            nn.GroupNorm(1, width),
-            nn.Conv2d(width, 2 * width, 3, 2, 1),
-            nn.ReLU(),
-            nn.GroupNorm(1, 2 * width),
-            nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
-            nn.ReLU(),
-            nn.GroupNorm(1, 2 * width),
-        )
+        layers: list[nn.Module] = []
+        shapes = ((image_channels, width, 2), (width, 2 * width, 2), (2 * width, 2 * width, 1))
+        for before, after, stride in shapes:
+            convolution = nn.Conv2d(before, after, 3, stride, 1)
+            layers += [convolution, nn.ReLU(), nn.GroupNorm(1, after)]
+        self.body = nn.Sequential(*layers)
         self.mean = nn.Conv2d(2 * width, 1, 3, 2, 1)
         self.logvar = nn.Conv2d(2 * width, 1, 3, 2, 1)
 
@@ -174,12 +166,10 @@ def move(frames: Tensor, kernels: Tensor) -> Tensor:
 
     Pixels outside of the frame are 0. All channels of a frame are moved alike.
     """
-    count, size = kernels.shape[:2], kernels.shape[-1]
     moved = conv2d(
         frames.transpose(0, 1),  # the channels are the batch, the frames are the groups
         kernels.flatten(0, 1).unsqueeze(1),
-        padding=size // 2,
+        padding=kernels.shape[-1] // 2,
         groups=len(frames),
     )
-    split: Tensor = moved.unflatten(1, count)
-    return split.transpose(0, 1)
+    return moved.view(*moved.shape[:1], *kernels.shape[:2], *moved.shape[2:]).transpose(0, 1)

@@ -33,15 +33,8 @@ from torch import Tensor, nn
 
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, to_tuples
-from worldmodel.models.frame_by_frame.base import FrameByFrame, State, keep
-from worldmodel.models.frame_by_frame.clip import (
-    check_past,
-    cut,
-    draw_last,
-    losses,
-    squared_error,
-    whole,
-)
+from worldmodel.models.frame_by_frame import teacher_forcing
+from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
@@ -50,7 +43,7 @@ from worldmodel.types import SceneBatch
 
 
 @dataclass(frozen=True)
-class SvgConfig:
+class SvgConfig(teacher_forcing.PastConfig):
     """Sizes and training settings; the defaults are the paper's on Stochastic Moving MNIST, with
     the conditioning of the narratives. (Names in brackets are the public implementation's.)
 
@@ -63,11 +56,9 @@ class SvgConfig:
         hidden: of the LSTMs, and of the reward and continuation read-out (rnn_size).
         predictor_layers, posterior_layers, prior_layers: LSTM layers.
         beta: weight of the KL against the mean squared error, at 64 px.
-        past: frames that are context in training (n_past); 0 draws the last context frame of each
-            scene at random, half of the time it is the first.
-        frames: frames 0 .. frames - 1 of each window are trained on (n_past + n_future).
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
-        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+        past: as in ``PastConfig`` (n_past).
+        frames, reward_variance, learning_rate, learning_rate_end: as in ``TrainingConfig``
+            (``frames`` is n_past + n_future).
     """
 
     backbone: Backbone = "dcgan"
@@ -79,13 +70,9 @@ class SvgConfig:
     posterior_layers: int = 1
     prior_layers: int = 1
     beta: float = 1e-4
-    past: int = 6
-    frames: int = 21
-    reward_variance: float = 0.02
-    learning_rate: float = 2e-3
-    learning_rate_end: float = 2e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         to_tuples(self, "channels")
         if self.backbone not in ("dcgan", "vgg"):
             raise ValueError(f"backbone: expected 'dcgan' or 'vgg', got {self.backbone!r}")
@@ -93,8 +80,7 @@ class SvgConfig:
             raise ValueError(f"channels: expected numbers of at least 1, got {self.channels}")
         layers = ("predictor_layers", "posterior_layers", "prior_layers")
         at_least(1, self, "features", "latent", "hidden", *layers)
-        check_past(self.past, self.frames)
-        above_zero(self, "beta", "reward_variance", "learning_rate", "learning_rate_end")
+        above_zero(self, "beta")
 
     def stages(self, height: int, width: int) -> int:
         """How many stages lead from a frame to 4x4.
@@ -135,7 +121,7 @@ class Recurrence(nn.Module):
 
     def __init__(self, name: str, inputs: int, hidden: int, layers: int, outputs: int) -> None:
         super().__init__()
-        self.name, self.hidden, self.layers = name, hidden, layers
+        self.names, self.hidden, self.layers = (f"{name}_h", f"{name}_c"), hidden, layers
         self.enter = nn.Linear(inputs, hidden)
         self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
         self.out = nn.Linear(hidden, outputs)
@@ -143,7 +129,7 @@ class Recurrence(nn.Module):
     def start(self, like: Tensor) -> State:
         """Zeros for the batch of ``like``."""
         zeros = like.new_zeros(like.shape[0], self.layers, self.hidden)
-        return {f"{self.name}_h": zeros, f"{self.name}_c": zeros}
+        return dict.fromkeys(self.names, zeros)
 
     def forward(self, x: Tensor) -> Tensor:
         """A whole sequence from zeros: x (P, T, inputs) to (P, T, outputs)."""
@@ -151,10 +137,9 @@ class Recurrence(nn.Module):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: x (P, inputs) to (P, outputs); ``state`` may hold other entries too."""
-        names = (f"{self.name}_h", f"{self.name}_c")
-        before = tuple(state[name].transpose(0, 1).contiguous() for name in names)
+        before = tuple(state[name].transpose(0, 1).contiguous() for name in self.names)
         y, after = self.lstm(self.enter(x).unsqueeze(1), before)
-        pairs = zip(names, after, strict=True)
+        pairs = zip(self.names, after, strict=True)
         return self.out(y[:, 0]), {name: value.transpose(0, 1) for name, value in pairs}
 
 
@@ -163,8 +148,7 @@ class Svg(FrameByFrame):
 
     Its own state entries, with the lead (B,) or (B, S): ``h`` (features,), the encoded last frame;
     ``predictor_h/_c`` and, with a learned prior, ``prior_h/_c`` (layers, hidden); ``skip0`` ..
-    (channels, h, w), frozen. It feeds frames back: every frame but a rollout's last is decoded and
-    encoded again, also where only rewards are asked for.
+    (channels, h, w), frozen. Every frame but a rollout's last is decoded and encoded again.
 
     Attributes:
         prior_kind: "learned", "fixed" to N(0, I), or "none" without a latent.
@@ -184,16 +168,16 @@ class Svg(FrameByFrame):
         channels = config.channels[: config.stages(height, width)]
         self.beta = config.beta * 64 * 64 / (height * width)
         self.encoder, self.decoder = coders(config.backbone, image, channels, config.features)
-        seen, hidden = config.features + spec.action.features, config.hidden
+        inputs, hidden = config.features + spec.action.features, config.hidden
         self.latent = 0 if self.prior_kind == "none" else config.latent
         self.posterior = self.prior = None
         if self.latent:
-            posterior, z = config.posterior_layers, 2 * self.latent
-            self.posterior = Recurrence("posterior", seen, hidden, posterior, z)
+            layers = config.posterior_layers
+            self.posterior = Recurrence("posterior", inputs, hidden, layers, 2 * self.latent)
         if self.prior_kind == "learned":
-            self.prior = Recurrence("prior", seen, hidden, config.prior_layers, 2 * self.latent)
+            self.prior = Recurrence("prior", inputs, hidden, config.prior_layers, 2 * self.latent)
         self.predictor = Recurrence(
-            "predictor", seen + self.latent, hidden, config.predictor_layers, config.features
+            "predictor", inputs + self.latent, hidden, config.predictor_layers, config.features
         )
         self.apply(_initialise)
         self.readout = nn.Sequential(
@@ -207,14 +191,13 @@ class Svg(FrameByFrame):
         """(latent,)."""
         return (self.latent,)
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        batch, length = frames.shape[:2]
-        flat, maps = self.encoder(frames.flatten(0, 1))
-        h = flat.unflatten(0, (batch, length))
-        state = self.predictor.start(flat[:batch])
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        length = observations.shape[1]
+        h, maps = self._encode(observations)
+        state = self.predictor.start(h)
         if self.prior is not None:
-            state |= self.prior.start(flat[:batch])
-        z = h.new_zeros(batch, length - 1, 0)
+            state |= self.prior.start(h)
+        z = h[:, 1:, :0]
         if self.posterior is not None and length > 1:
             z = self.posterior(torch.cat([h[:, 1:], actions], -1)).chunk(2, -1)[0]
         for t in range(1, length):
@@ -222,11 +205,9 @@ class Svg(FrameByFrame):
             _, after = self.predictor.step(torch.cat([before, z[:, t - 1]], -1), state)
             if self.prior is not None:
                 after |= self.prior.step(before, state)[1]
-            state = keep(t <= present, after, state)
-        rows = torch.arange(batch, device=present.device)
-        for i, skip in enumerate(maps):
-            state[f"skip{i}"] = skip.unflatten(0, (batch, length))[rows, present]
-        return {**state, "h": h[rows, present]}
+            state = select_rows(t <= present, after, state)
+        skips = {f"skip{i}": at_times(skip, present) for i, skip in enumerate(maps)}
+        return {**state, **skips, "h": at_times(h, present)}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         before = torch.cat([state["h"], actions], -1)
@@ -240,14 +221,19 @@ class Svg(FrameByFrame):
         reward, logit = self.readout(g).unbind(-1)
         return {**state, **prior, **predictor, "g": g}, reward, logit
 
-    def _look(self, state: State) -> Tensor:
+    def _decode(self, state: State) -> Tensor:
         skips = [state[f"skip{i}"] for i in range(len(self.encoder.stages))]
         frame: Tensor = self.decoder(state["g"], skips)
         return frame
 
-    def _feed(self, state: State, frame: Tensor) -> State:
-        kept = {name: value for name, value in state.items() if name != "g"}
-        return {**kept, "h": self.encoder(frame)[0]}
+    def _feed_back(self, state: State, observation: Tensor) -> State:
+        return {"h": self.encoder(observation)[0]}
+
+    def _encode(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Frames (B, T, C, H, W) to h (B, T, features) and the map (B, T, ...) of each stage."""
+        h, maps = self.encoder(frames.flatten(0, 1))
+        lead = frames.shape[:2]
+        return h.unflatten(0, lead), [skip.unflatten(0, lead) for skip in maps]
 
     # -- training --------------------------------------------------------------------------------
 
@@ -257,24 +243,19 @@ class Svg(FrameByFrame):
         """sum_t MSE_t + beta KL_t over t = 1 .. frames - 1, context included: the SVG-LP bound of
         seed 003, section 3, with a Gaussian likelihood.
 
-        MSE_t is the mean over pixels, KL_t is summed over z; what lies behind the end of a scene
-        does not count. ``mse`` in the parts is the mean over valid frames; ``kl``, ``reward`` and
-        ``continue`` are nats per scene. ``progress`` is not used: nothing is annealed.
+        MSE_t is the mean over pixels, KL_t is summed over z. Parts and curves are those of
+        ``teacher_forcing.losses``. ``progress`` is not used: nothing is annealed.
         """
-        clip = cut(scenes, self.spec.action, whole(scenes, self.config.frames - 1))
-        x, steps = clip.frames, clip.steps
-        flat, maps = self.encoder(x.flatten(0, 1))
-        g, kl = self._infer(flat.unflatten(0, x.shape[:2]), clip.actions, generator)
+        segment = teacher_forcing.take_segment(scenes, self.spec, self.config.frames - 1)
+        h, maps = self._encode(segment.observations)
+        g, kl = self._infer(h, segment.actions, generator)
 
-        last = draw_last(scenes.lengths.clamp_max(steps), self.config.past, generator)
-        source = torch.minimum(torch.arange(steps, device=last.device), last[:, None])
-        rows = torch.arange(len(x), device=last.device)[:, None]
-        skips = [m.unflatten(0, x.shape[:2])[rows, source].flatten(0, 1) for m in maps]
-        frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, (len(x), steps))
-        error = squared_error(frames, clip)
-        told = self.readout(g).unbind(-1)
-        variance = self.config.reward_variance
-        return losses(clip, error, kl, told, pixels=1.0, weight=self.beta, variance=variance)
+        last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
+        sources = torch.minimum(torch.arange(segment.steps, device=last.device), last[:, None])
+        skips = [at_times(skip, sources).flatten(0, 1) for skip in maps]
+        frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, g.shape[:2])
+        readouts, variance = self.readout(g).unbind(-1), self.config.reward_variance
+        return teacher_forcing.losses(segment, frames, kl, readouts, variance, weight=self.beta)
 
     def _infer(
         self, h: Tensor, actions: Tensor, generator: torch.Generator | None

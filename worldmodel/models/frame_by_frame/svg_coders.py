@@ -17,7 +17,7 @@ Backbone = Literal["dcgan", "vgg"]
 
 
 class Encoder(nn.Module):
-    """Enc: stages that end at 4x4, each of whose maps is kept, then a convolution of all of it."""
+    """Enc: stages that end at 4x4 and all return their maps, then a convolution of the last."""
 
     def __init__(self, stages: Sequence[nn.Module], out: nn.Module) -> None:
         super().__init__()
@@ -66,17 +66,13 @@ def coders(
 
 def _dcgan(image: int, channels: Sequence[int], features: int) -> tuple[Encoder, Decoder]:
     down = [
-        nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
+        _normalised(nn.Conv2d(before, after, 4, 2, 1))
         for before, after in pairwise((image, *channels))
     ]
     encoder = Encoder(down, _to_features(channels[-1], features))
-    enter = _from_features(features, channels[-1])
+    enter = _normalised(nn.ConvTranspose2d(features, channels[-1], 4))
     up = [
-        nn.Sequential(
-            nn.ConvTranspose2d(2 * before, after, 4, 2, 1),
-            nn.BatchNorm2d(after),
-            nn.LeakyReLU(0.2),
-        )
+        _normalised(nn.ConvTranspose2d(2 * before, after, 4, 2, 1))
         for before, after in pairwise(reversed(channels))
     ]
     last = nn.Sequential(nn.ConvTranspose2d(2 * channels[0], image, 4, 2, 1), nn.Sigmoid())
@@ -89,7 +85,9 @@ def _vgg(image: int, channels: Sequence[int], features: int) -> tuple[Encoder, D
         convolutions = _convolutions([before] + [after] * _depth(stage))
         down.append(nn.Sequential(nn.MaxPool2d(2), convolutions) if stage else convolutions)
     out = nn.Sequential(nn.MaxPool2d(2), _to_features(channels[-1], features))
-    enter = nn.Sequential(_from_features(features, channels[-1]), nn.Upsample(scale_factor=2))
+    enter = nn.Sequential(
+        _normalised(nn.ConvTranspose2d(features, channels[-1], 4)), nn.Upsample(scale_factor=2)
+    )
     up: list[nn.Module] = []
     for stage in reversed(range(1, len(channels))):
         inside = [channels[stage]] * (_depth(stage) - 1)
@@ -109,18 +107,14 @@ def _depth(stage: int) -> int:
 
 
 def _convolutions(widths: Sequence[int]) -> nn.Sequential:
-    """3x3 convolutions, each with batch normalisation and a leaky ReLU."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Conv2d(before, after, 3, 1, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers)
+    convolutions = (nn.Conv2d(before, after, 3, 1, 1) for before, after in pairwise(widths))
+    return nn.Sequential(*(layer for each in convolutions for layer in _normalised(each)))
+
+
+def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    norm = nn.BatchNorm2d(convolution.out_channels)
+    return nn.Sequential(convolution, norm, nn.LeakyReLU(0.2))
 
 
 def _to_features(channels: int, features: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, features, 4), nn.BatchNorm2d(features), nn.Tanh())
-
-
-def _from_features(features: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.ConvTranspose2d(features, channels, 4), nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)
-    )

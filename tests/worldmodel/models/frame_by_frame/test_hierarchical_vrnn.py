@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Queries, Spec
-from worldmodel.models.frame_by_frame import HierarchicalVrnn, HierarchicalVrnnConfig
-from worldmodel.models.frame_by_frame.hierarchical_vrnn import PRESETS
+from worldmodel.models.frame_by_frame.hierarchical_vrnn import (
+    PRESETS,
+    HierarchicalVrnn,
+    HierarchicalVrnnConfig,
+)
 from worldmodel.models.frame_by_frame.hierarchical_vrnn_nets import Hierarchy
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -188,27 +191,27 @@ def test_a_latent_reaches_all_levels_below_and_none_above(
 @torch.no_grad()
 def test_each_latent_reaches_the_frame(model: HierarchicalVrnn) -> None:
     belief = model.observe(context(DISCRETE))
-    own = {name: value for name, value in belief.state.items() if name != "frame"}
+    own = {name: value for name, value in belief.state.items() if name != "observation"}
     noise = torch.zeros(2, *model.noise_shape)
     state, *_ = model._step(own, torch.zeros(2, 3), noise)
     for part in model._split(noise):  # views
         part += 1
         moved, *_ = model._step(own, torch.zeros(2, 3), noise)
         part -= 1
-        assert (model._look(moved) - model._look(state)).abs().max() > 1e-4
+        assert (model._decode(moved) - model._decode(state)).abs().max() > 1e-4
 
 
 @torch.no_grad()
 def test_kl_of_each_level(model: HierarchicalVrnn, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[Any, Any]] = []
-    forced = model._forced
+    forced = model._forced_step
 
     def spy(*args: Any) -> Any:
         q, p, state = forced(*args)
         found.append((q, p))
         return q, p, state
 
-    monkeypatch.setattr(model, "_forced", spy)
+    monkeypatch.setattr(model, "_forced_step", spy)
     batch = scenes()
     losses = model.loss(batch, 1.0, generator())
     assert len(found) == WINDOW
@@ -238,21 +241,21 @@ def test_the_belief_is_teacher_forcing_with_means(
     """Training's walk without noise ends in the state that ``observe`` gives."""
     given = context(DISCRETE, frames=5)
     states: list[dict[str, Tensor]] = []
-    forced = model._forced
+    forced = model._forced_step
 
     def spy(*args: Any) -> Any:
         answer = forced(*args)
         states.append(answer[2])
         return answer
 
-    monkeypatch.setattr(model, "_forced", spy)
+    monkeypatch.setattr(model, "_forced_step", spy)
     assert given.actions is not None
     actions = DISCRETE.action.encode(given.actions)
     drawn, _, _ = model._infer(given.observations, actions, torch.zeros(2, 4, *model.noise_shape))
     last = states[-1]
     belief = model.observe(given).state
     own = {name for name in last if not name.startswith("posterior")}
-    assert set(belief) == own | {"map0", "map1", "map2", "frame"}
+    assert set(belief) == own | {"map0", "map1", "map2", "observation"}
     for name in own:
         torch.testing.assert_close(belief[name], last[name], **CLOSE)
     torch.testing.assert_close(drawn[:, -1], belief["decoder32_h"], **CLOSE)
@@ -311,7 +314,7 @@ def test_what_is_fed_back_is_a_frame(model: HierarchicalVrnn) -> None:
     """The output is linear; the encoder reads what a frame can hold."""
     state = model.observe(context(DISCRETE)).state
     wild = 4 * torch.randn(2, 3, 32, 32, generator=generator())
-    one, two = model._feed(state, wild), model._feed(state, wild.clamp(0, 1))
+    one, two = ({**state, **model._feed_back(state, f)} for f in (wild, wild.clamp(0, 1)))
     assert all(torch.equal(one[name], two[name]) for name in one) and set(one) == set(state)
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from worldmodel import Context, Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.base import Losses
-from worldmodel.models.frame_by_frame import FrameByFrame, Svg
+from worldmodel.models.frame_by_frame import FrameByFrame
 from worldmodel.models.frame_by_frame.base import State
-from worldmodel.models.frame_by_frame.clip import cut, whole
+from worldmodel.models.frame_by_frame.svg import Svg
+from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 from worldmodel.training.validation import Validation, free_running
 
 
@@ -204,7 +205,7 @@ def test_every_frame_between_is_decoded(model: Svg, frames: bool, decoded: int) 
 
 
 class Counter(FrameByFrame):
-    """A state-space model in small: adds up what it is told, decodes only when asked."""
+    """A state-space model in small: adds up its actions, decodes only what is queried."""
 
     name = "counter"
     feeds_back = False
@@ -216,14 +217,14 @@ class Counter(FrameByFrame):
         self.unused = nn.Parameter(torch.zeros(()))
         self.looked = 0
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         return {"sum": actions.argmax(-1).sum(1) if actions.shape[1] else present * 0.0}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         total = state["sum"] + actions.unflatten(-1, (self.stride, -1)).argmax(-1).sum(-1)
         return {"sum": total}, torch.zeros_like(noise), torch.full_like(noise, 50.0)
 
-    def _look(self, state: State) -> Tensor:
+    def _decode(self, state: State) -> Tensor:
         self.looked += 1
         return state["sum"].float()[:, None, None, None].expand(-1, *self.spec.observation)
 
@@ -231,7 +232,7 @@ class Counter(FrameByFrame):
         raise NotImplementedError
 
 
-def test_a_model_that_feeds_nothing_back_decodes_what_is_asked() -> None:
+def test_a_model_that_feeds_nothing_back_decodes_what_is_queried() -> None:
     model = Counter(DISCRETE)
     worlds = model.sample(model.observe(context(DISCRETE, frames=1)), 2, generator())
     actions = plans(2, 3, 8)
@@ -278,66 +279,70 @@ def test_what_a_stride_cannot_reach_is_refused() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_cut_takes_steps_of_any_length_from_anywhere(stride: int) -> None:
+def test_a_segment_takes_steps_of_any_length_from_anywhere(stride: int) -> None:
     batch, first = scenes(DISCRETE), torch.tensor([0, 1, 4, 2])  # lengths 8, 3, 8, 3
-    clip = cut(batch, DISCRETE.action, 3, first, stride)
+    segment = take_segment(batch, DISCRETE, 3, first, stride)
     for row, (start, length) in enumerate(zip(first.tolist(), [8, 3, 8, 3], strict=True)):
         for step in range(3):
             times = [start + stride * step + i for i in range(stride)]
             inside = [time for time in times if time < length]
-            assert clip.valid[row, step] == float(times[0] < length)
-            assert clip.rewards[row, step] == batch.rewards[row, inside].sum()
-            assert clip.ended[row, step] == (length - 1 in inside)
+            assert segment.valid[row, step] == float(times[0] < length)
+            assert segment.rewards[row, step] == batch.rewards[row, inside].sum()
+            assert segment.ended[row, step] == (length - 1 in inside)
             after = to_float(batch.frames[row, min(times[-1] + 1, length)])
-            assert torch.equal(clip.frames[row, step + 1], after)
-            taken = clip.actions[row, step].view(stride, 3)
+            assert torch.equal(segment.observations[row, step + 1], after)
+            taken = segment.actions[row, step].view(stride, 3)
             for time, features in zip(times, taken, strict=True):
                 begun = times[0] < length  # behind an end within a step, actions come round again
                 expected = torch.eye(3)[batch.actions[row, time % length]] if begun else 0.0
                 assert (features == expected).all()
 
 
-def test_clips_of_long_steps() -> None:
+def test_segments_of_long_steps() -> None:
     batch = squares(lengths=(8, 3, 4, 6))  # the first and the third terminate
     batch.terminated[:] = False
     batch.terminated[0, 7] = batch.terminated[2, 3] = True
-    clip = cut(batch, DISCRETE.action, 3, torch.tensor([0, 0, 1, 0]), stride=3)
+    segment = take_segment(batch, DISCRETE, 3, torch.tensor([0, 0, 1, 0]), stride=3)
     rows = torch.arange(4)[:, None]
     edges = torch.tensor([[0, 3, 6, 8], [0, 3, 3, 3], [1, 4, 4, 4], [0, 3, 6, 6]])
-    assert torch.equal(clip.frames, to_float(batch.observations(edges)))
+    assert torch.equal(segment.observations, to_float(batch.observations(edges)))
     sums = [batch.rewards[0, 3:6].sum(), batch.rewards[2, 1:4].sum(), batch.rewards[0, 6:].sum()]
-    torch.testing.assert_close(clip.rewards[[0, 2, 0], [1, 0, 2]], torch.stack(sums))
-    assert clip.ended.tolist() == [
+    torch.testing.assert_close(segment.rewards[[0, 2, 0], [1, 0, 2]], torch.stack(sums))
+    assert segment.ended.tolist() == [
         [False, False, True], [False] * 3, [True, False, False], [False] * 3,
     ]  # fmt: skip
-    assert clip.valid.tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0], [1, 1, 0]]
+    assert segment.valid.tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0], [1, 1, 0]]
     # a plan knows nothing of the end: where it falls within a step, actions go on
-    taken = clip.actions.unflatten(2, (3, 3)).argmax(-1)
+    taken = segment.actions.unflatten(2, (3, 3)).argmax(-1)
     index = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 0]])
     assert torch.equal(taken[:1].flatten(1), batch.actions[rows[:1], index])
-    assert (clip.actions[0].unflatten(1, (3, 3)).sum(-1) == 1).all()
-    assert (clip.actions[1, 1:] == 0).all()
-    stopped = cut(batch, DISCRETE.action, 3, torch.tensor([1, 1, 0, 1]), stride=3)
+    assert (segment.actions[0].unflatten(1, (3, 3)).sum(-1) == 1).all()
+    assert (segment.actions[1, 1:] == 0).all()
+    stopped = take_segment(batch, DISCRETE, 3, torch.tensor([1, 1, 0, 1]), stride=3)
     assert stopped.valid.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
 
 
-def test_whole_reaches_the_end_of_the_longest_scene() -> None:
+def test_segments_reach_the_end_of_the_longest_scene() -> None:
     batch = scenes(DISCRETE)
-    assert [whole(batch, 20, stride) for stride in (1, 2, 3)] == [8, 4, 3]
-    assert whole(batch, 5) == 5
-    assert whole(replace(batch, lengths=torch.zeros(4).long()), 5) == 1
+
+    def steps(scenes: Any, longest: int, stride: int = 1) -> int:
+        return take_segment(scenes, DISCRETE, longest, stride=stride).steps
+
+    assert [steps(batch, 20, stride) for stride in (1, 2, 3)] == [8, 4, 3]
+    assert steps(batch, 5) == 5
+    assert steps(replace(batch, lengths=torch.zeros(4).long()), 5) == 1
 
 
 class Frozen(Counter):
     """Says that nothing changes: what it shows is the present's frame."""
 
-    def _start(self, frames: Tensor, actions: Tensor, present: Tensor) -> State:
-        return {"now": frames[torch.arange(len(frames)), present]}
+    def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
+        return {"now": observations[torch.arange(len(observations)), present]}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         return state, torch.zeros_like(noise), torch.zeros_like(noise)
 
-    def _look(self, state: State) -> Tensor:
+    def _decode(self, state: State) -> Tensor:
         return state["now"]
 
 

@@ -14,9 +14,8 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import Spec, make
-from worldmodel.models.frame_by_frame import Svg
-from worldmodel.models.frame_by_frame.clip import cut, draw_last
-from worldmodel.models.frame_by_frame.svg import PRESETS
+from worldmodel.models.frame_by_frame.svg import PRESETS, Svg
+from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +150,12 @@ def test_kl_is_that_of_the_distributions(name: str) -> None:
     assert isinstance(model, Svg)
     batch = scenes(DISCRETE)
     with torch.no_grad():
-        clip = cut(batch, DISCRETE.action, 8)
-        h = model.encoder(clip.frames.flatten(0, 1))[0].unflatten(0, (4, 9))
+        segment = take_segment(batch, DISCRETE, 8)
+        h = model.encoder(segment.observations.flatten(0, 1))[0].unflatten(0, (4, 9))
         kl = torch.zeros(4, 8)
         if model.posterior is not None:
-            q = model.posterior(torch.cat([h[:, 1:], clip.actions], -1))
-            before = torch.cat([h[:, :-1], clip.actions], -1)
+            q = model.posterior(torch.cat([h[:, 1:], segment.actions], -1))
+            before = torch.cat([h[:, :-1], segment.actions], -1)
             p = torch.zeros_like(q) if model.prior is None else model.prior(before)
             pair = (
                 Normal(mean, (0.5 * logvar).exp())
@@ -164,8 +163,8 @@ def test_kl_is_that_of_the_distributions(name: str) -> None:
             )
             kl = kl_divergence(*pair).sum(-1)
         losses = model.loss(batch, 0.0, generator())
-    torch.testing.assert_close(losses.parts["kl"], (kl * clip.valid).sum(1).mean())
-    mean = (kl * clip.valid).sum(0) / clip.valid.sum(0)
+    torch.testing.assert_close(losses.parts["kl"], (kl * segment.valid).sum(1).mean())
+    mean = (kl * segment.valid).sum(0) / segment.valid.sum(0)
     torch.testing.assert_close(losses.curves["kl"], mean)
     assert (losses.parts["kl"] > 0) == model.stochastic
 
@@ -192,9 +191,9 @@ def test_loss_sums_steps_and_masks_the_end() -> None:
 
 def test_draw_last() -> None:
     lengths = torch.tensor([8, 1, 0]).repeat(400)
-    fixed = draw_last(lengths, 3, None)
+    fixed = replace(TINY, past=3).draw_last(lengths, None)
     assert torch.equal(fixed, torch.tensor([2, 1, 0]).repeat(400))
-    drawn = draw_last(lengths, 0, generator())
+    drawn = replace(TINY, past=0).draw_last(lengths, generator())
     assert (drawn >= 0).all() and (drawn <= lengths).all()
     assert drawn[::3].unique().tolist() == list(range(8))
     assert 0.5 < (drawn[::3] == 0).float().mean() < 0.65

@@ -15,11 +15,17 @@ from torch import Tensor, nn
 
 from worldmodel import Context, Episode, Queries, Spec, Worlds
 from worldmodel.data.windows import WindowBatch
-from worldmodel.models.frame_by_frame import Cdna, Sv2p, Sv2pConfig
 from worldmodel.models.frame_by_frame.base import State
-from worldmodel.models.frame_by_frame.clip import Clip, cut
-from worldmodel.models.frame_by_frame.sv2p import PRESETS, phase, share_of_truth
+from worldmodel.models.frame_by_frame.sv2p import (
+    PRESETS,
+    Cdna,
+    Sv2p,
+    Sv2pConfig,
+    phase,
+    share_of_truth,
+)
 from worldmodel.models.frame_by_frame.sv2p_nets import Compositor, Inference, Tower, move
+from worldmodel.models.frame_by_frame.teacher_forcing import Segment, take_segment
 
 TINY = Sv2pConfig(channels=(4, 8, 8), kernels=3, inference=4, hidden=16, past=3, frames=9)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -109,8 +115,8 @@ def test_shapes_of_each_stage(size: int) -> None:
     tower = Tower(3, channels, 5)
     frame = torch.rand(2, 3, size, size)
     state = tower.start(frame)
-    told = [torch.rand(2, 4, 1, 1), torch.rand(2, 1, size // 8, size // 8)]
-    new, bottom, top = tower(frame, told, state)
+    extra = [torch.rand(2, 4, 1, 1), torch.rand(2, 1, size // 8, size // 8)]
+    new, bottom, top = tower(frame, extra, state)
     assert bottom.shape == (2, c, size // 8, size // 8)
     assert top.shape == (2, 2 * a, size // 2, size // 2)
     sizes = ((a, 2), (a, 2), (b, 4), (b, 4), (c, 8), (b, 4), (a, 2))
@@ -260,15 +266,15 @@ def test_ragged_presents_equal_single_rows(sv2p: Sv2p) -> None:
     taken = frames.actions.masked_fill(torch.arange(4) >= present[:, None], -1)
     belief = sv2p.observe(Context(pictures, frames.times, taken, mask, present))
     z = torch.randn(3, 2, 1, 4, 4, generator=generator())
-    own = {name: value for name, value in belief.state.items() if name != "frame"}
-    both = sv2p.pin(own, z)
+    own = {name: value for name, value in belief.state.items() if name != "observation"}
+    both = sv2p.with_latents(own, z)
     for row, now in enumerate(present.tolist()):
         short = Context(
             frames.observations[row : row + 1, : now + 1],
             frames.times[row : row + 1, : now + 1],
             frames.actions[row : row + 1, :now],
         )
-        alone = sv2p.pin(sv2p.observe(short).state, z[row : row + 1])
+        alone = sv2p.with_latents(sv2p.observe(short).state, z[row : row + 1])
         assert set(alone) == set(both)
         for name, value in alone.items():
             torch.testing.assert_close(value[0], both[name][row], **CLOSE)
@@ -297,34 +303,34 @@ def test_share_of_truth() -> None:
     assert share_of_truth(1.0, 1e-6) < 1e-300  # no overflow
 
 
-def some_clip(model: Cdna) -> tuple[Clip, State]:
-    clip = cut(scenes(model.spec), model.spec.action, WINDOW)
+def some_segment(model: Cdna) -> tuple[Segment, State]:
+    segment = take_segment(scenes(model.spec), model.spec, WINDOW)
     z = torch.randn(4, 1, 4, 4, generator=generator(7))
-    return clip, ({"z": z} if model.latent else {})
+    return segment, ({"z": z} if model.latent else {})
 
 
 @torch.no_grad()
-def free(model: Cdna, clip: Clip, fixed: State, share: float, last: int) -> Tensor:
-    return model.unroll(clip, fixed, torch.full((4,), last), share, generator(1))[0]
+def free(model: Cdna, segment: Segment, fixed: State, share: float, last: int) -> Tensor:
+    return model.unroll(segment, fixed, torch.full((4,), last), share, generator(1))[0]
 
 
 @torch.no_grad()
 def test_the_truth_is_fed_by_share(sv2p: Sv2p) -> None:
-    clip, fixed = some_clip(sv2p)
-    forced = free(sv2p, clip, fixed, 1.0, 0)
-    assert torch.equal(forced, free(sv2p, clip, fixed, 0.0, WINDOW))  # all of it is context
-    alone = free(sv2p, clip, fixed, 0.0, 2)
+    segment, fixed = some_segment(sv2p)
+    forced = free(sv2p, segment, fixed, 1.0, 0)
+    assert torch.equal(forced, free(sv2p, segment, fixed, 0.0, WINDOW))  # all of it is context
+    alone = free(sv2p, segment, fixed, 0.0, 2)
     torch.testing.assert_close(alone[:, :3], forced[:, :3])
     assert not torch.allclose(alone[:, 3], forced[:, 3], **CLOSE)
-    noisy = clip._replace(frames=clip.frames.clone())
-    noisy.frames[:, 3:] = torch.rand_like(noisy.frames[:, 3:])
+    noisy = segment._replace(observations=segment.observations.clone())
+    noisy.observations[:, 3:] = torch.rand_like(noisy.observations[:, 3:])
     assert torch.equal(free(sv2p, noisy, fixed, 0.0, 2), alone)  # the truth is not read
     # between the two, each scene tosses its own coin, as the generator says
-    half = free(sv2p, clip, fixed, 0.5, 0)
+    half = free(sv2p, segment, fixed, 0.5, 0)
     truth = torch.rand(4, WINDOW, generator=generator(1))[:, 1] < 0.5
     assert 0 < truth.sum() < 4
     fed = torch.where(
-        truth[:, None, None, None], forced[:, 1], free(sv2p, clip, fixed, 0.0, 0)[:, 1]
+        truth[:, None, None, None], forced[:, 1], free(sv2p, segment, fixed, 0.0, 0)[:, 1]
     )
     torch.testing.assert_close(half[:, 1], fed, **CLOSE)
 
@@ -335,28 +341,28 @@ def test_free_running_is_predict(kind: type[Cdna]) -> None:
     """What training unrolls is what the verbs show, read-outs included."""
     model: Cdna = sensitive(kind)
     batch = scenes()
-    clip, fixed = some_clip(model)
-    frames, told = model.unroll(clip, fixed, torch.full((4,), 2), 0.0, generator())
-    seen = Context(clip.frames[:, :3], torch.arange(3).expand(4, -1), batch.actions)
+    segment, fixed = some_segment(model)
+    frames, (_, logits) = model.unroll(segment, fixed, torch.full((4,), 2), 0.0, generator())
+    seen = Context(segment.observations[:, :3], torch.arange(3).expand(4, -1), batch.actions)
     belief = model.observe(seen)
     worlds = model.sample(belief, 1, generator())
     if isinstance(model, Sv2p):
-        worlds.state.update(model.pin(belief.state, fixed["z"].unsqueeze(1)))
-    # padding of actions: ``cut`` shows none behind the end, so only whole scenes are compared
+        worlds.state.update(model.with_latents(belief.state, fixed["z"].unsqueeze(1)))
+    # ``take_segment`` has no actions after the end, so only whole scenes are compared
     times = torch.arange(3, WINDOW + 1).expand(4, -1)
     answer = model.predict(worlds, Queries(times, batch.actions[:, None, 2:]))
     assert answer.observations is not None
     torch.testing.assert_close(answer.observations[::2, 0, 0], frames[::2, 2:], **CLOSE)
-    going = told[1][::2, 2:].sigmoid().cumprod(1)
+    going = logits[::2, 2:].sigmoid().cumprod(1)
     torch.testing.assert_close(answer.alive[::2, 0, 0], going, **CLOSE)
 
 
 def test_kl_is_torchs() -> None:
     model: Sv2p = sensitive(Sv2p)
-    clip, _ = some_clip(model)
+    segment, _ = some_segment(model)
     with torch.no_grad():
-        fixed, kl, anneal = model._infer(clip.frames, 1.0, generator())
-        mean, logvar = model.posterior(clip.frames)
+        fixed, kl, anneal = model._infer(segment.observations, 1.0, generator())
+        mean, logvar = model.posterior(segment.observations)
     q = torch.distributions.Normal(mean, (0.5 * logvar).exp())
     prior = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
     expected = torch.distributions.kl_divergence(q, prior).sum((1, 2, 3))
@@ -368,10 +374,10 @@ def test_kl_is_torchs() -> None:
 
 @torch.no_grad()
 def test_the_inference_network_sees_a_fixed_number_of_frames(sv2p: Sv2p) -> None:
-    clip = cut(scenes(), DISCRETE.action, WINDOW)
-    cut_short = clip.frames[1::2, :4]  # these scenes end here and repeat their last frame
+    segment = take_segment(scenes(), DISCRETE, WINDOW)
+    cut_short = segment.observations[1::2, :4]  # these scenes end here and repeat their last frame
     for short, whole in zip(
-        sv2p.posterior(cut_short), sv2p.posterior(clip.frames[1::2]), strict=True
+        sv2p.posterior(cut_short), sv2p.posterior(segment.observations[1::2]), strict=True
     ):
         assert torch.equal(short, whole)
     for frames, window, steps in ((9, 20, 8), (21, 8, 8), (5, 8, 4)):

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
-from worldmodel.models.frame_by_frame import DssmDet, DssmVae, Sssm, SssmConfig
-from worldmodel.models.frame_by_frame.clip import cut
-from worldmodel.models.frame_by_frame.sssm import PRESETS
+from worldmodel.models.frame_by_frame.sssm import PRESETS, DssmDet, DssmVae, Sssm, SssmConfig
+from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 from worldmodel.models.layers.rewards import nll
 
 TINY = SssmConfig(channels=8, readout=4, frames=WINDOW)
@@ -96,7 +95,7 @@ def test_actions_are_tiled_and_concatenated() -> None:
         wide, narrow = (m.get_submodule(part) for m in (one, passive))
         assert isinstance(wide, nn.Conv2d) and isinstance(narrow, nn.Conv2d)
         assert wide.in_channels == narrow.in_channels + 2 * 3
-    given = one._given(torch.zeros(1, 8, 4, 4), torch.arange(6.0)[None])
+    given = one._with_actions(torch.zeros(1, 8, 4, 4), torch.arange(6.0)[None])
     assert torch.equal(given[0, 8:, 1, 2], torch.arange(6.0))
 
 
@@ -138,29 +137,31 @@ def test_the_bound_is_the_one_of_torch_distributions(kind: type[Sssm]) -> None:
     model, batch = made(kind, replace(TINY, beta=0.5)), squares()
     model.draw_first = lambda lengths, _: torch.zeros_like(lengths)  # type: ignore[method-assign]
     losses = model.loss(batch, 0.0, generator(4))
-    clip = cut(batch, DISCRETE.action, WINDOW)
+    segment = take_segment(batch, DISCRETE, WINDOW)
     noise = torch.randn(4, WINDOW, *model.noise_shape, generator=generator(4))
-    e = model.encoder(clip.frames.flatten(0, 1)).unflatten(0, (4, WINDOW + 1))
+    e = model.encoder(segment.observations.flatten(0, 1)).unflatten(0, (4, WINDOW + 1))
     s = model.initial(torch.cat([e[:, 0]] * 3, 1))
     frames, kls, rewards, logits = torch.zeros(4), torch.zeros(4), [], []
     for t in range(WINDOW):
-        tiled = clip.actions[:, t, :, None, None].expand(-1, -1, 4, 4)
+        tiled = segment.actions[:, t, :, None, None].expand(-1, -1, 4, 4)
         z: list[Tensor] = []
         if model.stochastic:
             p = model.prior(torch.cat([s, tiled], 1))
             q = model.posterior(torch.cat([s, tiled, e[:, t + 1], *p], 1))
             assert (p[1] > 0.1).all() and (q[1] > 0.1).all()
             kl = kl_divergence(Normal(*q), Normal(*p)).flatten(1).sum(1)
-            kls += kl * clip.valid[:, t]
+            kls += kl * segment.valid[:, t]
             z = [q[0] + q[1] * noise[:, t]]
         s = model.transition(torch.cat([s, tiled, *(z if model.moves else [])], 1), s)
         pixels = Bernoulli(logits=model.decoder(torch.cat([s, *z], 1)), validate_args=False)
-        frames -= Independent(pixels, 3).log_prob(clip.frames[:, t + 1]) * clip.valid[:, t]
-        reward, logit = model.readout(s)
+        frames -= (
+            Independent(pixels, 3).log_prob(segment.observations[:, t + 1]) * segment.valid[:, t]
+        )
+        reward, logit = model.readout(s).unbind(-1)
         rewards.append(reward)
         logits.append(logit)
-    told = torch.stack(rewards, 1), torch.stack(logits, 1)
-    reward, ending = nll(clip.rewards, clip.ended, clip.valid, *told, 0.02)
+    readouts = torch.stack(rewards, 1), torch.stack(logits, 1)
+    reward, ending = nll(segment.rewards, segment.ended, segment.valid, *readouts, 0.02)
     parts = {"nll": frames, "kl": kls, "reward": reward, "continue": ending}
     for name, value in parts.items():
         torch.testing.assert_close(losses.parts[name], value.mean(), **CLOSE)
@@ -202,8 +203,8 @@ def test_where_z_goes(kind: type[Sssm]) -> None:
     assert model.stochastic == (model.noise_shape[0] > 0)
     for output, reaches in [
         (state["s"].sum() + reward.sum(), kind is Sssm),
-        (model._look(state).sum(), kind is not DssmDet),
-        (model._look({**state, "s": s}).sum(), kind is not DssmDet),
+        (model._decode(state).sum(), kind is not DssmDet),
+        (model._decode({**state, "s": s}).sum(), kind is not DssmDet),
     ]:
         gradient = None
         if output.requires_grad:

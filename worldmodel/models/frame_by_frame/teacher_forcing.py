@@ -1,0 +1,189 @@
+"""Teacher forcing: what frame-by-frame models are trained on, the settings and the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from worldmodel.base import Losses
+from worldmodel.common.config_checks import above_zero, at_least
+from worldmodel.models.frame_by_frame.base import at_times, broadcast
+from worldmodel.models.layers import rewards as reward_losses
+from worldmodel.spec import Spec
+from worldmodel.types import SceneBatch
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Training settings of every frame-by-frame model of this folder.
+
+    Attributes:
+        frames: frames 0 .. frames - 1 of each window are trained on; fewer where the window is
+            shorter.
+        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
+        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
+    """
+
+    frames: int = 21
+    reward_variance: float = 0.02
+    learning_rate: float = 2e-3
+    learning_rate_end: float = 2e-3
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "frames")
+        above_zero(self, "reward_variance", "learning_rate", "learning_rate_end")
+
+
+@dataclass(frozen=True)
+class PastConfig(TrainingConfig):
+    """Training settings of models that tell the context's frames from those after it.
+
+    Attributes:
+        past: frames that are context in training; 0 draws the last context frame of each scene at
+            random, half of the time it is the first.
+    """
+
+    past: int = 6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.past < self.frames or self.frames < 2:
+            raise ValueError(
+                "past, frames: expected 0 <= past < frames and at least 2 frames, got "
+                f"{self.past}, {self.frames}"
+            )
+        super().__post_init__()
+
+    def draw_last(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
+        """int64 (B,): the last context frame of scenes of ``lengths`` (B,) steps."""
+        if self.past:
+            return lengths.clamp_max(self.past - 1)
+        return draw_time(lengths, generator)
+
+
+class Segment(NamedTuple):
+    """L steps of B scenes, each ``stride`` steps of time long.
+
+    Attributes:
+        observations: float32 (B, L + 1, C, H, W) in [0, 1] or (B, L + 1, D), at the beginning and
+            after each step. After its end a scene repeats its last observation, so that padding
+            does not enter batch statistics.
+        actions: float32 (B, L, stride * action features). Zeros for steps that begin after the
+            end. A step that contains the end repeats the scene's actions from time 0: plans hold
+            actions there too, so actions must not reveal that the episode is over.
+        rewards: float32 (B, L), summed over a step.
+        ended: bool (B, L), whether the episode terminated within the step.
+        valid: float32 (B, L), 1 for steps that begin before the end and reach their own end or the
+            episode's. A recording that stops within a step does not say where the step leads.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    ended: Tensor
+    valid: Tensor
+
+    @property
+    def steps(self) -> int:
+        """L."""
+        return self.actions.shape[1]
+
+
+def take_segment(
+    scenes: SceneBatch, spec: Spec, longest: int, first: Tensor | None = None, stride: int = 1
+) -> Segment:
+    """The steps of each scene from the time ``first`` int64 (B,) on; None is time 0.
+
+    From time 0 they reach the end of the longest scene; there are at most ``longest``, at least 1.
+    """
+    lengths, action = scenes.lengths, spec.action
+    steps = max(1, min(longest, -(-int(lengths.max()) // stride)))
+    first = torch.zeros_like(lengths) if first is None else first
+    edges = first[:, None] + stride * torch.arange(steps + 1, device=lengths.device)
+    observations = spec.to_model(scenes.observations(torch.minimum(edges, lengths[:, None])))
+    times = edges[:, :-1, None] + torch.arange(stride, device=lengths.device)  # (B, L, stride)
+    inside = times < lengths[:, None, None]
+    times = times % lengths.clamp_min(1)[:, None, None]
+
+    rewards = at_times(scenes.rewards, times).masked_fill(~inside, 0.0).sum(2)
+    ended = (at_times(scenes.terminated, times) & inside).any(2)
+    begun = inside[..., 0]
+    valid = begun & (ended | (edges[:, 1:] <= lengths[:, None]))
+    if spec.passive:
+        actions = rewards.new_zeros(*rewards.shape, 0)
+    else:
+        taken = at_times(scenes.actions, times)
+        encoded = action.encode(taken.masked_fill(~broadcast(begun, taken), 0))
+        actions = encoded.masked_fill(~broadcast(begun, encoded), 0.0).flatten(2)
+    return Segment(observations, actions, rewards, ended, valid.float())
+
+
+def draw_time(below: Tensor, generator: torch.Generator | None) -> Tensor:
+    """int64 (B,): half of the time 0, else uniform in [0, ``below`` (B,))."""
+    chance = torch.rand(2, len(below), generator=generator, device=below.device)
+    return torch.where(chance[0] < 0.5, 0, (chance[1] * below).long())
+
+
+def squared_error(predicted: Tensor, segment: Segment) -> Tensor:
+    """(B, L), mean squared error of the observations (B, L, \\*obs) after each step."""
+    return (predicted - segment.observations[:, 1:]).square().flatten(2).mean(2)
+
+
+def losses(
+    segment: Segment,
+    predicted: Tensor,
+    kl: Tensor,
+    readouts: tuple[Tensor, ...],
+    variance: float,
+    *,
+    weight: float = 1.0,
+    pixels: float = 1.0,
+    nll: Tensor | None = None,
+    beta: float = 1.0,
+) -> Losses:
+    """The mean over scenes of the sum over valid steps of
+
+        pixels * MSE + weight * (beta * KL + reward + continue)
+
+    Args:
+        segment: the truth.
+        predicted: (B, L, \\*obs), the observation after each step.
+        kl: (B, L), nats of each step; or (B,), of the whole video.
+        readouts: the predicted reward in symlog space and continuation logit, each (B, L).
+        variance: of the reward's Gaussian.
+        weight: of what is in nats.
+        pixels: weight of the squared error.
+        nll: (B, L), the cost of each step's observation in nats, in place of pixels * MSE.
+        beta: weight of the KL among the nats.
+
+    Returns:
+        ``mse``, the mean over valid observations, teacher-forced; ``kl``, ``reward``, ``continue``
+        and, where it was given, ``nll`` in nats per scene; and the curves ``mse`` and ``kl`` (the
+        latter where it has steps), means over scenes, NaN for a step that no scene has.
+    """
+    valid, error = segment.valid, squared_error(predicted, segment)
+    truth = (segment.rewards, segment.ended, valid)
+    reward, ending = reward_losses.nll(*truth, readouts[0], readouts[1], variance)
+    nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
+    observed = ((pixels * error if nll is None else nll) * valid).sum(1)
+    total = (observed + weight * (beta * nats + reward + ending)).mean()
+    count = valid.sum(0)
+    curves = {"mse": (error * valid).sum(0) / count}
+    if kl.dim() == 2:
+        curves["kl"] = (kl * valid).sum(0) / count
+    parts = {
+        "loss": total,
+        "kl": nats.mean(),
+        "mse": (error * valid).sum() / valid.sum().clamp_min(1),
+        "reward": reward.mean(),
+        "continue": ending.mean(),
+    }
+    if nll is not None:
+        parts["nll"] = observed.mean()
+    return Losses(
+        total,
+        {name: value.detach() for name, value in parts.items()},
+        {name: value.detach() for name, value in curves.items()},
+    )

@@ -46,7 +46,7 @@ test-browser: $(DEV)  ## run the tests marked browser (they need Chromium: apt i
 
 torture: $(DEV)  ## kill, fuzz, flood and soak it, and count (ONLY="-k survival" for a part)
 	@echo "==> Torturing"
-	@$(PYTEST) tests/torture --torture --torture-json $(RESULTS)/torture.json $(ONLY)
+	@$(PYTEST) tests/torture --torture --torture-json $(RESULTS)/stress.json $(ONLY)
 
 lint: $(DEV)  ## check style, types and layers
 	@echo "==> Checking style (ruff check)"

@@ -28,17 +28,12 @@ __all__ = [
 ]
 
 
-def _narrative(name: str, controlled: bool) -> dict[str, Any]:
-    return {"simulator": name, "controlled": controlled}
-
-
 _ENVS: Final[dict[str, dict[str, Any]]] = {
-    "narratives/TravelingSalesman-v0": _narrative("TravelingSalesman", True),
-    "narratives/TravelingSalesmanNature-v0": _narrative("TravelingSalesman", False),
-    "narratives/ColorReaction-v0": _narrative("ColorReaction", True),
-    "narratives/ColorReactionNature-v0": _narrative("ColorReaction", False),
-    "narratives/DAGChase-v0": _narrative("DAGChase", True),
-    "narratives/DAGChaseNature-v0": _narrative("DAGChase", False),
+    **{
+        f"narratives/{name}{ending}-v0": {"simulator": name, "controlled": controlled}
+        for name in ("TravelingSalesman", "ColorReaction", "DAGChase")
+        for ending, controlled in (("", True), ("Nature", False))
+    },
     "narratives/Intercept-v0": {"simulator": "Intercept"},
     "dice/Views-v0": {"simulator": "Views"},
     "dice/FindDigit-v0": {"simulator": "FindDigit"},

@@ -1,4 +1,4 @@
-"""Frames per second of every environment, beside an Atari game as the yardstick."""
+"""Frames per second of every environment, and of an Atari game as the yardstick."""
 
 from __future__ import annotations
 

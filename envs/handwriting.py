@@ -123,8 +123,7 @@ def _mnist(split: Split, directory: Path) -> Digits:
             f"{DIRECTORY_VARIABLE} must name a directory with MNIST's IDX files, got {directory}"
         )
     # Where one file of the pair is there, the other must be too: test digits do not replace it.
-    pair = [_find(directory, f"train-{part}", dimensions) for part, dimensions in _PARTS]
-    if any(path is not None for path in pair):
+    if any(_find(directory, f"train-{part}", dimensions) for part, dimensions in _PARTS):
         return _read_pair(directory, "train" if split == "train" else "t10k")
     digits = _read_pair(directory, "t10k")
     if len(digits.labels) <= _MNIST_TRAIN:
@@ -151,12 +150,12 @@ def _read_pair(directory: Path, stem: str) -> Digits:
     images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
     if images.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"{paths[0]}: images must be {SIDE} x {SIDE}, got {images.shape[1:]}")
+    if not len(images):
+        raise ValueError(f"{paths[0]}: must hold at least one image, got none")
     if len(images) != len(labels):
         raise ValueError(
             f"{paths[1]}: must hold a label for each of {len(images)} images, got {len(labels)}"
         )
-    if not len(labels):
-        raise ValueError(f"{paths[0]}: must hold at least one image, got none")
     if labels.max() > 9:
         raise ValueError(f"{paths[1]}: labels must be 0-9, got {labels.max()}")
     return Digits(

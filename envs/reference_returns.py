@@ -1,4 +1,4 @@
-"""What random play gets and what could be got: the two ends of every scale of returns."""
+"""Returns of random play and the best possible ones: the two ends of every scale of returns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from envs.randomness import Split
 from envs.simulator import Simulator
 from envs.stream import SceneStream
+from worldmodel.common.config_checks import whole_number
 
 
 def random_return(
@@ -26,7 +27,7 @@ def random_return(
 
     Args:
         source: a simulator or the id of an environment, as for ``SceneStream``.
-        hold: steps for which an action is kept.
+        hold: steps for which an action is held.
         gamma: discount per step.
         scenes: number of scenes to play, at least 2.
         split: the scenes' split.
@@ -38,8 +39,8 @@ def random_return(
     Raises:
         ValueError: fewer than 2 scenes.
     """
-    stream = SceneStream(source, _enough(scenes), split=split, seed=seed, hold=hold)
-    rewards = stream.batch(0).rewards
+    scenes = whole_number("scenes", scenes, 2)  # for a standard error
+    rewards = SceneStream(source, scenes, split=split, seed=seed, hold=hold).batch(0).rewards
     discounts = gamma ** torch.arange(rewards.shape[1], dtype=torch.float64)
     return _mean((rewards * discounts).sum(1))
 
@@ -58,14 +59,9 @@ def best_return(
     Raises:
         ValueError: fewer than 2 scenes.
     """
-    stream = SceneStream(source, _enough(scenes), split=split, seed=seed)
+    scenes = whole_number("scenes", scenes, 2)
+    stream = SceneStream(source, scenes, split=split, seed=seed)
     return _mean(stream.simulator.best_return(stream.batch(0).start()))
-
-
-def _enough(scenes: int) -> int:
-    if scenes < 2:
-        raise ValueError(f"scenes must be at least 2 for a standard error, got {scenes}")
-    return scenes
 
 
 def _mean(returns: Tensor) -> tuple[float, float]:

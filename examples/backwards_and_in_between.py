@@ -18,7 +18,7 @@ import worldmodel
 from envs import sample_scenes
 from evaluation.report.pictures import labelled, save
 from worldmodel.common.video import write_video
-from worldmodel.imagine import film, imagine, sheet
+from worldmodel.imagine import imagine, sheet, video
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ def main() -> None:
     scene = sample_scenes(args.env, 1, split="test", size=size, index=args.scene)
     questions = {"the future": [0], "the past": [args.last], "in between": [0, args.last]}
 
-    bands, films = [], []
-    for name, seen in questions.items():
-        print(f"{name}: shown {seen}, asked for 0 .. {args.last}", flush=True)
-        some = imagine(model, scene, seen, range(0, args.last + 1, 2), args.worlds)
+    bands, videos = [], []
+    for name, times in questions.items():
+        print(f"{name}: context {times}, queries 0 .. {args.last}", flush=True)
+        some = imagine(model, scene, times, range(0, args.last + 1, 2), args.worlds)
         bands.append(labelled(sheet(some), name))
-        every = imagine(model, scene, seen, range(args.last + 1), args.worlds)
-        films.append(film(every, scale=3))
+        every = imagine(model, scene, times, range(args.last + 1), args.worlds)
+        videos.append(video(every, scale=3))
     save(bands, args.out / "sheet.png")
-    write_video(args.out / "film.gif", np.stack(films), fps=4, captions=list(questions))
+    write_video(args.out / "video.gif", np.stack(videos), fps=4, captions=list(questions))
 
     print(f"{args.out}/sheet.png: bands of truth, with yellow what was shown, above sampled worlds")
-    print(f"{args.out}/film.gif: the same, every frame")
+    print(f"{args.out}/video.gif: the same, every frame")
     print("Look at the first frames of the past. The last frame does not tell where the actor came")
     print(
         "from: it is smeared over where it may have been, and clear again at the first shape, which"

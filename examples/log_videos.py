@@ -21,7 +21,7 @@ from agents import ImaginationVideo, real_beside_imagined, train_in_imagination
 from envs import SceneStream, sample_scenes
 from worldmodel.common.tensorboard import add_video
 from worldmodel.common.video import write_video
-from worldmodel.imagine import ImaginedVideo, film, imagine
+from worldmodel.imagine import ImaginedVideo, imagine, video
 
 ENV = "narratives/TravelingSalesman-v0"
 
@@ -45,7 +45,7 @@ def main() -> None:
     scenes = sample_scenes(ENV, 3, split="test", size=32)
 
     # By hand: any clip (T, H, W, C), or several (N, T, H, W, C), which are laid out side by side.
-    futures = film(imagine(model, scenes, seen=[0], asked=range(21), worlds=3))
+    futures = video(imagine(model, scenes, [0], range(21), worlds=3))
     with SummaryWriter(str(logs)) as writer:
         add_video(writer, "truth above three worlds", futures, step=0, fps=4)
         clip = real_beside_imagined(model, env, seed=0, hold=5)

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from envs.dice.base import Dice, TestDigits
 from envs.dice.scene import SIDES, DiceState, facing, pool
+from envs.dice.views import Dice, TestDigits
 from envs.randomness import integers
 
 LEFT: Final = 0
@@ -33,14 +33,14 @@ class FindDigitState(DiceState):
     """Adds what is looked for.
 
     Attributes:
-        wanted: ``(B,)`` int64, the side face that was drawn; its digit is shown in the corner.
+        wanted: ``(B,)`` int64, the side face whose digit is shown in the corner.
     """
 
     wanted: Tensor
 
 
 class FindDigit(Dice):
-    """Find a digit on the cube; an image of it is shown in the left upper corner.
+    """Find a digit on the cube; its image is in the left upper corner.
 
     Actions: 0 and 1 walk an eighth of the circle to the viewer's left or right and cost 0.05
     each; 2 declares that the side face turned most to the camera bears a digit of the wanted
@@ -80,20 +80,18 @@ class FindDigit(Dice):
         return labels == labels.gather(1, state.wanted[:, None])
 
     def best_return(self, state: DiceState) -> Tensor:
-        """Exact for one who sees through the cube: the shortest walk to a right face.
+        """The shortest walk to a right face, exact for a player who knows all faces.
 
         An agent must look first, so for agents it is an upper bound.
         """
         left = (self.max_steps - state.steps).to(torch.float32)
         right = self.right_sides(state)
-        best = torch.zeros_like(state.camera)  # walking nowhere and declaring nothing costs more
         moves = torch.arange(-SIDES, SIDES + 1, device=state.camera.device)
         there = facing(state, state.camera[:, None] + TURN * moves)  # (B, 9)
-        found = right.gather(1, there)
-        cost = MOVE_COST * moves.abs()
-        value = torch.where(found & (moves.abs() < left[:, None]), 1 - cost, -torch.inf)
-        # Who finds none in time declares at once, for nothing.
-        return torch.maximum(best, value.amax(1)) * ~state.ended
+        possible = right.gather(1, there) & (moves.abs() < left[:, None])
+        value = torch.where(possible, 1 - MOVE_COST * moves.abs(), -torch.inf)
+        # 0: where no right face can be reached in time, it is best to declare at once.
+        return value.amax(1).clamp_min(0) * ~state.ended
 
     def render(self, state: DiceState, size: int) -> Tensor:
         """The present views, ``(B, size, size, 3)`` uint8, the wanted digit in the corner."""

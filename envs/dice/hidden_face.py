@@ -1,4 +1,4 @@
-"""The paper's test of consistency: three sides are seen, the fourth is asked for.
+"""The paper's test of consistency: the context shows three sides, the queries the fourth.
 
 Given views that never show one side of the cube, a model that draws whole scenes must give that
 side one digit, in whatever view it appears (Consistent Jumpy Predictions, sec. 4.2: KL_1, KL_3).
@@ -15,16 +15,9 @@ import torch
 from torch import Tensor
 
 from envs.dice.raycast import render
-from envs.dice.scene import (
-    CAMERA_RADIUS,
-    HALF,
-    POOL,
-    SIDES,
-    DiceState,
-    visible_sides,
-)
+from envs.dice.scene import CAMERA_RADIUS, HALF, POOL, SIDES, DiceState, visible_sides
 from envs.randomness import hash_ids, integers, uniform
-from envs.template_match import nearest
+from envs.template_match import nearest, white_level
 
 FRONT: Final = math.radians(35)
 """Targets see the hidden side at most so far from its front, as measured at the cube."""
@@ -33,7 +26,7 @@ _MARGIN: Final = 0.03  # radians between a context view and the first sight of t
 
 @dataclass(frozen=True)
 class HiddenFaceViews:
-    """Where to look from, and the truth of what is seen there.
+    """Context and target views, and the true digit of the hidden side.
 
     Attributes:
         hidden: ``(B,)`` int64, the side that no context view shows, 0-3.
@@ -83,11 +76,11 @@ def hidden_face_views(
     share = share.gather(1, uniform(names, 2, contexts).argsort(dim=1, stable=True))
     context = (normal + edge)[:, None] + share * (2 * (math.pi - edge))[:, None]
 
-    way = normal[:, None] + (2 * uniform(names, 3, targets) - 1) * FRONT
-    ahead = cx[:, None] * way.cos() + cy[:, None] * way.sin()
+    angle = normal[:, None] + (2 * uniform(names, 3, targets) - 1) * FRONT
+    ahead = cx[:, None] * angle.cos() + cy[:, None] * angle.sin()
     offset = (cx * cx + cy * cy)[:, None]
     reach = (ahead * ahead + CAMERA_RADIUS**2 - offset).sqrt() - ahead
-    target = torch.atan2(cy[:, None] + reach * way.sin(), cx[:, None] + reach * way.cos())
+    target = torch.atan2(cy[:, None] + reach * angle.sin(), cx[:, None] + reach * angle.cos())
 
     context = torch.atan2(context.sin(), context.cos())
     return HiddenFaceViews(
@@ -111,8 +104,8 @@ def look(state: DiceState, camera: Tensor, size: int) -> Tensor:
 def read_face(frames: Tensor, state: DiceState, camera: Tensor, side: Tensor) -> Tensor:
     """Which digit a side of the cube bears in (generated) frames: analysis by synthesis.
 
-    The scene is drawn with each of the 100 digits on that side, and compared in grey; drawings are
-    tried sharp and softened (``envs.template_match``). Of 180 views of ``hidden_face_views`` in
+    The scene is drawn with each of the 100 digits on that side, and compared in grey
+    (``envs.template_match``). Of 180 views of ``hidden_face_views`` in
     test scenes all digits are read right at 64 pixels, also from frames blurred 3 or 5 pixels wide;
     at 32 pixels all sharp ones, .99 blurred 3 wide, and .20 (.58 of classes) blurred 5 wide.
 
@@ -129,19 +122,19 @@ def read_face(frames: Tensor, state: DiceState, camera: Tensor, side: Tensor) ->
         ValueError: wrong shape.
     """
     batch, n = camera.shape
-    if frames.ndim != 5 or frames.shape[:2] != (batch, n) or frames.shape[2] != frames.shape[3]:
+    white = white_level(frames, batch)
+    if frames.shape[1] != n:
         raise ValueError(f"frames must be ({batch}, {n}, S, S, 3), got {tuple(frames.shape)}")
-    grey = frames.to(torch.float32).mean(-1, keepdim=True)
-    grey = grey if frames.is_floating_point() else grey / 255
+    grey = frames.to(torch.float32).mean(-1, keepdim=True) / white
     first = state.faces.gather(1, side[:, None])[:, 0] // POOL * POOL
     every = torch.arange(POOL, device=frames.device)
-    found = torch.empty((batch, n), dtype=torch.int64, device=frames.device)
+    digits = torch.empty((batch, n), dtype=torch.int64, device=frames.device)
     for b in range(batch):
         scenes = state.map(itemgetter(torch.full((POOL,), b, device=frames.device)))
         faces = scenes.faces.clone()
         faces[:, side[b]] = first[b] + every
         for i in range(n):
             view = replace(scenes, faces=faces, camera=camera[b, i].expand(POOL))
-            drawn = render(view, frames.shape[2]).to(torch.float32).mean(-1, keepdim=True) / 255
-            found[b, i] = first[b] + nearest(grey[b, i][None, None], drawn[None])[0, 0]
-    return found
+            templates = render(view, frames.shape[2]).to(torch.float32).mean(-1, keepdim=True) / 255
+            digits[b, i] = first[b] + nearest(grey[b, i][None, None], templates[None])[0, 0]
+    return digits

@@ -13,6 +13,7 @@ neighbours in the batch, to the last bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -91,7 +92,7 @@ def bands(size: int, device: torch.device) -> Bands:
     up = math.sin(PITCH) - place * math.cos(PITCH)
 
     def row(depth: float, height: float) -> int:
-        """In which row a point is seen that lies so far ahead and so high."""
+        """The row of a point that lies so far ahead and so high."""
         drop = height - CAMERA_HEIGHT
         ahead = math.cos(PITCH) * depth + math.sin(PITCH) * drop
         at = (math.sin(PITCH) * depth - math.cos(PITCH) * drop) / ahead
@@ -148,11 +149,11 @@ def _cast(state: DiceState, size: int) -> Tensor:
     device = state.scene_ids.device
     band = bands(size, device)
     canvas = torch.zeros((3, len(state.scene_ids), size, size), device=device)
-    _lay_floor(canvas, state, band.floor)
-    _raise_walls(canvas, state, band.walls)
+    _draw_floor(canvas, state, band.floor)
+    _draw_walls(canvas, state, band.walls)
     for axis in range(2):
-        _show_side(canvas, state, band.sides, axis)
-    _show_top(canvas, state, band.top)
+        _draw_side(canvas, state, band.sides, axis)
+    _draw_top(canvas, state, band.top)
     return canvas.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
 
 
@@ -169,7 +170,7 @@ def _turned(state: DiceState, view: Rays, angle: Tensor) -> tuple[Tensor, Tensor
     return x, y, CAMERA_RADIUS * cos, CAMERA_RADIUS * sin
 
 
-def _lay_floor(canvas: Tensor, state: DiceState, view: Rays) -> None:
+def _draw_floor(canvas: Tensor, state: DiceState, view: Rays) -> None:
     """The floor, with the cube's shadow, as if there were no walls."""
     dx, dy, ox, oy = _turned(state, view, torch.zeros_like(state.turn))
     reach = (CAMERA_HEIGHT / -view.up).clamp(0, _FAR)
@@ -177,14 +178,11 @@ def _lay_floor(canvas: Tensor, state: DiceState, view: Rays) -> None:
     pattern = _look_up(state.patterns[:, 0], x, y)
     light = _shadow(state, x, y).mul_(-SHADOW).add_(1)
     light *= AMBIENT + DIFFUSE * state.light[:, 2, None, None]
-    for channel in range(3):
-        ground, other = state.colours[:, :2, channel, None, None].unbind(1)
-        colour = pattern * (other - ground)
-        colour += ground
+    for channel, colour in _mixes(state.colours[:, :2], pattern):
         torch.mul(colour, light, out=canvas[channel, :, view.rows])
 
 
-def _raise_walls(canvas: Tensor, state: DiceState, view: Rays) -> None:
+def _draw_walls(canvas: Tensor, state: DiceState, view: Rays) -> None:
     """The walls, over the floor."""
     dx, dy, ox, oy = _turned(state, view, torch.zeros_like(state.turn))
     # Where the ray meets the walls that it heads for.
@@ -202,12 +200,16 @@ def _raise_walls(canvas: Tensor, state: DiceState, view: Rays) -> None:
     lit_x = torch.where(right, -towards_x, towards_x)
     lit_y = torch.where(behind, -towards_y, towards_y)
     light = torch.where(sideways, lit_x, lit_y).clamp_(min=0).mul_(DIFFUSE).add_(AMBIENT + 0.1)
-    for channel in range(3):
-        ground, other = state.colours[:, 2:4, channel, None, None].unbind(1)
-        colour = pattern * (other - ground)
-        colour += ground
+    for channel, colour in _mixes(state.colours[:, 2:4], pattern):
         colour *= light
         _cover(canvas[channel, :, view.rows], colour, cover)
+
+
+def _mixes(colours: Tensor, share: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Each channel of two colours (F, 2, 3), the second by its ``share`` (F, rows, size)."""
+    for channel in range(3):
+        first, second = colours[:, :, channel, None, None].unbind(1)
+        yield channel, (share * (second - first)).add_(first)
 
 
 def _cover(canvas: Tensor, colour: Tensor, cover: Tensor) -> None:
@@ -226,7 +228,7 @@ def _look_up(which: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _shadow(state: DiceState, x: Tensor, y: Tensor) -> Tensor:
-    """How much of the cube's shadow lies on floor points (F, size, size): 0 .. 1.
+    """How much of the cube's shadow lies on floor points (F, size, size), 0 .. 1.
 
     The shadow is the cube's base swept along the way that light shifts its top: a hexagon, the
     meeting of three strips.
@@ -246,7 +248,7 @@ def _shadow(state: DiceState, x: Tensor, y: Tensor) -> Tensor:
     return outside.mul_(-1 / _SHADOW_EDGE).add_(0.5).clamp_(0, 1)
 
 
-def _shown_sides(state: DiceState) -> tuple[Tensor, Tensor]:
+def _front_sides(state: DiceState) -> tuple[Tensor, Tensor]:
     """For each axis of the cube the side (F, 2) turned to the camera, and the camera (F, 2)."""
     across = state.camera - state.turn
     cos, sin = state.turn.cos(), state.turn.sin()
@@ -262,9 +264,9 @@ def _shown_sides(state: DiceState) -> tuple[Tensor, Tensor]:
     return torch.arange(2, device=away.device) + 2 * away, place
 
 
-def _show_side(canvas: Tensor, state: DiceState, view: Rays, axis: int) -> None:
+def _draw_side(canvas: Tensor, state: DiceState, view: Rays, axis: int) -> None:
     """The side of the cube along ``axis`` that is turned to the camera."""
-    sides, place = _shown_sides(state)
+    sides, place = _front_sides(state)
     across, towards = reversed(_turned(state, view, state.turn)[:2])
     if axis == 1:
         across, towards = towards, across
@@ -281,21 +283,21 @@ def _show_side(canvas: Tensor, state: DiceState, view: Rays, axis: int) -> None:
     angle = state.turn + side * (math.pi / 2)
     lit = state.light[:, 0] * angle.cos() + state.light[:, 1] * angle.sin()
     digit = state.faces.gather(1, side[:, None])[:, 0]
-    _show_face(canvas, state, view, (a, b, t), slant, digit, lit)
+    _draw_face(canvas, state, view, (a, b, t), slant, digit, lit)
 
 
-def _show_top(canvas: Tensor, state: DiceState, view: Rays) -> None:
+def _draw_top(canvas: Tensor, state: DiceState, view: Rays) -> None:
     """The top of the cube."""
-    _, place = _shown_sides(state)
+    _, place = _front_sides(state)
     dx, dy, _, _ = _turned(state, view, state.turn)
     t = (2 * HALF - CAMERA_HEIGHT) / view.up.clamp_max(-1e-3)
     a = dx.mul_(t).add_(place[:, 0, None, None])
     b = dy.mul_(t).add_(place[:, 1, None, None])
     digit = state.faces[:, SIDES]
-    _show_face(canvas, state, view, (a, b, t.expand_as(a)), None, digit, state.light[:, 2])
+    _draw_face(canvas, state, view, (a, b, t.expand_as(a)), None, digit, state.light[:, 2])
 
 
-def _show_face(
+def _draw_face(
     canvas: Tensor,
     state: DiceState,
     view: Rays,
@@ -318,8 +320,8 @@ def _show_face(
         lit: (F,) float32, cosine between its normal and the light.
     """
     a, b, t = hits
-    beside, above = a.abs().sub_(HALF), b.abs().sub_(HALF)
-    edge = torch.maximum(beside if slant is None else beside.mul_(slant), above)
+    aside, above = a.abs().sub_(HALF), b.abs().sub_(HALF)
+    edge = torch.maximum(aside if slant is None else aside.mul_(slant), above)
     edge /= t.clamp_min(1e-3) * (view.pixel if slant is not None else view.pixel / _TOP)
     cover = edge.neg_().add_(0.5).clamp_(0, 1).mul_(t > 0)
     column = a.add_(HALF).mul_(_DIGIT_SIDE).clamp_(0, _DIGIT_SIDE - 1).to(torch.int64)
@@ -327,8 +329,5 @@ def _show_face(
     row += digit[:, None, None] * _DIGIT_SIDE
     ink = digit_bitmaps(a.device, directory()).flatten()[row.mul_(_DIGIT_SIDE).add_(column)]
     colours = state.colours[:, 4:] * (AMBIENT + DIFFUSE * lit.clamp_min(0))[:, None, None]
-    for channel in range(3):
-        ground, dark = colours[:, :, channel, None, None].unbind(1)
-        colour = ink * (dark - ground)
-        colour += ground
+    for channel, colour in _mixes(colours, ink):
         _cover(canvas[channel, :, view.rows], colour, cover)

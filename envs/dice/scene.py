@@ -20,7 +20,7 @@ from torch import Tensor
 from envs.dice.textures import PATTERNS
 from envs.handwriting import Digits, digit_pool
 from envs.randomness import SPLIT_BIT, integers, uniform
-from envs.simulator import State
+from envs.simulator import State, at_start
 
 CAMERA_RADIUS: Final = 3.2
 CAMERA_HEIGHT: Final = 1.5
@@ -39,7 +39,7 @@ JITTER: Final = 0.35
 SIDES: Final = 4
 FACES: Final = 6
 POOL: Final = 100
-"""Digits that faces are drawn from, ten of each class."""
+"""Digits that faces choose from, ten of each class."""
 
 _PLACE_STREAM: Final = 0
 _TURN_STREAM: Final = 1
@@ -90,9 +90,7 @@ def draw(scene_ids: Tensor, unseen: bool) -> dict[str, Tensor]:
         faces = faces + POOL * ((scene_ids >> SPLIT_BIT) & 1)[:, None]
     camera = uniform(scene_ids, _CAMERA_STREAM, 1)[:, 0] * (2 * math.pi) - math.pi
     return {
-        "scene_ids": scene_ids,
-        "steps": torch.zeros_like(scene_ids),
-        "ended": torch.zeros_like(scene_ids, dtype=torch.bool),
+        **at_start(scene_ids),
         "centre": (2 * uniform(scene_ids, _PLACE_STREAM, 2) - 1) * JITTER,
         "turn": uniform(scene_ids, _TURN_STREAM, 1)[:, 0] * (math.pi / 2),
         "faces": faces,
@@ -105,19 +103,19 @@ def draw(scene_ids: Tensor, unseen: bool) -> dict[str, Tensor]:
 
 def _colours(scene_ids: Tensor) -> Tensor:
     """Floor and walls of any colour, their patterns darker; a pale cube with dark ink."""
-    drawn = uniform(scene_ids, _COLOUR_STREAM, (6, 3))
-    ground = 0.35 + 0.6 * drawn[:, 0:4:2]
-    pattern = ground * (0.5 + 0.3 * drawn[:, 1:4:2])
-    cube = 0.8 + 0.2 * drawn[:, 4:5]
-    ink = 0.05 + 0.2 * drawn[:, 5:6]
+    random = uniform(scene_ids, _COLOUR_STREAM, (6, 3))
+    ground = 0.35 + 0.6 * random[:, 0:4:2]
+    pattern = ground * (0.5 + 0.3 * random[:, 1:4:2])
+    cube = 0.8 + 0.2 * random[:, 4:5]
+    ink = 0.05 + 0.2 * random[:, 5:6]
     parts = [ground[:, :1], pattern[:, :1], ground[:, 1:], pattern[:, 1:], cube, ink]
     return torch.cat(parts, 1)
 
 
 def pool() -> Digits:
     """The 100 digits of the faces, and behind them the 100 unseen ones: 200 rows."""
-    seen, unseen = digit_pool("train", POOL), digit_pool("test", POOL)
-    return Digits(torch.cat([seen.images, unseen.images]), torch.cat([seen.labels, unseen.labels]))
+    train, test = digit_pool("train", POOL), digit_pool("test", POOL)
+    return Digits(torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels]))
 
 
 def poses(camera: Tensor) -> Tensor:

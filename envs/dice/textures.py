@@ -33,7 +33,7 @@ def patterns(device: torch.device) -> Tensor:
     dots = ((x * 4 % 1 - 0.5).square() + (y * 4 % 1 - 0.5).square() < 0.08).float()
     vein = (2 * math.pi * (x + 0.3 * (2 * math.pi * y).sin() + 0.1 * (6 * math.pi * x).cos())).sin()
     marble = 1 - vein.abs().clamp(0, 0.35) / 0.35
-    drawn = torch.stack(
+    sharp = torch.stack(
         [
             torch.zeros(SIDE, SIDE),
             ((x * 4).floor() + (y * 4).floor()) % 2,
@@ -45,5 +45,5 @@ def patterns(device: torch.device) -> Tensor:
             marble,
         ]
     )
-    soft = avg_pool2d(pad(drawn[:, None], (_SOFT // 2,) * 4, mode="circular"), _SOFT, 1)[:, 0]
+    soft = avg_pool2d(pad(sharp[:, None], (_SOFT // 2,) * 4, mode="circular"), _SOFT, 1)[:, 0]
     return soft.to(device)

@@ -15,6 +15,7 @@ from envs.narratives.motion import LEG_STEPS, LegState, along_leg, distances, le
 from envs.narratives.shapes import CIRCUMRADII, KIND_NAMES, PALETTE, RADII, bounding_radii
 from envs.narratives.story import CLEARANCE, STORY_STREAM, Story, draw_cast, place
 from envs.randomness import integers
+from envs.simulator import at_start
 
 REAGENTS: Final = 3
 """Of an agent's scene: shapes 0-2, of kinds 0-2. Shape 3 shows the goal, shape 4 is the actor."""
@@ -63,10 +64,6 @@ class ColorReaction(Story[ColorReactionState]):
     Args:
         controlled: whether the agent chooses (3 actions) or nature (1 action).
         max_steps: cut-off; None for 20 steps for an agent, 11 for nature, who needs just as many.
-
-    Raises:
-        TypeError: ``controlled`` is not a bool, or ``max_steps`` not an int.
-        ValueError: ``max_steps`` is below 1.
     """
 
     def __init__(self, controlled: bool = True, max_steps: int | None = None) -> None:
@@ -84,7 +81,7 @@ class ColorReaction(Story[ColorReactionState]):
             colours, kinds, sizes, products = _agents_cast(scene_ids, colours, kinds, sizes)
             others = [0, 1, 2, 4]
             goal = (*_GOAL_PLACE, _GOAL_RADIUS)
-            free = place(scene_ids, kinds[:, others], sizes[:, others], kept=goal)
+            free = place(scene_ids, kinds[:, others], sizes[:, others], reserved=goal)
             corner = torch.tensor(_GOAL_PLACE, device=free.device).expand(len(free), 1, 2)
             positions = torch.cat([free[:, :GOAL], corner, free[:, GOAL:]], 1)
         else:
@@ -93,9 +90,7 @@ class ColorReaction(Story[ColorReactionState]):
             positions = place(scene_ids, kinds, sizes)
         none = torch.full_like(scene_ids, -1)
         return ColorReactionState(
-            scene_ids=scene_ids,
-            steps=torch.zeros_like(scene_ids),
-            ended=torch.zeros_like(scene_ids, dtype=torch.bool),
+            **at_start(scene_ids),
             positions=positions,
             colours=colours,
             kinds=kinds,
@@ -160,8 +155,7 @@ class ColorReaction(Story[ColorReactionState]):
 def _agents_cast(
     scene_ids: Tensor, colours: Tensor, kinds: Tensor, sizes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """An agent's cast and its products: one reagent of each kind, none in a product's colour."""
-    colours, kinds, sizes = colours.clone(), kinds.clone(), sizes.clone()
+    """An agent's cast, and products: a reagent of each kind, none in a product's colour."""
     shifts = torch.tensor(SHIFTS, device=kinds.device)
     products = (colours[:, -1:] + shifts) % _COLOURS
     kinds[:, :REAGENTS] = torch.arange(REAGENTS, device=kinds.device)

@@ -50,8 +50,7 @@ class Intercept(Story[InterceptState]):
         max_steps: cut-off; None for 20.
 
     Raises:
-        TypeError: ``controlled`` is not a bool, or ``max_steps`` not an int.
-        ValueError: ``controlled`` is False, or ``max_steps`` below 1.
+        ValueError: ``controlled`` is False.
     """
 
     def __init__(self, controlled: bool = True, max_steps: int | None = None) -> None:

@@ -59,12 +59,11 @@ def read_frame(frames: Tensor) -> list[list[Shape]]:
     kinds, sizes = _fit(weight.reshape(-1, size, size), torch.stack([x, y], 1), size)
     colours = labels.flatten(1)[index, root]
 
-    found: list[list[Shape]] = [[] for _ in frames]
-    for frame, *shape in zip(
-        *(v.tolist() for v in (index, colours, kinds, sizes, x, y)), strict=True
-    ):
-        found[frame].append(Shape(*shape))
-    return found
+    shapes: list[list[Shape]] = [[] for _ in frames]
+    columns = (values.tolist() for values in (index, colours, kinds, sizes, x, y))
+    for frame, *shape in zip(*columns, strict=True):
+        shapes[frame].append(Shape(*shape))
+    return shapes
 
 
 def _unmix(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +117,7 @@ def _fit(parts: Tensor, positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
             torch.full((len(parts), 1, 1), value, device=parts.device)
             for value in (COLOUR_NAMES.index("white"), kind, grade)
         )
-        drawn = render(positions[:, None, None], white, kinds, sizes, size)[:, 0, :, :, 0] / 255
-        errors.append((drawn - parts).square().sum((1, 2)))
+        template = render(positions[:, None, None], white, kinds, sizes, size)[:, 0, :, :, 0] / 255
+        errors.append((template - parts).square().sum((1, 2)))
     best = torch.stack(errors).argmin(0)
     return best // len(RADII), best % len(RADII)

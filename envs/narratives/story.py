@@ -30,6 +30,8 @@ STORY_STREAM: Final = 100
 CLEARANCE: Final = 0.02
 """Shapes begin at least this far apart, and from the canvas's edge (canvas widths)."""
 _CANDIDATES: Final = 64
+Circle = tuple[float, float, float]
+"""x and y of the centre, and radius, in canvas units."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Story(Simulator[ST]):
     Attributes:
         shapes: number of shapes N.
         controlled: whether an agent decides (else nature does, and there is one action).
+
+    Raises:
+        TypeError: ``controlled`` is not a bool, or ``max_steps`` not an int.
+        ValueError: ``max_steps`` is below 1.
     """
 
     hold: ClassVar[int] = 5
@@ -83,7 +89,7 @@ def draw_cast(scene_ids: Tensor, shapes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def place(
-    scene_ids: Tensor, kinds: Tensor, sizes: Tensor, kept: tuple[float, float, float] | None = None
+    scene_ids: Tensor, kinds: Tensor, sizes: Tensor, reserved: Circle | None = None
 ) -> Tensor:
     """Random places where shapes neither touch each other nor the edge.
 
@@ -93,7 +99,7 @@ def place(
     Args:
         scene_ids: ``(B,)`` int64.
         kinds, sizes: ``(B, N)`` int64.
-        kept: x, y and radius of a circle that is kept free, in canvas units.
+        reserved: a circle that stays free.
 
     Returns:
         ``(B, N, 2)`` float32 in canvas units.
@@ -104,10 +110,10 @@ def place(
     margin = (radii + CLEARANCE)[..., None, None]
     candidates = margin + draws * (1 - 2 * margin)  # (B, N, K, 2)
     placed = candidates[:, :, 0].clone()
-    circle = torch.tensor(kept or (0.5, 0.5, 0.0), device=kinds.device).expand(batch, 1, 3)
-    for i in range(0 if kept else 1, shapes):
+    circle = torch.tensor(reserved or (0.5, 0.5, 0.0), device=kinds.device).expand(batch, 1, 3)
+    for i in range(0 if reserved else 1, shapes):
         others, reach = placed[:, :i], radii[:, :i]
-        if kept:
+        if reserved:
             others = torch.cat([circle[..., :2], others], 1)
             reach = torch.cat([circle[..., 2], reach], 1)
         gaps = candidates[:, i, :, None] - others[:, None]  # (B, K, i, 2)

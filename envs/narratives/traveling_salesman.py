@@ -16,6 +16,7 @@ from envs.narratives.motion import LEG_STEPS, LegState, along_leg, distances, le
 from envs.narratives.shapes import PALETTE
 from envs.narratives.story import STORY_STREAM, Story, draw_cast, place
 from envs.randomness import integers, uniform
+from envs.simulator import at_start
 
 CITIES: Final = 4
 ACTOR: Final = CITIES
@@ -32,7 +33,7 @@ class TravelingSalesmanState(LegState):
     """Adds the tour to the scene; ``heading`` is a city.
 
     Attributes:
-        order: ``(B, 4)`` int64, the order of visits that nature has drawn (unused by an agent).
+        order: ``(B, 4)`` int64, nature's order of visits (unused by an agent).
         visited: ``(B, 4)`` bool.
     """
 
@@ -57,10 +58,6 @@ class TravelingSalesman(Story[TravelingSalesmanState]):
     Args:
         controlled: whether the agent chooses (4 actions) or nature (1 action).
         max_steps: cut-off; by default 40 steps for an agent, 20 for nature, who needs just as many.
-
-    Raises:
-        TypeError: ``controlled`` is not a bool, or ``max_steps`` not an int.
-        ValueError: ``max_steps`` is below 1.
     """
 
     def __init__(self, controlled: bool = True, max_steps: int | None = None) -> None:
@@ -80,9 +77,7 @@ class TravelingSalesman(Story[TravelingSalesmanState]):
             colours = torch.cat([cities, CITIES + other], dim=1)
         positions = place(scene_ids, kinds, sizes)
         return TravelingSalesmanState(
-            scene_ids=scene_ids,
-            steps=torch.zeros_like(scene_ids),
-            ended=torch.zeros_like(scene_ids, dtype=torch.bool),
+            **at_start(scene_ids),
             positions=positions,
             colours=colours,
             kinds=kinds,

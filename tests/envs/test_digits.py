@@ -1,163 +1,144 @@
-"""Where digits come from, and which files are refused."""
+"""SVG's rules, and where the digits are."""
 
 from __future__ import annotations
-
-import gzip
-import struct
-from pathlib import Path
 
 import pytest
 import torch
 
-from envs.handwriting import DIRECTORY_VARIABLE, digit_pool, load_digits, read_idx
+from envs import play
+from envs.digits import StochasticMovingDigits, coherent_motion, locate
+from tests.envs.pictures import BLURS, blurred
 
-MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
-
-
-@pytest.fixture(autouse=True)
-def bundled(monkeypatch):
-    monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
+TEST = 1 << 40
 
 
-def idx(*shape, body=None, kind=8):
-    size = 1
-    for n in shape:
-        size *= n
-    body = bytes(i % 10 for i in range(size)) if body is None else body
-    return struct.pack(f">BBBB{len(shape)}I", 0, 0, kind, len(shape), *shape) + body
+def played(count, steps=19, first=0, **settings):
+    simulator = StochasticMovingDigits(**settings)
+    ids = torch.arange(count) + first
+    return play(simulator, ids, torch.zeros(count, steps, dtype=torch.int64))
 
 
-def write_pair(folder, stem, count, suffix=""):
-    for name, data in (
-        (f"{stem}-images-idx3-ubyte", idx(count, 28, 28)),
-        (f"{stem}-labels-idx1-ubyte", idx(count)),
+def test_beginnings_are_uniform():
+    start = StochasticMovingDigits().begin(torch.arange(9000))
+    for values, n, low in ((start.positions, 32, 0), (start.velocities, 9, -4)):
+        for digit in range(2):
+            for axis in range(2):
+                counts = torch.bincount(values[:, digit, axis] - low, minlength=n)
+                assert len(counts) == n
+                chi = ((counts - 9000 / n).square() / (9000 / n)).sum()
+                assert chi < {32: 61.1, 9: 26.1}[n]  # 31 and 8 dof: p = 0.001
+
+
+def test_bounces_follow_the_rules():
+    """From each frame to the next: hold inside, top and bottom first, then left and right."""
+    path = played(600, 60).trajectory
+    here, speed = path.positions[:, :-1], path.velocities[:, :-1]
+    there, after = path.positions[:, 1:], path.velocities[:, 1:]
+    raw = here + speed
+    low, high = raw < 0, raw >= 32
+    assert torch.equal(there, raw.clamp(0, 31))
+    free = ~(low | high).any(-1)
+    assert torch.equal(after[free], speed[free])
+    for axis in range(2):
+        for crossed, sign in ((low, 1), (high, -1)):
+            # At a corner the second check, of x, draws the speed along y anew.
+            alone = crossed[..., axis] & ~(low | high)[..., 1 - axis]
+            away = sign * after[..., axis][alone]
+            along = after[..., 1 - axis][alone]
+            counts = torch.bincount(away, minlength=5)
+            assert counts[0] == 0 and len(counts) == 5
+            expected = counts.sum() / 4
+            assert ((counts[1:] - expected).square() / expected).sum() < 16.3  # 3 dof: p = 0.001
+            counts = torch.bincount(along + 4, minlength=9)
+            expected = counts.sum() / 9
+            assert len(counts) == 9
+            assert ((counts - expected).square() / expected).sum() < 26.1  # 8 dof
+    corner = (low | high).all(-1)
+    assert corner.sum() > 50
+    x_away = torch.where(low[..., 0], after[..., 0], -after[..., 0])[corner]
+    assert (x_away >= 1).all()
+    assert (torch.where(low[..., 1], after[..., 1], -after[..., 1])[corner] < 1).any()
+
+
+def test_digits_move_apart_and_scenes_differ():
+    path = played(500).trajectory
+    moves = path.velocities[:, 0].float().flatten(1)
+    assert torch.corrcoef(moves.T).fill_diagonal_(0).abs().max() < 0.15
+    assert not torch.equal(path.positions[0], path.positions[1])
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_frames_are_digits_added_up(digits):
+    simulator = StochasticMovingDigits(digits)
+    state = simulator.begin(torch.arange(20))
+    frames = simulator.render(state, 64)
+    assert frames.shape == (20, 64, 64, 3) and (frames == frames[..., :1]).all()
+    canvas = torch.zeros(20, 64, 64)
+    for i, (patches, corners) in enumerate(
+        zip(simulator.patches(state), state.positions, strict=True)
     ):
-        path = folder / f"{name}{suffix}"
-        path.write_bytes(gzip.compress(data) if suffix else data)
+        for patch, (x, y) in zip(patches, corners.tolist(), strict=True):
+            canvas[i, y : y + 32, x : x + 32] += patch
+    assert torch.equal(frames[..., 0], (canvas.clamp(max=1) * 255 + 0.5).to(torch.uint8))
+    half = simulator.render(state, 32).float()
+    mean = frames.float().unflatten(1, (32, 2)).unflatten(3, (32, 2)).mean((2, 4))
+    assert (half - mean).abs().max() <= 1
+    assert simulator.render(state, 128).shape == (20, 128, 128, 3)
+    assert simulator.labels(state).shape == (20, digits)
 
 
-def test_bundled_digits():
-    train, test = load_digits("train"), load_digits("test")
-    assert len(train.labels) + len(test.labels) == 1797
-    for digits in (train, test):
-        assert digits.images.shape[1:] == (28, 28) and digits.images.dtype == torch.float32
-        assert digits.images.min() == 0 and digits.images.max() == 1
-        assert digits.labels.dtype == torch.int64
-        assert len(torch.bincount(digits.labels)) == 10
-        border = torch.ones(28, 28, dtype=torch.bool)
-        border[3:-3, 3:-3] = False
-        assert digits.images[:, border].max() == 0
-    both = torch.cat([train.images, test.images]).flatten(1)
-    assert len(both.unique(dim=0)) == 1797  # no digit is in both
+def test_train_and_test_scenes_show_other_digits():
+    simulator = StochasticMovingDigits()
+    seen, unseen = (simulator.begin(torch.arange(3000) + first).images for first in (0, TEST))
+    assert not set(seen.flatten().tolist()) & set(unseen.flatten().tolist())
+    assert len(seen.unique()) > 1000 and len(unseen.unique()) > 500
 
 
-def test_pools():
-    one, other = digit_pool("train"), digit_pool("test")
-    for digits in (one, other):
-        assert torch.equal(digits.labels, torch.arange(10).repeat_interleave(10))
-    assert torch.equal(one.images, digit_pool("train", 100).images)
-    assert not torch.equal(one.images, other.images)
-    assert torch.equal(digit_pool("train", 20).images[:2], one.images[:2])
-    for count, error in ((5, ValueError), (0, ValueError), (10_000, ValueError), (10.0, TypeError)):
-        with pytest.raises(error, match="count"):
-            digit_pool("train", count)
-    with pytest.raises(ValueError, match="split"):
-        load_digits("valid")
+LEAST = {(64, 1): 0.98, (64, 3): 0.98, (64, 5): 0.96, (32, 1): 0.97, (32, 3): 0.94, (32, 5): 0.82}
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_mnist_files(monkeypatch, tmp_path, suffix):
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="t10k-images"):
-        load_digits("test")
-    write_pair(tmp_path, "t10k", 5040, suffix)
-    assert len(load_digits("train").labels) == 5000 and len(load_digits("test").labels) == 40
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    write_pair(whole, "t10k", 40, suffix)
-    write_pair(whole, "train", 60, suffix)
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(whole))
-    assert len(load_digits("train").labels) == 60 and len(load_digits("test").labels) == 40
-    assert load_digits("train").images.max() == pytest.approx(9 / 255)
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("width", BLURS)
+def test_digits_are_located(size, width):
+    batch = played(60, first=TEST)
+    times = torch.tensor([[0, 9, 19]]).expand(60, -1)
+    frames = batch.simulator.render(batch.moments(times), size).unflatten(0, (60, 3))
+    found = locate(blurred(frames, width), batch.simulator, batch.start())
+    truth = batch.trajectory.positions[:, [0, 9, 19]]
+    assert ((found - truth).abs().amax(-1) <= 1).float().mean() >= LEAST[size, width] - 0.02
 
 
-def test_a_missing_directory_is_no_fallback(monkeypatch, tmp_path):
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match=DIRECTORY_VARIABLE):
-        load_digits("train")
+def test_one_digit_is_located():
+    batch = played(20, digits=1)
+    frames = batch.observations(torch.tensor([[5]]).expand(20, -1))
+    found = locate(frames, batch.simulator, batch.start())
+    assert torch.equal(found[:, 0], batch.trajectory.positions[:, 5])
 
 
-def test_half_a_training_pair_is_not_replaced(monkeypatch, tmp_path):
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
-    write_pair(tmp_path, "t10k", 5040)
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(60))
-    with pytest.raises(FileNotFoundError, match="train-images"):
-        load_digits("train")
-    assert len(load_digits("test").labels) == 5040
+def test_coherent_motion():
+    path = played(200).trajectory.positions
+    assert coherent_motion(path).all()
+    jump = path.clone()
+    jump[:, 10:] = (jump[:, 10:] + 16) % 32
+    assert coherent_motion(jump).float().mean() < 0.05
+    crooked = path.clone()
+    crooked[:, 10] += 3
+    assert coherent_motion(crooked).float().mean() < 0.5
+    noisy = path + torch.randint(-1, 2, path.shape, generator=torch.Generator().manual_seed(0))
+    assert coherent_motion(noisy).float().mean() < 0.05
+    assert coherent_motion(noisy, tolerance=2).all()
 
 
-def test_splits_are_never_empty(monkeypatch, tmp_path):
-    few, none = tmp_path / "few", tmp_path / "none"
-    for folder, count in ((few, 5000), (none, 0)):
-        folder.mkdir()
-        write_pair(folder, "t10k", count)
-    for folder, match in ((few, "more than 5000"), (none, "at least one")):
-        monkeypatch.setenv(DIRECTORY_VARIABLE, str(folder))
-        for split in ("train", "test"):
-            with pytest.raises(ValueError, match=match):
-                load_digits(split)
-
-
-@pytest.mark.parametrize(
-    ("data", "match"),
-    [
-        (b"", "not an IDX"),
-        (b"PK\3\4" + bytes(40), "not an IDX"),
-        (idx(4, 28, 28, kind=13, body=b""), "type 8"),
-        (idx(4, 28), "dimensions"),
-        (idx(4, 28, 28)[:-1], "holds"),
-        (idx(4, 28, 28) + b"x", "holds more"),
-        (struct.pack(">BBBB3I", 0, 0, 8, 3, 4_000_000_000, 28, 28), "header says"),
-        (struct.pack(">BBBB3I", 0, 0, 8, 3, 1, 2**31, 2**31), "header says"),
-    ],
-)
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_corrupt_files_are_refused(tmp_path, data, match, suffix):
-    path = tmp_path / f"images{suffix}"
-    path.write_bytes(gzip.compress(data) if suffix else data)
-    with pytest.raises(ValueError, match=match):
-        read_idx(path, 3)
-
-
-def test_corrupt_gzip(tmp_path):
-    path = tmp_path / "images.gz"
-    for data in (b"\x1f\x8b" + bytes(30), gzip.compress(idx(9, 28, 28))[:-30], b"plain"):
-        path.write_bytes(data)
-        with pytest.raises(ValueError, match="gzip|IDX|holds"):
-            read_idx(path, 3)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "match"),
-    [
-        (idx(4, 28, 28), idx(3), "label for each"),
-        (idx(4, 27, 28), idx(4), "28 x 28"),
-        (idx(4, 28, 28), idx(4, body=bytes([0, 1, 2, 10])), "0-9"),
-    ],
-)
-def test_pairs_that_do_not_fit(monkeypatch, tmp_path, images, labels, match):
-    (tmp_path / "t10k-images.idx3-ubyte").write_bytes(images)
-    (tmp_path / "t10k-labels.idx1-ubyte").write_bytes(labels)
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
-    with pytest.raises(ValueError, match=match):
-        load_digits("test")
-
-
-@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files are not here")
-def test_real_mnist(monkeypatch):
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(MNIST))
-    train, test = load_digits("train"), load_digits("test")
-    assert (len(train.labels), len(test.labels)) == (5000, 5000)
-    assert train.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    assert 0.1 < train.images.mean() < 0.2
-    assert torch.equal(digit_pool("test").labels, torch.arange(10).repeat_interleave(10))
+def test_bad_input():
+    for digits, error in ((0, ValueError), (3, ValueError), (1.0, TypeError)):
+        with pytest.raises(error, match="digits"):
+            StochasticMovingDigits(digits)
+    simulator = StochasticMovingDigits()
+    for shape in ((3, 1, 64, 64, 3), (2, 1, 64, 64, 1), (2, 1, 64, 32, 3), (2, 0, 64, 64, 3)):
+        with pytest.raises(ValueError, match="frames"):
+            locate(torch.zeros(shape), simulator, simulator.begin(torch.arange(2)))
+    for shape in ((2, 5, 2, 3), (2, 1, 2, 2)):
+        with pytest.raises(ValueError, match="corners"):
+            coherent_motion(torch.zeros(shape))
+    with pytest.raises(ValueError, match="tolerance"):
+        coherent_motion(torch.zeros(2, 5, 2, 2), tolerance=-1)

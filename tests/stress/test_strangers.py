@@ -30,8 +30,7 @@ from envs.handwriting import read_idx
 from evaluation.report.load_results import read_one
 from tests.stress.conftest import Tally
 from tests.stress.mutations import each, guarded
-from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make
-from worldmodel import resolve as places
+from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make, resolve
 from worldmodel.training import STATE
 from worldmodel.training.run import read_state
 
@@ -245,9 +244,9 @@ def test_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_revisions_are_no_paths() -> None:
-    assert places.is_id("owner/name@refs/pr/1")
+    assert resolve.is_id("owner/name@refs/pr/1")
     assert not any(
-        map(places.is_id, ("owner/name@../../x", "owner/..", "../name", "a/b@..", "a/b@"))
+        map(resolve.is_id, ("owner/name@../../x", "owner/..", "../name", "a/b@..", "a/b@"))
     )
 
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import worldmodel
-from worldmodel import Spec, checkpoint
-from worldmodel import resolve as places
+from worldmodel import Spec, checkpoint, resolve
 from worldmodel.spec import ActionSpec
 from worldmodel.training import STATE
 
@@ -96,7 +95,7 @@ def test_there_and_back(hub: Hub, tmp_path: Path) -> None:
     assert hub.asked == [
         ("token", "hf_secret"), ("create", NAME, True, True), ("upload", NAME, "first"),
     ]  # fmt: skip
-    assert {path.name for path in hub.folder.iterdir()} == set(places.FILES)
+    assert {path.name for path in hub.folder.iterdir()} == set(resolve.FILES)
     card = (hub.folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: jumpy-worldmodel\n")
     assert f'worldmodel.load("{NAME}")' in card

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import worldmodel
 from worldmodel import UnsupportedQuery, fit, make, preset
 from worldmodel.__main__ import main
-from worldmodel.imagine import ImaginedVideo, film, imagine, sheet, write
+from worldmodel.imagine import ImaginedVideo, imagine, sheet, video, write
 
 ENV = "envs:narratives/TravelingSalesmanNature-v0"
 
@@ -28,7 +28,7 @@ def test_any_times_may_be_shown_and_asked(seen: tuple[int, ...]) -> None:
     assert imagined.truth.shape == (4, 3, 32, 32, 3)
     assert imagined.worlds.shape == (4, 2, 3, 32, 32, 3)
     assert imagined.worlds.dtype == imagined.truth.dtype == torch.uint8
-    assert imagined.seen.tolist() == [8 in seen, 0 in seen, 3 in seen]
+    assert imagined.in_context.tolist() == [8 in seen, 0 in seen, 3 in seen]
     assert torch.equal(imagined.truth, scenes.observations(torch.tensor([[8, 0, 3]] * 4)))
     again = imagine(fresh("jump", "small", DISCRETE), scenes, seen, (0,), worlds=2)
     difference = again.worlds[:, :, 0].int() - imagined.worlds[:, :, 1].int()
@@ -60,7 +60,7 @@ def test_pictures(tmp_path: Path) -> None:
     assert (drawn[0, 40] == (40, 40, 40)).all() and (drawn[36, 0] == (40, 40, 40)).all()
     assert (drawn[2:34, 2:34] == imagined.truth[0, 0].numpy()).all()
     assert (drawn[38:70, 38:70] == imagined.worlds[0, 0, 1].numpy()).all()
-    frames = film(imagined, scale=2)
+    frames = video(imagined, scale=2)
     assert frames.shape == (3, 4 * 68, 2 * 68, 3)
     assert (frames[1, 2:66, 70:134] == imagined.truth[1, 1].numpy().repeat(2, 0).repeat(2, 1)).all()
     write(imagined, tmp_path / "new" / "film.gif")
@@ -73,7 +73,7 @@ def test_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seen", "asked"), [((), (0,)), ((0,), ()), ((9,), (0,)), ((0,), (-1,))])
 def test_times_outside_of_the_scene(seen: Any, asked: Any) -> None:
     scenes = moving_square().windows(8, 2, anywhere=0.0).batch(0)
-    with pytest.raises(ValueError, match="seen|asked"):
+    with pytest.raises(ValueError, match="context|queries"):
         imagine(fresh("jump", "small", DISCRETE), scenes, seen, asked)
 
 
@@ -82,12 +82,12 @@ def test_command_line(
 ) -> None:
     worldmodel.save(fresh("jump", "small", PASSIVE), tmp_path / "model")
     out = tmp_path / "imagined.png"
-    command = ["imagine", tmp_path / "model", "--env", ENV, "--out", out, "--seen", 8, 7]
-    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, command), "--asked", "0", "4", "8"])
+    command = ["imagine", tmp_path / "model", "--env", ENV, "--out", out, "--context", 8, 7]
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, command), "--queries", "0", "4", "8"])
     main()
     assert str(out) in capsys.readouterr().out and out.is_file()
-    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, command), "--asked", "30"])
-    with pytest.raises(SystemExit, match="asked"):
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, command), "--queries", "30"])
+    with pytest.raises(SystemExit, match="queries"):
         main()
 
 
@@ -103,7 +103,7 @@ def test_command_line_on_recorded_episodes(monkeypatch: pytest.MonkeyPatch, tmp_
         main()
 
     episodes = ("--episodes", str(tmp_path / "episodes"))
-    run("model", *episodes, "--seen", "0", "8", "--asked", "4")
+    run("model", *episodes, "--context", "0", "8", "--queries", "4")
     assert out.is_file()
     for model, more, message in [
         ("model", (), "exactly one"),

@@ -14,9 +14,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel import MODELS, Episodes, hub, load
-from worldmodel import resolve as places
-from worldmodel.__main__ import _device, main
+from worldmodel import MODELS, Episodes, hub, load, resolve
+from worldmodel.__main__ import main
+from worldmodel.commands import train as train_verbs
+from worldmodel.commands.train import _device
 from worldmodel.training import BEST
 from worldmodel.training.monitor import Monitor
 
@@ -45,7 +46,7 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "list")
     out = capsys.readouterr().out
-    assert all(name in out for name in [*MODELS, *places.shipped(), "narrative"])
+    assert all(name in out for name in [*MODELS, *resolve.shipped(), "narrative"])
 
 
 def test_push(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +71,7 @@ def test_what_to_do_next(
     env = ("--env", ENV, "--size", 16, "--batch-size", 2, "--steps", 1, "--video-every", 0)
     run(monkeypatch, "train", *env, "--out", out, *TINY)
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert said["checkpoint"] == str(out) and "tensorboard" in said["curves and films"]
+    assert said["checkpoint"] == str(out) and "tensorboard" in said["curves and videos"]
     words = shlex.split(said["what it imagines"])
     assert words[:3] == ["python", "-m", "worldmodel"]
     run(monkeypatch, *words[3:], "--scenes", 1, "--worlds", 1)
@@ -96,11 +97,9 @@ def test_collect_train_interrupt_resume(
         monkeypatch.context() as patched,
         pytest.raises(SystemExit, match="after step 1.*--resume"),
     ):
-        from worldmodel import __main__ as module
-
         patched.setattr(Monitor, "log", interrupt)
-        fit = module.fit
-        patched.setattr(module, "fit", lambda *a, **k: fit(*a, **k, log_every=1))
+        fit = train_verbs.fit
+        patched.setattr(train_verbs, "fit", lambda *a, **k: fit(*a, **k, log_every=1))
         run(monkeypatch, *train)
     run(monkeypatch, *train, "--resume")
     assert str(out) in capsys.readouterr().out

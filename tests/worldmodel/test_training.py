@@ -30,9 +30,9 @@ from worldmodel import (
     fit,
     load,
     make,
+    resolve,
     save,
 )
-from worldmodel import resolve as places
 from worldmodel.data.windows import WindowSource
 from worldmodel.training import STATE, monitor
 from worldmodel.training.run import Run
@@ -271,7 +271,7 @@ def test_seeds_are_checked(seed: int) -> None:
 
 def test_a_digest_is_of_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "traveling-salesman"
-    copy = Path(shutil.copytree(places.SHIPPED / name, tmp_path / "copy"))
+    copy = Path(shutil.copytree(resolve.SHIPPED / name, tmp_path / "copy"))
     (copy / "README.md").write_text("another card")
     monkeypatch.setattr(checkpoint, "make", None)  # nothing is built
     before = checkpoint.digest(name)

@@ -18,12 +18,12 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import name_of, observed, paid
+from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
 from worldmodel.data.episode import Episode
-from worldmodel.data.episodes import (
+from worldmodel.data.episodes import Episodes
+from worldmodel.data.shards import (
     EPISODES_PER_SHARD,
-    Episodes,
-    Shard,
+    ShardEntry,
     read_meta,
     write_meta,
     write_shard,
@@ -33,7 +33,7 @@ from worldmodel.spec import Spec
 Env = gym.Env[Any, Any]
 Policy = Callable[[NDArray[Any]], Any]
 BLOCKS_PER_WORKER = 8
-"""Few enough that environments are seldom made, enough that no worker waits long for the last."""
+"""Few, so that environments are seldom made; enough that no worker waits long for the last."""
 
 
 def collect(
@@ -52,10 +52,10 @@ def collect(
     workers: int = 0,
     address: str | None = None,
 ) -> Episodes:
-    """Play episodes and keep them in memory, and in a folder if one is given.
+    """Record episodes in memory, and in a folder if one is given.
 
     Episode i is a function of ``seed + i``, however many workers play: it is what
-    ``collect(env, 1, seed=seed + i)`` records (if the policy draws nothing at random).
+    ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
 
     Args:
         env: a Gymnasium environment with uint8 (H, W, C) or float (D,) observations, a function
@@ -63,15 +63,15 @@ def collect(
             environment made here is closed here; one that was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
         steps: instead of ``episodes``: as many as it takes to have that many steps.
-        policy: observation to action; None draws uniformly from the action space.
-        hold: steps for which each action is repeated, as ``agents.HoldAction`` will.
+        policy: observation to action; None samples uniformly from the action space.
+        hold: steps for which each action is held, as by ``agents.HoldAction``.
         seed: of the environment and of the random policy.
-        max_steps: an episode that has not ended by then is cut, as a truncation.
+        max_steps: an episode that has not ended by then is truncated.
         folder: where shards are written as they fill, for ``Episodes.load``; a kill costs what came
             after the last one, Ctrl-C only the episode that is under way.
         resume: go on after the last shard in ``folder``. Random play then records the same as if it
-            had never stopped; a policy's own state is not known here. ``episodes`` or ``steps``
-            count those before, and may be more now.
+            had never stopped; a policy's own state is not restored. ``episodes`` or ``steps``
+            include those before, and may be more now.
         save_minutes: time after which a shard is written before it is full.
         progress: show a progress bar on a terminal.
         workers: processes that play, with ``episodes`` and an id or a function; 0 plays in this
@@ -80,66 +80,66 @@ def collect(
 
     Raises:
         ValueError: a space is not supported, a number is out of range, not exactly one of
-            ``episodes`` and ``steps`` is given, workers are asked for a number of ``steps``, or
-            ``resume`` without a folder or of another recording; or the environment shows or pays
-            what its spaces do not say, or what is no number.
+            ``episodes`` and ``steps`` is given, workers shall record a number of ``steps``, or
+            ``resume`` without a folder or of another recording; or the environment returns an
+            observation outside its space, or a reward that is no number.
         TypeError: workers would have to share an environment.
         FileExistsError: ``folder`` holds episodes and ``resume`` is False.
         FileNotFoundError: ``resume``, but there are none.
         BlockingIOError: another run is at work in ``folder``.
-        OSError: the disk is full, say; the shards before are kept.
-        KeyboardInterrupt: Ctrl-C, or a command's SIGTERM; in ``folder`` is what was finished.
+        OSError: the disk is full, say; earlier shards stay.
+        KeyboardInterrupt: Ctrl-C, or a command's SIGTERM; ``folder`` holds the finished episodes.
     """
-    wanted = episodes if episodes is not None else steps
-    if wanted is None or (episodes is not None and steps is not None):
+    total = episodes if episodes is not None else steps
+    if total is None or (episodes is not None and steps is not None):
         raise ValueError(f"episodes, steps: give exactly one, got {episodes} and {steps}")
-    if min(wanted, hold, max_steps) < 1:
+    if min(total, hold, max_steps) < 1:
         raise ValueError(
             f"{'steps' if episodes is None else 'episodes'}, hold, max_steps: expected at least 1, "
-            f"got {wanted}, {hold}, {max_steps}"
+            f"got {total}, {hold}, {max_steps}"
         )
     if resume and folder is None:
         raise ValueError("resume: needs the folder of the recording to go on with")
     if workers and episodes is None:
         raise ValueError(
-            "workers: need a number of episodes, got steps: which comes last is told "
-            "only by those before it"
+            "workers: need a number of episodes, got steps: which episode is the last "
+            "depends on all before it"
         )
     if workers and isinstance(env, gym.Env):
         raise TypeError("env: workers make their own; pass its id, or a function that makes it")
     player = _Player(env, policy, hold, max_steps)
     made = player.made()
     facts = {
-        "env": name_of(made), "seed": seed, "hold": hold, "max_steps": max_steps,
+        "env": env_name(made), "seed": seed, "hold": hold, "max_steps": max_steps,
         "random": policy is None,
     }  # fmt: skip
     try:
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
-        with _Kept.opened(folder, resume, spec, facts, save_minutes) as kept:
-            first = seed + len(kept.recorded)
+        with _Recording.opened(folder, resume, spec, facts, save_minutes) as recording:
+            first = seed + len(recording.episodes)
             if workers:
-                blocks = _blocks(range(first, seed + wanted), workers)
+                blocks = _blocks(range(first, seed + total), workers)
                 parts: Iterator[list[Episode]] = scatter(player.block, blocks, workers, address)
             else:
                 parts = ([player.play(made, spec, one)] for one in count(first))
-            kept.fill(parts, wanted, "step" if episodes is None else "episode", progress)
+            recording.fill(parts, total, "step" if episodes is None else "episode", progress)
     finally:
         if not isinstance(env, gym.Env):
             made.close()
-    return Episodes(kept.recorded, spec.action, spec.observation_space(), name_of(made))
+    return Episodes(recording.episodes, spec.action, spec.observation_space(), env_name(made))
 
 
-class _Kept:
-    """What is recorded so far: in memory, and shard by shard in a folder."""
+class _Recording:
+    """The episodes so far: in memory, and shard by shard in a folder."""
 
     def __init__(
         self, folder: Path | None, spec: Spec, facts: dict[str, Any], minutes: float
     ) -> None:
         self.folder, self.spec, self.facts, self.minutes = folder, spec, facts, minutes
-        self.recorded: list[Episode] = []
-        # Shards, and how many episodes they hold: one value, which Ctrl-C cannot part.
-        self.on_disk: tuple[list[Shard], int] = [], 0
-        self.since = time.monotonic()
+        self.episodes: list[Episode] = []
+        # Shards, and how many episodes they hold: one value, so that Ctrl-C cannot split it.
+        self.on_disk: tuple[list[ShardEntry], int] = [], 0
+        self.last_write = time.monotonic()
 
     @classmethod
     @contextmanager
@@ -150,46 +150,43 @@ class _Kept:
         spec: Spec,
         facts: dict[str, Any],
         minutes: float,
-    ) -> Iterator[_Kept]:
-        """With what the folder holds already; within it, no other run writes there."""
-        kept = cls(None if folder is None else Path(folder), spec, facts, minutes)
-        with nullcontext() if kept.folder is None else locked(kept.folder):
-            if kept.folder is not None:
-                kept._read(kept.folder, resume)
-            yield kept
+    ) -> Iterator[_Recording]:
+        """Begin with what the folder holds; within the context no other run writes there."""
+        recording = cls(None if folder is None else Path(folder), spec, facts, minutes)
+        with nullcontext() if recording.folder is None else locked(recording.folder):
+            if recording.folder is not None:
+                recording._read(recording.folder, resume)
+            yield recording
 
-    def fill(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
-        """Take from the parts until there are so many episodes or steps, and write them; also those
-        that are there when Ctrl-C comes.
+    def fill(self, parts: Iterator[list[Episode]], total: int, unit: str, progress: bool) -> None:
+        """Add the parts' episodes until there are so many episodes or steps, and write them. After
+        Ctrl-C, what was added is written, too.
         """
         try:
-            self._take(parts, wanted, unit, progress)
+            done = _count(self.episodes, unit)
+            disable = None if progress else True
+            with tqdm(total=total, initial=done, desc="collect", unit=unit, disable=disable) as bar:
+                while done < total:
+                    part = next(parts)
+                    for one in part:
+                        self.add(one)
+                    done += _count(part, unit)
+                    bar.update(done - bar.n)
             self.write()
         except KeyboardInterrupt as error:
-            if self.folder is None or not self.recorded:
+            if self.folder is None or not self.episodes:
                 raise
             self.write()
             raise KeyboardInterrupt(
-                f"stopped after {len(self.recorded)} episodes; resume=True (--resume) goes on from "
+                f"stopped after {len(self.episodes)} episodes; resume=True (--resume) goes on from "
                 "there"
             ) from error
 
-    def _take(self, parts: Iterator[list[Episode]], wanted: int, unit: str, progress: bool) -> None:
-        done = _count(self.recorded, unit)
-        shown = None if progress else True
-        with tqdm(total=wanted, initial=done, desc="collect", unit=unit, disable=shown) as bar:
-            while done < wanted:
-                part = next(parts)
-                for one in part:
-                    self.add(one)
-                done += _count(part, unit)
-                bar.update(done - bar.n)
-
     def add(self, episode: Episode) -> None:
-        """One more, if it is of the spaces that the recording began with: one of others would make
-        all of the folder unreadable. Writes a shard that is full, or due.
+        """Add an episode, whose spaces must be those of the recording: another one would make the
+        whole folder unreadable. Writes a shard that is full, or due.
         """
-        seed = self.facts["seed"] + len(self.recorded)
+        seed = self.facts["seed"] + len(self.episodes)
         owner = f"env: {self.facts['env']}, episode of seed {seed}"
         shape, _ = self.spec.border
         if episode.observations.shape[1:] != shape:
@@ -198,21 +195,21 @@ class _Kept:
                 f"space was {self.spec.observation_space()}"
             )
         self.spec.action.check(episode.actions, owner)
-        self.recorded.append(episode)
-        full = len(self.recorded) - self.on_disk[1] >= EPISODES_PER_SHARD
-        if full or time.monotonic() - self.since > self.minutes * 60:
+        self.episodes.append(episode)
+        full = len(self.episodes) - self.on_disk[1] >= EPISODES_PER_SHARD
+        if full or time.monotonic() - self.last_write > self.minutes * 60:
             self.write()
 
     def write(self) -> None:
-        """Write what no shard holds yet, and then ``meta.json``, which makes it count."""
+        """Write the episodes that no shard holds yet, then ``meta.json``, which names the shard."""
         shards, written = self.on_disk
-        fresh = self.recorded[written:]
+        fresh = self.episodes[written:]
         if self.folder is None or not fresh:
             return
         shards = [*shards, write_shard(self.folder, len(shards), fresh)]
         write_meta(self.folder, self.spec, shards, env=self.facts["env"], collected=self.facts)
-        self.on_disk = shards, written + len(fresh)  # what Ctrl-C left undone is written once more
-        self.since = time.monotonic()
+        self.on_disk = shards, written + len(fresh)  # Ctrl-C before this: they are written again
+        self.last_write = time.monotonic()
 
     def _read(self, folder: Path, resume: bool) -> None:
         there = (folder / "meta.json").exists()
@@ -229,13 +226,13 @@ class _Kept:
             )
         meta, before = read_meta(folder), Episodes.load(folder)
         if meta.get("collected") != self.facts or before.spec(1) != self.spec:
-            told = {**meta.get("collected", {}), "spec": before.spec(1).to_dict()}
+            then = {**meta.get("collected", {}), "spec": before.spec(1).to_dict()}
             now = {**self.facts, "spec": self.spec.to_dict()}
             raise ValueError(
-                f"resume: {folder} was recorded with {difference(told, now)}; give the same, or "
+                f"resume: {folder} was recorded with {difference(then, now)}; give the same, or "
                 "another folder"
             )
-        self.recorded, self.on_disk = list(before), (meta["shards"], len(before))
+        self.episodes, self.on_disk = list(before), (meta["shards"], len(before))
 
 
 def _count(episodes: list[Episode], unit: str) -> int:
@@ -271,11 +268,11 @@ class _Player:
             made.close()
 
     def play(self, env: Env, spec: Spec, seed: int) -> Episode:
-        owner = f"env: {name_of(env)}, episode of seed {seed}"
+        owner = f"env: {env_name(env)}, episode of seed {seed}"
         observation, _ = env.reset(seed=seed)
         # Another stream than the environment's own, which is seeded with the same number.
         env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        frames = [observed(observation, spec, f"{owner}, reset")]
+        frames = [checked_observation(observation, spec, f"{owner}, reset")]
         actions: list[NDArray[Any]] = []
         rewards: list[float] = []
         terminated = truncated = False
@@ -285,12 +282,12 @@ class _Player:
                 action = env.action_space.sample() if policy is None else policy(frames[-1])
             observation, reward, terminated, truncated, _ = env.step(action)
             step = f"{owner}, step {len(frames)}"
-            frames.append(observed(observation, spec, step))
+            frames.append(checked_observation(observation, spec, step))
             actions.append(np.array(action))
-            rewards.append(paid(reward, step))
+            rewards.append(checked_reward(reward, step))
         try:
-            with np.errstate(over="ignore"):  # what float32 cannot hold, the episode refuses
-                earned = np.array(rewards, np.float32)
-            return Episode(np.stack(frames), np.stack(actions), earned, bool(terminated))
+            with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
+                rounded = np.array(rewards, np.float32)
+            return Episode(np.stack(frames), np.stack(actions), rounded, bool(terminated))
         except ValueError as error:
             raise ValueError(f"{owner}: {error}") from error

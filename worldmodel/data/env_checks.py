@@ -1,4 +1,4 @@
-"""What an environment's steps bring, checked against its spaces before it is kept."""
+"""What an environment returns, checked against its spaces before it is recorded."""
 
 from __future__ import annotations
 
@@ -11,52 +11,53 @@ from numpy.typing import NDArray
 from worldmodel.spec import Spec
 
 
-def name_of(env: gym.Env[Any, Any]) -> str:
-    """What recordings and messages call an environment: its id, or else its class."""
+def env_name(env: gym.Env[Any, Any]) -> str:
+    """The name of an environment in recordings and messages: its id, or else its class."""
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
-def observed(observation: Any, spec: Spec, owner: str) -> NDArray[Any]:
-    """A copy in the dtype of the border, for environments may reuse their buffer.
+def checked_observation(observation: Any, spec: Spec, owner: str) -> NDArray[Any]:
+    """A copy in the recording's dtype; environments may reuse their buffer.
 
     Args:
         observation: what an environment returned. Vectors are rounded to float32; images may have
             another dtype if uint8 can hold all of their numbers.
-        spec: what its spaces say.
-        owner: whom the message names.
+        spec: of the environment's spaces.
+        owner: the environment or step that an error message names.
 
     Raises:
         ValueError: it has another shape, is no array of numbers, or would not be the same in uint8.
     """
     shape, dtype = spec.border
     try:
-        seen = np.asarray(observation)
+        given = np.asarray(observation)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{owner}: returned no array ({error}), its space is {spec.observation_space()}"
         ) from error
-    if seen.shape != shape or seen.dtype.kind not in "biuf":
+    if given.shape != shape or given.dtype.kind not in "biuf":
         raise ValueError(
-            f"{owner}: returned an observation of {seen.dtype} {seen.shape}, its space is "
+            f"{owner}: returned an observation of {given.dtype} {given.shape}, its space is "
             f"{spec.observation_space()}"
         )
     with np.errstate(all="ignore"):  # what does not fit is refused, below or by the episode
-        kept = np.array(seen, dtype, order="C")
-    if spec.is_image and seen.dtype != dtype and not np.array_equal(kept, seen):
+        copy = np.array(given, dtype, order="C")
+    if spec.is_image and given.dtype != dtype and not np.array_equal(copy, given):
+        other = given[copy != given][0]
         raise ValueError(
-            f"{owner}: returned an observation of {seen.dtype} that holds {seen[kept != seen][0]}, "
-            f"its space is {spec.observation_space()}: whole numbers from 0 to 255; "
+            f"{owner}: returned an observation of {given.dtype} that holds {other}, its "
+            f"space is {spec.observation_space()}: whole numbers from 0 to 255; "
             "gymnasium.wrappers.TransformObservation converts them"
         )
-    return kept
+    return copy
 
 
-def paid(reward: Any, owner: str) -> float:
+def checked_reward(reward: Any, owner: str) -> float:
     """A reward as a number; an array of no dimensions is one.
 
     Args:
         reward: what an environment returned.
-        owner: whom the message names.
+        owner: the environment or step that an error message names.
 
     Raises:
         ValueError: it is no number, or too large for one.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodel.common.files import atomic, locked
-from worldmodel.common.safe_files import check_memory, read_json
-from worldmodel.data import shards
+from worldmodel.common.safe_files import check_memory
 from worldmodel.data.episode import Episode
-from worldmodel.data.lazy import Arrays, Mapped, Stored
+from worldmodel.data.lazy import LazySequence, ShardCache
+from worldmodel.data.shards import (
+    EPISODES_PER_SHARD,
+    Shard,
+    ShardEntry,
+    read_meta,
+    shard_counts,
+    step_by_step,
+    unpacked_size,
+    write_meta,
+    write_shard,
+)
 from worldmodel.data.windows import WindowSource
 from worldmodel.spec import ActionSpec, Spec
-
-FORMAT = 1
-EPISODES_PER_SHARD = 256
-Shard = dict[str, Any]
-"""What ``meta.json`` says of a shard: its file, and how many episodes it holds."""
 
 
 class Episodes:
@@ -58,7 +61,7 @@ class Episodes:
                     f"of the first episode {first.observations.shape[1:]}"
                 )
             action.check(episode.actions, f"episodes[{number}]")
-        self.episodes = episodes if isinstance(episodes, Stored) else list(episodes)
+        self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
         self.action = action
         self.env_id = env_id
         self.observation_space = observation_space or _space_of(first.observations)
@@ -123,7 +126,7 @@ class Episodes:
         first = self[0].observations[0]
         frames = np.empty((len(self), *first.shape), first.dtype)
         for number, episode in enumerate(self):
-            frames[number] = episode.observations[0]  # one by one: no shard is kept
+            frames[number] = episode.observations[0]  # one by one: no shard stays in memory
         return frames
 
     def save(self, folder: str | Path) -> Path:
@@ -136,7 +139,7 @@ class Episodes:
         with locked(folder):
             if (folder / "meta.json").exists():
                 raise FileExistsError(f"folder: {folder} already holds episodes; choose a new one")
-            shards: list[Shard] = []
+            shards: list[ShardEntry] = []
             for first in range(0, len(self), EPISODES_PER_SHARD):
                 part = self.episodes[first : first + EPISODES_PER_SHARD]
                 shards.append(write_shard(folder, len(shards), part))
@@ -150,7 +153,7 @@ class Episodes:
         Args:
             folder: of ``meta.json``.
             memory: None takes the episodes wholly into memory. Else the shards, which ``unpack``
-                wrote, are looked through once and then stay on disk: at most so many bytes of them
+                wrote, are checked once and then stay on disk: at most so many bytes of them
                 are in memory at a time. Windows of them are the same ones. A file that another
                 process cuts short meanwhile ends this one (SIGBUS, as for every mapped file).
 
@@ -162,14 +165,14 @@ class Episodes:
         """
         folder = Path(folder)
         meta = read_meta(folder)
-        counts = _shards(folder, meta)
+        counts = shard_counts(folder, meta)
         episodes: Sequence[Episode]
         if memory is None:
-            check_memory(folder, sum(shards.size(path) for path in counts))
-            found = [_Shard.read(path, count) for path, count in counts.items()]
-            episodes = [shard.episode(i) for shard in found for i in range(len(shard.ends))]
+            check_memory(folder, sum(map(unpacked_size, counts)))
+            shards = [Shard.read(path, count) for path, count in counts.items()]
+            episodes = [shard.episode(i) for shard in shards for i in range(len(shard.ends))]
         else:
-            episodes = Stored(Mapped(counts, memory, _Shard.map), _Shard.episode)
+            episodes = LazySequence(ShardCache(counts, memory, Shard.map), Shard.episode)
         shape = episodes[0].observations.shape[1:]
         try:
             if len(shape) != 1:
@@ -217,35 +220,6 @@ def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)
 
 
-def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard:
-    """Write episodes as the shard of that number; what ``meta.json`` says of it."""
-    name = f"episodes-{number:05d}.npz"
-    arrays = {
-        "observations": np.concatenate([e.observations for e in episodes]),
-        "actions": np.concatenate([e.actions for e in episodes]),
-        "rewards": np.concatenate([e.rewards for e in episodes]),
-        "terminated": np.array([e.terminated for e in episodes]),
-        "steps": np.array([len(e.actions) for e in episodes]),
-    }
-    with atomic(folder / name) as path, path.open("wb") as file:
-        np.savez_compressed(file, **_step_by_step(arrays))
-    return {"file": name, "episodes": len(episodes)}
-
-
-def _step_by_step(arrays: Arrays) -> dict[str, Any]:
-    """Laid out so that a step's numbers are neighbours in the file, which is read in part."""
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def write_meta(folder: Path, spec: Spec, shards: Sequence[Shard], **more: Any) -> None:
-    """Write ``meta.json``: only the shards that it names count. ``more`` is kept beside them."""
-    known = spec.to_dict()
-    bounds = {name: known[name] for name in ("low", "high", "dtype")}
-    meta = {"format": FORMAT, "action": known["action"], **bounds, "shards": shards, **more}
-    with atomic(folder / "meta.json") as path:
-        path.write_text(json.dumps(meta, indent=1) + "\n")
-
-
 def unpack(folder: str | Path, out: str | Path) -> Path:
     """Copy recorded episodes for ``Episodes.load(out, memory)``: uncompressed, shard by shard.
 
@@ -258,90 +232,16 @@ def unpack(folder: str | Path, out: str | Path) -> Path:
     """
     folder, out = Path(folder), Path(out)
     meta = read_meta(folder)
-    counts = _shards(folder, meta)
+    counts = shard_counts(folder, meta)
     for path in counts:  # one is in memory at a time
-        check_memory(path, shards.size(path))
+        check_memory(path, unpacked_size(path))
     with locked(out):
         if (out / "meta.json").exists():
             raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
         for path, count in counts.items():
-            arrays = _step_by_step(_Shard.read(path, count).arrays)
+            arrays = step_by_step(Shard.read(path, count).arrays)
             with atomic(out / path.name) as partial, partial.open("wb") as file:
                 np.savez(file, **arrays)
         with atomic(out / "meta.json") as partial:
             partial.write_text(json.dumps(meta, indent=1) + "\n")
     return out
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """``meta.json`` of a folder of episodes, its format checked; see ``Episodes.load``."""
-    path = folder / "meta.json"
-    if not path.exists():
-        raise FileNotFoundError(f"folder: {folder} holds no meta.json; Episodes.save makes one")
-    meta = read_json(path)
-    if meta.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT}")
-    if not isinstance(meta.setdefault("env", None), str | None):
-        raise ValueError(f"{path}: env: expected an id or null, got {meta['env']!r}")
-    return meta
-
-
-def _shards(folder: Path, meta: dict[str, Any]) -> dict[Path, int]:
-    """Episodes of each shard of a folder, as its ``meta.json`` says."""
-    told, path = meta.get("shards"), folder / "meta.json"
-    counts: dict[Path, int] = {}
-    for shard in told if isinstance(told, list) else ():
-        entry: dict[str, Any] = shard if isinstance(shard, dict) else {}
-        name, count = str(entry.get("file")), entry.get("episodes")
-        known = re.fullmatch(r"episodes-[0-9]{5,}\.npz", name)  # no way out of the folder
-        if type(count) is not int or not 1 <= count < 2**31 or not known or folder / name in counts:
-            raise ValueError(
-                f'{path}: shards: expected {{"file": "episodes-00000.npz", "episodes": 256}} and '
-                f"so on, each once, of 1 to 2**31 - 1 episodes, got {str(shard)[:80]}"
-            )
-        counts[folder / name] = count
-    if not counts:
-        raise ValueError(f"{path}: shards: expected a list of at least one")
-    return counts
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """Arrays of a file at ``path``, and where its episodes' steps end."""
-
-    path: Path
-    arrays: Arrays
-    ends: NDArray[np.int64]
-
-    @classmethod
-    def _of(cls, path: Path, arrays: Arrays, count: int) -> _Shard:
-        ends = arrays["steps"].cumsum()
-        if len(ends) != count:
-            error = ValueError(f"{len(ends)} episodes, meta.json says {count}")
-            raise shards.corrupt(path, error)
-        return cls(path, arrays, ends)
-
-    @classmethod
-    def read(cls, path: Path, count: int) -> _Shard:
-        """Wholly into memory."""
-        shards.size(path)
-        return cls._of(path, shards.read(path), count)
-
-    @classmethod
-    def map(cls, path: Path, count: int) -> _Shard:
-        """As pages of the file."""
-        return cls._of(path, shards.mapped(path), count)
-
-    def episode(self, number: int) -> Episode:
-        """Views of the arrays."""
-        end = self.ends[number]
-        begin = end - self.arrays["steps"][number]
-        try:
-            return Episode(
-                self.arrays["observations"][begin + number : end + number + 1],
-                self.arrays["actions"][begin:end],
-                self.arrays["rewards"][begin:end],
-                bool(self.arrays["terminated"][number]),
-            )
-        except ValueError as error:
-            raise shards.corrupt(self.path, error) from error

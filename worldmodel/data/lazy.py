@@ -1,4 +1,4 @@
-"""Sequences that stay on disk: uncompressed ``.npz`` shards, of which only so many are mapped."""
+"""Sequences that stay on disk: uncompressed ``.npz`` shards, mapped into memory when needed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Arrays = dict[str, NDArray[Any]]
 
 
-class Mapped(Generic[Shard]):
-    """Shards that are mapped into memory when they are asked for; at most ``memory`` bytes of them.
+class ShardCache(Generic[Shard]):
+    """Shards that are mapped into memory when they are accessed; at most ``memory`` bytes of them.
 
     The least recently used give way. What the system caches beyond that it takes back on its own.
 
@@ -35,10 +35,7 @@ class Mapped(Generic[Shard]):
     """
 
     def __init__(
-        self,
-        counts: Mapping[Path, int],
-        memory: int,
-        read: Callable[[Path, int], Shard],
+        self, counts: Mapping[Path, int], memory: int, read: Callable[[Path, int], Shard]
     ) -> None:
         self.counts, self._paths = list(counts.values()), list(counts)
         self._sizes = [path.stat().st_size if path.exists() else 0 for path in counts]
@@ -63,20 +60,20 @@ class Mapped(Generic[Shard]):
         return self._open[number]
 
 
-class Stored(Sequence[Item]):
-    """Items of mapped shards, each made anew whenever it is asked for.
+class LazySequence(Sequence[Item]):
+    """Items of mapped shards, each made anew whenever it is accessed.
 
     An item keeps its shard in memory: copy what is to stay.
 
     Args:
-        shards: where they are.
-        make: an item from its shard and its place in it.
+        shards: that hold the items.
+        make: an item from its shard and its number in it.
         numbers: which of all items these are; None takes all.
     """
 
     def __init__(
         self,
-        shards: Mapped[Shard],
+        shards: ShardCache[Shard],
         make: Callable[[Shard, int], Item],
         numbers: range | None = None,
     ) -> None:
@@ -91,15 +88,15 @@ class Stored(Sequence[Item]):
     def __getitem__(self, number: int) -> Item: ...
 
     @overload
-    def __getitem__(self, number: slice) -> Stored[Item]: ...
+    def __getitem__(self, number: slice) -> LazySequence[Item]: ...
 
-    def __getitem__(self, number: int | slice) -> Item | Stored[Item]:
+    def __getitem__(self, number: int | slice) -> Item | LazySequence[Item]:
         if isinstance(number, slice):
-            return Stored(self._shards, self._make, self._numbers[number])
-        wanted = self._numbers[number]
-        shard = int(np.searchsorted(self._ends, wanted, side="right"))
+            return LazySequence(self._shards, self._make, self._numbers[number])
+        index = self._numbers[number]
+        shard = int(np.searchsorted(self._ends, index, side="right"))
         begin = int(self._ends[shard]) - self._shards.counts[shard]
-        return self._make(self._shards[shard], wanted - begin)
+        return self._make(self._shards[shard], index - begin)
 
 
 def map_arrays(path: Path) -> Arrays:

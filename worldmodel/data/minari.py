@@ -1,4 +1,4 @@
-"""Episodes from and to Minari, the data sets of Gymnasium's makers (the extra ``minari``)."""
+"""Episodes from and to Minari, the data sets of the Farama Foundation (extra ``minari``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def from_minari(
     """All episodes of a Minari data set, in memory.
 
     float64 observations and rewards become float32, as everywhere here. What ``Episode`` does not
-    hold (seeds, infos) is left behind.
+    hold (seeds, infos) is dropped.
 
     Args:
         dataset: loaded (``filter_episodes`` and ``split`` of Minari choose among its episodes), or
@@ -40,12 +40,12 @@ def from_minari(
     """
     if isinstance(dataset, str):
         dataset = _minari().load_dataset(dataset, download=download)
-    space = _observed(dataset.observation_space, observation)
+    space = _entry(dataset.observation_space, observation)
     spec = Spec.from_spaces(space, dataset.action_space, window=1)
     _, dtype = spec.border
     episodes = []
     for each in dataset.iterate_episodes():
-        seen = each.observations if observation is None else each.observations[observation]
+        frames = each.observations if observation is None else each.observations[observation]
         terminated = np.asarray(each.terminations, bool)
         if terminated[:-1].any():
             raise ValueError(
@@ -54,7 +54,7 @@ def from_minari(
             )
         try:
             episode = Episode(
-                np.asarray(seen, dtype),
+                np.asarray(frames, dtype),
                 np.asarray(each.actions),
                 np.asarray(each.rewards, np.float32),
                 bool(terminated[-1:].any()),
@@ -115,8 +115,8 @@ def _minari() -> Any:
     return minari
 
 
-def _observed(space: gym.Space[Any], name: str | None) -> gym.Space[Any]:
-    """The space of what is taken from each observation."""
+def _entry(space: gym.Space[Any], name: str | None) -> gym.Space[Any]:
+    """The space of that entry of each observation, or of all of it."""
     entries = list(space.spaces) if isinstance(space, gym.spaces.Dict) else []
     if name is None and not entries:
         return space

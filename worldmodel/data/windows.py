@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worldmodel.common.config_checks import check_seed
 from worldmodel.data.episode import Episode
-from worldmodel.data.lazy import Stored
+from worldmodel.data.lazy import LazySequence
 from worldmodel.spec import ActionSpec
 
 
@@ -43,12 +43,9 @@ class WindowBatch:
 
     def observations(self, times: Tensor) -> Tensor:
         """(B, n, *observation) at the times int64 (B, n); times after the end show the last."""
-        frames = []
-        last = self.lengths.cpu().numpy()
-        for row, (asked, (episode, offset)) in enumerate(
-            zip(times.cpu().numpy(), self._windows, strict=True)
-        ):
-            frames.append(episode.observations[offset + np.minimum(asked, last[row])])
+        valid = torch.minimum(times.cpu(), self.lengths.cpu()[:, None]).numpy()
+        pairs = zip(valid, self._windows, strict=True)
+        frames = [episode.observations[offset + steps] for steps, (episode, offset) in pairs]
         return torch.from_numpy(np.stack(frames)).to(self._device)
 
     def poses(self, times: Tensor) -> None:
@@ -58,9 +55,9 @@ class WindowBatch:
 class WindowSource:
     """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
 
-    Episodes are drawn uniformly. A share of the windows (``anywhere``) begins at any step of them,
-    the last ones too: agents begin windows anew where they are, and an end may be near. The others
-    show as many steps as there are: an episode that is longer than the window is cut at a random
+    Episodes are chosen uniformly. A share of the windows (``anywhere``) begins at any step of them,
+    the last ones too: agents begin a new window wherever they are, perhaps near the end. The others
+    hold as many steps as possible: an episode that is longer than the window is cut at a random
     offset, a shorter one is taken whole, so that its origin stays the episode's start.
     """
 
@@ -91,22 +88,22 @@ class WindowSource:
         """The batch of that index, always the same one."""
         random = np.random.default_rng([self.seed, index])
         numbers = random.integers(len(self.episodes), size=self.batch_size)
-        windows = [self._drawn(int(number), random) for number in numbers]
+        windows = [self._window(int(number), random) for number in numbers]
         return WindowBatch(windows, self.window, self.device)
 
-    def _drawn(self, number: int, random: np.random.Generator) -> tuple[Episode, int]:
+    def _window(self, number: int, random: np.random.Generator) -> tuple[Episode, int]:
         episode = self.episodes[number]
         steps = len(episode.actions)
         tail = random.random() < self.anywhere
         last = steps - 1 if tail else max(0, steps - self.window)
         offset = int(random.integers(last + 1))
-        if isinstance(self.episodes, Stored):
-            return _copied(episode, offset, self.window), 0
+        if isinstance(self.episodes, LazySequence):
+            return _copy(episode, offset, self.window), 0
         return episode, offset
 
 
-def _copied(episode: Episode, offset: int, window: int) -> Episode:
-    """A piece that keeps no shard in memory."""
+def _copy(episode: Episode, offset: int, window: int) -> Episode:
+    """A part of an episode; it keeps no shard in memory."""
     end = min(offset + window, len(episode.actions))
     return replace(
         episode,

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import name_of, observed, paid
+from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
@@ -57,7 +57,7 @@ class RecordEpisodes(
         self._frames: list[NDArray[Any]] = []
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
-        self._owner = f"env: {name_of(env)}"
+        self._owner = f"env: {env_name(env)}"
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -69,8 +69,8 @@ class RecordEpisodes(
         """
         observation, info = self.env.reset(seed=seed, options=options)
         self._finish(terminated=False)
-        self._owner = f"env: {name_of(self.env)}, episode of seed {seed}"
-        self._frames = [observed(observation, self._spaces, f"{self._owner}, reset")]
+        self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
+        self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -86,7 +86,8 @@ class RecordEpisodes(
         taken = np.array(action, self.action_space.dtype)
         observation, reward, terminated, truncated, info = self.env.step(action)
         owner = f"{self._owner}, step {len(self._frames)}"
-        seen, earned = observed(observation, self._spaces, owner), paid(reward, owner)
+        seen = checked_observation(observation, self._spaces, owner)
+        earned = checked_reward(reward, owner)
         self._frames.append(seen)
         self._actions.append(taken)
         self._rewards.append(earned)

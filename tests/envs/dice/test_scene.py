@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.dice import DiceState, Views, look, poses
-from envs.dice.raycast import Rays, _show_side, render
+from envs.dice.raycast import Rays, _draw_side, render
 from envs.dice.scene import CAMERA_HEIGHT, CAMERA_RADIUS, PITCH, POOL, facing, pool, visible_sides
 from envs.dice.textures import PATTERNS, patterns
 
@@ -124,7 +124,7 @@ def test_a_ray_along_a_face_meets_it_nowhere(axis):
     state = replace(state, camera=torch.zeros(40), turn=torch.zeros(40))
     view = Rays(slice(0, 1), zero + 1.0, zero, zero - 0.3, 0.01)
     canvas = torch.zeros(3, 40, 1, 1)
-    _show_side(canvas, state, view, axis)
+    _draw_side(canvas, state, view, axis)
     assert torch.isfinite(canvas).all()
 
 

@@ -12,10 +12,29 @@ from envs.narratives.dag_chase import (
     ROOT,
     ROOT_SPEED,
     DAGChase,
-    flee,
+    DAGChaseState,
     touches,
 )
-from envs.narratives.motion import distances
+from envs.narratives.motion import STEERING, distances
+
+
+def flee(story: DAGChase, state: DAGChaseState, ahead: int = 6) -> torch.Tensor:
+    """A good action for each scene, ``(B,)`` int64: look some steps ahead with the simulator.
+
+    Each action is held for ``ahead`` steps; the one that keeps the nearest shape farthest, and the
+    middle of the canvas near, wins. It uses what an agent does not know: who chases whom.
+    """
+    scores = []
+    for action in range(len(STEERING)):
+        held = torch.full_like(state.scene_ids, action)
+        later, worst = state, torch.full_like(state.angle, torch.inf)
+        for _ in range(ahead):
+            later = story.step(later, held)[0]
+            gap = distances(later.positions[:, :ROOT], later.positions[:, ROOT:]).amin(1)
+            worst = torch.minimum(worst, gap - later.ended.to(torch.float32))
+        off = distances(later.positions[:, ROOT], torch.full_like(later.positions[:, ROOT], 0.5))
+        scores.append(worst - 0.2 * off)
+    return torch.stack(scores, 1).argmax(1)
 
 
 def test_the_graph_has_one_root_and_no_circle():

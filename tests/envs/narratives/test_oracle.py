@@ -146,7 +146,7 @@ def test_who_chases_whom_is_read_from_motion():
     assert (exact == truth).float().mean() >= 0.9
     read = chases(locate(frames, batch.start()))[:, :3]
     assert (read == truth).float().mean() >= 0.8
-    with pytest.raises(ValueError, match="places"):
+    with pytest.raises(ValueError, match="positions"):
         chases(torch.zeros(2, 1, 4, 2))
 
 

@@ -1,8 +1,7 @@
-"""Verbs of ``python -m worldmodel`` that describe models and hand them on."""
+"""Verbs that list, describe and upload models."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 import torch
 import tyro
 
-from worldmodel import checkpoint, hub
-from worldmodel import resolve as places
-from worldmodel.data.episodes import unpack
+from worldmodel import checkpoint, hub, resolve
 from worldmodel.registry import MODELS, entry, make
 from worldmodel.spec import ActionSpec, Spec
 
@@ -29,8 +26,8 @@ class List:
             kind = "jumpy" if known.model.jumpy else "frame by frame"
             yield f"  {name:18} {kind:15} {', '.join(known.presets) or '-'}"
         yield "\nshipped checkpoints"
-        for name in places.shipped():
-            title, *_ = (places.SHIPPED / name / "README.md").read_text().splitlines()
+        for name in resolve.shipped():
+            title, *_ = (resolve.SHIPPED / name / "README.md").read_text().splitlines()
             yield f"  {name:26} {title.partition(': ')[2]}"
         yield "\nmore about one: python -m worldmodel info NAME, as in jump:small"
 
@@ -55,9 +52,9 @@ class Info:
         for name, part in model.named_children():
             count = sum(p.numel() for p in part.parameters())
             total += count
-            beyond = model.name == "jump" and name in ("scene", "heads", "path")
-            ours += count if beyond else 0
-            yield f"{name:>12} {count:>12,}{'  (beyond the paper)' if beyond else ''}"
+            added = model.name == "jump" and name in ("scene", "heads", "path")
+            ours += count if added else 0
+            yield f"{name:>12} {count:>12,}{'  (beyond the paper)' if added else ''}"
         if ours:
             yield f"{'paper parts':>12} {total - ours:>12,}  ({(total - ours) / 1e6:.2f} M)"
         yield f"{'total':>12} {total:>12,}  ({total / 1e6:.2f} M)"
@@ -73,7 +70,7 @@ class Info:
             spec = Spec(
                 (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
             )
-        with torch.device("meta"):  # sizes alone: weights of some take minutes to draw
+        with torch.device("meta"):  # sizes alone: to initialise some takes minutes
             if chosen or name in MODELS:
                 return make(name, spec, chosen or next(iter(entry(name).presets), None))
             for model, known in MODELS.items():
@@ -84,21 +81,6 @@ class Info:
         except FileNotFoundError as error:
             presets = [f"{model}:{one}" for model, known in MODELS.items() for one in known.presets]
             raise FileNotFoundError(f"{error}; presets are {presets}") from error
-
-
-@dataclass(frozen=True)
-class Unpack:
-    """Copy recorded episodes so that ``train --memory`` can leave them on disk."""
-
-    episodes: tyro.conf.Positional[Path]
-    """Folder of recorded episodes."""
-    out: Path
-    """Folder for the copy, which is not compressed: frames alone take H x W x C bytes each."""
-
-    def run(self) -> Iterator[str]:
-        """Copy, and say what it is good for."""
-        out = shlex.quote(str(unpack(self.episodes, self.out)))
-        yield f"train on them: python -m worldmodel train --episodes {out} --memory 1 --window 20"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from envs import play
-from envs.balls import RandomWalk
-from envs.balls.oracle import NONE, locate, moves_of
-from envs.balls.scene import BALLS, CELLS
+from envs.balls import BALLS, CELLS, NONE, RandomWalk, locate, moves_of
 from tests.envs.pictures import BLURS, blurred
 
 

@@ -1,0 +1,1 @@
+"""Verbs of ``python -m worldmodel``: frozen dataclasses whose fields are the options."""

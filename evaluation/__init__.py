@@ -1,1 +1,1 @@
-"""Speed, consistency and control of world models under one protocol."""
+"""Measure models by one protocol: verbs that write JSON, and the page that is made of it."""

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.commands import agents, models, pages
-from evaluation.commands.base import Verb
+from evaluation.measurements.ablation import Ablation
+from evaluation.measurements.common_worlds import CommonWorlds
+from evaluation.measurements.consistency import Consistency
+from evaluation.measurements.control import Control
+from evaluation.measurements.dynamics import Dynamics
+from evaluation.measurements.efficiency import Efficiency
+from evaluation.measurements.elbo import Elbo
+from evaluation.measurements.fidelity import Fidelity
+from evaluation.measurements.imagination import Imagination
+from evaluation.measurements.model_comparison import ModelComparison
+from evaluation.measurements.perceptual import Perceptual
+from evaluation.measurements.planning import Planning
+from evaluation.measurements.returns import Returns
+from evaluation.measurements.scaling import Scaling
+from evaluation.measurements.speed import Speed
+from evaluation.measurements.vector_envs import VectorEnvs
+from evaluation.runner.bench import Bench, Report
 from worldmodel.common import cli
 
-VERBS: tuple[type[Verb], ...] = (
-    models.Speed,
-    models.Imagination,
-    models.Fidelity,
-    models.Bound,
-    models.Perceptual,
-    models.Consistency,
-    models.Peers,
-    models.Options,
-    models.Dynamics,
-    agents.Returns,
-    agents.Control,
-    agents.Planning,
-    agents.CommonWorlds,
-    agents.Efficiency,
-    agents.Vectors,
-    agents.Scaling,
-    pages.Bench,
-    pages.Report,
-)
+VERBS: dict[str, Any] = {
+    verb.name: verb
+    for verb in (
+        Speed, Imagination, Fidelity, Elbo, Perceptual, Consistency, ModelComparison, Ablation,
+        Dynamics, Returns, Control, Planning, CommonWorlds, Efficiency, VectorEnvs, Scaling, Bench,
+        Report,
+    )
+}  # fmt: skip
 
 
 def main() -> None:
     """Run the verb that the command line names."""
-    verbs: dict[str, Any] = {verb.benchmark: verb for verb in VERBS}
-    cli.main("evaluation", verbs, __doc__)
+    cli.main("evaluation", VERBS, __doc__)
 
 
 if __name__ == "__main__":

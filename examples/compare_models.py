@@ -1,4 +1,4 @@
-"""Any world models beside each other, each named by one word: time to a far frame, and samples.
+"""Compare any world models, each named by one word: time to a far frame, and samples.
 
 All have the same three verbs, so nothing here knows which model it holds: any name will do that
 stands in the README's table. Each is trained for the same short CPU time on nature's Traveling
@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from evaluation.measurements import model_comparison as peers
-from evaluation.measurements.speed import speed, wide
+from evaluation.measurements.model_comparison import SIZE, ModelComparison
+from evaluation.measurements.speed import Speed, wide
 from worldmodel.common import results
 
 
@@ -35,22 +35,22 @@ class Settings:
 def main() -> None:
     args = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
-    words = [name if ":" in name else f"{name}:small" for name in args.models]
-    models = [results.name_and_preset(word) for word in words]
+    models = tuple(name if ":" in name else f"{name}:small" for name in args.models)
 
-    rows = speed(models, args.distances, [1], size=peers.SIZE, repeats=args.repeats)
+    rows = Speed(models, args.distances, size=SIZE, repeats=args.repeats).measure()
     columns = ["model", "preset", *(f"T={distance}" for distance in args.distances)]
     print("Seconds to the frame at distance T (medians):")
     print(results.table(wide(rows), columns))
 
     homes = args.out / f"{args.seconds:g}-seconds"
-    for name, preset in models:  # a progress bar each
-        peers.trained(name, preset, args.seconds, homes / f"{name}-{preset}", seed=0)
+    comparison = ModelComparison(models, args.seconds, homes)
+    for model in models:  # a progress bar each
+        comparison.train(model)
     picture = args.out / "samples.png"
-    peers.draw(models, homes, picture)
-    print(f"{picture}: six frames of a test story are shown, and the ends of three legs imagined,")
+    comparison.draw(picture)
+    print(f"{picture}: given six frames of a test story, the ends of three legs are imagined,")
     print("two futures of each model. Look which are whole: one actor, all shapes in their places.")
-    print("Longer training tells more: --seconds, or `python -m evaluation peers`. Checkpoints:")
+    print("Longer training: --seconds, or `python -m evaluation model-comparison`. Checkpoints:")
     print(homes)
 
 

@@ -18,7 +18,7 @@ import torch
 import tyro
 
 import worldmodel
-from evaluation.measurements.dice_consistency import draw
+from evaluation.metrics.dice_consistency import draw
 from worldmodel import Spec, WorldModel
 from worldmodel.training import STATE
 

@@ -25,7 +25,7 @@ from agents import (
     TreeSearch,
     TreeSearchConfig,
 )
-from evaluation.measurements.control import Contestant, control
+from evaluation.measurements.control import Contestant, Control
 from worldmodel.common import results
 
 ENV = "narratives/TravelingSalesman-v0"
@@ -75,7 +75,7 @@ def main() -> None:
         "tree search": Contestant(planner),
         "PPO with lookahead": Contestant(ppo, real_steps=ppo.num_timesteps * HOLD, wrap=imagine),
     }
-    rows = control(ENV, players, episodes=args.episodes, hold=HOLD)
+    rows = Control(env=ENV, episodes=args.episodes, hold=HOLD).play(players)
     print(f"Real returns of {args.episodes} test episodes (normalised: random 0, best tour 1):")
     print(results.table(rows, ["agent", "real_steps", "normalised_return", "low", "high"]))
     print(f"Look how PPO's rollout/ep_rew_mean rises: tensorboard --logdir {args.out}")

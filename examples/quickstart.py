@@ -32,8 +32,8 @@ from agents import (
 )
 from agents.monitoring.video import add_video, tile_videos, write_video
 from envs import play, sample_scenes
-from evaluation.measurements.control import Contestant, control
-from evaluation.measurements.speed import speed, wide
+from evaluation.measurements.control import Contestant, Control
+from evaluation.measurements.speed import Speed, wide
 from worldmodel import Spec, WorldModel
 from worldmodel.common import results
 
@@ -106,9 +106,9 @@ def train_a_little(args: Quickstart, logs: Path) -> None:
 
 def compare_speed(args: Quickstart) -> None:
     """Seconds to the frame at distance T, small presets at the demo's frame size."""
-    models = [("jump", "small"), ("svg-lp", "small"), ("sssm", "small"), ("sssm", "jumpy")]
+    models = ("jump:small", "svg-lp:small", "sssm:small", "sssm:jumpy")
     distances = (5, 10, 20, 40, 80)
-    rows = speed(models, distances, (1, 16), size=32, repeats=5)
+    rows = Speed(models, distances, batches=(1, 16), size=32, repeats=5).measure()
     columns = ["model", "preset", "batch", *(f"T={t}" for t in distances)]
     print("   seconds to the frame at distance T:")
     print(results.table(wide(rows), columns))
@@ -145,8 +145,8 @@ def compare_agents(args: Quickstart, logs: Path) -> None:
         "planner (random shooting)": Contestant(RandomShooting(model, config)),
         "PPO trained in imagination": train_ppo(args, model, logs),
     }
-    name = ENV.removeprefix("envs:")
-    rows = control(name, contestants, episodes=args.episodes, hold=HOLD, seed=args.seed)
+    control = Control(env=ENV, episodes=args.episodes, hold=HOLD, seed=args.seed)
+    rows = control.play(contestants)
     print(f"   real return over {args.episodes} test episodes; normalised so that random")
     print("   play gets 0 and the best tour 1, with its 95% interval from low to high:")
     print(results.table(rows, ["agent", "return", "normalised_return", "low", "high", "episodes"]))

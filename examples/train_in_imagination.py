@@ -17,7 +17,7 @@ import tyro
 import worldmodel
 from agents import ImaginationVideo, RandomAgent, RealReturns, train_in_imagination
 from envs import sample_scenes
-from evaluation.measurements.control import Contestant, control
+from evaluation.measurements.control import Contestant, Control
 from worldmodel.common import results
 
 ENV = "narratives/TravelingSalesman-v0"
@@ -62,7 +62,7 @@ def main() -> None:
 
     random = RandomAgent(model.spec.action.to_space())
     players = {"random play": Contestant(random), "PPO": Contestant(ppo, frame_stack=4)}
-    rows = control(ENV, players, episodes=args.episodes, hold=HOLD)
+    rows = Control(env=ENV, episodes=args.episodes, hold=HOLD).play(players)
     print(f"Real returns of {args.episodes} test episodes (normalised: random 0, best tour 1):")
     print(results.table(rows, ["agent", "return", "normalised_return", "low", "high"]))
     print(f"The agent: {args.out / 'ppo.zip'}\nCurves and films: tensorboard --logdir {args.out}")

@@ -1,80 +1,96 @@
 """What is gained by scoring all plans in the same sampled worlds?
 
-The difference between two plans' scores decides between them. Scored in the same worlds, what
-these have in common cancels; scored in worlds of their own, at the same cost, it does not.
+The difference between two plans' scores decides between them. Scored in the same worlds, the part
+of the scores that depends on the world alone cancels; scored in different worlds, at the same cost,
+it does not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
+import worldmodel
 from agents import Imagination
 from agents.actions import draw_actions
 from envs import sample_scenes
-from evaluation.measurements.control import decisions
 from evaluation.metrics import statistics
-from evaluation.runner.progress import shown
+from evaluation.runner.measurement import Measurement, Row, environment
+from evaluation.runner.partial_results import PartialResults, progress
+from evaluation.runner.trained_agents import decisions
 from worldmodel import WorldModel
 
-INTERCEPT = "narratives/Intercept-v0"
 
+@dataclass(frozen=True)
+class CommonWorlds(Measurement):
+    """Variance of the difference between two plans' scores, in the same worlds and in others."""
 
-def common_worlds(
-    model: WorldModel,
-    env: str,
-    *,
-    scenes: int = 64,
-    pairs: int = 8,
-    worlds: int = 8,
-    draws: int = 32,
-    hold: int = 5,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Rows ``plans, shared, independent, ratio, low, high, n``.
+    name = "common-worlds"
+    columns = ("plans", "shared", "independent", "ratio", "low", "high", "n")
+    checkpoint: tyro.conf.Positional[str]
+    """Folder, shipped name or hub id."""
+    env: str | None = None
+    """One of our environments with an agent; by default the one that the checkpoint records."""
+    scenes: int = 64
+    """Of the test split; the first frame of each is the context."""
+    pairs: int = 8
+    """Of plans, in each scene."""
+    worlds: int = 8
+    """That each plan is scored in."""
+    draws: int = 32
+    """Times that worlds are sampled anew."""
+    hold: int = 5
+    """Steps for which each decision of a plan is held."""
+    seed: int = 0
 
-    ``plans`` says what is compared: "any" two random plans, or two that differ in "one" decision.
-    ``shared`` and ``independent`` are the variances, over draws, of the difference between the mean
-    scores of two plans, averaged over pairs and scenes; ``ratio`` is independent / shared, with its
-    95% interval over scenes.
+    def measured_checkpoints(self) -> tuple[str, ...]:
+        """The model."""
+        return (self.checkpoint,)
 
-    Args:
-        model: with actions, made for ``env``.
-        env: id of one of our environments.
-        scenes: of the test split, of which the first frame is shown.
-        pairs: of plans, in each scene.
-        worlds: that each plan is scored in.
-        draws: times that worlds are drawn anew.
-        hold: steps for which each decision of a plan is held.
-        seed: of scenes, plans and worlds.
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Those of ``of_model``."""
+        return self.of_model(worldmodel.load(self.checkpoint))
 
-    Raises:
-        ValueError: ``hold`` is not between 1 and the model's window, or there are fewer than 2
-            scenes, of which there is no interval.
-    """
-    if scenes < 2:
-        raise ValueError(f"scenes: expected at least 2, for an interval, got {scenes}")
-    length = decisions(model, hold)
-    size = model.spec.observation[1]
-    batch = sample_scenes(env, scenes, split="test", size=size, seed=seed)
-    imagination = Imagination(model, seed)
-    imagination.reset(batch.observations(torch.zeros(scenes, 1, dtype=torch.int64))[:, 0].numpy())
-    first = draw_actions(model.spec.action, (scenes, pairs, length), imagination.generator)
-    other = draw_actions(model.spec.action, (scenes, pairs, length), imagination.generator)
-    one = _one_changed(first, other, imagination.generator)
-    rows = []
-    for name, second in (("any", other), ("one", one)):
-        shared, independent = [], []
-        for _ in shown(range(draws), f"plans: {name}", "draw"):
-            left = _scores(imagination, first, second, hold, worlds)
-            right = _scores(imagination, first, second, hold, worlds)
-            shared.append(left[0] - left[1])
-            independent.append(left[0] - right[1])
-        rows.append({"plans": name, **_compared(torch.stack(shared), torch.stack(independent))})
-    return rows
+    def of_model(self, model: WorldModel) -> list[Row]:
+        """Rows ``plans, shared, independent, ratio, low, high, n``.
+
+        ``plans`` says what is compared: "any" two random plans, or two that differ in "one"
+        decision. ``shared`` and ``independent`` are the variances, over draws, of the difference
+        between the mean scores of two plans, averaged over pairs and scenes; ``ratio`` is
+        independent / shared, with its 95% interval over scenes.
+
+        Args:
+            model: with actions.
+
+        Raises:
+            ValueError: ``hold`` is not between 1 and the model's window, there are fewer than 2
+                scenes, of which there is no interval, or no environment is known.
+        """
+        if self.scenes < 2:
+            raise ValueError(f"scenes: expected at least 2, for an interval, got {self.scenes}")
+        shape = (self.scenes, self.pairs, decisions(model, self.hold))
+        env, size = environment(self.env, model.env_id), model.spec.observation[1]
+        batch = sample_scenes(env, self.scenes, split="test", size=size, seed=self.seed)
+        imagination = Imagination(model, self.seed)
+        start = torch.zeros(self.scenes, 1, dtype=torch.int64)
+        imagination.reset(batch.observations(start)[:, 0].numpy())
+        first = draw_actions(model.spec.action, shape, imagination.generator)
+        other = draw_actions(model.spec.action, shape, imagination.generator)
+        one = _one_changed(first, other, imagination.generator)
+        rows = []
+        for name, second in (("any", other), ("one", one)):
+            shared, independent = [], []
+            for _ in progress(range(self.draws), f"plans: {name}", "draw"):
+                left = _scores(imagination, first, second, self.hold, self.worlds)
+                right = _scores(imagination, first, second, self.hold, self.worlds)
+                shared.append(left[0] - left[1])
+                independent.append(left[0] - right[1])
+            rows.append({"plans": name, **_compared(torch.stack(shared), torch.stack(independent))})
+        return rows
 
 
 def _one_changed(first: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,14 +105,14 @@ def _one_changed(first: Tensor, other: Tensor, generator: torch.Generator) -> Te
 def _scores(
     imagination: Imagination, first: Tensor, second: Tensor, hold: int, worlds: int
 ) -> tuple[Tensor, Tensor]:
-    """Scores (B, pairs) of both plans of each pair, in worlds drawn for this call."""
-    drawn = imagination.worlds(worlds)
+    """Scores (B, pairs) of both plans of each pair, in worlds sampled for this call."""
+    sampled = imagination.worlds(worlds)
     plans = torch.cat([first, second], 1).repeat_interleave(hold, 2)
-    a, b = imagination.score(drawn, plans).double().chunk(2, 1)
+    a, b = imagination.score(sampled, plans).double().chunk(2, 1)
     return a, b
 
 
-def _compared(shared: Tensor, independent: Tensor) -> dict[str, Any]:
+def _compared(shared: Tensor, independent: Tensor) -> Row:
     """From differences (draws, B, pairs)."""
     variances = [each.var(0).mean(1).numpy() for each in (shared, independent)]  # (B,)
     ratio = statistics.ratio(variances[1], variances[0])

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
 
-from agents import evaluate
-from agents.actions import draw_actions
-from agents.planners import Agent
+import worldmodel
+from agents import (
+    Cem,
+    CemConfig,
+    Mppi,
+    MppiConfig,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+    TreeSearch,
+    TreeSearchConfig,
+    evaluate,
+)
+from agents.actions import count_choices, draw_actions
 from envs import play, simulator_of
 from evaluation.metrics.statistics import normalised_return
-from evaluation.runner.partial_results import Ledger
+from evaluation.runner.measurement import Measurement, Row, Scattered, environment
+from evaluation.runner.partial_results import PartialResults
+from evaluation.runner.trained_agents import Contestant, Recipe, decisions, trained_agents
 from worldmodel import ActionSpec, WorldModel
 
 RANDOM_PLAYS = 64
@@ -27,21 +39,142 @@ BLOCK = 100
 """Episodes that one worker plays in a row; whatever the number of workers, so that they agree."""
 
 
+class Task(NamedTuple):
+    """Work for one process: a contestant, or how to make it, and blocks of episodes' seeds."""
+
+    name: str
+    contestant: Contestant | Recipe
+    blocks: Sequence[range]
+
+
 @dataclass(frozen=True)
-class Contestant:
-    """An agent, and the frames that it sees.
+class Control(Measurement, Scattered):
+    """Real returns of planners and agents, normalised to random play 0 and the oracle 1."""
 
-    Attributes:
-        agent: anything with SB3's ``predict``.
-        frame_stack: as in training.
-        real_steps: steps of the real environment that were spent on it, without its world model's.
-        wrap: as in ``agents.evaluate``.
-    """
-
-    agent: Agent
-    frame_stack: int = 1
+    name = "control"
+    columns = ("agent", "real_steps", "return", "normalised_return", "low", "high", "episodes")
+    checkpoint: str = "traveling-salesman"
+    """World model of the planners: folder, shipped name or hub id."""
+    env: str | None = None
+    """One of our environments with an agent; by default the one that the checkpoint records."""
+    episodes: int = 200
+    """Real test episodes, the same for all; at least 2."""
+    plans: int = 256
+    """In all, for each decision of each planner. Tree search plays where these are enough for
+    every action at each of its levels."""
+    worlds: int = 4
+    hold: int = 5
+    """Steps for which each action is held."""
     real_steps: int = 0
-    wrap: Callable[[VecEnv], VecEnv] | None = None
+    """Agents that learn from as many real steps play, too; 0 for planners only."""
+    seed: int = 0
+    """Of the first episode; agents are seeded anew by the first episode of each block."""
+    device: str = "cpu"
+
+    def measured_checkpoints(self) -> tuple[str, ...]:
+        """The planners' world model."""
+        return (self.checkpoint,)
+
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Those of ``play``, of all planners and, with ``real_steps``, of agents that learn."""
+        model = worldmodel.load(self.checkpoint, self.device)
+        env = environment(self.env, model.env_id)
+        contestants: dict[str, Contestant | Recipe] = {**self._planners(model)}
+        if self.real_steps:
+            contestants |= trained_agents(
+                self.checkpoint, env, self.real_steps, hold=self.hold, seed=self.seed
+            )
+        size = model.spec.observation[1]
+        return replace(self, env=env).play(contestants, size, partial_results)
+
+    def _planners(self, model: WorldModel) -> dict[str, Contestant]:
+        horizon = decisions(model, self.hold)
+        shared: dict[str, Any] = {
+            "worlds": self.worlds, "horizon": horizon, "hold": self.hold, "seed": self.seed,
+        }  # fmt: skip
+        rounds = 4  # of refinement: each planner draws as many plans in all
+        refined = {**shared, "plans": max(1, self.plans // rounds), "iterations": rounds}
+        shooting = RandomShooting(model, RandomShootingConfig(plans=self.plans, **shared))
+        planners = {
+            "random": Contestant(RandomAgent(model.spec.action.to_space(), self.seed)),
+            "random shooting": Contestant(shooting),
+            "CEM": Contestant(Cem(model, CemConfig(**refined))),
+            "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
+        }
+        choices = count_choices(model.spec.action)
+        if choices is not None and self.plans >= choices * horizon:
+            tree = TreeSearchConfig(plans=self.plans, **shared)
+            planners["tree search"] = Contestant(TreeSearch(model, tree))
+        return planners
+
+    def play(
+        self,
+        contestants: Mapping[str, Contestant | Recipe],
+        size: int = 32,
+        partial_results: PartialResults | None = None,
+    ) -> list[Row]:
+        """Rows ``agent, env, real_steps, return, normalised_return, low, high, episodes``.
+
+        Intervals are 95%, over episodes. Rows do not depend on the number of workers: each takes
+        one contestant and a block of episodes, or trains one and plays all.
+
+        Args:
+            contestants: by name; or functions that make them, where that takes training.
+            size: of frames.
+            partial_results: holds the blocks that are done.
+
+        Raises:
+            ValueError: no ``env`` is named; fewer than 2 episodes, of which there is no interval;
+                or ``hold`` is below 1.
+        """
+        episodes, seed = self.episodes, self.seed
+        if episodes < 2:  # before anything is trained or played
+            raise ValueError(f"episodes: expected at least 2, for an interval, got {episodes}")
+        env = environment(self.env, None)
+        scale = reference(env, episodes, self.hold, seed)
+        starts = range(0, episodes, BLOCK)
+        blocks = [range(seed + i, seed + min(i + BLOCK, episodes)) for i in starts]
+        tasks = {
+            f"{name}, episodes {part[0].start} to {part[-1].stop - 1}": Task(name, one, part)
+            for name, one in contestants.items()
+            for part in ([[block] for block in blocks] if isinstance(one, Contestant) else [blocks])
+        }
+        done = (partial_results or PartialResults()).each(
+            partial(_play, env, size, self.hold), tasks, "control", "block",
+            **self.cluster(self.device),
+        )  # fmt: skip
+        returns: dict[str, list[float]] = {}
+        steps: dict[str, int] = {}
+        for task, (real_steps, of_blocks) in zip(tasks.values(), done, strict=True):
+            returns.setdefault(task.name, []).extend(of_blocks)
+            steps[task.name] = real_steps
+        rows = []
+        for name, values in returns.items():
+            of_agent = np.array(values)
+            value = normalised_return(of_agent, scale.random, scale.oracle, seed)
+            row = {"agent": name, "env": env, "real_steps": steps[name]}
+            row |= {"return": float(of_agent.mean()), "normalised_return": value.value}
+            rows.append({**row, "low": value.low, "high": value.high, "episodes": value.n})
+        return rows
+
+
+def _play(env: str, size: int, hold: int, task: Task) -> tuple[int, NDArray[np.float64]]:
+    """Real steps that the contestant cost, and its returns of all episodes of the task."""
+    one = task.contestant
+    one = one if isinstance(one, Contestant) else one()
+    make = partial(gym.make, f"envs:{env}", size=size, split="test")
+    returns = []
+    for block in task.blocks:
+        reseed = getattr(one.agent, "set_random_seed", None)
+        if reseed is not None:
+            reseed(block.start)
+        returns.append(
+            evaluate(
+                one.agent, make, len(block), seed=block.start, hold=hold,
+                frame_stack=one.frame_stack, wrap=one.wrap, progress=True,
+            )
+        )  # fmt: skip
+    return one.real_steps, np.concatenate(returns)
 
 
 @dataclass(frozen=True)
@@ -50,19 +183,6 @@ class Reference:
 
     random: NDArray[np.float64]
     oracle: NDArray[np.float64]
-
-
-def decisions(model: WorldModel, hold: int) -> int:
-    """How many decisions that are held for ``hold`` steps each fit the model's window.
-
-    Raises:
-        ValueError: ``hold`` is below 1, or none fits.
-    """
-    if not 1 <= hold <= model.spec.window:
-        raise ValueError(
-            f"hold: expected from 1 to {model.spec.window}, the model's window, got {hold}"
-        )
-    return model.spec.window // hold
 
 
 def reference(env: str, episodes: int, hold: int, seed: int = 0) -> Reference:
@@ -92,95 +212,3 @@ def reference(env: str, episodes: int, hold: int, seed: int = 0) -> Reference:
     plays = rewards.sum(1).view(episodes, RANDOM_PLAYS).mean(1)
     oracle = simulator.best_return(simulator.begin(scenes))
     return Reference(plays.double().numpy(), oracle.double().numpy())
-
-
-Recipe = Callable[[], Contestant]
-"""Makes a contestant, where it plays."""
-
-
-def control(
-    env: str,
-    contestants: Mapping[str, Contestant | Recipe],
-    *,
-    size: int = 32,
-    episodes: int = 100,
-    hold: int = 5,
-    seed: int = 0,
-    workers: int = 0,
-    address: str | None = None,
-    ledger: Ledger | None = None,
-) -> list[dict[str, Any]]:
-    """Rows ``agent, env, real_steps, return, normalised_return, low, high, episodes``.
-
-    All play the same test episodes; intervals are 95%, over episodes. Rows do not depend on the
-    number of workers: each takes one contestant and a block of episodes, or trains one and plays
-    all.
-
-    Args:
-        env: id of one of our environments with an agent, such as narratives/TravelingSalesman-v0.
-        contestants: by name; or functions that make them, as long as training takes.
-        size: frame size.
-        episodes: real episodes, at least 2.
-        hold: steps for which each action is held.
-        seed: of the first episode; agents draw what the first episode of their block says.
-        workers: processes, through Ray; 0 plays here. See ``worldmodel.common.cluster.scatter``.
-        address: of a Ray cluster, for workers on other machines.
-        ledger: keeps what is done, block by block.
-
-    Raises:
-        ValueError: fewer than 2 episodes, of which there is no interval; or ``hold`` is below 1.
-    """
-    if episodes < 2:  # before anything is trained or played
-        raise ValueError(f"episodes: expected at least 2, for an interval, got {episodes}")
-    scale = reference(env, episodes, hold, seed)
-    blocks = [range(seed + i, seed + min(i + BLOCK, episodes)) for i in range(0, episodes, BLOCK)]
-    items: dict[str, Item] = {
-        f"{name}, episodes {part[0].start} to {part[-1].stop - 1}": (name, one, part)
-        for name, one in contestants.items()
-        for part in ([[block] for block in blocks] if isinstance(one, Contestant) else [blocks])
-    }
-    task = partial(_play_item, env, size, hold)
-    parts = (ledger or Ledger()).each(task, items, "control", "block", workers, address)
-    found: dict[str, list[float]] = {}
-    steps: dict[str, int] = {}
-    for (name, _, _), (spent, returns) in zip(items.values(), parts, strict=True):
-        found.setdefault(name, []).extend(returns)
-        steps[name] = spent
-    rows = []
-    for name, got in found.items():
-        returns = np.array(got)
-        value = normalised_return(returns, scale.random, scale.oracle, seed)
-        row = {"agent": name, "env": env, "real_steps": steps[name]}
-        row |= {"return": float(returns.mean()), "normalised_return": value.value}
-        rows.append({**row, "low": value.low, "high": value.high, "episodes": value.n})
-    return rows
-
-
-Item = tuple[str, Contestant | Recipe, Sequence[range]]
-"""Name, who plays, and the seeds of its blocks of episodes."""
-
-
-def _play_item(env: str, size: int, hold: int, item: Item) -> tuple[int, NDArray[np.float64]]:
-    """Real steps spent, and returns of all its episodes."""
-    _, one, blocks = item
-    one = one if isinstance(one, Contestant) else one()
-    returns = []
-    for block in blocks:
-        reseed = getattr(one.agent, "set_random_seed", None)
-        if reseed is not None:
-            reseed(block.start)
-        returns.append(
-            played(env, one, size=size, episodes=len(block), hold=hold, seed=block.start)
-        )
-    return one.real_steps, np.concatenate(returns)
-
-
-def played(
-    env: str, one: Contestant, *, size: int, episodes: int, hold: int, seed: int
-) -> NDArray[np.float64]:
-    """Returns (episodes,) of the test episodes seed, seed + 1, ..."""
-    make = partial(gym.make, f"envs:{env}", size=size, split="test")
-    return evaluate(
-        one.agent, make, episodes, seed=seed, hold=hold, frame_stack=one.frame_stack,
-        wrap=one.wrap, progress=True,
-    )  # fmt: skip

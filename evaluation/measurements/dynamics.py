@@ -1,12 +1,14 @@
 """How far off is one jump? Vector environments: JUMP, a per-step model rolled k times, copy-last.
 
-All learn from the same recorded random episodes and are asked the same questions: from one observed
-state and k actions, what is the state k steps later?
+All learn from the same recorded random episodes and predict the same states: from one observed
+state and k actions, the state k steps later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,19 @@ from torch import Tensor, nn
 
 import worldmodel
 from evaluation.metrics import statistics
-from evaluation.runner.progress import shown
+from evaluation.runner.measurement import Measurement, Row
+from evaluation.runner.partial_results import PartialResults, progress
 from worldmodel import ActionSpec, Context, Episodes, Queries, WorldModel
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """States (n, D) and actions (n, k, \\*action) to the states k steps later (n, D)."""
 
 WORLDS = 16
-"""Sampled worlds whose mean is JUMP's answer: the error is squared."""
+"""Sampled worlds whose mean is JUMP's prediction: the error is squared."""
+MAX_STEPS = 100
+"""Of an episode."""
+TESTED = 100
+"""Episodes that the models are compared on."""
 
 
 class StepModel(nn.Module):
@@ -62,10 +69,10 @@ class StepModel(nn.Module):
         optimizer = torch.optim.Adam(self.parameters(), 1e-3)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, steps)
         scale, shift = self.moments[1]
-        for _ in shown(range(steps), "fit per-step MLP", "step"):
+        for _ in progress(range(steps), "fit per-step MLP", "step"):
             rows = torch.randint(len(self.states), (batch,), generator=generator)
-            wanted = (self.changes[rows] - shift) / scale
-            loss = (self(self.states[rows], self.actions[rows]) - wanted).square().mean()
+            target = (self.changes[rows] - shift) / scale
+            loss = (self(self.states[rows], self.actions[rows]) - target).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -88,7 +95,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def one_jump(model: WorldModel, seed: int) -> Predict:
-    """The mean over ``WORLDS`` worlds, asked for the last state alone."""
+    """The mean over ``WORLDS`` worlds of the last state, the only one that is queried."""
 
     @torch.inference_mode()
     def predict(states: Tensor, actions: Tensor) -> Tensor:
@@ -96,15 +103,19 @@ def one_jump(model: WorldModel, seed: int) -> Predict:
         times = torch.zeros(len(states), 1, dtype=torch.int64)
         worlds = model.sample(model.observe(Context(states[:, None], times)), WORLDS, generator)
         query = Queries(times + actions.shape[1], actions[:, None])
-        answer = model.predict(worlds, query).observations
-        assert answer is not None
-        return answer[:, :, 0, 0].mean(1)
+        states_after = model.predict(worlds, query).observations
+        assert states_after is not None
+        return states_after[:, :, 0, 0].mean(1)
 
     return predict
 
 
-def questions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64]]:
-    """All states with k steps behind them: states, actions, answers and episode numbers.
+def transitions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64]]:
+    """All states with k recorded steps after them.
+
+    Returns:
+        states (n, D), actions (n, k, \\*action), states k steps later (n, D), and of which episode
+        each is (n,).
 
     Raises:
         ValueError: no episode has k steps.
@@ -112,69 +123,67 @@ def questions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDArr
     found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     owner = []
     for number, episode in enumerate(episodes):
+        states = episode.observations
         for start in range(len(episode.actions) - k + 1):
             end = start + k
-            seen = episode.observations
-            found.append((seen[start], episode.actions[start:end], seen[end]))
+            found.append((states[start], episode.actions[start:end], states[end]))
             owner.append(number)
     if not found:
         raise ValueError(f"episodes: none of them has {k} steps")
-    states, actions, answers = (
-        torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True)
-    )
-    return states, actions, answers, np.array(owner)
+    before, actions, after = (torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+    return before, actions, after, np.array(owner)
 
 
 def errors(
-    contestants: Mapping[str, Predict], episodes: Episodes, distances: Sequence[int], scale: Tensor
-) -> list[dict[str, Any]]:
+    models: Mapping[str, Predict], episodes: Episodes, distances: Sequence[int], scale: Tensor
+) -> list[Row]:
     """Rows ``model, k, mse, low, high, n``: in units of ``scale``, intervals over episodes."""
     rows = []
     for k in distances:
-        states, actions, answers, owner = questions(episodes, k)
-        for name, predict in contestants.items():
+        states, actions, after, owner = transitions(episodes, k)
+        for name, predict in models.items():
             parts = zip(states.split(512), actions.split(512), strict=True)
-            guessed = torch.cat([predict(*part) for part in parts])
-            error = ((guessed - answers) / scale).square().mean(1).double().numpy()
+            predicted = torch.cat([predict(*part) for part in parts])
+            error = ((predicted - after) / scale).square().mean(1).double().numpy()
             each = np.array([error[owner == number].mean() for number in np.unique(owner)])
-            interval = statistics.mean(each)
-            rows.append({"model": name, "k": k, **interval._asdict()})
-    for row in rows:
-        row["mse"] = row.pop("value")
+            value, low, high, n = statistics.mean(each)
+            rows.append({"model": name, "k": k, "low": low, "high": high, "n": n, "mse": value})
     return rows
 
 
-def dynamics(
-    env: str,
-    episodes: int = 2000,
-    steps: int = 10_000,
-    distances: Sequence[int] = (1, 5, 20),
-    *,
-    max_steps: int = 100,
-    batch: int = 64,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Collect random episodes, train both models, and compare them on 100 unseen episodes.
+@dataclass(frozen=True)
+class Dynamics(Measurement):
+    """Error of a jump of k steps on vectors, and of a per-step model."""
 
-    Args:
-        env: Gymnasium id of an environment with float vectors.
-        episodes: to learn from.
-        steps: of training; the per-step model takes as many.
-        distances: k; JUMP looks across windows of the longest.
-        max_steps: of an episode.
-        batch: windows in a batch.
-        seed: of everything.
-    """
-    learned = worldmodel.collect(env, episodes, seed=seed, max_steps=max_steps)
-    unseen = worldmodel.collect(env, 100, seed=seed + episodes, max_steps=max_steps)
-    window = max(distances)
-    model = worldmodel.make("jump", learned.spec(window), seed=seed)
-    worldmodel.fit(model, learned.windows(window, batch, seed), steps, seed=seed)
-    rolled = StepModel(learned, seed).learn(steps, seed)
-    contestants: dict[str, Predict] = {
-        "copy-last": lambda states, _: states,
-        "jump, one jump": one_jump(model, seed),
-        "per-step MLP, rolled": rolled.roll,
-    }
-    scale = rolled.moments[0][0]
-    return [{"env": env, **row} for row in errors(contestants, unseen, distances, scale)]
+    name = "dynamics"
+    columns = ("env", "model", "k", "mse", "low", "high", "n")
+    envs: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
+    """Gymnasium ids, with float vectors as observations."""
+    episodes: int = 2000
+    """To learn from."""
+    steps: int = 10_000
+    """Of training, for each model."""
+    distances: tuple[int, ...] = (1, 5, 20)
+    """k; JUMP looks across windows of the longest."""
+    seed: int = 0
+
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Rows ``env, model, k, mse, low, high, n`` of all environments; see ``errors``."""
+        parts = {env: env for env in self.envs}
+        return list(chain(*partial_results.each(self._of_env, parts, self.name, "environment")))
+
+    def _of_env(self, env: str) -> list[Row]:
+        """Collect random episodes, train both models, compare them on others."""
+        seed, window = self.seed, max(self.distances)
+        recorded = worldmodel.collect(env, self.episodes, seed=seed, max_steps=MAX_STEPS)
+        test = worldmodel.collect(env, TESTED, seed=seed + self.episodes, max_steps=MAX_STEPS)
+        model = worldmodel.make("jump", recorded.spec(window), seed=seed)
+        worldmodel.fit(model, recorded.windows(window, 64, seed), self.steps, seed=seed)
+        per_step = StepModel(recorded, seed).learn(self.steps, seed)
+        models: dict[str, Predict] = {
+            "copy-last": lambda states, _: states,
+            "jump, one jump": one_jump(model, seed),
+            "per-step MLP, rolled": per_step.roll,
+        }
+        scale = per_step.moments[0][0]
+        return [{"env": env, **row} for row in errors(models, test, self.distances, scale)]

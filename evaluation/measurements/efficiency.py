@@ -31,8 +31,8 @@ from agents import (
 )
 from agents.training.train import make_ppo
 from evaluation.metrics.statistics import Interval
-from evaluation.runner.partial_results import Ledger
-from evaluation.runner.progress import on_terminal
+from evaluation.runner.measurement import Measurement, Row, Scattered
+from evaluation.runner.partial_results import PartialResults, on_terminal
 from worldmodel import Spec, collect, fit
 
 LEVEL = 0.8
@@ -52,49 +52,79 @@ TUNED: dict[str, dict[str, Any]] = {  # of RL Baselines3 Zoo, for PPO on real st
 FREE, PPO, PLANNER = "PPO", "PPO in imagination", "planner"
 
 Returns = NDArray[np.float64]
-Row = dict[str, Any]
 Curve = list[tuple[int, Returns]]
 """Real steps, and returns (episodes,) then."""
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What both sides share.
+class Efficiency(Measurement, Scattered):
+    """Real steps that imagination saves: PPO with it and without, to 80% of the latter's return."""
 
-    Attributes:
-        env: Gymnasium id.
-        budget: real steps without imagination.
-        sizes: real steps that world models are trained on.
-        seeds: how many runs of each.
-        window: steps that the model looks across.
-        fit_steps: of the world model's training.
-        imagined_steps: decisions that PPO learns from in imagination.
-        horizon: decisions of an imagined episode; None takes what fits the window.
-        hold: steps that an action is held.
-        frame_stack: frames that the policies see.
-        size: of frames, where there are some.
-        episodes: real ones, of each evaluation.
-        points: evaluations of a run without imagination.
-        plans: of each of the planner's decisions.
-        markov: whether an observation shows all that counts; the planner then forgets what was
-            before, and looks as far as the window at every decision.
-    """
-
+    name = "efficiency"
+    columns = ("agent", "of", "seed", "real_steps", "return", "value", "low", "high")
     env: str = "CartPole-v1"
+    """Gymnasium id."""
     budget: int = 60_000
+    """Real steps without imagination."""
     sizes: tuple[int, ...] = (1000, 2500, 5000, 10_000)
+    """Real steps that world models are trained on."""
     seeds: int = 3
+    """Runs of each."""
     window: int = 20
+    """Steps that the world model looks across."""
     fit_steps: int = 3000
+    """Of the world model's training."""
     imagined_steps: int = 60_000
+    """Decisions that PPO learns from in imagination."""
     horizon: int | None = None
+    """Decisions of an imagined episode; None takes what fits the window."""
     hold: int = 1
+    """Steps that an action is held."""
     frame_stack: int = 1
+    """Frames that the policies see."""
     size: int = 32
+    """Of frames, where there are some."""
     episodes: int = 50
+    """Real ones, of each evaluation."""
     points: int = 20
+    """Evaluations of a run without imagination."""
     plans: int = 256
+    """Of each of the planner's decisions."""
     markov: bool = True
+    """Whether one observation holds all that matters; the planner then forgets those before, and
+    plans as far as the window at every decision."""
+
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Rows ``agent, seed, real_steps, return, episodes`` of all runs; and for each way to act
+        in imagination one of ``agent`` "ratio" with ``of``, ``value``, ``low``, ``high`` (95%, over
+        runs and episodes).
+        """
+        random = self.play(RandomAgent(self.make_env().action_space), stacked=False)
+        seeds = range(self.seeds)
+        parts: dict[str, tuple[int, int | None]] = {
+            _part(seed, None): (seed, None) for seed in seeds
+        }
+        parts |= {_part(seed, size): (seed, size) for seed in seeds for size in self.sizes}
+        values = partial_results.each(self._run_one, parts, self.name, "run", **self.cluster())
+        of_part = dict(zip(parts, values, strict=True))
+        runs: dict[str, list[Curve]] = {
+            name: [_curve(of_part[_part(seed, None)][name]) for seed in seeds]
+            if name == FREE
+            else [
+                _curve([of_part[_part(seed, size)][name] for size in self.sizes]) for seed in seeds
+            ]
+            for name in (FREE, PPO, PLANNER)
+        }
+        rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
+        for name, curves in runs.items():
+            for seed, curve in enumerate(curves):
+                for steps, returns in curve:
+                    row = {"agent": name, "seed": seed, "real_steps": steps}
+                    rows.append({**row, "return": float(returns.mean()), "episodes": len(returns)})
+        for name in (PPO, PLANNER):
+            ratio = saved(random, runs[FREE], runs[name])._asdict()
+            rows.append({"agent": "ratio", "of": name, "level": LEVEL, **ratio})
+        return rows
 
     def make_env(self) -> Any:
         """The real environment."""
@@ -107,92 +137,66 @@ class Protocol:
             self.frame_stack if stacked else 1,
         )  # fmt: skip
 
+    def spec(self) -> Spec:
+        """Of the world model."""
+        env = self.make_env()
+        return Spec.from_spaces(env.observation_space, env.action_space, self.window)
 
-def efficiency(
-    protocol: Protocol,
-    ledger: Ledger | None = None,
-    workers: int = 0,
-    address: str | None = None,
-) -> list[Row]:
-    """Rows ``agent, seed, real_steps, return, episodes`` of all runs, and for each way of acting in
-    imagination one of ``agent`` "ratio" with ``of``, ``value``, ``low``, ``high`` (95%, over runs
-    and episodes).
+    def _run_one(self, part: tuple[int, int | None]) -> dict[str, Any]:
+        """The curve without imagination, or a point of each way to act with it."""
+        seed, size = part
+        if size is None:
+            return {FREE: self._without_imagination(seed)}
+        steps, returns = self._with_imagination(seed, size)
+        return {name: (steps, values) for name, values in returns.items()}
 
-    Args:
-        protocol: what is run.
-        ledger: keeps what is done, run by run.
-        workers, address: processes that run, see ``common.cluster.scatter``; rows are the same.
-    """
-    random = protocol.play(RandomAgent(protocol.make_env().action_space), stacked=False)
-    seeds = range(protocol.seeds)
-    parts: dict[str, tuple[int, int | None]] = {_part(seed, None): (seed, None) for seed in seeds}
-    parts |= {_part(seed, size): (seed, size) for seed in seeds for size in protocol.sizes}
-    done = (ledger or Ledger()).each(
-        partial(_one_run, protocol), parts, "efficiency", "run", workers, address
-    )
-    found = dict(zip(parts, done, strict=True))
-    runs: dict[str, list[Curve]] = {
-        name: [_curve(found[_part(seed, None)][name]) for seed in seeds]
-        if name == FREE
-        else [_curve([found[_part(seed, size)][name] for size in protocol.sizes]) for seed in seeds]
-        for name in (FREE, PPO, PLANNER)
-    }
-    rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
-    for name, curves in runs.items():
-        for seed, curve in enumerate(curves):
-            for steps, returns in curve:
-                row = {"agent": name, "seed": seed, "real_steps": steps}
-                rows.append({**row, "return": float(returns.mean()), "episodes": len(returns)})
-    for name in (PPO, PLANNER):
-        ratio = saved(random, runs[FREE], runs[name])._asdict()
-        rows.append({"agent": "ratio", "of": name, "level": LEVEL, **ratio})
-    return rows
+    def _without_imagination(self, seed: int) -> Curve:
+        """One run of PPO on real steps."""
+        settings = dict(TUNED.get(self.env, {"num_envs": 8, "n_steps": 64}))
+        counted = [RecordEpisodes(self.make_env(), 1) for _ in range(settings.pop("num_envs"))]
+        makers = [partial(HoldAction, env, self.hold) for env in counted]
+        venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
+        if self.frame_stack > 1:
+            venv = VecFrameStack(venv, self.frame_stack)
+        decisions = self.budget // self.hold
+        measured = _Measured(
+            counted,
+            self.make_env,
+            max(1, decisions // self.points),
+            self.episodes,
+            TEST_SEED,
+            hold=self.hold,
+            frame_stack=self.frame_stack,
+        )
+        agent = make_ppo(self.spec(), venv, seed, None, **settings)
+        agent.learn(decisions, callback=measured, progress_bar=on_terminal())
+        return measured.curve
 
+    def _with_imagination(self, seed: int, size: int) -> tuple[int, dict[str, Returns]]:
+        """PPO that learned in a world model of about ``size`` random real steps, and a planner.
 
-def _part(seed: int, size: int | None) -> str:
-    """The name of a run: of a model of so many real steps, or without one."""
-    return f"seed {seed}, {FREE if size is None else f'a model of {size} steps'}"
-
-
-def _one_run(protocol: Protocol, part: tuple[int, int | None]) -> dict[str, Any]:
-    """Its curve without imagination, or a point of each way of acting with it."""
-    seed, size = part
-    if size is None:
-        return {FREE: model_free(protocol, seed)}
-    steps, returns = in_imagination(protocol, size, seed)
-    return {name: (steps, got) for name, got in returns.items()}
-
-
-def _curve(points: Iterable[tuple[int, Sequence[float]]]) -> Curve:
-    """As it was before it went through JSON."""
-    return [(steps, np.array(returns)) for steps, returns in points]
-
-
-def model_free(protocol: Protocol, seed: int) -> Curve:
-    """One run of PPO on real steps."""
-    settings = dict(TUNED.get(protocol.env, {"num_envs": 8, "n_steps": 64}))
-    counted = [RecordEpisodes(protocol.make_env(), 1) for _ in range(settings.pop("num_envs"))]
-    makers = [partial(HoldAction, env, protocol.hold) for env in counted]
-    venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
-    if protocol.frame_stack > 1:
-        venv = VecFrameStack(venv, protocol.frame_stack)
-    decisions = protocol.budget // protocol.hold
-    measured = _Measured(
-        counted,
-        protocol.make_env,
-        max(1, decisions // protocol.points),
-        protocol.episodes,
-        TEST_SEED,
-        hold=protocol.hold,
-        frame_stack=protocol.frame_stack,
-    )
-    agent = make_ppo(_spec(protocol), venv, seed, None, **settings)
-    agent.learn(decisions, callback=measured, progress_bar=on_terminal())
-    return measured.curve
+        Returns:
+            how many real steps were recorded, and the returns of both.
+        """
+        episodes = collect(self.make_env(), steps=size, hold=self.hold, seed=seed * 10**5)
+        model = worldmodel.make("jump", self.spec(), seed=seed)
+        fit(model, episodes.windows(self.window, 32, seed), self.fit_steps, seed=seed)
+        agent = train_in_imagination(
+            model, episodes, self.imagined_steps, hold=self.hold, horizon=self.horizon,
+            frame_stack=self.frame_stack, seed=seed, progress_bar=on_terminal(),
+        )  # fmt: skip
+        horizon = self.window // self.hold
+        ahead = horizon if self.markov else 1
+        config = RandomShootingConfig(
+            self.plans, 2, horizon, hold=self.hold, ahead=ahead, seed=seed
+        )
+        planner = RandomShooting(model, config)
+        returns = {PPO: self.play(agent), PLANNER: self.play(planner, stacked=False)}
+        return episodes.steps, returns
 
 
 class _Measured(RealReturns):
-    """Counts what the environments did by then."""
+    """Counts the real steps of the environments by the time of each evaluation."""
 
     def __init__(self, counted: Sequence[RecordEpisodes], *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -204,28 +208,14 @@ class _Measured(RealReturns):
         self.curve.append((sum(env.total for env in self.counted), self.history[-1][1]))
 
 
-def in_imagination(protocol: Protocol, size: int, seed: int) -> tuple[int, dict[str, Returns]]:
-    """PPO that learned in a world model of about ``size`` random real steps, and a planner in it.
+def _part(seed: int, size: int | None) -> str:
+    """The name of a run: of a model of so many real steps, or without one."""
+    return f"seed {seed}, {FREE if size is None else f'a model of {size} steps'}"
 
-    Returns:
-        how many steps it were, and the returns of both.
-    """
-    episodes = collect(protocol.make_env(), steps=size, hold=protocol.hold, seed=seed * 10**5)
-    model = worldmodel.make("jump", _spec(protocol), seed=seed)
-    source = episodes.windows(protocol.window, 32, seed)
-    fit(model, source, protocol.fit_steps, seed=seed)
-    agent = train_in_imagination(
-        model, episodes, protocol.imagined_steps, hold=protocol.hold, horizon=protocol.horizon,
-        frame_stack=protocol.frame_stack, seed=seed, progress_bar=on_terminal(),
-    )  # fmt: skip
-    horizon = protocol.window // protocol.hold
-    ahead = horizon if protocol.markov else 1
-    config = RandomShootingConfig(
-        protocol.plans, 2, horizon, hold=protocol.hold, ahead=ahead, seed=seed
-    )
-    planner = RandomShooting(model, config)
-    returns = {PPO: protocol.play(agent), PLANNER: protocol.play(planner, stacked=False)}
-    return episodes.steps, returns
+
+def _curve(points: Iterable[tuple[int, Sequence[float]]]) -> Curve:
+    """As it was before it went through JSON."""
+    return [(steps, np.array(returns)) for steps, returns in points]
 
 
 def saved(
@@ -239,16 +229,16 @@ def saved(
     Curves are means over seeds, linear between points. A curve that begins above the level counts
     with its first point; with imagination that never reaches it, the ratio is 0. Where nothing is
     learned without imagination there is no level, and the ratio is NaN. The interval is of a
-    bootstrap that draws runs, and episodes within them, anew.
+    bootstrap that resamples runs, and episodes within them.
 
     Args:
         random: returns (episodes,) of random play.
         without, with_it: one curve for each seed.
         seed: of the bootstrap.
     """
-    drawn = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     ratios = [
-        _ratio(_again(drawn, random), _mean(drawn, without), _mean(drawn, with_it))
+        _ratio(_resampled(rng, random), _mean(rng, without), _mean(rng, with_it))
         for _ in range(RESAMPLED)
     ]
     value = _ratio(float(random.mean()), _mean(None, without), _mean(None, with_it))
@@ -282,21 +272,19 @@ def _steps_to(curve: Means, level: float) -> float:
 
 
 def _mean(random: np.random.Generator | None, runs: Sequence[Curve]) -> Means:
-    """The mean curve of all runs, point by point, or of as many drawn with their episodes."""
+    """The mean curve of all runs, point by point; with ``random``, of a bootstrap sample."""
     count = len(runs)
     chosen = range(count) if random is None else random.integers(count, size=count)
     steps = [[point for point, _ in runs[i]] for i in chosen]
     curves = [
-        [float(seen.mean()) if random is None else _again(random, seen) for _, seen in runs[i]]
+        [
+            float(values.mean()) if random is None else _resampled(random, values)
+            for _, values in runs[i]
+        ]
         for i in chosen
     ]
     return np.mean(steps, 0).tolist(), np.mean(curves, 0).tolist()
 
 
-def _again(random: np.random.Generator, returns: Returns) -> float:
+def _resampled(random: np.random.Generator, returns: Returns) -> float:
     return float(random.choice(returns, len(returns)).mean())
-
-
-def _spec(protocol: Protocol) -> Spec:
-    env = protocol.make_env()
-    return Spec.from_spaces(env.observation_space, env.action_space, protocol.window)

@@ -8,23 +8,28 @@ resizing are other numbers. Nothing is downloaded.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
+import tyro
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evaluation.measurements import fidelity
-from evaluation.measurements.story_consistency import NATURE
 from evaluation.metrics import similarity, statistics
 from evaluation.metrics.similarity import per_future
-from evaluation.runner.test_scenes import futures
+from evaluation.metrics.story_consistency import NATURE
+from evaluation.runner.held_out_scenes import futures
+from evaluation.runner.measurement import OfWorlds, Row, environment
 from worldmodel import WorldModel, to_float
 
-SEEN = {NATURE: fidelity.SEEN, similarity.DIGITS: similarity.SEEN}
-"""Frames that are shown, by env."""
+CONTEXT_FRAMES = {
+    NATURE: fidelity.CONTEXT_FRAMES,
+    similarity.DIGITS: similarity.CONTEXT_FRAMES,
+}
+"""Frames of the context, by env."""
 ALEXNET = "alexnet-owt-7be5be79.pth"
 SHORTEST = 10
 """Frames that I3D needs."""
@@ -90,15 +95,15 @@ def video_features(network: torch.jit.ScriptModule, videos: Tensor) -> Tensor:
     """
     if videos.shape[1] < SHORTEST:
         raise ValueError(f"videos: I3D needs {SHORTEST} frames or more, got {videos.shape[1]}")
-    found = []
+    every = []
     for video in videos:
         frames = interpolate(to_float(video) * 2 - 1, (_SIDE, _SIDE), mode="bilinear")
-        # this file's own rescaling and resizing are off: what it gets is said above
+        # this file's own rescaling and resizing are off: its input is described above
         features = network(
             frames.movedim(1, 0)[None], rescale=False, resize=False, return_features=True
         )
-        found.append(features.reshape(1, -1))
-    return torch.cat(found)
+        every.append(features.reshape(1, -1))
+    return torch.cat(every)
 
 
 class Lpips:
@@ -126,7 +131,7 @@ class Lpips:
             )
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        # torchmetrics' metric adds images up; its network says something of each
+        # torchmetrics' metric averages over images; its network gives a distance for each
         self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.to(device)
 
     @torch.inference_mode()
@@ -141,90 +146,89 @@ class Lpips:
                 f"predicted: AlexNet needs 32 pixels or more, got {tuple(predicted.shape[-2:])}"
             )
         pairs = zip(predicted.split(_IMAGES), truth.split(_IMAGES), strict=True)
-        found = [self.network(one, other, normalize=True).reshape(-1) for one, other in pairs]
-        return torch.cat(found)
+        return torch.cat([self.network(*pair, normalize=True).reshape(-1) for pair in pairs])
 
 
-def perceptual(
-    model: WorldModel,
-    env: str | None = None,
-    *,
-    lpips: bool = False,
-    i3d: Path | None = None,
-    scenes: int = 200,
-    worlds: int = 5,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Rows ``model, env, metric, worlds, value, low, high, n`` of passive test scenes.
+@dataclass(frozen=True)
+class Perceptual(OfWorlds):
+    """LPIPS and FVD of passive scenes; both need weights of yours (see --lpips and --i3d)."""
 
-    - LPIPS of the predicted frames, ``best-of-n`` and ``mean-of-n`` as in ``similarity``, and
-      ``copy-last``; intervals over scenes.
-    - FVD between all test scenes and as many that begin with the same frames and go on as sampled:
-      one world of each scene, ``worlds`` times; the interval is over those times alone, and does
-      not know how few the scenes are.
+    name = "perceptual"
+    columns = ("checkpoint", "model", "env", "metric", "worlds", "value", "low", "high", "n")
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
+    """Folders, shipped names or hub ids."""
+    lpips: bool = False
+    """Needs torchvision (the extra "perceptual") and its AlexNet weights in torch's hub folder."""
+    i3d: Path | None = None
+    """For FVD: TorchScript file of an I3D trained on Kinetics-400. It can run code: take only one
+    that you trust."""
+    scenes: int = 200
+    """FVD is biased upwards where they are few; papers take 256 to 2,048."""
+    worlds: int = 5
+    """Sampled of each scene."""
 
-    Args:
-        model: of the scenes.
-        env: ``SEEN`` lists them; None for ``fidelity.env_of``.
-        lpips: whether to measure it.
-        i3d: file with the network behind FVD; None leaves FVD away.
-        scenes: of the test split; FVD is biased upwards where they are few.
-        worlds: sampled of each scene.
-        seed: of scenes and worlds.
+    def of_model(self, model: WorldModel) -> list[Row]:
+        """Rows ``model, env, metric, worlds, value, low, high, n`` of passive test scenes.
 
-    Raises:
-        ImportError, FileNotFoundError: what ``Lpips`` and ``load_i3d`` miss.
-        ValueError: nothing to measure, fewer than 2 scenes or worlds, or the model is not of these
-            scenes.
-    """
-    env = fidelity.env_of(model) if env is None else env.removeprefix("envs:")
-    if env not in SEEN:
-        raise ValueError(f"env: expected one of {list(SEEN)}, got {env!r}")
-    if not lpips and i3d is None:
-        raise ValueError("lpips, i3d: nothing to measure; ask for LPIPS, name a file for FVD")
-    if min(scenes, worlds) < 2:
-        raise ValueError(f"scenes, worlds: expected 2 or more, got {scenes}, {worlds}")
-    distance = Lpips(model.device) if lpips else None
-    network = None if i3d is None else load_i3d(i3d, model.device)
-    found = _distances(model, env, distance, network, scenes, worlds, seed)
-    return statistics.rows(model.name, env, found, seed, worlds=worlds)
+        - LPIPS of the predicted frames, ``best-of-n`` and ``mean-of-n`` as in ``similarity``, and
+          ``copy-last``; intervals over scenes.
+        - FVD between all test scenes and as many that begin with the same frames and go on as
+          sampled: one world of each scene, ``worlds`` times; the interval is over those times
+          alone, and does not know how few the scenes are.
 
+        Raises:
+            ImportError, FileNotFoundError: what ``Lpips`` and ``load_i3d`` lack.
+            ValueError: nothing to measure, fewer than 2 scenes or worlds, another environment than
+                those of ``CONTEXT_FRAMES``, or the model is not of these scenes.
+        """
+        env = environment(self.env, model.env_id)
+        if env not in CONTEXT_FRAMES:
+            raise ValueError(f"env: expected one of {list(CONTEXT_FRAMES)}, got {env!r}")
+        if not self.lpips and self.i3d is None:
+            raise ValueError("lpips, i3d: nothing to measure; ask for LPIPS, name a file for FVD")
+        if min(self.scenes, self.worlds) < 2:
+            raise ValueError(
+                f"scenes, worlds: expected 2 or more, got {self.scenes}, {self.worlds}"
+            )
+        distance = Lpips(model.device) if self.lpips else None
+        network = None if self.i3d is None else load_i3d(self.i3d, model.device)
+        values = self._distances(model, env, distance, network)
+        return statistics.rows(model.name, env, values, self.seed, worlds=self.worlds)
 
-def _distances(
-    model: WorldModel,
-    env: str,
-    distance: Lpips | None,
-    network: torch.jit.ScriptModule | None,
-    scenes: int,
-    worlds: int,
-    seed: int,
-) -> dict[str, Tensor]:
-    """LPIPS (scenes,) and FVD (worlds,) by their names."""
-    seen = SEEN[env]
-    sampled: list[Tensor] = []
-    copied: list[Tensor] = []
-    real: list[Tensor] = []
-    made: list[Tensor] = []
-    for frames, imagined in futures(model, env, seen, scenes, worlds, seed):
-        frames, imagined = frames.to(model.device), imagined.to(model.device)
+    def _distances(
+        self,
+        model: WorldModel,
+        env: str,
+        distance: Lpips | None,
+        network: torch.jit.ScriptModule | None,
+    ) -> dict[str, Tensor]:
+        """LPIPS (scenes,) and FVD (worlds,) by their names."""
+        context, worlds = CONTEXT_FRAMES[env], self.worlds
+        sampled: list[Tensor] = []
+        copied: list[Tensor] = []
+        real: list[Tensor] = []
+        made: list[Tensor] = []
+        for frames, imagined in futures(model, env, context, self.scenes, worlds, self.seed):
+            frames, imagined = frames.to(model.device), imagined.to(model.device)
+            if distance is not None:
+                truth, guess = to_float(frames)[:, None], to_float(imagined)
+                later = truth[:, :, context:]
+                still = truth[:, :, context - 1 : context].expand_as(later)
+                sampled.append(per_future(distance, guess, later))
+                copied.append(per_future(distance, still, later))
+            if network is not None:
+                real.append(video_features(network, frames))
+                before = frames[:, None, :context].expand(-1, worlds, -1, -1, -1, -1)
+                features = video_features(network, torch.cat([before, imagined], 2).flatten(0, 1))
+                made.append(features.unflatten(0, (-1, worlds)))
+        values: dict[str, Tensor] = {}
         if distance is not None:
-            truth, guess = to_float(frames)[:, None], to_float(imagined)
-            still = truth[:, :, seen - 1 : seen].expand_as(truth[:, :, seen:])
-            sampled.append(per_future(distance, guess, truth[:, :, seen:]))
-            copied.append(per_future(distance, still, truth[:, :, seen:]))
+            of_worlds = torch.cat(sampled)
+            values[f"{LPIPS}, best-of-{worlds}"] = of_worlds.amin(1)
+            values[f"{LPIPS}, mean-of-{worlds}"] = of_worlds.mean(1)
+            values[f"{LPIPS}, copy-last"] = torch.cat(copied)[:, 0]
         if network is not None:
-            real.append(video_features(network, frames))
-            shown = frames[:, None, :seen].expand(-1, worlds, -1, -1, -1, -1)
-            features = video_features(network, torch.cat([shown, imagined], 2).flatten(0, 1))
-            made.append(features.unflatten(0, (-1, worlds)))
-    found: dict[str, Tensor] = {}
-    if distance is not None:
-        of_worlds = torch.cat(sampled)
-        found[f"{LPIPS}, best-of-{worlds}"] = of_worlds.amin(1)
-        found[f"{LPIPS}, mean-of-{worlds}"] = of_worlds.mean(1)
-        found[f"{LPIPS}, copy-last"] = torch.cat(copied)[:, 0]
-    if network is not None:
-        truths, futures_of = torch.cat(real), torch.cat(made)  # (scenes, D), (scenes, worlds, D)
-        times = [frechet(truths, futures_of[:, world]) for world in range(worlds)]
-        found[f"{FVD}, {scenes} scenes"] = torch.tensor(times)
-    return found
+            truths, samples = torch.cat(real), torch.cat(made)  # (scenes, D), (scenes, worlds, D)
+            times = [frechet(truths, samples[:, world]) for world in range(worlds)]
+            values[f"{FVD}, {self.scenes} scenes"] = torch.tensor(times)
+        return values

@@ -2,91 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+import worldmodel
 from agents import RandomShooting, RandomShootingConfig
-from agents.planners import Planner
 from envs import sample_scenes
-from evaluation.measurements.control import Contestant, control, decisions
-from evaluation.runner.partial_results import Ledger
+from evaluation.measurements.control import Control
+from evaluation.runner.measurement import OfCheckpoints, Row, Scattered, environment
+from evaluation.runner.partial_results import PartialResults
+from evaluation.runner.trained_agents import Contestant, decisions
 from worldmodel import WorldModel
 from worldmodel.common.timing import interleaved
 
 
-def planning(
-    models: Mapping[str, WorldModel],
-    env: str,
-    *,
-    budgets: Sequence[int] = (64, 256),
-    worlds: int = 4,
-    hold: int = 5,
-    episodes: int = 100,
-    repeats: int = 5,
-    seed: int = 0,
-    workers: int = 0,
-    address: str | None = None,
-    ledger: Ledger | None = None,
-) -> list[dict[str, Any]]:
-    """Rows ``model, plans, worlds, seconds, plans_per_second``, and what ``control`` says.
+@dataclass(frozen=True)
+class Planning(OfCheckpoints, Scattered):
+    """What a decision costs and what it is worth: one planner, several world models."""
 
-    ``seconds`` is the median time of one decision of random shooting for one agent, whose plans
-    look as far as the window; what all models do is timed in turns.
-
-    Args:
-        models: by name, made for ``env`` at one frame size.
-        env: id of one of our environments with an agent.
-        budgets: plans of a decision.
-        worlds: that each plan is scored in.
-        hold: steps for which each action is held.
-        episodes: real episodes to play; 0 only takes the time.
-        repeats: timed decisions.
-        seed: of episodes, plans and worlds.
-        workers, address: of the episodes, as for ``control``; time is taken here.
-        ledger: keeps what was played; time is taken anew.
-
-    Raises:
-        ValueError: ``hold`` is not between 1 and a model's window, or ``episodes`` is neither 0
-            nor enough for an interval.
-    """
-    if episodes < 0 or episodes == 1:
-        raise ValueError(f"episodes: expected 0, or at least 2 for an interval, got {episodes}")
-    planners = {
-        (name, plans): _planner(model, plans, worlds, hold, seed)
-        for name, model in models.items()
-        for plans in budgets
-    }
-    size = next(iter(models.values())).spec.observation[1]
-    scene = sample_scenes(env, 1, split="test", size=size, seed=seed)
-    frame = scene.observations(torch.zeros(1, 1, dtype=torch.int64))[:, 0].numpy()
-    jobs = {key: _decision(planner, frame) for key, planner in planners.items()}
-    rows = []
-    for (name, plans), rounds in interleaved(jobs, repeats).items():
-        seconds = float(np.median(rounds))
-        row = {"model": name, "plans": plans, "worlds": worlds, "seconds": seconds}
-        rows.append({**row, "plans_per_second": plans / seconds})
-    if not episodes:
-        return rows
-    players = {f"{name}, {plans}": Contestant(one) for (name, plans), one in planners.items()}
-    played = control(
-        env, players, size=size, episodes=episodes, hold=hold, seed=seed, workers=workers,
-        address=address, ledger=ledger,
+    name = "planning"
+    columns = (
+        "model", "plans", "worlds", "seconds", "plans_per_second", "normalised_return", "low",
+        "high", "episodes",
     )  # fmt: skip
-    for row, told in zip(rows, played, strict=True):
-        del told["agent"], told["real_steps"]
-        row |= told
-    return rows
+    budgets: tuple[int, ...] = (64, 256)
+    """Plans of a decision."""
+    worlds: int = 4
+    """That each plan is scored in."""
+    hold: int = 5
+    """Steps for which each action is held."""
+    episodes: int = 100
+    """Real episodes to play; 0 only takes the time."""
+    repeats: int = 5
+    """Timed decisions; the median counts."""
 
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Those of ``compare``."""
+        models = {name: worldmodel.load(name, self.device) for name in self.checkpoints}
+        return self.compare(models, partial_results)
 
-def _planner(model: WorldModel, plans: int, worlds: int, hold: int, seed: int) -> Planner:
-    config = RandomShootingConfig(
-        plans=plans, worlds=worlds, horizon=decisions(model, hold), hold=hold, seed=seed
-    )
-    return RandomShooting(model, config)
+    def compare(
+        self, models: Mapping[str, WorldModel], partial_results: PartialResults | None = None
+    ) -> list[Row]:
+        """Rows ``model, plans, worlds, seconds, plans_per_second``, and those of ``Control.play``.
 
+        ``seconds`` is the median time of one decision of random shooting for one agent, whose plans
+        reach as far as the window; the models take turns.
 
-def _decision(planner: Planner, frame: np.ndarray[Any, Any]) -> Callable[[], object]:
-    return lambda: planner.predict(frame)
+        Args:
+            models: by name, made for one environment at one frame size.
+            partial_results: holds the episodes that were played; time is taken anew.
+
+        Raises:
+            ValueError: ``hold`` is not between 1 and a model's window, or ``episodes`` is neither 0
+                nor enough for an interval; or no environment is known.
+        """
+        if self.episodes < 0 or self.episodes == 1:
+            raise ValueError(
+                f"episodes: expected 0, or at least 2 for an interval, got {self.episodes}"
+            )
+        planners = {
+            (name, plans): self._planner(model, plans)
+            for name, model in models.items()
+            for plans in self.budgets
+        }
+        first = next(iter(models.values()))
+        env, size = environment(self.env, first.env_id), first.spec.observation[1]
+        scene = sample_scenes(env, 1, split="test", size=size, seed=self.seed)
+        frame = scene.observations(torch.zeros(1, 1, dtype=torch.int64))[:, 0].numpy()
+        jobs = {key: partial(planner.predict, frame) for key, planner in planners.items()}
+        rows: list[Row] = []
+        for (name, plans), rounds in interleaved(jobs, self.repeats).items():
+            seconds = float(np.median(rounds))
+            row = {"model": name, "plans": plans, "worlds": self.worlds, "seconds": seconds}
+            rows.append({**row, "plans_per_second": plans / seconds})
+        if not self.episodes:
+            return rows
+        control = Control(
+            env=env, episodes=self.episodes, hold=self.hold, seed=self.seed, device=self.device,
+            workers=self.workers, ray=self.ray,
+        )  # fmt: skip
+        players = {f"{name}, {plans}": Contestant(one) for (name, plans), one in planners.items()}
+        played = control.play(players, size, partial_results)
+        aside = ("agent", "real_steps")
+        return [
+            {**row, **{name: value for name, value in returns.items() if name not in aside}}
+            for row, returns in zip(rows, played, strict=True)
+        ]
+
+    def _planner(self, model: WorldModel, plans: int) -> RandomShooting:
+        config = RandomShootingConfig(
+            plans=plans, worlds=self.worlds, horizon=decisions(model, self.hold), hold=self.hold,
+            seed=self.seed,
+        )  # fmt: skip
+        return RandomShooting(model, config)

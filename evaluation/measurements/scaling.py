@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,83 +18,104 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import worldmodel
 from agents import RandomShooting, RandomShootingConfig
-from evaluation.measurements.control import Contestant, control
+from evaluation.measurements.control import Control
 from evaluation.metrics import statistics
-from evaluation.runner.progress import shown
+from evaluation.runner.measurement import Measurement, Row, environment
+from evaluation.runner.partial_results import PartialResults, progress
+from evaluation.runner.trained_agents import Contestant
 from worldmodel import collect
 from worldmodel.common.cluster import connected
 from worldmodel.common.timing import interleaved
 
 EVERY = 50
-"""Steps between ``fit``'s logs, whose times tell how fast it trains."""
+"""Steps between ``fit``'s logs, whose times give the speed of training."""
 
 
-def scaling(
-    env: str,
-    checkpoint: str,
-    *,
-    workers: tuple[int, ...] = (1, 2),
-    episodes: int = 400,
-    players: int = 4,
-    played: int = 16,
-    steps: int = 150,
-    batch: int = 32,
-    repeats: int = 6,
-) -> list[dict[str, Any]]:
-    """Rows ``kind, workers, unit, per_second, speedup, low, high, n, load``.
+@dataclass(frozen=True)
+class Scaling(Measurement):
+    """Throughput of collection, evaluation and training with one worker and with two."""
 
-    ``kind`` is collection (random play), evaluation (planners that play) or training (``batch``
-    scenes a step in all, over so many processes). ``speedup`` is the median of the ratios to the
-    first number of workers, taken within the rounds; ``low`` and ``high`` are its interval.
-    Starting processes does not count: they are there, and training is timed between its logs.
-    ``load`` is how many processes wanted to run (mean of a minute) before anything was measured.
+    name = "scaling"
+    columns = ("kind", "workers", "unit", "per_second", "speedup", "low", "high", "n", "load")
+    checkpoint: str = "traveling-salesman"
+    """World model of the planners: folder, shipped name or hub id."""
+    env: str | None = None
+    """One of our environments with an agent; by default the one that the checkpoint records."""
+    workers: tuple[int, ...] = (1, 2)
+    """Numbers of Ray's workers, and of training processes; the first is the measure."""
+    episodes: int = 400
+    """Recorded in each round."""
+    players: int = 4
+    """Planners, one for each item of work."""
+    played: int = 16
+    """Episodes that each planner plays in a round."""
+    steps: int = 150
+    """Of training, in each round; a multiple of 50, at least 100."""
+    batch: int = 32
+    """Scenes of a training step over all processes, a multiple of each number of workers."""
+    repeats: int = 6
+    """Rounds, in which the numbers of workers take turns; from 6 on their intervals are of 95%."""
 
-    Args:
-        env: id of one of our environments with an agent.
-        checkpoint: the world model of the planners, made for it.
-        workers: numbers to compare, the first of which is the measure.
-        episodes: recorded in each round of collection.
-        players: planners, one for each item of work.
-        played: episodes that each of them plays.
-        steps: of training, a multiple of 50, at least 100.
-        batch: scenes of a training step, a multiple of each number of workers.
-        repeats: rounds, in which numbers of workers take turns.
+    def measured_checkpoints(self) -> tuple[str, ...]:
+        """The planners' world model."""
+        return (self.checkpoint,)
 
-    Raises:
-        ValueError: ``steps`` or ``batch`` cannot be divided so.
-    """
-    if steps < 2 * EVERY or steps % EVERY or any(batch % count for count in workers):
-        raise ValueError(
-            f"steps, batch: expected a multiple of {EVERY} above it, and one of {workers}, got "
-            f"{steps} and {batch}"
-        )
-    load = os.getloadavg()[0]
-    model = worldmodel.load(checkpoint)
-    size, hold = model.spec.observation[1], 5
-    make = partial(gym.make, f"envs:{env}", size=size)
-    config = RandomShootingConfig(plans=64, hold=hold, horizon=model.spec.window // hold)
-    agents = {f"planner {i}": Contestant(RandomShooting(model, config)) for i in range(players)}
-    settings: dict[str, Any] = {"size": size, "episodes": played, "hold": hold}
-    jobs: dict[tuple[str, int], Callable[[], object]] = {}
-    for count in workers:
-        jobs["collection", count] = partial(collect, make, episodes, workers=count, progress=False)
-        jobs["evaluation", count] = partial(control, env, agents, workers=count, **settings)
-    with connected(max(workers)):
-        seconds = interleaved(jobs, repeats)
-    amounts = {"collection": episodes, "evaluation": players * played, "training": 1}
-    for count in workers:
-        seconds["training", count] = np.zeros(repeats)
-    for turn in shown(range(repeats), "training", "round"):
-        for count in workers:
-            seconds["training", count][turn] = _seconds_per_scene(env, size, steps, batch, count)
-    return [{**row, "load": load} for row in _rows(seconds, amounts, workers)]
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Rows ``kind, workers, unit, per_second, speedup, low, high, n, load``.
+
+        ``kind`` is collection (random play), evaluation (planners that play) or training.
+        ``speedup`` is the median of the ratios to the first number of workers, taken within the
+        rounds; ``low`` and ``high`` are its interval. Starting processes does not count: they are
+        there, and training is timed between its logs. ``load`` is how many processes wanted to run
+        (mean of a minute) before anything was measured.
+
+        Raises:
+            ValueError: ``steps`` or ``batch`` cannot be divided so.
+        """
+        if (
+            self.steps < 2 * EVERY
+            or self.steps % EVERY
+            or any(self.batch % count for count in self.workers)
+        ):
+            raise ValueError(
+                f"steps, batch: expected a multiple of {EVERY} above it, and one of "
+                f"{self.workers}, got {self.steps} and {self.batch}"
+            )
+        load = os.getloadavg()[0]
+        model = worldmodel.load(self.checkpoint)
+        env = environment(self.env, model.env_id)
+        size, hold = model.spec.observation[1], 5
+        make = partial(gym.make, f"envs:{env}", size=size)
+        config = RandomShootingConfig(plans=64, hold=hold, horizon=model.spec.window // hold)
+        agents = {
+            f"planner {i}": Contestant(RandomShooting(model, config)) for i in range(self.players)
+        }
+        jobs: dict[tuple[str, int], Callable[[], object]] = {}
+        for count in self.workers:
+            jobs["collection", count] = partial(
+                collect, make, self.episodes, workers=count, progress=False
+            )
+            control = Control(env=env, episodes=self.played, hold=hold, workers=count)
+            jobs["evaluation", count] = partial(control.play, agents, size)
+        with connected(max(self.workers)):
+            seconds = interleaved(jobs, self.repeats)
+        amounts = {
+            "collection": self.episodes, "evaluation": self.players * self.played, "training": 1,
+        }  # fmt: skip
+        for count in self.workers:
+            seconds["training", count] = np.zeros(self.repeats)
+        for turn in progress(range(self.repeats), "training", "round"):
+            for count in self.workers:
+                taken = _seconds_per_scene(env, size, self.steps, self.batch, count)
+                seconds["training", count][turn] = taken
+        return [{**row, "load": load} for row in _rows(seconds, amounts, self.workers)]
 
 
 def _rows(
     seconds: Mapping[tuple[str, int], NDArray[np.float64]],
     amounts: Mapping[str, int],
     workers: tuple[int, ...],
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     rows = []
     for kind, amount in amounts.items():
         for count in workers:
@@ -108,7 +129,7 @@ def _rows(
 
 
 def _seconds_per_scene(env: str, size: int, steps: int, batch: int, processes: int) -> float:
-    """Of training in processes of its own, between the first log and the last."""
+    """Of training in separate processes, between the first log and the last."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["-m", "worldmodel", "train", "--env", f"envs:{env}", "--size", str(size)]
         words += ["--steps", str(steps), "--batch-size", str(batch // processes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,27 @@ from numpy.typing import NDArray
 
 import worldmodel
 from evaluation.metrics import statistics
-from worldmodel import ActionSpec, Context, Queries, Spec, WorldModel
+from evaluation.runner.measurement import Measurement, Row
+from evaluation.runner.partial_results import PartialResults
+from worldmodel import MODELS, ActionSpec, Context, Queries, Spec, WorldModel
+from worldmodel.common import results
 from worldmodel.common.timing import interleaved
 
+FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
+"""Every model but replay, which needs an environment, and its preset after the paper."""
+PAPERS = (
+    *(f"{name}:{preset}" for name, preset in FIRST.items() if name != "hierarchical-vrnn"),
+    "sssm:paper-jumpy",
+    "hierarchical-vrnn:small",  # the paper's has 164 million weights: hours, on a CPU
+)
 Model = tuple[str, str]
 """Name and preset."""
 Rounds = Mapping[tuple[Model, int], NDArray[np.float64]]
 """Seconds (repeats,) of each model and distance, paired within the rounds."""
-Row = dict[str, Any]
 
 
 def look_ahead(model: WorldModel, frames: int, distance: int, batch: int) -> Callable[[], object]:
-    """The job that is timed: observe ``frames`` frames, sample one world, show one far frame."""
+    """The job that is timed: observe ``frames`` frames, sample one world, predict one far frame."""
     device = model.device
     generator = torch.Generator(device).manual_seed(0)
     times = torch.arange(frames, device=device).expand(batch, frames)
@@ -38,60 +48,78 @@ def look_ahead(model: WorldModel, frames: int, distance: int, batch: int) -> Cal
     return job
 
 
-def speed(
-    models: Sequence[Model],
-    distances: Sequence[int],
-    batches: Sequence[int],
-    *,
-    size: int = 64,
-    frames: int = 6,
-    repeats: int = 7,
-    device: str = "cpu",
-) -> list[Row]:
-    """Rows of three kinds, told apart by ``kind``; passive scenes, fresh weights.
+@dataclass(frozen=True)
+class Speed(Measurement):
+    """Seconds to the frame at distance T: jumpy or frame by frame."""
 
-    - ``seconds``: ``model, preset, distance, batch, device, seconds, low, high, n``.
-    - ``ratio``: ``ratio``, how many times as long as the first model, named in ``to``, it takes.
-    - ``exponent``, without a distance: ``exponent``, the slope of log seconds against log distance:
-      0 is jumpy, 1 is frame by frame.
+    name = "speed"
+    models: tuple[str, ...] = PAPERS
+    """model:preset, with fresh weights; the others are compared with the first."""
+    distances: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
+    """Steps between the last context frame and the predicted one."""
+    batches: tuple[int, ...] = (1,)
+    """Scenes at once."""
+    size: int = 64
+    """Of frames, pixels."""
+    frames: int = 6
+    """Context frames."""
+    repeats: int = 5
+    """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
+    device: str = "cpu"
 
-    Each is the median over the ``n`` timed rounds, of numbers that were made within a round;
-    ``low`` and ``high`` are the interval of ``statistics.median``: 95% from 6 rounds on, the range
-    of fewer. Distances that a model's stride does not reach are left out of its rows. The window is
-    as long as the farthest frame needs.
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Of passive scenes; ``kind`` is one of three.
 
-    Args:
-        models: (name, preset) of the registry; speed does not depend on what was learned.
-        distances: steps between the last context frame and the frame asked for.
-        batches: scenes at once.
-        size: frame height and width in pixels.
-        frames: context frames.
-        repeats: timed rounds, after one that is not.
-        device: torch device.
+        - ``seconds``: ``model, preset, distance, batch, device, seconds, low, high, n``.
+        - ``ratio``: ``ratio``, how many times as long as the first model, named in ``to``, it
+          takes.
+        - ``exponent``, without a distance: ``exponent``, the slope of log seconds against log
+          distance: 0 is jumpy, 1 is frame by frame.
 
-    Raises:
-        ValueError: an unknown model or preset, or a number below 1.
-    """
-    if min(*distances, *batches, frames, repeats) < 1:
-        raise ValueError("distances, batches, frames, repeats: expected at least 1")
-    spec = Spec((3, size, size), ActionSpec("none"), frames - 1 + max(distances))
-    made = {key: worldmodel.make(key[0], spec, key[1]).to(device).eval() for key in models}
-    rows = []
-    for batch in batches:  # one group of interleaved jobs for each batch size
-        jobs = {
-            (key, distance): look_ahead(model, frames, distance, batch)
-            for key, model in made.items()
-            for distance in distances
-            if distance % model.stride == 0
-        }
-        rounds = interleaved(jobs, repeats)
-        found = [*seconds(rounds), *ratios(rounds, models[0]), *exponents(rounds)]
-        rows += [{**row, "batch": batch, "device": device} for row in found]
-    return rows
+        Each is the median over the ``n`` timed rounds, of numbers that were made within a round;
+        ``low`` and ``high`` are the interval of ``statistics.median``: 95% from 6 rounds on, the
+        range of fewer. Distances that a model's stride does not reach are left out. The window is
+        as long as the farthest frame needs.
+
+        Raises:
+            ValueError: an unknown model or preset, or a number below 1.
+        """
+        if min(*self.distances, *self.batches, self.frames, self.repeats) < 1:
+            raise ValueError("distances, batches, frames, repeats: expected at least 1")
+        keys = [results.name_and_preset(model) for model in self.models]
+        shape, window = (3, self.size, self.size), self.frames - 1 + max(self.distances)
+        spec = Spec(shape, ActionSpec("none"), window)
+        models = {key: worldmodel.make(key[0], spec, key[1]).to(self.device).eval() for key in keys}
+        rows = []
+        for batch in self.batches:  # one group of interleaved jobs for each batch size
+            jobs = {
+                (key, distance): look_ahead(model, self.frames, distance, batch)
+                for key, model in models.items()
+                for distance in self.distances
+                if distance % model.stride == 0
+            }
+            rounds = interleaved(jobs, self.repeats)
+            of_batch = [*seconds(rounds), *ratios(rounds, keys[0]), *exponents(rounds)]
+            rows += [{**row, "batch": batch, "device": self.device} for row in of_batch]
+        return rows
+
+    def text(self, rows: list[Row]) -> str:
+        """Seconds, ratios to the first model, and exponents."""
+        columns = ["model", "preset", "batch", *(f"T={t}" for t in self.distances)]
+        parts = [
+            f"seconds to the frame at distance T ({self.size} px, {self.device})",
+            results.table(wide(rows), columns),
+        ]
+        if len(self.models) > 1:
+            slower = results.table(wide(rows, "ratio", interval=True), columns)
+            parts += [f"\ntimes slower than {self.models[0]}", slower]
+        slopes = [row for row in rows if row["kind"] == "exponent"]
+        power = results.table(slopes, ["model", "preset", "batch", "exponent", "low", "high"])
+        return "\n".join([*parts, "\ncost ~ T^exponent (0: jumpy, 1: frame by frame)", power])
 
 
 def seconds(rounds: Rounds) -> list[Row]:
-    """What each model takes to each distance."""
+    """The time of each model to each distance."""
     return [
         _row("seconds", model, values, distance=distance)
         for (model, distance), values in rounds.items()
@@ -128,7 +156,7 @@ def wide(rows: Sequence[Row], kind: str = "seconds", interval: bool = False) -> 
     """One line per model and batch, one column per distance, for printing.
 
     Args:
-        rows: of ``speed``.
+        rows: of ``Speed``.
         kind: "seconds" or "ratio".
         interval: show low and high beside each median, as text.
     """

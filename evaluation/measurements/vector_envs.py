@@ -18,14 +18,14 @@ from stable_baselines3 import SAC
 from agents import ImaginedVecEnv, RandomAgent, evaluate, train_in_imagination
 from agents.planners.base import Agent
 from evaluation.metrics import statistics
-from evaluation.runner.partial_results import Ledger
-from evaluation.runner.progress import on_terminal
+from evaluation.runner.measurement import Measurement, Row, Scattered
+from evaluation.runner.partial_results import PartialResults, on_terminal
 from worldmodel import Episodes, WorldModel, collect, fit, make
 
 TEST_SEED = 10**6
 """Real episodes that count begin here; those to learn from have other seeds."""
 APART = 10**5
-"""What lies between the first episodes of two seeds."""
+"""Distance of the first episodes of two seeds."""
 PPO_SETTINGS: dict[str, Any] = {
     "n_epochs": 20,
     "batch_size": 256,
@@ -34,7 +34,7 @@ PPO_SETTINGS: dict[str, Any] = {
     "learning_rate": lambda left: 1e-3 * left,
     "clip_range": lambda left: 0.2 * left,
 }
-"""What RL Zoo has for CartPole."""
+"""RL Zoo's for CartPole."""
 SAC_SETTINGS: dict[str, Any] = {
     "learning_starts": 1000,
     "gradient_steps": 4,
@@ -42,8 +42,6 @@ SAC_SETTINGS: dict[str, Any] = {
     "gamma": 0.98,
     "policy_kwargs": {"net_arch": [128, 128]},
 }
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Recipe:
         window: steps that the world model looks across.
         horizon: steps of an imagined episode.
         fit_steps: of its training.
-        imagined_steps: of the agent by the time it is played, ascending; PPO is played once.
+        imagined_steps: of the agent at each evaluation, ascending; PPO is evaluated once.
         episodes: real ones, at each evaluation.
     """
 
@@ -87,36 +85,47 @@ RECIPES = (
 )  # fmt: skip
 
 
-def vectors(
-    recipes: Sequence[Recipe] = RECIPES,
-    seeds: int = 1,
-    ledger: Ledger | None = None,
-    workers: int = 0,
-    address: str | None = None,
-) -> list[Row]:
-    """Rows ``env, agent, real_steps, imagined_steps, seed, return, low, high, episodes``.
+@dataclass(frozen=True)
+class VectorEnvs(Measurement, Scattered):
+    """Real returns of the README's recipes for CartPole and Pendulum, learned in imagination."""
 
-    ``return`` is the mean over real episodes, the same ones for all agents of an environment, with
-    its 95% interval over these; how much runs differ is seen across seeds. Random play, for
-    comparison, has ``agent`` "random play" and the seed 0.
+    name = "vector-envs"
+    columns = (
+        "env", "agent", "real_steps", "imagined_steps", "seed", "return", "low", "high", "episodes",
+    )  # fmt: skip
+    seeds: int = 1
+    """Runs of each, three to five minutes each; each records, trains and learns anew."""
 
-    Args:
-        recipes: to follow.
-        seeds: runs of each: 0 .. seeds - 1.
-        ledger: keeps what is done, run by run.
-        workers, address: processes that run, see ``common.cluster.scatter``; rows are the same.
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Those of ``follow``, of the README's recipes."""
+        return self.follow(RECIPES, partial_results)
 
-    Raises:
-        ValueError: ``seeds`` is below 1, or a recipe has fewer than 2 episodes to play.
-    """
-    if seeds < 1:
-        raise ValueError(f"seeds: expected at least 1, got {seeds}")
-    parts: dict[str, tuple[Recipe, int | None]] = {}
-    for recipe in recipes:
-        parts[f"{recipe.env}, random play"] = (recipe, None)
-        parts |= {f"{recipe.env}, seed {seed}": (recipe, seed) for seed in range(seeds)}
-    found = (ledger or Ledger()).each(_rows, parts, "vectors", "run", workers, address)
-    return list(chain(*found))
+    def follow(
+        self, recipes: Sequence[Recipe], partial_results: PartialResults | None = None
+    ) -> list[Row]:
+        """Rows ``env, agent, real_steps, imagined_steps, seed, return, low, high, episodes``.
+
+        ``return`` is the mean over real episodes, the same ones for all agents of an environment,
+        with its 95% interval over these; how much runs differ is seen across seeds. Random play,
+        for comparison, has ``agent`` "random play" and the seed 0.
+
+        Args:
+            recipes: to follow.
+            partial_results: holds the runs that are done.
+
+        Raises:
+            ValueError: ``seeds`` is below 1, or a recipe has fewer than 2 episodes to play.
+        """
+        if self.seeds < 1:
+            raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
+        runs: dict[str, tuple[Recipe, int | None]] = {}
+        for recipe in recipes:
+            runs[f"{recipe.env}, random play"] = (recipe, None)
+            runs |= {f"{recipe.env}, seed {seed}": (recipe, seed) for seed in range(self.seeds)}
+        done = (partial_results or PartialResults()).each(
+            _rows, runs, self.name, "run", **self.cluster()
+        )
+        return list(chain(*done))
 
 
 def _rows(part: tuple[Recipe, int | None]) -> list[Row]:
@@ -127,7 +136,7 @@ def _rows(part: tuple[Recipe, int | None]) -> list[Row]:
     env = gym.make(recipe.env)
     random = RandomAgent(env.action_space, seed=0)
     env.close()
-    row = {**_played(recipe, random, 0), "agent": "random play"}
+    row = {**_evaluated(recipe, random, 0), "agent": "random play"}
     return [{**row, "real_steps": 0, "imagined_steps": 0}]
 
 
@@ -141,9 +150,9 @@ def _run(recipe: Recipe, seed: int) -> Iterator[Row]:
     model = make("jump", episodes.spec(recipe.window), seed=seed)
     source = episodes.windows(recipe.window, 32, seed)
     fit(model, source, recipe.fit_steps, seed=seed)
-    learned = _ppo if recipe.agent == "PPO" else _sac
-    for steps, agent in learned(recipe, model, episodes, seed):
-        row = _played(recipe, agent, seed)
+    learn = _ppo if recipe.agent == "PPO" else _sac
+    for steps, agent in learn(recipe, model, episodes, seed):
+        row = _evaluated(recipe, agent, seed)
         yield {**row, "real_steps": episodes.steps, "imagined_steps": steps}
 
 
@@ -172,7 +181,7 @@ def _sac(
         yield wanted, agent
 
 
-def _played(recipe: Recipe, agent: Agent, seed: int) -> Row:
+def _evaluated(recipe: Recipe, agent: Agent, seed: int) -> Row:
     returns = evaluate(agent, recipe.env, recipe.episodes, TEST_SEED)
     value, low, high, n = statistics.mean(returns)
     return {

@@ -11,14 +11,14 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 from envs import SceneStream
 from envs.dice import DiceState, hidden_face_views, look
 from envs.dice.scene import pool
-from evaluation.runner.test_scenes import VIEWS
+from evaluation.runner.held_out_scenes import VIEWS
 from worldmodel import to_float
 
 CLASSES = 10
 STEPS, SCENES, PER_SCENE = 400, 32, 4
 WIDTH = 16
 BLURRED = 0.5
-"""Share of the training frames that are softened, for models' frames are soft."""
+"""Share of the training frames that are blurred, because models' frames are."""
 
 
 class DigitReader(nn.Module):
@@ -47,13 +47,13 @@ class DigitReader(nn.Module):
         """Classes int64 (...) of frames float32 (..., 3, S, S) in [0, 1]."""
         device = self.leave.weight.device
         parts = frames.flatten(0, -4).split(256)
-        found = torch.cat([self(part.to(device)).argmax(1).cpu() for part in parts])
-        return found.view(frames.shape[:-3])
+        classes = torch.cat([self(part.to(device)).argmax(1).cpu() for part in parts])
+        return classes.view(frames.shape[:-3])
 
 
 @cache
 def train_reader(size: int, seed: int = 0, steps: int = STEPS) -> DigitReader:
-    """Learn to read sides as ``hidden_face_views`` shows them, sharp or softened 3 pixels wide.
+    """Learn to read sides as ``hidden_face_views`` shows them, sharp or blurred 3 pixels wide.
 
     The same arguments give the same reader, which is trained once in a process.
 
@@ -74,8 +74,8 @@ def train_reader(size: int, seed: int = 0, steps: int = STEPS) -> DigitReader:
         assert isinstance(state, DiceState)
         views = hidden_face_views(state, 1, PER_SCENE, seed + step)
         frames = to_float(look(state, views.targets, size)).flatten(0, 1)
-        soft = torch.rand(len(frames), 1, 1, 1, generator=random) < BLURRED
-        frames = torch.where(soft, avg_pool2d(frames, 3, 1, 1, count_include_pad=False), frames)
+        blurred = torch.rand(len(frames), 1, 1, 1, generator=random) < BLURRED
+        frames = torch.where(blurred, avg_pool2d(frames, 3, 1, 1, count_include_pad=False), frames)
         labels = pool().labels[views.digit].repeat_interleave(PER_SCENE)
         loss = cross_entropy(reader(frames), labels)
         optimizer.zero_grad()

@@ -1,8 +1,10 @@
-"""Best-of-n SSIM and PSNR on stochastic moving digits, by the protocol of SVG.
+"""Similarity of frames: to the truth (SSIM, PSNR), and to themselves when queried again.
 
-(Denton and Fergus 2018, section 4.1 and its published code: five frames are shown, of each test
-sequence 100 futures are sampled, and the best one counts.) The best is chosen for each metric and
-each sequence by its mean over the predicted frames; shown frames do not count.
+Best-of-n SSIM and PSNR on stochastic moving digits follow the protocol of SVG.
+
+(Denton and Fergus 2018, section 4.1 and its published code: the context is five frames, of each
+test sequence 100 futures are sampled, and the best one counts.) The best is chosen for each metric
+and each sequence by its mean over the predicted frames; the context does not count.
 
 There are several SSIMs. Ours is torchmetrics': Gaussian window of 11 x 11 pixels, sigma 1.5, data
 range 1, borders reflected and counted. SVG's published numbers come from an old scikit-image with
@@ -17,21 +19,25 @@ Gaussian without the reflected border; SVG's ``finn_eval``, TensorFlow, SAVP, SR
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from evaluation.runner.test_scenes import futures
-from worldmodel import WorldModel, to_float
+from evaluation.runner.held_out_scenes import futures
+from evaluation.runner.partial_results import progress
+from worldmodel import Queries, WorldModel, Worlds, to_float
 
 DIGITS = "digits/StochasticMovingDigits-v0"
-SEEN = 5
-"""Frames that SVG shows."""
+CONTEXT_FRAMES = 5
+"""SVG's."""
 CEILING = 100.0
 """Decibels. Equal frames have an infinite PSNR; 8-bit frames of up to 220 pixels that differ at all
 stay below 100."""
 SSIM = "ssim (torchmetrics, 11x11 gaussian 1.5, data range 1)"
 PSNR = f"psnr (torchmetrics, per frame, data range 1, at most {CEILING:.0f} dB)"
+LEAST = 1 / 255
+"""A difference of pixels in [0, 1] that an 8-bit frame shows."""
 _IMAGES = 128
 """Compared at once: SSIM holds ten copies of each."""
 
@@ -47,12 +53,12 @@ def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
     )
 
     pairs = zip(predicted.split(_IMAGES), truth.split(_IMAGES), strict=True)
-    found = []
+    values = []
     for one, other in pairs:
         value = structural_similarity_index_measure(one, other, reduction="none", data_range=1.0)
         assert isinstance(value, Tensor)
-        found.append(value.reshape(-1))
-    return torch.cat(found)
+        values.append(value.reshape(-1))
+    return torch.cat(values)
 
 
 def psnr(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ def similarities(
     """SSIM and PSNR, means over the predicted frames, each (scenes,) on the CPU.
 
     Of both, by the names ``SSIM`` and ``PSNR``: ``best-of-n``, of the best of ``worlds`` futures;
-    ``mean-of-n``, of all of them; and ``copy-last``, if the last frame that is shown is repeated.
+    ``mean-of-n``, of all of them; and ``copy-last``, if the last context frame is repeated.
 
     Raises:
         ValueError: the model is not of the digits' scenes; see ``futures``.
@@ -84,13 +90,14 @@ def similarities(
     metrics = {SSIM: ssim, PSNR: psnr}
     sampled: dict[str, list[Tensor]] = {name: [] for name in metrics}
     copied: dict[str, list[Tensor]] = {name: [] for name in metrics}
-    for frames, imagined in futures(model, DIGITS, SEEN, scenes, worlds, seed):
+    for frames, imagined in futures(model, DIGITS, CONTEXT_FRAMES, scenes, worlds, seed):
         truth = to_float(frames).to(model.device)[:, None]  # (b, 1, T, C, H, W)
         guess = to_float(imagined).to(model.device)
-        still = truth[:, :, SEEN - 1 : SEEN].expand_as(truth[:, :, SEEN:])
+        later = truth[:, :, CONTEXT_FRAMES:]
+        still = truth[:, :, CONTEXT_FRAMES - 1 : CONTEXT_FRAMES].expand_as(later)
         for name, metric in metrics.items():
-            sampled[name].append(per_future(metric, guess, truth[:, :, SEEN:]))
-            copied[name].append(per_future(metric, still, truth[:, :, SEEN:]))
+            sampled[name].append(per_future(metric, guess, later))
+            copied[name].append(per_future(metric, still, later))
     result = {}
     for name in metrics:
         of_worlds = torch.cat(sampled[name])  # (scenes, worlds)
@@ -109,3 +116,26 @@ def per_future(
     """
     each = metric(futures.flatten(0, 2), truth.expand_as(futures).flatten(0, 2))
     return each.view(futures.shape[:3]).mean(2).cpu()
+
+
+def contradictions(model: WorldModel, worlds: Worlds, queries: Queries, frames: Tensor) -> Tensor:
+    """Share of frames that change when they are queried again: each alone, the last one first.
+
+    Args:
+        model: of the worlds.
+        worlds: B x S.
+        queries: K of each scene, along one plan or none.
+        frames: float32 (B, S, K, C, H, W), predicted for all queries at once.
+
+    Returns:
+        float32 (B,), over worlds and queries, on the CPU.
+    """
+    changed = []
+    for k in progress(range(queries.times.shape[1])[::-1], "contradictions", "query"):
+        poses = None if queries.poses is None else queries.poses[:, k : k + 1]
+        alone = replace(queries, times=queries.times[:, k : k + 1], poses=poses)
+        again = model.predict(worlds, alone).observations
+        assert again is not None
+        difference = (again[:, :, 0, 0] - frames[:, :, k]).abs().flatten(2).amax(2)
+        changed.append(difference > LEAST)
+    return torch.stack(changed).float().mean((0, 2)).cpu()

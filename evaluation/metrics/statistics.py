@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # its parts are imported where they are first asked for
+import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,21 +23,21 @@ class Interval(NamedTuple):
 
 
 def rows(
-    model: str, env: str, found: Mapping[str, Tensor | Interval], seed: int = 0, **told: Any
+    model: str, env: str, metrics: Mapping[str, Tensor | Interval], seed: int = 0, **columns: Any
 ) -> list[dict[str, Any]]:
-    """Tidy rows ``model, env, metric, (told), value, low, high, n`` of metrics by name.
+    """Tidy rows ``model, env, metric, (columns), value, low, high, n`` of metrics by name.
 
     Args:
         model, env: of all of them.
-        found: values (n,) of scenes, whose mean is told with its interval; or an interval.
+        metrics: values (n,) of scenes, whose mean and its interval make the row; or an interval.
         seed: of the bootstraps.
-        told: further columns.
+        columns: further ones.
     """
     lines = []
-    for metric, values in found.items():
+    for metric, values in metrics.items():
         if isinstance(values, Tensor):
             values = mean(values.double().numpy(), seed)
-        row = {"model": model, "env": env, "metric": metric, **told}
+        row = {"model": model, "env": env, "metric": metric, **columns}
         lines.append({**row, **values._asdict()})
     return lines
 
@@ -97,7 +97,7 @@ def normalised_return(returns: Array, random: Array, oracle: Array, seed: int = 
         returns: (n,) of an agent.
         random: (n,) expected returns of random play on the same episodes.
         oracle: (n,) best returns on the same episodes.
-        seed: of the bootstrap, which draws whole episodes.
+        seed: of the bootstrap, which resamples whole episodes.
 
     Raises:
         ValueError: the lengths differ, there are fewer than 2 episodes, or the oracle is no
@@ -113,15 +113,10 @@ def normalised_return(returns: Array, random: Array, oracle: Array, seed: int = 
 
     def scale(mine: Array, zero: Array, one: Array, axis: int = -1) -> Array:
         low = zero.mean(axis)
-        ratio: Array = (mine.mean(axis) - low) / (one.mean(axis) - low)
-        return ratio
+        share: Array = (mine.mean(axis) - low) / (one.mean(axis) - low)
+        return share
 
-    drawn = scipy.stats.bootstrap(
-        (returns, random, oracle), scale, paired=True, vectorized=True, method="percentile",
-        rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    low, high = drawn.confidence_interval
-    return Interval(float(scale(returns, random, oracle)), float(low), float(high), len(returns))
+    return _bootstrap(scale, (returns, random, oracle), seed)
 
 
 def ratio(above: Array, below: Array, seed: int = 0) -> Interval:
@@ -139,9 +134,14 @@ def ratio(above: Array, below: Array, seed: int = 0) -> Interval:
         quotient: Array = upper.mean(axis) / lower.mean(axis)
         return quotient
 
-    drawn = scipy.stats.bootstrap(
-        (above, below), divide, paired=True, vectorized=True, method="percentile",
+    return _bootstrap(divide, (above, below), seed)
+
+
+def _bootstrap(statistic: Callable[..., Array], samples: tuple[Array, ...], seed: int) -> Interval:
+    """Of paired samples (n,) each: the statistic with its percentile interval."""
+    resampled = scipy.stats.bootstrap(
+        samples, statistic, paired=True, vectorized=True, method="percentile",
         rng=np.random.default_rng(seed),
     )  # fmt: skip
-    low, high = drawn.confidence_interval
-    return Interval(float(divide(above, below)), float(low), float(high), len(above))
+    low, high = resampled.confidence_interval
+    return Interval(float(statistic(*samples)), float(low), float(high), len(samples[0]))

@@ -1,13 +1,12 @@
-"""The four questions of a sceptic, answered in words from the results alone."""
+"""Four questions about the models, answered in words from the results alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from evaluation.report.curves import cautions
-from evaluation.report.load_results import Result, Row, of
-from evaluation.report.names import interval, label, listed, number
+from evaluation.report.load_results import Result, Row, by_seed, mean_curve, of
+from evaluation.report.names import in_words, interval, label, number
 
 Results = Mapping[str, Result]
 HORIZONS = (10, 40, 160)
@@ -16,7 +15,7 @@ RATIOS = "ratios are made round by round"
 
 
 def faster(results: Results) -> list[str]:
-    """How much faster a jump is than each peer, at three distances; one paragraph for each."""
+    """How much faster a jump is than each other model, at three distances; a paragraph each."""
     if "speed-all" not in results:
         return [f"{NOT_MEASURED.capitalize()} (no speed-all.json)."]
     rows = results["speed-all"].rows
@@ -33,7 +32,7 @@ def _at(rows: Sequence[Row], distance: int) -> str:
     text = f"T = {distance}: JUMP takes {number(own[0]['seconds'])} s."
     times = sorted((row for row in here if row["kind"] == "ratio"), key=lambda row: -row["ratio"])
     for what, wanted in (
-        ("Times as long take", 1), ("Not told apart from the jump", 0), ("Faster than it", -1),
+        ("Slower, by this factor", 1), ("No significant difference", 0), ("Faster", -1),
     ):  # fmt: skip
         some = [
             f"{label(row['model'], row['preset'])} {ratio_text(row)}"
@@ -58,12 +57,12 @@ def ratio_text(row: Row) -> str:
 
 
 def fidelity(results: Results) -> list[str]:
-    """Whether jumping costs quality: peers after equal training, then the released model."""
+    """Whether jumping costs quality: models after equal training, then the released model."""
     parts = []
-    if "peers" in results:
-        parts.append(_against_peers(results["peers"]))
+    if "model-comparison" in results:
+        parts.append(_after_equal_training(results["model-comparison"]))
     else:
-        parts.append(f"Against peers: {NOT_MEASURED} (no peers.json).")
+        parts.append(f"After equal training: {NOT_MEASURED} (no model-comparison.json).")
     errors = [
         (row, copied)
         for result in of(results, "fidelity")
@@ -74,35 +73,37 @@ def fidelity(results: Results) -> list[str]:
     ]  # fmt: skip
     for row, copied in errors:
         parts.append(
-            f"Trained for longer, {_samples(row)} comes to {_interval(row)}, where repeating the "
-            f"last frame has {_interval(copied)}."
+            f"Trained for longer, {_samples(row)} has {_interval(row)}, where repeating the last "
+            f"frame has {_interval(copied)}."
         )
     if not errors:
         parts.append(f"After longer training: {NOT_MEASURED}.")
     return parts
 
 
-def _against_peers(result: Result) -> str:
-    judged = [row for row in result.rows if row.get("min-of-n") is not None]
-    own = min((row for row in judged if row["model"] == "jump"), key=_error, default=None)
-    others = sorted((row for row in judged if row["model"] != "jump"), key=_error)
+def _after_equal_training(result: Result) -> str:
+    compared = [row for row in result.rows if row.get("min-of-n") is not None]
+    own = min((row for row in compared if row["model"] == "jump"), key=_error, default=None)
+    others = sorted((row for row in compared if row["model"] != "jump"), key=_error)
     if own is None or not others:
-        return f"Against peers: {NOT_MEASURED} (peers.json has no JUMP, or nothing beside it)."
+        return (
+            f"After equal training: {NOT_MEASURED} (no JUMP and others in model-comparison.json)."
+        )
     worse = [_name(row) for row in others if row["low"] > own["high"]]
     better = [_name(row) for row in others if row["high"] < own["low"]]
     same = [_name(row) for row in others if _name(row) not in [*worse, *better]]
     seconds = result.envelope["settings"].get("seconds")
-    verdict = "Yes" if better else "No" if not same else "Nothing that these intervals can show"
+    verdict = "Yes" if better else "No" if not same else "Not significantly"
     text = (
         f"{verdict}, after {seconds:g} s of training each: the closest of 30 futures has a squared "
-        f"error of {_peer(own)} with {_name(own)} and {_peer(others[0])} with the best of the "
+        f"error of {_best(own)} with {_name(own)} and {_best(others[0])} with the best of the "
         f"others, {_name(others[0])}."
     )
-    for what, found in (
-        ("Better than", better), ("Not told apart from", same), ("Worse than", worse),
+    for what, models in (
+        ("Better than", better), ("Not significantly different from", same), ("Worse than", worse),
     ):  # fmt: skip
-        if found:
-            text += f" {what} JUMP: {listed(found)}."
+        if models:
+            text += f" {what} JUMP: {in_words(models)}."
     return text
 
 
@@ -114,7 +115,7 @@ def _name(row: Row) -> str:
     return label(row["model"], row.get("preset", ""))
 
 
-def _peer(row: Row) -> str:
+def _best(row: Row) -> str:
     return interval(row["min-of-n"], row["low"], row["high"])
 
 
@@ -123,7 +124,7 @@ def _interval(row: Row) -> str:
 
 
 def _samples(row: Row) -> str:
-    """The model, its checkpoint, and how often its worlds were drawn again."""
+    """The model, how often its worlds were refined, and its checkpoint."""
     return f"{_refined(row)} ({row.get('checkpoint')})"
 
 
@@ -133,19 +134,19 @@ def _refined(row: Row) -> str:
 
 
 def named(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Rows with what they are of: the model, the checkpoint where one model has several, and how
-    often worlds were refined.
+    """Rows with names: the model, how often worlds were refined, and the checkpoint where one model
+    has several.
     """
     checkpoints: dict[str, set[str]] = {}
     for row in rows:
         checkpoints.setdefault(row["model"], set()).add(str(row.get("checkpoint")))
-    found = []
+    with_names = []
     for row in rows:
         name = _refined(row)
         if len(checkpoints[row["model"]]) > 1:
             name += f", {str(row.get('checkpoint')).rstrip('/').rpartition('/')[2]}"
-        found.append((name, row))
-    return found
+        with_names.append((name, row))
+    return with_names
 
 
 def consistent(results: Results) -> list[str]:
@@ -159,9 +160,9 @@ def consistent(results: Results) -> list[str]:
     ]
     dice = [row for row in rows if str(row.get("env", "")).startswith("dice/")]
     for name, row in named([row for row in dice if row["metric"] == "KL3 / KL1"]):
-        parts.append(f"Dice, {name}: {_pays(row, _beside(row, 'KL1', dice))}")
+        parts.append(f"Dice, {name}: {_pays(row, _same_checkpoint(row, 'KL1', dice))}")
     for name, row in named([row for row in dice if row["metric"] == "same digit, one world"]):
-        chance = _beside(row, "same digit, two worlds", dice)
+        chance = _same_checkpoint(row, "same digit, two worlds", dice)
         parts.append(f"Dice, {name}: {_agrees(row, chance)}")
     for model in ("jump", "badj", "gqn"):
         if not any(row["model"] == model for row in [*stories, *dice]):
@@ -173,11 +174,13 @@ def _percent(row: Row) -> str:
     return f"{100 * row['value']:.1f}% [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
-def _beside(row: Row, metric: str, rows: Sequence[Row]) -> Row | None:
-    """What was measured of the same checkpoint."""
-    same = ("model", "checkpoint")
-    found = [other for other in rows if all(other.get(k) == row.get(k) for k in same)]
-    return next((other for other in found if other["metric"] == metric), None)
+def _same_checkpoint(row: Row, metric: str, rows: Sequence[Row]) -> Row | None:
+    """The row of another metric of the same checkpoint."""
+    wanted = (row["model"], row.get("checkpoint"), metric)
+    for other in rows:
+        if (other["model"], other.get("checkpoint"), other["metric"]) == wanted:
+            return other
+    return None
 
 
 def _pays(row: Row, one: Row | None) -> str:
@@ -195,7 +198,7 @@ def _agrees(row: Row, chance: Row | None) -> str:
     if chance is None:
         return f"{text}; what chance gives is {NOT_MEASURED}."
     more = bool(row["low"] > chance["high"])
-    verdict = "more than chance" if more else "not told apart from chance"
+    verdict = "more than chance" if more else "not significantly more than chance"
     return f"{text}, views of two worlds in {_percent(chance)}: {verdict}."
 
 
@@ -207,19 +210,39 @@ def saved(results: Results) -> list[str]:
         for row in result.rows:
             if row["agent"] == "ratio":
                 level = row.get("level", 0.8)
-                careful = cautions(result.rows, row["of"], level) if row["value"] > 0 else []
-                text = "; ".join([_fewer(row), *careful])
+                notes = cautions(result.rows, row["of"], level) if row["value"] > 0 else []
+                text = "; ".join([_fewer(row), *notes])
                 parts.append(f"{env}, {row['of']}: {text}.")
     return parts or [f"{NOT_MEASURED.capitalize()} (no efficiency-*.json)."]
 
 
 def _fewer(row: Row) -> str:
     if math.isnan(row["value"]):
-        return "nothing is learned without imagination, so there is no level to come to"
+        return "nothing is learned without imagination, so there is no level to reach"
     level = f"{100 * row.get('level', 0.8):.0f}% of the way from random play to where PPO ends"
     if row["value"] == 0:
-        return f"never comes {level} with the real steps it was given"
+        return f"never comes {level} with its real steps"
     fewer = f"{_interval(row)} times fewer real steps to come {level}"
     if row["low"] <= 1:
-        fewer += "; the interval holds 1, so this may be no saving at all"
+        fewer += "; the interval includes 1, so this may be no saving at all"
     return f"{fewer} (n = {row['n']} seeds)"
+
+
+def cautions(rows: Sequence[Row], of: str, level: float) -> list[str]:
+    """What weakens a ratio of real steps: the agent ``of`` starts above the level, so that the
+    ratio is only a lower bound, or PPO ends far below its own best, so that the level says little.
+    """
+    curves = {agent: mean_curve(seeds) for agent, seeds in by_seed(rows).items()}
+    floor = next((row["return"] for row in rows if row["agent"] == "random play"), None)
+    if floor is None or not {of, "PPO"} <= set(curves):
+        return []
+    notes = []
+    last, best = curves["PPO"][-1][1], max(value for _, value in curves["PPO"])
+    steps, first = curves[of][0]
+    if first >= floor + level * (last - floor):
+        notes.append(
+            f"at least, because it reaches it with the fewest steps tried, {number(steps)}"
+        )
+    if last - floor < level * (best - floor):
+        notes.append(f"PPO ends at {number(last)}, far below its own best of {number(best)}")
+    return notes

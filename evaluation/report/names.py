@@ -1,11 +1,11 @@
-"""What models are called on the page, and how each is drawn, the same in every picture."""
+"""Names and styles of models on the page, the same in every picture; numbers as text."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Look(NamedTuple):
+class Style(NamedTuple):
     """Name, colour, line and marker of a model."""
 
     label: str
@@ -14,47 +14,47 @@ class Look(NamedTuple):
     marker: str = "o"
 
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; relatives share one, and their
-# lines and markers tell them apart. JUMP alone is vermilion.
+# Okabe and Ito's colours, which the colour-blind can distinguish; related models share a colour and
+# differ in line and marker. JUMP alone is vermilion.
 JUMP, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 ORANGE, PURPLE, GREY, BLACK = "#E69F00", "#CC79A7", "#888888", "#222222"
 
-LOOKS = {
-    "jump": Look("JUMP", JUMP),
-    "badj": Look("BADJ", PURPLE, "--", "s"),
-    "gqn": Look("GQN", PURPLE, "-", "D"),
-    "svg-lp": Look("SVG-LP", BLUE),
-    "svg-fp": Look("SVG-FP", BLUE, "--", "s"),
-    "svg-det": Look("SVG (deterministic)", BLUE, ":", "^"),
-    "sv2p": Look("SV2P", GREEN),
-    "cdna": Look("CDNA", GREEN, "--", "s"),
-    "hierarchical-vrnn": Look("hierarchical VRNN", BLACK, "-", "v"),
-    "sssm": Look("sSSM", SKY),
-    "dssm-vae": Look("dSSM-VAE", SKY, "--", "s"),
-    "dssm-det": Look("dSSM-DET", SKY, ":", "^"),
-    "copy-last": Look("copy-last", GREY, ":", "x"),
+STYLES = {
+    "jump": Style("JUMP", JUMP),
+    "badj": Style("BADJ", PURPLE, "--", "s"),
+    "gqn": Style("GQN", PURPLE, "-", "D"),
+    "svg-lp": Style("SVG-LP", BLUE),
+    "svg-fp": Style("SVG-FP", BLUE, "--", "s"),
+    "svg-det": Style("SVG (deterministic)", BLUE, ":", "^"),
+    "sv2p": Style("SV2P", GREEN),
+    "cdna": Style("CDNA", GREEN, "--", "s"),
+    "hierarchical-vrnn": Style("hierarchical VRNN", BLACK, "-", "v"),
+    "sssm": Style("sSSM", SKY),
+    "dssm-vae": Style("dSSM-VAE", SKY, "--", "s"),
+    "dssm-det": Style("dSSM-DET", SKY, ":", "^"),
+    "copy-last": Style("copy-last", GREY, ":", "x"),
 }
 STRIDE = "five steps at a time"
-PLAIN = ("small", "paper", "narrative", "dice")  # presets that need no mention beside the others
+PLAIN = ("small", "paper", "narrative", "dice")  # presets that are not mentioned
 
 
-def look(model: str, preset: str = "") -> Look:
+def style(model: str, preset: str = "") -> Style:
     """Of a model of the registry; one that is not known is grey, under its own name."""
-    found = LOOKS.get(model, Look(model, GREY, "-", "P"))
+    plain = STYLES.get(model, Style(model, GREY, "-", "P"))
     if not preset or preset in PLAIN:
-        return found
+        return plain
     if model == "sssm" and preset.endswith("jumpy"):
-        return found._replace(label=f"{found.label} ({STRIDE})", line="-.", marker="D")
-    return found._replace(label=f"{found.label} {preset}", line="--", marker="s")
+        return plain._replace(label=f"{plain.label} ({STRIDE})", line="-.", marker="D")
+    return plain._replace(label=f"{plain.label} {preset}", line="--", marker="s")
 
 
 def label(model: str, preset: str = "") -> str:
     """Its name on the page."""
-    return look(model, preset).label
+    return style(model, preset).label
 
 
 def number(value: float) -> str:
-    """Three digits that count, without exponents: 0.0215, 38.5, 313, 1,870."""
+    """Three significant digits, without exponents: 0.0215, 38.5, 313, 1,870."""
     if value == 0:
         return "0"
     if abs(value) >= 100:
@@ -68,6 +68,6 @@ def interval(value: float, low: float, high: float) -> str:
     return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
-def listed(parts: list[str]) -> str:
+def in_words(parts: list[str]) -> str:
     """``a, b and c``."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

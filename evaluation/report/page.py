@@ -9,15 +9,15 @@ from pathlib import Path
 from evaluation.report import answers, plots
 from evaluation.report.load_results import Result, Row, of, read
 from evaluation.report.names import interval, label
-from evaluation.runner.manifest import MEASUREMENTS, find
+from evaluation.runner.manifest import RESULTS, find
 from worldmodel.common.files import atomic
 
 Results = Mapping[str, Result]
-KNOWN = {measurement.name for measurement in MEASUREMENTS}
+KNOWN = {result.name for result in RESULTS}
 SHEETS = {  # pictures that other commands leave beside the page, and what they show
-    "peers.png": "Two futures by each model of nature's Traveling Salesman, after the same short "
-    "training: frame 6, which was shown (yellow border), and 11, 16 and 21, imagined.",
-    "dice.png": "Views of the side of the dice that was never shown, in sampled scenes.",
+    "model-comparison.png": "Two futures by each model of nature's Traveling Salesman, after the "
+    "same short training: frame 6 of the context (yellow border), and 11, 16 and 21, imagined.",
+    "dice.png": "Views of the side of the dice that no context view shows, in sampled scenes.",
     "envs.png": "All environments under random play.",
 }
 
@@ -50,7 +50,7 @@ def report(folder: Path, out: Path) -> Path:
 
 
 class _Page:
-    """What has been written so far, and where things lie."""
+    """The parts of the page so far, and its folders."""
 
     def __init__(self, results: Results, folder: Path, out: Path) -> None:
         self.results, self.out = results, out
@@ -84,7 +84,7 @@ class _Page:
         return f"[{file}]({self.folder}/{file}): `{command}`; <sub>{'; '.join(facts)}</sub>"
 
     def missing(self, *expected: str) -> None:
-        """What commands would make the results that are not there."""
+        """The commands that make the missing ones of these results."""
         for name in expected:
             if name not in self.results:
                 made = find(name)
@@ -111,14 +111,14 @@ def _answers(page: _Page) -> None:
         "of it. Intervals are 95%; what has no JSON is called not measured.",
         "## Answers",
     )
-    for question, found in (
+    for question, parts in (
         ("How much faster is a jump?", answers.faster(results)),
         ("Is anything lost in fidelity?", answers.fidelity(results)),
         ("Are JUMP's samples consistent, and those of BADJ and GQN not?",
          answers.consistent(results)),
         ("How many real steps does imagination save?", answers.saved(results)),
     ):  # fmt: skip
-        page.add(f"**{question}**", "\n".join(f"- {part}" for part in found))
+        page.add(f"**{question}**", "\n".join(f"- {part}" for part in parts))
 
 
 def _speed(page: _Page) -> None:
@@ -136,21 +136,21 @@ def _speed(page: _Page) -> None:
 
 def _ratios(rows: Sequence[Row]) -> str:
     distances = sorted({row["distance"] for row in rows} | set(answers.HORIZONS))
-    found: dict[str, dict[int, str]] = {}
+    by_model: dict[str, dict[int, str]] = {}
     for row in rows:
-        times = found.setdefault(label(row["model"], row["preset"]), {})
+        times = by_model.setdefault(label(row["model"], row["preset"]), {})
         times[row["distance"]] = answers.ratio_text(row)
     lines = [
         [name, *(times.get(t, answers.NOT_MEASURED) for t in distances)]
-        for name, times in found.items()
+        for name, times in by_model.items()
     ]
     return table(["", *(f"T = {t}" for t in distances)], lines)
 
 
 def _quality(page: _Page) -> None:
     page.add("## Quality against time")
-    if "peers" in page.results:
-        result = page.results["peers"]
+    if "model-comparison" in page.results:
+        result = page.results["model-comparison"]
         page.picture(
             "quality.png", "Error of the closest of 30 futures against time",
             lambda path: plots.quality(path, result.rows),
@@ -159,7 +159,7 @@ def _quality(page: _Page) -> None:
             "Every model learned from the same scenes for about the same time: lower left is best."
         )
         page.made_by(result)
-    page.missing("peers")
+    page.missing("model-comparison")
 
 
 def _fidelity(page: _Page) -> None:
@@ -261,24 +261,24 @@ def _env(result: Result) -> str:
 
 
 def _sheets(page: _Page) -> None:
-    found = {name: caption for name, caption in SHEETS.items() if (page.out / name).exists()}
-    if found:
+    sheets = {name: caption for name, caption in SHEETS.items() if (page.out / name).exists()}
+    if sheets:
         page.add("## Samples")
-    for name, caption in found.items():
+    for name, caption in sheets.items():
         page.add(f"![{caption}]({name})", f"*{caption}*")
 
 
 def _others(page: _Page) -> None:
-    """What the page does not draw, so that nothing measured is hidden."""
-    drawn = ("peers", "fidelity", "consistency", "control", "efficiency")
+    """Results that no section above is about, and those that are missing."""
+    above = ("fidelity", "consistency", "control", "efficiency")
     rest = [
         result for name, result in page.results.items()
-        if (result.kind not in drawn or name == "peers-half-hour") and name != "speed-all"
+        if result.kind not in above and name not in ("model-comparison", "speed-all")
     ]  # fmt: skip
     if rest:
-        page.add("## Other results", "Told in the README, with these commands.")
+        page.add("## Other results", "The README describes them; these commands make them.")
         page.made_by(*rest)
-    for measurement in MEASUREMENTS:
-        shown = any(f"makes {measurement.name}.json" in part for part in page.parts)
-        if measurement.name not in page.results and not shown:
-            page.missing(measurement.name)
+    for result in RESULTS:
+        noted = any(f"makes {result.name}.json" in part for part in page.parts)
+        if result.name not in page.results and not noted:
+            page.missing(result.name)

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from evaluation.report import names
-from evaluation.report.curves import by_seed, mean_curve
-from evaluation.report.load_results import Row
+from evaluation.report.load_results import Row, by_seed, mean_curve
 from worldmodel.common.files import atomic
 
 WIDTH = 8.6
@@ -42,7 +41,7 @@ REFERENCES: dict[str, tuple[tuple[float, str], ...]] = {  # what to hold a metri
 MEANING = {
     "coherent stories": "share that visits each shape exactly once",
     "new visits": "share of leg ends on a new shape",
-    "obedient stories": "share told in the order of the plan",
+    "obedient stories": "share in the order of the plan",
     "distinct stories": "different orders in 8 futures, of 6",
     "KL1": "nats to learn one view of the hidden side",
     "KL3": "nats to learn three views of it",
@@ -81,15 +80,15 @@ def speed(path: Path, rows: Sequence[Row]) -> None:
     with picture(path, 5.4) as axes:
         ax = axes[0, 0]
         for key in slowest:
-            look = names.look(*key)
+            style = names.style(*key)
             x, y = zip(*[(row["distance"], row["seconds"]) for row in lines[key]], strict=True)
             own = key[0] == "jump"
             ax.plot(
-                x, y, look.line, color=look.colour, marker=look.marker, label=look.label,
+                x, y, style.line, color=style.colour, marker=style.marker, label=style.label,
                 linewidth=3.5 if own else 1.5, zorder=3 if own else 2,
             )  # fmt: skip
             low, high = ([row[end] for row in lines[key]] for end in ("low", "high"))
-            ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+            ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
         ax.set(xscale="log", yscale="log", xlabel="T: how many steps ahead the frame is")
         ax.set_ylabel("seconds")
         ax.set_title("Seconds to one frame T steps ahead: lower is faster, flat is jumpy")
@@ -105,20 +104,20 @@ def quality(path: Path, rows: Sequence[Row]) -> None:
         ("seconds", "ends", "seconds of training", "frames 11, 16 and 21, where legs end"),
     )
     copied = [row for row in rows if row["model"] == "copy-last"]
-    order = list(names.LOOKS)
+    order = list(names.STYLES)
     rows = sorted(rows, key=lambda row: order.index(row["model"]) if row["model"] in order else 99)
     with picture(path, 6.0, 1, 2) as axes:
         for ax, (x, y, time, frames) in zip(axes[0], panels, strict=True):
             for row in rows:
                 if row.get(y) is None or (x == "seconds" and not row[x]):
                     continue  # a stride that reaches no such frame; nothing to train
-                look = names.look(row["model"], row["preset"])
+                style = names.style(row["model"], row["preset"])
                 ends = None
                 if y == "min-of-n":
                     ends = [[row[y] - row["low"]], [row["high"] - row[y]]]
-                filled = look.colour if look.line == "-" else "white"  # relatives differ
+                filled = style.colour if style.line == "-" else "white"  # relatives differ
                 ax.errorbar(
-                    row[x], row[y], ends, fmt=look.marker, color=look.colour, label=look.label,
+                    row[x], row[y], ends, fmt=style.marker, color=style.colour, label=style.label,
                     markersize=9, mfc=filled, mew=1.8, elinewidth=1.3, zorder=3,
                 )  # fmt: skip
             for row in copied:
@@ -174,7 +173,7 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
 def _bar(ax: Axes, place: int, row: Row) -> None:
     value = row["value"]
     ends = [[value - row["low"]], [row["high"] - value]]
-    ax.barh(place, value, 0.62, color=names.look(row["model"]).colour)
+    ax.barh(place, value, 0.62, color=names.style(row["model"]).colour)
     ax.errorbar(value, place, xerr=ends, color=names.BLACK, capsize=3, linewidth=1.3)
 
 
@@ -184,7 +183,7 @@ def control(path: Path, rows: Sequence[Row]) -> None:
     with picture(path, 1.6 + 0.32 * len(best)) as axes:
         ax = axes[0, 0]
         for place, row in enumerate(best):
-            colour, marker = agent_look(row["agent"])
+            colour, marker = agent_style(row["agent"])
             value = row["normalised_return"]
             ends = [[value - row["low"]], [row["high"] - value]]
             ax.errorbar(
@@ -201,7 +200,7 @@ def control(path: Path, rows: Sequence[Row]) -> None:
         ax.set_title("With a JUMP (red circles) and without a world model (blue squares)")
 
 
-def agent_look(agent: str) -> tuple[str, str]:
+def agent_style(agent: str) -> tuple[str, str]:
     """Colour and marker of an agent: JUMP's where it imagines."""
     if agent.startswith("random") and agent != "random shooting":
         return names.GREY, "x"
@@ -221,7 +220,7 @@ def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
             for value in floor:
                 ax.axhline(value, color=names.GREY, linestyle=":", label="random play")
             for agent, curves in by_seed(rows).items():
-                colour, _ = agent_look(agent)
+                colour, _ = agent_style(agent)
                 line, marker = ("--", "s") if agent == "planner" else ("-", "o")
                 for curve in curves:
                     ax.plot(*zip(*curve, strict=True), line, color=colour, alpha=0.35, linewidth=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Training:
-    """A world model that a measurement needs and that is not shipped.
+    """A world model that a result needs and that is not shipped.
 
     Attributes:
         folder: its checkpoint.
@@ -22,7 +22,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class ResultFile:
     """One JSON file of results.
 
     Attributes:
@@ -76,110 +76,113 @@ SVG = _training(
     "ctl-svg-lp-small", f"{_TSP} --model svg-lp --preset small --batch-size 16 --steps 3000", 60
 )
 
-MEASUREMENTS = (
-    Measurement("envs", "envs bench --num-threads 2 --seconds 1.5", 3),
-    Measurement("returns", "evaluation returns", 1),
-    Measurement("speed-all", "evaluation speed --num-threads 1 --repeats 6", 7),
-    Measurement(
+RESULTS = (
+    ResultFile("envs", "envs bench --num-threads 2 --seconds 1.5", 3),
+    ResultFile("returns", "evaluation returns", 1),
+    ResultFile("speed-all", "evaluation speed --num-threads 1 --repeats 6", 7),
+    ResultFile(
         "speed",
         "evaluation speed --models jump:narrative svg-lp:paper --distances 40 80 --batches 16 "
         "--num-threads 1 --repeats 6",
         4,
     ),
-    Measurement(
+    ResultFile(
         "imagination-plans",
         "evaluation imagination jump:small jump:jumpy jump:narrative --horizons 40 --plans 64 "
         "--worlds 16 --repeats 6",
         10,
     ),
-    Measurement(
+    ResultFile(
         "bench",
         "worldmodel bench --models jump:small jump:jumpy jump:narrative svg-lp:small --repeats 1",
         1,
     ),
-    Measurement("vectors", "evaluation vectors --seeds 2", 10),
-    Measurement("consistency", "evaluation consistency", 1),
-    Measurement(
+    ResultFile("vector-envs", "evaluation vector-envs --seeds 2", 10),
+    ResultFile("consistency", "evaluation consistency", 1),
+    ResultFile(
         "consistency-nature",
         "evaluation consistency traveling-salesman-nature --refinements 0 1 2 4 8 16",
         6,
     ),
-    Measurement("consistency-gqn", "evaluation consistency runs/dice-gqn --scenes 100", 4, (GQN,)),
-    Measurement("bound", "evaluation bound runs/dice runs/dice-badj", 1, (DICE, DICE_BADJ)),
-    Measurement(
+    ResultFile("consistency-gqn", "evaluation consistency runs/dice-gqn --scenes 100", 4, (GQN,)),
+    ResultFile("elbo", "evaluation elbo runs/dice runs/dice-badj", 1, (DICE, DICE_BADJ)),
+    ResultFile(
         "consistency-dice-views",
         "evaluation consistency dice-views --picture evaluation/results/dice-views.png",
         2,
     ),
-    Measurement(
+    ResultFile(
         "consistency-dice",
         "evaluation consistency runs/dice runs/dice-badj --picture evaluation/results/dice.png",
         3,
         (DICE, DICE_BADJ),
     ),
-    Measurement("fidelity", "evaluation fidelity traveling-salesman-nature --refinements 0 8", 9),
-    Measurement("control", "evaluation control --episodes 100 --real-steps 20000", 25),
-    Measurement(
+    ResultFile("fidelity", "evaluation fidelity traveling-salesman-nature --refinements 0 8", 9),
+    ResultFile("control", "evaluation control --episodes 100 --real-steps 20000", 25),
+    ResultFile(
         "control-find",
         "evaluation control --checkpoint runs/find --env dice/FindDigit-v0 --hold 1 "
         "--episodes 100 --real-steps 5000",
         15,
         (FIND,),
     ),
-    Measurement(
+    ResultFile(
         "efficiency-tsp",
         f"evaluation efficiency {_TSP} --sizes 10000 40000 --seeds 2 --window 40 "
         "--fit-steps 2000 --imagined-steps 30000 --hold 5 --frame-stack 4 --no-markov "
         "--budget 400000 --points 10 --episodes 100",
         60,
     ),
-    Measurement(
+    ResultFile(
         "efficiency-cartpole",
         "evaluation efficiency --env CartPole-v1 --sizes 2500 10000 --fit-steps 4000 --horizon 10 "
         "--seeds 2 --episodes 30 --plans 64 --points 12",
         35,
     ),
-    Measurement(
+    ResultFile(
         "planning",
         "evaluation planning traveling-salesman runs/ctl-sssm-jumpy runs/ctl-svg-lp-small "
         "--budgets 64 --worlds 2 --episodes 0 --repeats 2",
         1,
         (SSSM, SVG),
     ),
-    Measurement(
+    ResultFile(
         "planning-returns",
         "evaluation planning traveling-salesman runs/ctl-sssm-jumpy --budgets 64 --worlds 2 "
         "--episodes 100 --repeats 2",
         2,
         (SSSM,),
     ),
-    Measurement(
+    ResultFile(
         "planning-svg",
         "evaluation planning runs/ctl-svg-lp-small --budgets 64 --worlds 2 --episodes 16 "
         "--repeats 1",
         6,
         (SVG,),
     ),
-    Measurement("common-worlds", "evaluation common-worlds runs/intercept", 1, (INTERCEPT,)),
-    Measurement(
-        "peers", "evaluation peers --seconds 180 --picture evaluation/results/peers.png", 60
+    ResultFile("common-worlds", "evaluation common-worlds runs/intercept", 1, (INTERCEPT,)),
+    ResultFile(
+        "model-comparison",
+        "evaluation model-comparison --seconds 180 "
+        "--picture evaluation/results/model-comparison.png",
+        60,
     ),
-    Measurement(
-        "peers-half-hour",
-        "evaluation peers --models jump:jumpy svg-lp:small sssm:jumpy --seconds 1800 "
-        "--folder runs/peers30 --scenes 200",
+    ResultFile(
+        "model-comparison-half-hour",
+        "evaluation model-comparison --models jump:jumpy svg-lp:small sssm:jumpy --seconds 1800 "
+        "--folder runs/model-comparison-30 --scenes 200",
         110,
     ),
-    Measurement("options", "evaluation options --steps 1200 --seconds 200", 40),
-    Measurement("dynamics", "evaluation dynamics", 30),
-    Measurement("scaling", "evaluation scaling", 12),
+    ResultFile("ablation", "evaluation ablation --steps 1200 --seconds 200", 40),
+    ResultFile("dynamics", "evaluation dynamics", 30),
+    ResultFile("scaling", "evaluation scaling", 12),
 )
 
 
-def find(name: str) -> Measurement:
-    """The measurement of that name; raises ValueError if there is none."""
-    for measurement in MEASUREMENTS:
-        if measurement.name == name:
-            return measurement
-    known = ", ".join(each.name for each in MEASUREMENTS)
+def find(name: str) -> ResultFile:
+    """The result of that name; raises ValueError if there is none."""
+    for result in RESULTS:
+        if result.name == name:
+            return result
+    known = ", ".join(each.name for each in RESULTS)
     raise ValueError(f"only: expected one of {known}; got {name!r}")

@@ -1,17 +1,18 @@
-"""What a long measurement has found so far, kept part by part: a kill costs what was under way."""
+"""Progress of a long measurement: a bar, and its parts on disk, so that a kill costs only one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
-from evaluation.runner.progress import shown
 from worldmodel.common import results
 from worldmodel.common.cluster import as_completed
 from worldmodel.common.config_checks import difference
@@ -20,38 +21,60 @@ from worldmodel.common.safe_files import read_json
 
 FACTS, PART = "facts.json", ".part.json"
 FREE = frozenset({"json", "resume", "workers", "ray"})
-"""Settings that another run may go on with changed: rows do not depend on them."""
+"""Settings that may differ when a run is resumed: rows do not depend on them."""
 SAME = ("benchmark", "commit", "versions", "machine", "weights")
-"""Facts that must be as they were, or the result would say of some parts what is not true."""
+"""Facts that must not differ, because the result states them of all its parts."""
 
 Item = TypeVar("Item")
 
 
-class Ledger:
+def on_terminal() -> bool:
+    """Whether stderr is a terminal: SB3's progress bar would fill a log."""
+    return sys.stderr.isatty()
+
+
+def progress(
+    items: Iterable[Item], what: str, unit: str = "it", total: int | None = None
+) -> Iterable[Item]:
+    """The items, with a bar on stderr: on a terminal at once, in a log a line every 30 s.
+
+    ``total`` is their number, where ``len(items)`` is not known.
+    """
+    pause, delay = (0.1, 0) if on_terminal() else (30, 2)
+    bar: Iterable[Item] = tqdm(
+        items, what, total=total, unit=unit, delay=delay, mininterval=pause, leave=False
+    )
+    return bar
+
+
+class PartialResults:
     """The parts of a measurement by name; each is what JSON can hold.
 
     Every part goes through JSON, so that it is the same whether it was just made or read.
 
     Args:
-        folder: where they are kept; None keeps nothing.
-        facts: what the result will say beside its rows.
+        folder: where they are written; None writes nothing.
+        facts: what the result will state besides its rows.
     """
 
     def __init__(self, folder: Path | None = None, facts: Mapping[str, Any] | None = None) -> None:
         self.folder, self.facts = folder, dict(facts or {})
-        self.found: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {}
 
     @classmethod
     @contextmanager
-    def opened(cls, result: Path, facts: Mapping[str, Any], resume: bool) -> Iterator[Ledger]:
-        """The ledger of a result that is to be written; no other run may have it at a time.
+    def opened(
+        cls, result: Path, facts: Mapping[str, Any], resume: bool
+    ) -> Iterator[PartialResults]:
+        """Those of a result that is to be written; no other run may have them at the same time.
 
-        Its folder stays if the run does not end well and a part is done; else it is gone.
+        The folder stays if the run fails after a part is done; otherwise it is removed.
 
         Args:
             result: the JSON file.
-            facts: see ``Ledger``; where there are parts already, those of the run that began.
-            resume: go on with the parts that a stopped run has left; there need not be any.
+            facts: see ``PartialResults``; where there are parts already, those of the run that
+                made them.
+            resume: go on from the parts of a stopped run; there need not be any.
 
         Raises:
             FileExistsError: there are parts and ``resume`` is False.
@@ -60,30 +83,31 @@ class Ledger:
             OSError: the folder cannot be written.
             KeyboardInterrupt: as it came, with how to go on.
         """
-        folder = parts_of(result)
+        folder = folder_of(result)
         with locked(folder):
             for path in (result, folder):
                 sweep_of(path)
-            ledger = cls(folder, facts)
-            parts = sorted(folder.glob(f"*{PART}"))
-            if parts and not resume:
+            partial = cls(folder, facts)
+            files = sorted(folder.glob(f"*{PART}"))
+            if files and not resume:
                 raise FileExistsError(
-                    f"json: {folder} holds {len(parts)} parts of a run that was stopped; "
+                    f"json: {folder} holds {len(files)} parts of a run that was stopped; "
                     "--resume goes on from there, or delete it"
                 )
-            if parts:
-                ledger._read(folder, parts)
+            if files:
+                partial._read(folder, files)
             else:
-                results.write(folder / FACTS, ledger.facts)
+                results.write(folder / FACTS, partial.facts)
             try:
-                yield ledger
+                yield partial
             except BaseException as error:
-                if not ledger.found:
-                    with suppress(OSError):  # a disk that is full refuses that, too
+                if not partial.parts:
+                    with suppress(OSError):  # a full disk refuses that, too
                         discard(folder)
                 elif isinstance(error, KeyboardInterrupt):
+                    count = len(partial.parts)
                     raise KeyboardInterrupt(
-                        f"stopped; {len(ledger.found)} parts are done, --resume goes on from there"
+                        f"stopped; {count} parts are done, --resume goes on from there"
                     ) from error
                 raise
             discard(folder)
@@ -97,66 +121,66 @@ class Ledger:
         workers: int = 0,
         address: str | None = None,
     ) -> list[Any]:
-        """What the function makes of each item, but for those whose part is there already.
+        """The function's value of each item; those of parts that are there are not made again.
 
         Args:
-            function: of one item; what it returns depends on the item alone. Arrays become lists.
+            function: of one item; its value depends on the item alone. Arrays become lists.
             items: by the names of their parts.
             what, unit: for the progress bar.
             workers, address: processes that do it; see ``worldmodel.common.cluster.scatter``.
         """
-        missing = [name for name in items if name not in self.found]
-        made = as_completed(function, [items[name] for name in missing], workers, address)
-        for index, value in shown(made, what, unit, len(missing)):
-            self._keep(missing[index], value)
-        return [self.found[name] for name in items]
+        missing = [name for name in items if name not in self.parts]
+        values = as_completed(function, [items[name] for name in missing], workers, address)
+        for index, value in progress(values, what, unit, len(missing)):
+            self._add(missing[index], value)
+        return [self.parts[name] for name in items]
 
-    def _keep(self, name: str, value: Any) -> None:
-        part = json.loads(json.dumps({"part": name, "found": value}, default=_listed))
+    def _add(self, name: str, value: Any) -> None:
+        part = json.loads(json.dumps({"part": name, "value": value}, default=_to_list))
         if self.folder is not None:
             results.write(self.folder / _file(name), part)
-        self.found[name] = part["found"]
+        self.parts[name] = part["value"]
 
-    def _read(self, folder: Path, parts: list[Path]) -> None:
-        """Take what a stopped run has left, if it is of this measurement."""
-        told = read_json(folder / FACTS)
-        if other := changed(told, self.facts):
+    def _read(self, folder: Path, files: list[Path]) -> None:
+        """Take the parts of a stopped run, if they are of this measurement."""
+        facts = read_json(folder / FACTS)
+        if other := what_differs(facts, self.facts):
             raise ValueError(f"resume: {folder} was begun with {other}; delete it to begin anew")
-        self.facts = told
-        for path in parts:
+        self.facts = facts
+        for path in files:
             part = read_json(path, finite=False)  # a measurement may be NaN
             name = str(part.get("part"))
-            if part.keys() != {"part", "found"} or path.name != _file(name):
+            if part.keys() != {"part", "value"} or path.name != _file(name):
                 raise ValueError(
                     f"{path}: expected part, with the name that the file was named after, and "
-                    f"found; got {sorted(part)} and {name!r}"
+                    f"value; got {sorted(part)} and {name!r}"
                 )
-            self.found[name] = part["found"]
+            self.parts[name] = part["value"]
 
 
-def parts_of(result: Path) -> Path:
-    """The folder beside a result: a file for the facts, and one for each part that is done."""
+def folder_of(result: Path) -> Path:
+    """The folder for a result's partial results: a file for the facts, and one for each part."""
     return result.with_name(f"{result.name}.parts")
 
 
-def changed(told: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+def what_differs(before: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
     """The first thing that makes two measurements different ones; None if they are the same."""
-    return difference(_compared(told), _compared(json.loads(json.dumps(facts, default=str))))
+    return difference(_compared(before), _compared(json.loads(json.dumps(facts, default=str))))
 
 
 def _file(name: str) -> str:
-    """Of any name, which may be a long path with any character."""
+    """For any name, which may be a long path with any character."""
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16] + PART
 
 
 def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
-    told = facts.get("settings")
-    settings = told if isinstance(told, dict) else {}
+    settings = facts.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
     same = {name: facts.get(name) for name in SAME}
     return same | {name: value for name, value in settings.items() if name not in FREE}
 
 
-def _listed(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"found: expected what JSON can hold, got {type(value).__name__}")
+    raise TypeError(f"value: expected what JSON can hold, got {type(value).__name__}")

@@ -1,25 +1,63 @@
-"""Agents that learn, each with the same number of real steps: with a world model and without."""
+"""Agents to compare, and how to train those that learn from the same number of real steps."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stable_baselines3.common.vec_env import VecEnv
+
 import worldmodel
 from agents import InversePolicy, InversePolicyConfig
+from agents.planners import Agent
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
-from evaluation.measurements.control import Contestant, Recipe, decisions
-from evaluation.runner.progress import on_terminal
-from worldmodel import collect
+from evaluation.runner.partial_results import on_terminal
+from worldmodel import WorldModel, collect
 
 FRAME_STACK = 4
-SEEN = "PPO in imagination"
+IMAGINED = "PPO in imagination"
 
 
-def learners(
+@dataclass(frozen=True)
+class Contestant:
+    """An agent, and the frames that it sees.
+
+    Attributes:
+        agent: anything with SB3's ``predict``.
+        frame_stack: as in training.
+        real_steps: steps of the real environment that were spent on it, without its world model's.
+        wrap: as in ``agents.evaluate``.
+    """
+
+    agent: Agent
+    frame_stack: int = 1
+    real_steps: int = 0
+    wrap: Callable[[VecEnv], VecEnv] | None = None
+
+
+Recipe = Callable[[], Contestant]
+"""Makes a contestant, in the process in which it plays."""
+
+
+def decisions(model: WorldModel, hold: int) -> int:
+    """How many decisions that are held for ``hold`` steps each fit the model's window.
+
+    Raises:
+        ValueError: ``hold`` is below 1, or none fits.
+    """
+    if not 1 <= hold <= model.spec.window:
+        raise ValueError(
+            f"hold: expected from 1 to {model.spec.window}, the model's window, got {hold}"
+        )
+    return model.spec.window // hold
+
+
+def trained_agents(
     checkpoint: str,
     env: str,
     real_steps: int,
@@ -28,14 +66,14 @@ def learners(
     hold: int = 5,
     seed: int = 0,
 ) -> dict[str, Recipe]:
-    """Contestants for ``control`` by name, trained when it is their turn, where they play.
+    """Recipes for ``Control.play`` by name: each agent is trained where and when it plays.
 
-    PPO in imagination takes no real step. With lookahead, with Dyna (imagined transitions beside
+    PPO in imagination takes no real step. With lookahead, with Dyna (imagined transitions added to
     real ones, in the world model as it is), and without a world model at all (PPO, DQN) they learn
     from ``real_steps``. The inverse policy clones the best tenth of as many random ones.
 
     Args:
-        checkpoint: of the world model, made for the environment; found wherever they play.
+        checkpoint: of the world model, made for the environment; readable wherever they play.
         env: id of one of our environments with an agent.
         real_steps: of the environment, for each.
         imagined_steps: decisions of PPO in imagination.
@@ -54,8 +92,8 @@ def learners(
     shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "seed": seed}
     real: dict[str, Any] = {**shared, "steps": real_steps // hold, "num_envs": 8}
     dyna = {**real, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500}
-    ways = {
-        SEEN: RunConfig(
+    runs_by_name = {
+        IMAGINED: RunConfig(
             **shared, model=checkpoint, steps=imagined_steps, num_envs=32, frame_stack=FRAME_STACK
         ),
         "PPO with lookahead": RunConfig(**real, how="lookahead", model=checkpoint),
@@ -70,21 +108,21 @@ def learners(
         "PPO": RunConfig(**real, how="real", frame_stack=FRAME_STACK),
         "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
     }
-    found: dict[str, Recipe] = {
-        name: partial(_trained, config, 0 if name == SEEN else real_steps)
-        for name, config in ways.items()
+    recipes: dict[str, Recipe] = {
+        name: partial(_train, config, 0 if name == IMAGINED else real_steps)
+        for name, config in runs_by_name.items()
     }
-    return {**found, "inverse policy": partial(_inverse, ways["PPO"], real_steps)}
+    return {**recipes, "inverse policy": partial(_clone, runs_by_name["PPO"], real_steps)}
 
 
-def _trained(config: RunConfig, real_steps: int) -> Contestant:
+def _train(config: RunConfig, real_steps: int) -> Contestant:
     with tempfile.TemporaryDirectory() as folder:
         agent = runs.train(config, Path(folder) / "agent", evaluate_every=0, progress=on_terminal())
     model = None if config.model is None else worldmodel.load(config.model)
     return Contestant(agent, config.frame_stack, real_steps, config.wrap(model))
 
 
-def _inverse(config: RunConfig, real_steps: int) -> Contestant:
+def _clone(config: RunConfig, real_steps: int) -> Contestant:
     seed = config.seed
     episodes = collect(config.make_env(), steps=real_steps, hold=config.hold, seed=seed)
     settings = InversePolicyConfig(hold=config.hold, frame_stack=FRAME_STACK, seed=seed)

@@ -23,31 +23,31 @@ def truth(env: str, scenes: int, steps: int, size: int = 16) -> Tensor:
 
 @dataclass(frozen=True)
 class Script:
-    """What is shown as context, (B, T, C, H, W), and what each world shows, (B, S, T, C, H, W)."""
+    """Videos of the context, (B, T, C, H, W), and of each world, (B, S, T, C, H, W)."""
 
-    shown: Tensor
+    context: Tensor
     worlds: Tensor
 
 
 class Scripted(CopyLast):
-    """Recognises a scene by what it is shown, and shows the worlds that were written for it."""
+    """Recognises a scene by its context, and predicts the worlds that were written for it."""
 
     def __init__(self, spec: Spec, script: Script) -> None:
         super().__init__(spec, CopyLastConfig())
         self.script = script
 
     def _observe(self, context: Context) -> Belief:
-        shown = self.script.shown[:, : context.times.shape[1]]
-        same = (context.observations[:, None] == shown[None]).flatten(2).all(2)
+        known = self.script.context[:, : context.times.shape[1]]
+        same = (context.observations[:, None] == known[None]).flatten(2).all(2)
         assert same.any(1).all()
         return Belief(context.present_times(), {"scene": same.int().argmax(1)})
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         assert n == self.script.worlds.shape[1]
-        return Worlds(belief.present, {"films": self.script.worlds[belief.state["scene"]]})
+        return Worlds(belief.present, {"video": self.script.worlds[belief.state["scene"]]})
 
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
-        films = worlds.state["films"]
-        rows = torch.arange(len(films))[:, None]
-        seen = films.movedim(2, 1)[rows, queries.times].movedim(1, 2).unsqueeze(2)
-        return Prediction(seen, films, films)
+        video = worlds.state["video"]
+        rows = torch.arange(len(video))[:, None]
+        samples = video.movedim(2, 1)[rows, queries.times].movedim(1, 2).unsqueeze(2)
+        return Prediction(samples, video, video)

@@ -12,6 +12,7 @@ import pytest
 import worldmodel
 from evaluation.__main__ import main
 from evaluation.metrics.similarity import DIGITS as ENV
+from evaluation.metrics.story_consistency import AGENT
 from worldmodel import checkpoint
 
 
@@ -54,12 +55,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
             {"checkpoint", "model", "env", "metric", "worlds", "value", "low", "high", "n"},
         ),
         (
-            ("bound", "traveling-salesman", "traveling-salesman-nature", "--scenes", 2),
+            ("elbo", "traveling-salesman", "traveling-salesman-nature", "--scenes", 2),
             {"checkpoint", "model", "env", "metric", "pixel_variance", "context", "targets",
              "value", "low", "high", "n"},
         ),
     ],
-    ids=["speed", "imagination", "consistency", "refinements", "control", "fidelity", "bound"],
+    ids=["speed", "imagination", "consistency", "refinements", "control", "fidelity", "elbo"],
 )  # fmt: skip
 def test_verb(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[Any, ...], columns: set[str]
@@ -77,7 +78,7 @@ def test_parts_are_of_the_weights_that_are_there(
     """A model that was trained on in the meantime is another one, under the same name."""
     spec = worldmodel.Spec((3, 16, 16), worldmodel.ActionSpec("discrete", (), (4,)), 20)
     file, folder = tmp_path / "out.json", tmp_path / "model"
-    words = ("bound", folder, "traveling-salesman", "--scenes", 2, "--json", file)
+    words = ("elbo", folder, "traveling-salesman", "--env", AGENT, "--scenes", 2, "--json", file)
     worldmodel.save(worldmodel.make("jump", spec, "small", seed=0), folder)
     with monkeypatch.context() as patch:
         real = worldmodel.load

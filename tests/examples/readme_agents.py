@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.report.load_results import Result
 from evaluation.runner.manifest import INTERCEPT, find
-from evaluation.runner.trained_agents import learners
+from evaluation.runner.trained_agents import trained_agents
 from tests.examples.readme_claims import (
     CONFIDENCE,
     ROOT,
@@ -30,7 +30,7 @@ def acting(data: Data) -> Claims:
     shipped = ROOT / "worldmodel" / "checkpoints" / "traveling-salesman" / "config.json"
     card = json.loads(shipped.read_text())
     batch = 32  # of worldmodel train
-    imagined = inspect.signature(learners).parameters["imagined_steps"].default
+    imagined = inspect.signature(trained_agents).parameters["imagined_steps"].default
     quarter = made["plans"] // 4
     labels = {
         "random play": "random",
@@ -198,27 +198,27 @@ def common(data: Data) -> Claims:
 
 def recipes(data: Data) -> Claims:
     """Of the paragraph below the recipes for CartPole and Pendulum."""
-    result = data["vectors"]
+    result = data["vector-envs"]
     cart, pendulum = {"env": "CartPole-v1"}, {"env": "Pendulum-v1"}
     best = 500  # steps, by definition of the environment
 
-    def told(**wanted: Any) -> list[float]:
+    def returns(**wanted: Any) -> list[float]:
         return interval(result.one(**wanted), "return")
 
     one, two = (result.one(**cart, agent="PPO", seed=seed) for seed in (0, 1))
     yield Prose(
         "**CartPole** ({} at best; random play {} [{}, {}]): {} [{}, {}] and {} [{}, {}]; {} and "
         "{} real steps, all random.",
-        best, *told(**cart, agent="random play"), *interval(one, "return"),
+        best, *returns(**cart, agent="random play"), *interval(one, "return"),
         *interval(two, "return"), one["real_steps"], two["real_steps"],
     )  # fmt: skip
-    runs = [told(**pendulum, agent="SAC", seed=seed, imagined_steps=steps)
+    runs = [returns(**pendulum, agent="SAC", seed=seed, imagined_steps=steps)
             for steps in (12_000, 24_000) for seed in (0, 1)]  # fmt: skip
     steps = result.one(**pendulum, agent="SAC", seed=0, imagined_steps=12_000)["real_steps"]
     yield Prose(
         "**Pendulum** (random play {} [{}, {}]): {} [{}, {}] and {} [{}, {}], after {} imagined "
         "steps {} [{}, {}] and {} [{}, {}], about as good as it gets; {} real steps, all random.",
-        *told(**pendulum, agent="random play"), *runs[0], *runs[1], 24_000, *runs[2], *runs[3],
+        *returns(**pendulum, agent="random play"), *runs[0], *runs[1], 24_000, *runs[2], *runs[3],
         steps,
     )  # fmt: skip
     yield Prose("{}% intervals over the real", CONFIDENCE)
@@ -253,9 +253,9 @@ def second_worker(data: Data) -> Claims:
     yield Prose(", {} minutes; {} rounds", find("scaling").minutes, made["repeats"])
 
 
-@block("What has been survived?", "torture")
+@block("What has been survived?", "stress")
 def survived(data: Data) -> Claims:
-    found = {(row["area"], row["name"]): row["value"] for row in data["torture"].rows}
+    found = {(row["area"], row["name"]): row["value"] for row in data["stress"].rows}
 
     def files(name: str) -> float:
         return sum(v for (area, what), v in found.items()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.measurements.story_consistency import LEG_ENDS
+from evaluation.metrics.story_consistency import LEG_ENDS
 from evaluation.report.load_results import Result, read_one
 from evaluation.runner.manifest import find
 
@@ -66,7 +66,7 @@ def block(title: str, *sources: str) -> Callable[[Made], Made]:
 
 def made_by(source: str) -> str:
     """The command beside which the README gives the result."""
-    return "make stress" if source == "torture" else find(source).command
+    return "make stress" if source == "stress" else find(source).command
 
 
 def settings(result: Result) -> Any:

@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
-from evaluation.measurements import model_comparison as peers
-from evaluation.measurements.fidelity import SEEN
+from evaluation.measurements.fidelity import CONTEXT_FRAMES
+from evaluation.measurements.model_comparison import SIZE
 from evaluation.report.load_results import Result
 from evaluation.runner.manifest import find
 from tests.examples.readme_claims import (
@@ -118,7 +118,7 @@ def nature(data: Data) -> Claims:
     shipped = ROOT / "worldmodel" / "checkpoints" / "traveling-salesman-nature" / "config.json"
     assert json.loads(shipped.read_text())["config"]["refinements"] == most
 
-    def told(metric: str, count: int) -> list[float]:
+    def values(metric: str, count: int) -> list[float]:
         return interval(stories.one(metric=metric, refinements=count))
 
     yield Prose("is drawn again {} times from", most)
@@ -133,7 +133,7 @@ def nature(data: Data) -> Claims:
     )  # fmt: skip
     yield Table(
         [
-            (name, [number for count in counts for number in told(metric, count)[:3]])
+            (name, [number for count in counts for number in values(metric, count)[:3]])
             for name, metric in (
                 ("stories that visit each shape once", "coherent stories"),
                 ("leg ends on a shape where it was not before", "new visits"),
@@ -155,7 +155,7 @@ def one_room(data: Data) -> Claims:
 
     yield Table(
         [
-            ("KL1: the posterior is told one view of the hidden side, nats", row("KL1")),
+            ("KL1: the posterior is given one view of the hidden side, nats", row("KL1")),
             ("KL3: three views of it, nats", row("KL3")),
             ("KL3 / KL1", row("KL3 / KL1")),
             ("two views of one world show the same digit", row("same digit, one world")),
@@ -182,9 +182,9 @@ def one_room(data: Data) -> Claims:
     )
 
 
-@block("What does one latent for the room cost?", "bound")
+@block("What does one latent for the room cost?", "elbo")
 def one_latent(data: Data) -> Claims:
-    result = data["bound"]
+    result = data["elbo"]
 
     def row(metric: str) -> list[float]:
         both = ("runs/dice", "runs/dice-badj")
@@ -210,21 +210,21 @@ def gqn(data: Data) -> Claims:
     yield Prose("KL1 is {} nats", result.one(metric="KL1")["value"])
 
 
-@block("Beside its peers?", "peers")
-def beside_peers(data: Data) -> Claims:
-    result = data["peers"]
+@block("Compared with other models?", "model-comparison")
+def other_models(data: Data) -> Claims:
+    result = data["model-comparison"]
     made = settings(result)
     trained = [row["seconds"] for row in result.rows if row["steps"]]
     yield Prose(
         "at {} px, each model trained from scratch for {} seconds of one CPU core ({} to {}, for "
-        "the steps are set beforehand)", peers.SIZE, made["seconds"], min(trained), max(trained),
+        "the steps are set beforehand)", SIZE, made["seconds"], min(trained), max(trained),
     )  # fmt: skip
     yield Prose("one seed, {} test scenes;", made["scenes"])
-    yield Prose("frame {}, shown, and {}, {} and {}, imagined)", SEEN, *ENDS)
+    yield Prose("frame {}, shown, and {}, {} and {}, imagined)", CONTEXT_FRAMES, *ENDS)
     yield Prose(
         "Squared errors of frames {} to {} and of those where legs end, in the closest of {} "
         "futures; seconds to a frame {} steps ahead:",
-        SEEN + 1, ENDS[-1], made["worlds"], 40,
+        CONTEXT_FRAMES + 1, ENDS[-1], made["worlds"], 40,
     )  # fmt: skip
     labels = {
         "JUMP": ("jump", "small"), "JUMP `jumpy`": ("jump", "jumpy"), "SV2P": ("sv2p", "small"),
@@ -246,9 +246,9 @@ def beside_peers(data: Data) -> Claims:
     yield Prose("(coherent ones: {} to {}%)", min(coherent), max(coherent))
 
 
-@block("And after half an hour?", "peers-half-hour")
+@block("And after half an hour?", "model-comparison-half-hour")
 def after_half_an_hour(data: Data) -> Claims:
-    result = data["peers-half-hour"]
+    result = data["model-comparison-half-hour"]
     made = settings(result)
     yield Prose("on {} test scenes", made["scenes"])
     yield Prose("{} seconds of one CPU core each", made["seconds"])
@@ -266,9 +266,9 @@ def after_half_an_hour(data: Data) -> Claims:
     yield Prose("at most {}%", 100 * max(row["coherent"] for row in result.rows))
 
 
-@block("What is beyond the paper, and does it pay?", "options")
+@block("What is beyond the paper, and does it pay?", "ablation")
 def beyond_the_paper(data: Data) -> Claims:
-    result = data["options"]
+    result = data["ablation"]
     labels = {
         "the paper's blocks": "paper", "+ Fourier time": "+ Fourier time",
         "+ Fourier time, film renderer": "+ Fourier, film",
@@ -282,7 +282,7 @@ def beyond_the_paper(data: Data) -> Claims:
     yield Table([(label, [row[name] for name in columns]) for label, row in found.items()], [10])
     yield Prose("Options of JUMP at {} px", 32)
     yield Prose("{} seconds of one CPU core each", settings(result)["seconds"])
-    yield Prose(", {} minutes; the JSON also", find("options").minutes)
+    yield Prose(", {} minutes; the JSON also", find("ablation").minutes)
     yield Prose("(repeating the last frame: {})", result.rows[0]["copy-last"])
 
 

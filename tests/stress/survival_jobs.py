@@ -164,14 +164,13 @@ def write_results(folder: str, number: int | None) -> None:
 
 def measure(folder: str, number: int | None) -> None:
     """``evaluation control``, each episode a part of its own; resumed if there is something."""
-    from evaluation.commands.agents import Control
     from evaluation.measurements import control
 
     at_write(number, kill)
     control.BLOCK = 1
     result = Path(folder) / "result.json"
-    command = Control(json=result, resume=True, episodes=3, plans=4, worlds=1, num_threads=1)
-    for _ in command.run():
+    verb = control.Control(json=result, resume=True, episodes=3, plans=4, worlds=1, num_threads=1)
+    for _ in verb.run():
         pass
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 
 from agents import RandomAgent
 from evaluation.measurements import control as control_module
-from evaluation.measurements.control import Contestant, control
-from evaluation.measurements.efficiency import Protocol, efficiency
+from evaluation.measurements.control import Control
+from evaluation.measurements.efficiency import Efficiency
+from evaluation.runner.trained_agents import Contestant
 from tests.stress.conftest import Tally
 from worldmodel import collect
 from worldmodel.common import cluster
@@ -157,7 +159,8 @@ def test_the_same_returns_with_0_1_2_workers(
             "random": Contestant(RandomAgent(space)),
             "made": lambda: Contestant(RandomAgent(space, 1), real_steps=7),
         }
-        rows.append(control(ENV, players, size=16, episodes=episodes, workers=workers))
+        control = Control(env=ENV, episodes=episodes, workers=workers)
+        rows.append(control.play(players, size=16))
         tally.add("cluster", "returns compared", 2 * episodes)
     assert rows[0] == rows[1] == rows[2]
     assert [(row["agent"], row["real_steps"], row["episodes"]) for row in rows[0]] == [
@@ -171,11 +174,11 @@ def test_the_same_runs_with_0_2_workers(
     """Whole runs, with world models and agents that learn."""
     if not size(0, 1):
         pytest.skip("only with --stress")
-    protocol = Protocol(
+    efficiency = Efficiency(
         budget=256, sizes=(30, 60), seeds=2, window=6, fit_steps=2, imagined_steps=64, episodes=2,
         points=1, plans=4,
     )  # fmt: skip
-    rows = [efficiency(protocol, workers=workers) for workers in (0, 2)]
+    rows = [replace(efficiency, workers=workers).measure() for workers in (0, 2)]
     assert rows[0] == rows[1]
     tally.add("cluster", "runs compared", 2 * 3)
 

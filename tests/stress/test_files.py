@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from agents import InversePolicy, InversePolicyConfig
 from envs.handwriting import read_idx
 from evaluation.report.load_results import read_one
-from evaluation.runner.partial_results import Ledger
+from evaluation.runner.partial_results import PartialResults
 from tests.stress.conftest import Tally
 from tests.stress.mutations import HOSTILE, each, guarded, rewritten, spoiled
 from worldmodel import ActionSpec, Episode, Episodes, Spec, checkpoint, load, make, preset, unpack
@@ -422,10 +422,11 @@ def test_parts_of_a_measurement(tmp_path: Path, size: Size, tally: Tally) -> Non
     whole = {"a": [1.5, None], "b, seed 0": {"c": 2}}
 
     def opened(resume: bool, items: dict[str, Any]) -> dict[str, Any]:
-        with suppress(_Stopped), Ledger.opened(tmp_path / "any.json", facts, resume) as ledger:
-            ledger.each(lambda item: item, items, "any")
+        result = tmp_path / "any.json"
+        with suppress(_Stopped), PartialResults.opened(result, facts, resume) as partial:
+            partial.each(lambda item: item, items, "any")
             raise _Stopped
-        return ledger.found
+        return partial.parts
 
     assert opened(False, whole) == whole
     for path in sorted((tmp_path / "any.json.parts").glob("*.json")):
@@ -437,7 +438,7 @@ def test_parts_of_a_measurement(tmp_path: Path, size: Size, tally: Tally) -> Non
             if found is not None:
                 told = json.loads(data)
                 assert found.keys() == whole.keys()
-                assert "part" not in told or repr(found[told["part"]]) == repr(told["found"])
+                assert "part" not in told or repr(found[told["part"]]) == repr(told["value"])
 
         each(tally, judge.area, rewritten(json.loads(data)).map(str.encode), size(15, 250), case)
         each(tally, judge.area, spoiled(data), size(10, 150), case)

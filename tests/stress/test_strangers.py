@@ -288,7 +288,7 @@ WORDS = (
 def table(module: Any) -> dict[str, Any]:
     """The verbs of a package by name."""
     verbs = module.VERBS
-    return verbs if isinstance(verbs, dict) else {verb.benchmark: verb for verb in verbs}
+    return verbs if isinstance(verbs, dict) else {verb.name: verb for verb in verbs}
 
 
 def flags(module: Any) -> dict[str, list[str]]:

@@ -58,7 +58,7 @@ STORIES = {
     "what is measured": (
         "evaluation consistency --scenes 2 --worlds 2 --json consistency.json",
         "evaluation fidelity --scenes 2 --worlds 2 --json fidelity.json",
-        "evaluation bound traveling-salesman --scenes 2 --json bound.json",
+        "evaluation elbo traveling-salesman --scenes 2 --json elbo.json",
     ),
     "dyna": (
         f"{AGENT} --how dyna --window 8 --fit-every 20 --fit-steps 1 --imagined-steps 8 --out a",

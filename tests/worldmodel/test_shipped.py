@@ -32,7 +32,8 @@ def test_cards_say_how_it_was_made(name: str) -> None:
     for fact in ("- data: ", "- seed ", " steps, ", " minutes on ", "95% interval",
                  "python -m evaluation", "Limits: "):  # fmt: skip
         assert fact in card, f"{name}: its card does not say {fact!r}"
-    assert any(f"python -m {by}" in card for by in ("worldmodel train", "evaluation peers"))
+    makers = ("worldmodel train", "evaluation model-comparison")
+    assert any(f"python -m {by}" in card for by in makers)
     training = read_config(folder)["training"]
     assert {"step", "minutes", "command", "seed"} <= set(training)
     # nothing of the machine that it was trained on

@@ -93,7 +93,7 @@ PRESETS: dict[str, JumpConfig] = {
         context_max=5,
     ),
     "small": SMALL,
-    # The best of the options by evaluation/results/cpu-2-cores/options.json, wider.
+    # The best of the options by evaluation/results/cpu-2-cores/ablation.json, wider.
     "jumpy": replace(
         SMALL,
         hidden=48,

@@ -1,1 +1,0 @@
-"""The verbs of ``python -m evaluation``: settings, help, what is printed."""

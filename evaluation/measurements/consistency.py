@@ -1,0 +1,49 @@
+"""Does a sampled world agree with itself? Stories of Traveling Salesman, digits of the dice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import worldmodel
+from evaluation.metrics import dice_consistency as dice
+from evaluation.metrics.story_consistency import AGENT, NATURE, story_consistency
+from evaluation.runner.held_out_scenes import VIEWS
+from evaluation.runner.measurement import OfWorlds, Row, environment
+from evaluation.runner.partial_results import PartialResults
+from worldmodel import WorldModel
+
+
+@dataclass(frozen=True)
+class Consistency(OfWorlds):
+    """Does a sampled world agree with itself? Stories of Traveling Salesman, digits of the dice."""
+
+    name = "consistency"
+    columns = ("checkpoint", "model", "metric", "value", "low", "high", "n")
+    scenes: int = 200
+    """Of the test split."""
+    worlds: int = 8
+    """Sampled of each scene."""
+    picture: Path | None = None
+    """PNG file with what each model of the dice imagines on the side that no context view shows."""
+
+    def of_model(self, model: WorldModel) -> list[Row]:
+        """Rows ``model, env, metric, value, low, high, n``; intervals over scenes.
+
+        Raises:
+            ValueError: another environment, or the model is not of it; see ``story_consistency``
+                and ``dice_consistency``.
+        """
+        env = environment(self.env, model.env_id)
+        if env == VIEWS:
+            return dice.dice_consistency(model, self.scenes, self.worlds, self.seed)
+        if env in (NATURE, AGENT):
+            return story_consistency(model, env, self.scenes, self.worlds, self.seed)
+        raise ValueError(f"env: expected {VIEWS!r}, {NATURE!r} or {AGENT!r}, got {env!r}")
+
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Of all models; draws the picture."""
+        rows = super().rows(partial_results)
+        if self.picture is not None:
+            dice.draw({name: worldmodel.load(name) for name in self.checkpoints}, self.picture)
+        return rows

@@ -1,0 +1,219 @@
+"""What the verbs of ``python -m evaluation`` share: each is a frozen dataclass.
+
+Its fields are the options of the command, and its docstrings are the help.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import tyro
+
+import worldmodel
+from evaluation.runner.partial_results import PartialResults, folder_of, what_differs
+from worldmodel import WorldModel, checkpoint
+from worldmodel.common import results
+from worldmodel.common.files import check_writable
+from worldmodel.common.safe_files import read_json
+from worldmodel.models.jumpy.jump import set_refinements
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verb(ABC):
+    """One command."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self) -> Iterator[str]:
+        """Do it; what to print, as it comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Verb, ABC):
+    """A command that measures, prints a table and writes a JSON file."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """Those of the rows that are printed."""
+
+    num_threads: int = 1
+    """CPU threads; more than the free cores can be many times slower."""
+    json: Path | None = None
+    """File for the result. Partial results stay in a folder next to it until it is written."""
+    resume: bool = False
+    """Go on from the partial results of a stopped run. Times that are compared are taken anew."""
+
+    @abstractmethod
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Measure; ``partial`` holds the parts of a long measurement that are done."""
+
+    def measure(self) -> list[Row]:
+        """The rows, without writing or printing anything."""
+        return self.rows(PartialResults())
+
+    def text(self, rows: list[Row]) -> str:
+        """What is printed: a table."""
+        return results.table(rows, self.columns)
+
+    def measured_checkpoints(self) -> tuple[str, ...]:
+        """Names of the checkpoints in use; the result records their digests."""
+        return ()
+
+    def run(self) -> Iterator[str]:
+        """Measure, print, write."""
+        torch.set_num_threads(self.num_threads)
+        if self.json is None:
+            if self.resume:
+                raise ValueError("resume: needs --json, the file next to which parts were kept")
+            yield self.text(self.measure())
+            return
+        check_writable(self.json)
+        facts = results.envelope(self.name, asdict(self) | {"resume": False})
+        facts["command"] = facts["command"].replace(" --resume", "")  # what makes the same anew
+        weights = {name: checkpoint.digest(name) for name in self.measured_checkpoints()}
+        if weights:
+            facts["weights"] = weights
+        if self.resume and self._is_done(self.json, facts):
+            yield f"result: {self.json} (done already)"
+            return
+        with PartialResults.opened(self.json, facts, self.resume) as partial_results:
+            rows = self.rows(partial_results)
+            yield self.text(rows)
+            results.write(self.json, {**partial_results.facts, "rows": rows})
+        yield f"\nresult: {self.json}"
+
+    @staticmethod
+    def _is_done(path: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether the file is the result, and there are no partial results to go on from.
+
+        Raises:
+            ValueError: it is the result of another measurement, which would be lost.
+        """
+        if not path.exists() or folder_of(path).exists():
+            return False
+        if other := what_differs(read_json(path, finite=False), facts):
+            raise ValueError(
+                f"resume: {path} is the result of a measurement with {other}; without --resume it "
+                "is replaced"
+            )
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scattered:
+    """Options of a measurement whose parts other processes may do."""
+
+    workers: int = 0
+    """Processes that do the work, through Ray; 0 does it in this one. The rows are the same."""
+    ray: str | None = None
+    """Address of a Ray cluster that does the work, as HOST:6379 or auto; None: this machine."""
+
+    def cluster(self, device: str = "cpu") -> dict[str, Any]:
+        """``workers`` and ``address`` as ``PartialResults.each`` takes them.
+
+        Raises:
+            ValueError: models are on another device than the CPU.
+        """
+        if self.workers and device != "cpu":
+            raise ValueError(f"device: workers play on the CPU; expected cpu, got {device}")
+        return {"workers": self.workers, "address": self.ray}
+
+
+def environment(env: str | None, recorded: str | None) -> str:
+    """Id, without ``envs:``, of the environment whose scenes are used.
+
+    Args:
+        env: what the user named; None takes the recorded one.
+        recorded: a model's ``env_id``.
+
+    Raises:
+        ValueError: both are None.
+    """
+    env = recorded if env is None else env
+    if env is None:
+        raise ValueError(
+            "env: the checkpoint does not record which environment it was trained on; name the env "
+            "with --env"
+        )
+    return env.removeprefix("envs:")
+
+
+@dataclass(frozen=True)
+class OfCheckpoints(Measurement, ABC):
+    """A measurement of several trained models."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman",)
+    """Folders, shipped names or hub ids."""
+    env: str | None = None
+    """Id of one of our environments, whose test scenes are used; by default the one that each
+    checkpoint records."""
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.checkpoints:
+            raise ValueError("checkpoints: expected at least one, got none")
+
+    def measured_checkpoints(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.checkpoints
+
+
+@dataclass(frozen=True)
+class OfEachModel(OfCheckpoints, ABC):
+    """A measurement that takes one trained model after the other."""
+
+    @abstractmethod
+    def of_model(self, model: WorldModel) -> list[Row]:
+        """Rows of one model."""
+
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Of all models, with the names of their checkpoints."""
+
+        def measured(name: str) -> list[Row]:
+            rows = self.of_model(worldmodel.load(name, self.device))
+            return [{"checkpoint": name, **row} for row in rows]
+
+        names = {name: name for name in self.checkpoints}
+        return list(chain(*partial_results.each(measured, names, self.name, "model")))
+
+
+@dataclass(frozen=True)
+class OfWorlds(OfEachModel, ABC):
+    """A measurement of the worlds that trained models sample."""
+
+    refinements: tuple[int, ...] = ()
+    """How often JUMP samples a world of passive scenes again from its own frames; one measurement
+    for each number. By default as the checkpoint says."""
+
+    def rows(self, partial_results: PartialResults) -> list[Row]:
+        """Of all models, for each number of refinements, which is a column if it was given."""
+        if not self.refinements:
+            return super().rows(partial_results)
+
+        def measured(part: tuple[str, int]) -> list[Row]:
+            name, count = part
+            model = worldmodel.load(name, self.device)
+            set_refinements(model, count)
+            columns = {"checkpoint": name, "refinements": count}
+            return [{**columns, **row} for row in self.of_model(model)]
+
+        parts = {
+            f"{name}, refined {count}": (name, count)
+            for name in self.checkpoints
+            for count in self.refinements
+        }
+        return list(chain(*partial_results.each(measured, parts, self.name)))
+
+    def text(self, rows: list[Row]) -> str:
+        """A table, with a column of refinements if they were given."""
+        more = ("refinements",) if self.refinements else ()
+        return results.table(rows, (*more, *self.columns))

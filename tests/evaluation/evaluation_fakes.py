@@ -49,5 +49,5 @@ class Scripted(CopyLast):
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         video = worlds.state["video"]
         rows = torch.arange(len(video))[:, None]
-        frames_then = video.movedim(2, 1)[rows, queries.times].movedim(1, 2).unsqueeze(2)
-        return Prediction(frames_then, video, video)
+        samples = video.movedim(2, 1)[rows, queries.times].movedim(1, 2).unsqueeze(2)
+        return Prediction(samples, video, video)

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parents[3] / "evaluation" / "results" / "cpu-2-cores"
 
 
 def test_each_result_has_its_command() -> None:
-    made = {each.name for each in RESULTS} | {"stress"}  # by make torture
+    made = {each.name for each in RESULTS} | {"stress"}  # by make stress
     assert made == {path.stem for path in FOLDER.glob("*.json")}
     with pytest.raises(ValueError, match="only: expected one of envs, .* got 'everything'"):
         find("everything")

@@ -4,11 +4,13 @@
 """
 
 from agents.adapt import adapt
+from agents.evaluate import evaluate
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
-from agents.monitoring.comparison import compare, real_beside_imagined
+from agents.monitoring.comparison import Comparison, compare
+from agents.monitoring.video import LoggerVideos, VideoOutputFormat
 from agents.planners import (
     Cem,
     CemConfig,
@@ -23,26 +25,22 @@ from agents.planners import (
     TreeSearchConfig,
 )
 from agents.policies import SmallCnn, load_policy, save_policy
-from agents.training.dyna import (
-    DynaCallback,
-    DynaConfig,
-    DynaResult,
-    DynaRound,
-    RecordEpisodes,
-    RoundsConfig,
-    merge_episodes,
-    train_dyna,
-)
-from agents.training.train import evaluate, train_in_imagination
+from agents.training.dyna.callback import DynaCallback, DynaConfig
+from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
+from agents.training.dyna.rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
+from agents.training.imagined_ppo import train_in_imagination
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction
+from worldmodel.common.tensorboard import add_video
+from worldmodel.common.video import tile_videos, write_video
 
 __all__ = [
     "AgentVideo",
     "Cem",
     "CemConfig",
     "ChunkAction",
+    "Comparison",
     "DynaCallback",
     "DynaConfig",
     "DynaResult",
@@ -53,6 +51,7 @@ __all__ = [
     "ImaginedVecEnv",
     "InversePolicy",
     "InversePolicyConfig",
+    "LoggerVideos",
     "LookaheadExtractor",
     "LookaheadVecWrapper",
     "ModelError",
@@ -69,14 +68,17 @@ __all__ = [
     "SmallCnn",
     "TreeSearch",
     "TreeSearchConfig",
+    "VideoOutputFormat",
     "adapt",
+    "add_video",
     "compare",
     "critic",
     "evaluate",
     "load_policy",
     "merge_episodes",
-    "real_beside_imagined",
     "save_policy",
+    "tile_videos",
     "train_dyna",
     "train_in_imagination",
+    "write_video",
 ]

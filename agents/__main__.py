@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
 
 from agents.adapt import adapt
+from agents.evaluate import evaluate, play
 from agents.imagination import Imagination
-from agents.monitoring.comparison import play
-from agents.planners import (
-    Agent,
-    Cem,
-    CemConfig,
-    Mppi,
-    MppiConfig,
-    Planner,
-    RandomAgent,
-    RandomShooting,
-    RandomShootingConfig,
-    TreeSearch,
-    TreeSearchConfig,
-)
+from agents.planners import Agent, Cem, Mppi, Planner, RandomAgent, RandomShooting, TreeSearch
 from agents.planners.base import Before
-from agents.planners.base import Plan as Considered
+from agents.planners.base import Plan as ScoredPlans
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
-from agents.training.train import evaluate
 from worldmodel import checkpoint
 from worldmodel.common import cli
 from worldmodel.common.config_checks import at_least
 from worldmodel.common.video import write_video
+from worldmodel.data.make_env import EnvLike, open_env
 
-PLANNERS: dict[str, tuple[Callable[..., Planner], type[Any]]] = {
-    "random-shooting": (RandomShooting, RandomShootingConfig),
-    "cem": (Cem, CemConfig),
-    "mppi": (Mppi, MppiConfig),
-    "tree-search": (TreeSearch, TreeSearchConfig),
+PLANNERS: dict[str, type[Planner]] = {
+    "random-shooting": RandomShooting,
+    "cem": Cem,
+    "mppi": Mppi,
+    "tree-search": TreeSearch,
 }
 
 
@@ -55,18 +41,18 @@ class Train(RunConfig):
     """Train an agent in imagination, with Dyna, with lookahead, or without a world model."""
 
     out: Path = Path("runs/agent")
-    """Folder for the agent, its settings and TensorBoard's logs. A run that was stopped or killed
-    goes on with the same command."""
+    """Folder for the agent, its settings and TensorBoard's logs. The same command resumes a run
+    that was stopped or killed."""
     evaluate_every: int = 10_000
     """Decisions between real evaluations in TensorBoard; 0 for none."""
     eval_episodes: int = 20
-    """Real episodes in the end, beside random play."""
+    """Real episodes in the end, for the agent and for random play."""
     device: str = "cpu"
     num_threads: int = 1
 
     def run(self) -> None:
         """Train, save, play."""
-        at_least(1, self, "eval_episodes")  # else found out when all is trained
+        at_least(1, self, "eval_episodes")  # before anything is trained
         torch.set_num_threads(self.num_threads)
         own = {field.name for field in fields(RunConfig)}
         config = RunConfig(**{key: value for key, value in asdict(self).items() if key in own})
@@ -76,10 +62,7 @@ class Train(RunConfig):
         )  # fmt: skip
         model = None if config.model is None else checkpoint.load(config.model, self.device)
         returns = config.play(agent, model, self.eval_episodes, seed=10**6)
-        random = RandomAgent(config.make_env().action_space, self.seed)
-        floor = evaluate(random, config.make_env, self.eval_episodes, 10**6, hold=self.hold)
-        print(f"real return, {self.eval_episodes} episodes: {_mean(returns)}")
-        print(f"random play: {_mean(floor)}")
+        _print_returns(returns, config.make_env, self.seed, 10**6, self.hold)
         print(f"agent: {self.out}\nwatch it: python -m agents enjoy {self.out}")
         print(f"curves and videos: tensorboard --logdir {self.out}")
 
@@ -94,14 +77,14 @@ class Plan:
     """Gymnasium id; MODULE:ID imports the module first."""
     planner: Literal["random-shooting", "cem", "mppi", "tree-search"] = "random-shooting"
     plans: int = 256
-    """Of each decision (and each round of cem and mppi)."""
+    """For each decision (and each iteration of cem and mppi)."""
     worlds: int = 4
     horizon: int | None = None
     """Decisions of a plan; None takes what fits the model's window."""
     hold: int = 1
     """Steps that an action is held."""
     ahead: int = 1
-    """Decisions that the window always keeps room for."""
+    """Decisions for which the model's window always keeps room."""
     discount: float = 1.0
     risk: float = 1.0
     """Share of the worlds, the worst for a plan, that its score is the mean over."""
@@ -109,97 +92,102 @@ class Plan:
     video: Path | None = None
     """GIF or MP4 file for the first episode."""
     pixels: bool = False
-    """See rendered frames instead of the environment's own observations."""
+    """Observe rendered frames instead of the environment's own observations."""
     seed: int = 0
     device: str = "cpu"
     num_threads: int = 1
 
     def run(self) -> None:
-        """Play, beside random play."""
+        """Play, and compare with random play."""
         torch.set_num_threads(self.num_threads)
         at_least(1, self, "hold")
         model = checkpoint.load(self.checkpoint, self.device)
-        make_planner, settings = PLANNERS[self.planner]
+        kind = PLANNERS[self.planner]
         horizon = max(1, model.spec.window // self.hold) if self.horizon is None else self.horizon
-        config = settings(
+        config = kind.config_type(
             plans=self.plans, worlds=self.worlds, horizon=horizon, hold=self.hold,
             ahead=self.ahead, discount=self.discount, risk=self.risk, seed=self.seed,
         )  # fmt: skip
-        planner = make_planner(model, config)
-        taken = _timed(planner)
+        planner = kind(model, config)
+        timings = _timed(planner)
         size = model.spec.observation[-1] if model.spec.is_image else 64
         grey = model.spec.is_image and model.spec.observation[0] == 1
         make_env = partial(adapt, self.env, size, self.pixels, grayscale=grey)
         returns = evaluate(planner, make_env, self.episodes, self.seed, self.hold, progress=True)
-        random = RandomAgent(make_env().action_space, self.seed)
-        floor = evaluate(random, make_env, self.episodes, self.seed, self.hold, progress=True)
-        print(f"real return, {self.episodes} episodes: {_mean(returns)}")
-        print(f"random play: {_mean(floor)}")
-        rows, seconds = max(rows for rows, _ in taken), np.median([spent for _, spent in taken])
+        _print_returns(returns, make_env, self.seed, self.seed, self.hold)
+        rows, seconds = max(timings)[0], np.median([spent for _, spent in timings])
         print(f"a decision for {rows} agents at once took {seconds:.3g} s")
         if self.video is not None:
-            _film(make_env, planner, self.seed, self.hold, 1, self.video)
+            _write_video(make_env, planner, self.seed, self.hold, 1, self.video)
 
 
 @dataclass(frozen=True)
 class Enjoy:
-    """Watch an agent that ``train`` made, in its real environment. Load only what you trust: SB3's
+    """Watch an agent that ``train`` made in its real environment. Load only what you trust: SB3's
     zip can run code.
     """
 
     folder: tyro.conf.Positional[Path]
-    """What ``train`` called --out."""
+    """The --out of ``train``."""
     episodes: int = 10
     video: Path | None = None
-    """GIF or MP4 file for the first episode; None for enjoy.gif in the folder, if there are
-    pictures."""
+    """GIF or MP4 file for the first episode; None for enjoy.gif in the folder, if observations are
+    images."""
     seed: int = 0
     num_threads: int = 1
 
     def run(self) -> None:
-        """Play, and film the first episode."""
+        """Play, and write a video of the first episode."""
         torch.set_num_threads(self.num_threads)
         agent, config = runs.load(self.folder)
-        if config.how == "lookahead" and self.video is not None:
+        lookahead = config.method == "lookahead"
+        if lookahead and self.video is not None:
             raise ValueError("video: agents with lookahead cannot be filmed yet")
-        model = None if config.how != "lookahead" else checkpoint.load(str(config.model))
+        model = checkpoint.load(str(config.model)) if lookahead else None
         returns = config.play(agent, model, self.episodes, self.seed)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
         path = self.folder / "enjoy.gif" if self.video is None else self.video
-        if config.how != "lookahead":
-            _film(config.make_env, agent, self.seed, config.hold, config.frame_stack, path)
+        if not lookahead:
+            _write_video(config.make_env, agent, self.seed, config.hold, config.frame_stack, path)
 
 
 def _timed(planner: Planner) -> list[tuple[int, float]]:
-    """Rows and seconds of each decision that the planner makes from now on."""
-    taken, plan = list[tuple[int, float]](), planner.plan
+    """A list to which the planner adds the rows and seconds of each decision from now on."""
+    timings, plan = list[tuple[int, float]](), planner.plan
 
-    def timed(imagination: Imagination, before: Before = ()) -> Considered:
+    def timed(imagination: Imagination, before: Before = ()) -> ScoredPlans:
         began = time.perf_counter()
-        found = plan(imagination, before)
-        taken.append((len(found.best), time.perf_counter() - began))
-        return found
+        result = plan(imagination, before)
+        timings.append((len(result.best), time.perf_counter() - began))
+        return result
 
     planner.plan = timed  # type: ignore[method-assign]
-    return taken
+    return timings
 
 
-def _film(
-    make_env: Callable[[], gym.Env[Any, Any]],
-    agent: Agent,
-    seed: int,
-    hold: int,
-    frame_stack: int,
-    path: Path,
+def _write_video(
+    make_env: EnvLike, agent: Agent, seed: int, hold: int, frame_stack: int, path: Path
 ) -> None:
-    """Film an episode of what the agent sees; vectors show no picture."""
-    env = make_env()
-    if env.observation_space.shape is None or len(env.observation_space.shape) != 3:
-        print("no film: the agent sees vectors (--pixels shows it rendered frames)")
-        return
-    frames, _, _ = play(env, agent, seed, 1000, hold, frame_stack)
+    """Write a video of the agent's observations in an episode, if they are images."""
+    with open_env(make_env) as env:
+        shape = env.observation_space.shape
+        if shape is None or len(shape) != 3:
+            print("no film: the agent sees vectors (--pixels shows it rendered frames)")
+            return
+        frames, _, _ = play(env, agent, seed, 1000, hold, frame_stack)
     large = frames.repeat(4, 1).repeat(4, 2).repeat(3 // frames.shape[-1], -1)
     print(f"film: {write_video(path, large, fps=8)}")
+
+
+def _print_returns(
+    returns: NDArray[np.float64], env: EnvLike, seed: int, first: int, hold: int
+) -> None:
+    """Print the returns of an agent, and those of random play in as many episodes."""
+    with open_env(env) as made:
+        random = RandomAgent(made.action_space, seed)
+    floor = evaluate(random, env, len(returns), first, hold, progress=True)
+    print(f"real return, {len(returns)} episodes: {_mean(returns)}")
+    print(f"random play: {_mean(floor)}")
 
 
 def _mean(returns: NDArray[np.float64]) -> str:

@@ -17,15 +17,15 @@ from worldmodel.spec import ActionSpec
 def to_tensor(
     spec: ActionSpec, actions: Any, lead: tuple[int, ...], device: torch.device, argument: str
 ) -> Tensor:
-    """Actions of a Gymnasium space to (*lead, *action) on the model's device.
+    """Actions of a Gymnasium space to (*lead, *action) on a device.
 
     Args:
-        spec: what an action looks like.
+        spec: of the actions.
         actions: array or tensor; leading axes of size 1 may be missing or extra, as long as the
             number of entries is right.
-        lead: the leading shape wanted.
-        device: where to.
-        argument: what errors call it.
+        lead: the leading shape of the result.
+        device: of the result.
+        argument: name of the argument in errors.
 
     Returns:
         int64 for discrete kinds, float32 for boxes and bits.
@@ -66,8 +66,8 @@ def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Gener
     own = spec.shape or (1,)
     if spec.categories:
         count = torch.tensor(spec.categories, device=generator.device)
-        drawn = (uniform.reshape(*lead, *own) * count.reshape(own)).long()
-        return drawn.minimum(count.reshape(own) - 1).reshape(shape)
+        chosen = (uniform.reshape(*lead, *own) * count.reshape(own)).long()
+        return chosen.minimum(count.reshape(own) - 1).reshape(shape)
     low = torch.tensor(spec.low, device=generator.device).reshape(spec.shape)
     high = torch.tensor(spec.high, device=generator.device).reshape(spec.shape)
     return low + uniform * (high - low)
@@ -82,7 +82,7 @@ def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:
     if spec.kind == "none":
         raise ValueError("chunk: the environment has no actions to choose")
     if spec.kind == "box":
-        low, high = (np.tile(np.array(bound, spec.dtype), steps) for bound in (spec.low, spec.high))
+        low, high = (np.tile(np.array(edge, spec.dtype), steps) for edge in (spec.low, spec.high))
         return gym.spaces.Box(low, high, dtype=low.dtype.type)
     if spec.kind == "multi_binary":
         return gym.spaces.MultiBinary(steps * spec.features)
@@ -90,14 +90,14 @@ def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:
 
 
 def count_choices(spec: ActionSpec) -> int | None:
-    """How many different actions there are; None for a box, which has no end of them."""
+    """The number of different actions; None for a box."""
     if spec.kind == "box":
         return None
     return 2**spec.features if spec.kind == "multi_binary" else math.prod(spec.categories)
 
 
 def all_choices(spec: ActionSpec, device: torch.device) -> Tensor:
-    """Every action once, (A, *action), the first entry changing slowest; not of boxes."""
+    """Every action once, (A, *action), the first entry changing slowest; not for boxes."""
     counts = spec.categories or (2,) * spec.features
     entries = torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts))
     actions = entries.reshape(-1, *spec.shape)

@@ -13,13 +13,12 @@ from gymnasium import wrappers
 from numpy.typing import NDArray
 from PIL import Image
 
+from worldmodel.data.make_env import Env, EnvLike, make_env
 from worldmodel.spec import Spec
-
-Env = gym.Env[Any, Any]
 
 
 def adapt(
-    env: str | Env,
+    env: EnvLike,
     size: int = 64,
     pixels: bool = False,
     grayscale: bool = False,
@@ -27,28 +26,29 @@ def adapt(
 ) -> Env:
     """An environment whose spaces ``worldmodel.Spec.from_spaces`` accepts.
 
-    - Images (uint8, 0 to 255; RGB or grey, channels last or first, or no axis for them) become
-      ``size`` x ``size`` by averaging areas, whatever their proportions were.
-    - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, choices become
-      one-hot, integers float32. Or, with ``pixels``, the rendered picture takes its place.
+    - Images (uint8, 0 to 255; RGB or grey, channels last, first or missing) are resized to ``size``
+      x ``size`` by averaging areas; proportions are not preserved.
+    - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, discrete values
+      become one-hot, integers float32. With ``pixels``, the rendered picture takes its place.
 
-    What fits already is left as it is; actions and rewards always are. Environments that were
-    registered with a ``size`` (ours are) are made in this one, and need not be resized. Atari games
-    ("ALE/Pong-v5", which need the extra ``atari``) keep Gymnasium's v5 rules: 4 frames a step, and
-    1 action in 4 ignored for the one before.
+    Observations that fit already, actions and rewards are unchanged. Environments registered with
+    a ``size`` (ours are) are made in this size instead of resized. Atari games ("ALE/Pong-v5",
+    which need the extra ``atari``) keep Gymnasium's v5 rules: 4 frames a step, sticky actions with
+    probability 1/4.
 
     Args:
-        env: Gymnasium id (``"module:namespace/Name-v0"`` imports the module first), or an
-            environment; with ``pixels`` one that was made with ``render_mode="rgb_array"``.
+        env: Gymnasium id, function that makes an environment, or an environment; with ``pixels``,
+            what is not an id needs ``render_mode="rgb_array"``.
         size: height and width of images, a multiple of 8 and at least 16.
-        pixels: whether to see rendered frames.
-        grayscale: whether colours become grey.
+        pixels: observe rendered frames instead of the environment's own observations.
+        grayscale: convert images to one channel.
         make_kwargs: of ``gymnasium.make``.
 
     Raises:
         ImportError: an Atari game without ale-py.
-        ValueError: ``size`` is wrong, ``make_kwargs`` were given with an environment, nothing can
-            be rendered, or the spaces are of a kind that no world model takes.
+        TypeError: ``env`` is none of these.
+        ValueError: ``size`` is wrong, ``make_kwargs`` were given without an id, nothing can be
+            rendered, or the spaces are of a kind that no world model takes.
 
     Example::
 
@@ -58,22 +58,19 @@ def adapt(
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 16 or size % 8:
         raise ValueError(f"size: expected a multiple of 8 from 16 on, got {size!r}")
-    if not isinstance(env, str):
-        if make_kwargs:
-            raise ValueError(
-                f"make_kwargs: {sorted(make_kwargs)} are for gymnasium.make; give the id, or make "
-                "the environment with them"
-            )
-        return _fit(env, size, pixels, grayscale)
-    made = _make(env, size, pixels, make_kwargs)
+    if isinstance(env, str):
+        make_kwargs = _kwargs_of_id(env, size, pixels) | make_kwargs
+    made = make_env(env, **make_kwargs)
     try:
         return _fit(made, size, pixels, grayscale)
     except Exception:
-        made.close()
+        if made is not env:
+            made.close()
         raise
 
 
-def _make(name: str, size: int, pixels: bool, kwargs: dict[str, Any]) -> Env:
+def _kwargs_of_id(name: str, size: int, pixels: bool) -> dict[str, Any]:
+    """What ``gymnasium.make`` is given for this id; the module that registers it is imported."""
     if name.startswith("ALE/"):
         try:
             gym.register_envs(importlib.import_module("ale_py"))
@@ -81,14 +78,11 @@ def _make(name: str, size: int, pixels: bool, kwargs: dict[str, Any]) -> Env:
             raise ImportError(
                 f"env: {name} needs ale-py; pip install 'jumpy-worldmodel[atari]'"
             ) from error
-    if pixels:
-        kwargs = {"render_mode": "rgb_array", **kwargs}
     module, _, plain = name.rpartition(":")
     if module:
         importlib.import_module(module)
-    if "size" in gym.spec(plain).kwargs:
-        kwargs = {"size": size, **kwargs}
-    return gym.make(name, **kwargs)
+    kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if pixels else {}
+    return {**kwargs, "size": size} if "size" in gym.spec(plain).kwargs else kwargs
 
 
 def _fit(env: Env, size: int, pixels: bool, grayscale: bool) -> Env:

@@ -1,4 +1,4 @@
-"""What has been seen and done in scenes, at the border between Gymnasium and world models."""
+"""Frames and actions so far, at the border between Gymnasium and world models."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Frames = NDArray[Any]
 
 @dataclass(frozen=True)
 class History:
-    """What has been seen and done in one scene since the origin of its window. Immutable.
+    """Frames and actions of one scene since the origin of its window. Immutable.
 
     Attributes:
         frames: uint8 (H, W, C), or float32 (D,), each.
-        times: ascending steps from the origin, one per frame; the last is the present.
+        times: ascending steps from the origin, one for each frame; the last is the present.
         actions: one (*action) per step from the origin to the present.
     """
 
@@ -44,20 +44,34 @@ class History:
         return len(self.actions)
 
     def add(self, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
-        """The actions that followed, and the frame that they led to."""
-        taken = (*self.actions, *(np.array(action) for action in actions))
-        frames = (*self.frames, np.array(frame))
-        return History(frames, (*self.times, len(taken)), taken)
+        """Append the actions that followed, and the frame that they led to."""
+        longer = (*self.actions, *(np.array(action) for action in actions))
+        return History((*self.frames, np.array(frame)), (*self.times, len(longer)), longer)
 
     def latest(self, count: int) -> History:
-        """The window that begins at the ``count``-th latest frame: the re-anchored history."""
+        """Re-anchor: the window that begins at the ``count``-th latest frame."""
         origin = self.times[-count]
         times = tuple(time - origin for time in self.times[-count:])
         return History(self.frames[-count:], times, self.actions[origin:])
 
 
+def context_indices(count: int, limit: int | None, first: bool = True) -> list[int]:
+    """Indices of the frames that a model is given as context: the first and the latest ones.
+
+    Args:
+        count: frames that there are.
+        limit: frames that the model takes at most (``WorldModel.max_context``); None for any.
+        first: whether the first frame, the origin of the window, is among them; False takes only
+            the latest, for models that need consecutive frames.
+    """
+    if limit is None or count <= limit:
+        return list(range(count))
+    head = [0] if first and limit > 1 else []
+    return head + list(range(count - limit + len(head), count))
+
+
 def check_frames(spec: Spec, observations: Any, argument: str, count: int | None = None) -> Frames:
-    """Return uint8 images (B, H, W, C) of the model's size, or float32 vectors (B, D).
+    """Return the observations as uint8 (B, H, W, C) of the model's size, or as float32 (B, D).
 
     Raises:
         TypeError: images that are not uint8, vectors that are not numbers.
@@ -89,13 +103,13 @@ def to_context(
     pairs: Sequence[Sequence[int]],
     device: torch.device,
 ) -> Context:
-    """Some pairs of some scenes as one batch for ``model.observe``.
+    """Batch chosen frames of each scene for ``model.observe``.
 
     Args:
         spec: of the model.
         histories: B scenes.
-        pairs: which frames of each, by their index; at least one.
-        device: where to.
+        pairs: indices of the frames of each scene, at least one.
+        device: of the result.
     """
     shape, dtype = spec.border
     lead = (len(histories), max(len(own) for own in pairs))
@@ -111,22 +125,22 @@ def to_context(
     return Context(
         spec.to_model(torch.from_numpy(frames).to(device)),
         torch.from_numpy(times).to(device),
-        _taken(spec, histories, int(present.max()), device),
+        _padded_actions(spec, histories, int(present.max()), device),
         torch.from_numpy(mask).to(device),
         torch.from_numpy(present).to(device),
     )
 
 
-def _taken(
+def _padded_actions(
     spec: Spec, histories: Sequence[History], steps: int, device: torch.device
 ) -> Tensor | None:
-    """The actions so far, padded: (B, steps, *action); None if there are none."""
+    """The actions since each window's origin, (B, steps, *action); None if there are none."""
     action = spec.action
     if spec.passive or steps == 0:
         return None
     lead = (len(histories), steps)
-    taken = np.zeros((*lead, *action.shape), action.to_space().dtype)
+    actions = np.zeros((*lead, *action.shape), action.to_space().dtype)
     for row, history in enumerate(histories):
         if history.actions:
-            taken[row, : history.present] = np.stack(history.actions)
-    return action_border.to_tensor(action, taken, lead, device, "actions")
+            actions[row, : history.present] = np.stack(history.actions)
+    return action_border.to_tensor(action, actions, lead, device, "actions")

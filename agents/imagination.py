@@ -1,4 +1,4 @@
-"""What has been seen of some scenes, and what may follow: the torch API under every agent.
+"""Beliefs about scenes and samples of what may follow: the torch API under every agent.
 
 imagination = Imagination(model, seed=0)
 imagination.reset(observations)                  # uint8 (B, H, W, C), the first frames
@@ -21,22 +21,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import actions as action_border
-from agents.history import Frames, History, check_frames, to_context
-from agents.values import Value, beyond
+from agents.history import Frames, History, check_frames, context_indices, to_context
+from agents.values import Value, terminal_value
 from worldmodel.base import WorldModel
 from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
-FRAME = 32
-"""A rendered frame counts as that many steps of a plan, where work is cut into chunks."""
+STEPS_PER_FRAME = 32
+"""Steps of a plan that cost as much as one rendered frame, where work is cut into chunks."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """All that an ``Imagination`` knows of its scenes, to go on from later. Immutable.
+class ImaginationState:
+    """The scenes of an ``Imagination`` at one time, to go on from later. Immutable.
 
     Attributes:
-        histories: one per scene.
-        belief: what the model makes of them; None where that is not yet computed.
+        histories: one for each scene.
+        belief: the model's belief about them; None if it is not computed yet.
     """
 
     histories: tuple[History, ...]
@@ -44,29 +44,30 @@ class Seen:
 
 
 class Imagination:
-    """B scenes as far as they have been seen, and a world model that says what may follow.
+    """B scenes, each with its observations so far, and a world model that samples what may follow.
 
-    Nothing here knows how the model works. Scenes may have different presents.
+    It works with any model. Scenes may have different presents.
 
     A model looks across a window of ``model.spec.window`` steps. When fewer than ``ahead`` steps
-    of it are left, the scene is **re-anchored**: the latest frame becomes time 0 of a new window,
-    so that as many steps as possible are left, and what was before is forgotten. Of more frames
-    than ``model.max_context`` the first and the most recent ones count.
+    of it are left, the scene is **re-anchored**: its latest frame becomes time 0 of a new window,
+    and the frames before are dropped. If there are more frames than ``model.max_context``, the
+    first and the most recent ones are used.
 
-    A belief is kept, and a frame more costs its encoding (and that of the frame which is forgotten
-    for it, if one is), however many were seen before; models that cannot add to a belief
-    (``model.extends``) encode all that counts once for each new frame.
+    A new frame costs its own encoding (and that of the frame that is dropped for it, if any),
+    however many there were before. Models that cannot extend a belief (``model.extends`` is False)
+    encode their whole context again.
 
-    A frame-by-frame model needs consecutive frames. Observe every frame and it is given all of
-    them (at most the latest ``max_context``); where frames in between are hidden, as ``HoldAction``
-    hides them, the scene is re-anchored at the latest frame (unless ``model.gap`` allows as many).
+    A frame-by-frame model needs consecutive frames. If every frame is observed, it is given all of
+    them (at most the latest ``max_context``); if frames in between are missing, as with
+    ``HoldAction``, the scene is re-anchored at the latest frame (unless they are ``model.gap``
+    steps apart).
 
     Args:
         model: any world model; it is put into evaluation mode.
-        seed: of the generator that worlds are drawn from.
-        ahead: the steps that shall always be left for plans.
-        chunk: ``score`` hands the model at most about that many worlds x plans x steps at once;
-            a frame that is rendered for a value counts as 32 steps.
+        seed: of the generator that worlds are sampled with.
+        ahead: steps of the window that are always left for plans.
+        chunk: worlds x plans x steps that ``score`` hands to the model at once, about; a frame that
+            is rendered for a value counts as 32 steps.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``.
@@ -76,8 +77,7 @@ class Imagination:
     def __init__(
         self, model: WorldModel, seed: int = 0, ahead: int = 1, chunk: int = 2**15
     ) -> None:
-        if not isinstance(model, WorldModel):
-            raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
+        check_model(model)
         if not 1 <= ahead <= model.spec.window:
             raise ValueError(
                 f"ahead: expected between 1 and the model's window of {model.spec.window} steps, "
@@ -93,7 +93,7 @@ class Imagination:
         self._histories: list[History] = []
         self._belief: Belief | None = None
 
-    # -- what has been seen ----------------------------------------------------------------------
+    # -- observations so far ---------------------------------------------------------------------
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -102,27 +102,27 @@ class Imagination:
 
     @property
     def left(self) -> NDArray[np.int64]:
-        """int64 (B,): steps that are left of each window, at least ``ahead``."""
+        """int64 (B,): steps left in each window, at least ``ahead``."""
         return np.asarray(self.spec.window - self.present)
 
     @property
-    def seen(self) -> Seen:
-        """What is known by now; assign it to go on from there."""
-        return Seen(tuple(self._histories), self._belief)
+    def state(self) -> ImaginationState:
+        """The scenes as they are now; assign it to go on from there."""
+        return ImaginationState(tuple(self._histories), self._belief)
 
-    @seen.setter
-    def seen(self, seen: Seen) -> None:
-        self._histories, self._belief = list(seen.histories), seen.belief
+    @state.setter
+    def state(self, state: ImaginationState) -> None:
+        self._histories, self._belief = list(state.histories), state.belief
 
     def reset(self, observations: Any, rows: Sequence[int] | None = None) -> None:
-        """Begin new scenes: all of them, or those of ``rows``.
+        """Begin all scenes anew, or those of ``rows``.
 
         Args:
-            observations: uint8 (B, H, W, C) or float32 (B, D), or one per row.
-            rows: which scenes; None replaces all, and their number.
+            observations: uint8 (B, H, W, C) or float32 (B, D), one for each scene.
+            rows: indices of the scenes; None replaces all, and may change their number.
 
         Raises:
-            TypeError, ValueError: bad images, or rows that are not there.
+            TypeError, ValueError: bad observations, or rows out of range.
         """
         if rows is None:
             frames = check_frames(self.spec, observations, "observations")
@@ -139,36 +139,35 @@ class Imagination:
         """Add one frame to each scene (or to those of ``rows``), T steps after the last.
 
         Args:
-            actions: (B, T, *action), what was done since the last frame, T >= 1.
-            observations: uint8 (B, H, W, C) or float32 (B, D), what was seen then.
-            rows: which scenes; None means all.
+            actions: (B, T, *action), those since the last frame, T >= 1.
+            observations: uint8 (B, H, W, C) or float32 (B, D), the new frames.
+            rows: indices of the scenes; None means all.
 
         Raises:
-            TypeError, ValueError: bad images or actions, or rows that are not there.
+            TypeError, ValueError: bad observations or actions, or rows out of range.
         """
         rows = self._rows(rows)
         frames = check_frames(self.spec, observations, "observations", len(rows))
-        taken = np.asarray(actions)
-        if taken.ndim < 2 or taken.shape[0] != len(rows) or taken.shape[1] < 1:
+        steps = np.asarray(actions)
+        if steps.ndim < 2 or steps.shape[0] != len(rows) or steps.shape[1] < 1:
             raise ValueError(
-                f"actions: expected shape ({len(rows)}, T, *action) with T >= 1, got {taken.shape}"
+                f"actions: expected shape ({len(rows)}, T, *action) with T >= 1, got {steps.shape}"
             )
-        if taken.shape[2:] != self.spec.action.shape:
+        if steps.shape[2:] != self.spec.action.shape:
             raise ValueError(
                 f"actions: expected {self.spec.action.shape} as the shape of one action, got "
-                f"{taken.shape[2:]}"
+                f"{steps.shape[2:]}"
             )
         before = {row: len(self._histories[row].frames) for row in rows}
-        for row, frame, own in zip(rows, frames, taken, strict=True):
+        for row, frame, own in zip(rows, frames, steps, strict=True):
             self._histories[row] = self.extend(self._histories[row], list(own), frame)
         longer = [row for row in rows if len(self._histories[row].frames) > before[row]]
         self._update(longer)
         self._renew([row for row in rows if row not in set(longer)])
 
     def extend(self, history: History, actions: Sequence[NDArray[Any]], frame: Frames) -> History:
-        """The ``history`` with a ``frame`` more, to which the ``actions`` led.
-
-        It is re-anchored where the rules of this class say so.
+        """``history`` with the ``actions`` since and the ``frame`` that they led to, re-anchored
+        if the class says so.
         """
         gap = self.model.gap is not None and len(actions) not in (1, self.model.gap)
         if gap or history.present + len(actions) + self.ahead > self.spec.window:
@@ -183,16 +182,17 @@ class Imagination:
         """All scenes (or those of ``rows``) as one batch for ``model.observe``.
 
         Raises:
-            ValueError: nothing has been seen yet.
+            ValueError: nothing has been observed yet.
         """
         if not self._histories:
             raise ValueError("Imagination: nothing seen yet; call reset(observations) first")
         chosen = self._rows(rows)
-        return self._pairs(chosen, [self._kept(len(self._histories[row].frames)) for row in chosen])
+        counts = [len(self._histories[row].frames) for row in chosen]
+        return self._pairs(chosen, [self._context(count) for count in counts])
 
     @torch.no_grad()
     def belief(self) -> Belief:
-        """What the model makes of all that was seen; computed once for each frame."""
+        """The model's belief given all observations; it is cached until the next one."""
         if self._belief is None:
             self._belief = self.model.observe(self.context())
         return self._belief
@@ -201,17 +201,12 @@ class Imagination:
         histories = [self._histories[row] for row in rows]
         return to_context(self.spec, histories, pairs, self.model.device)
 
-    def _kept(self, count: int) -> list[int]:
-        """Which of that many frames count: the first and the latest."""
-        limit = self.model.max_context
-        if limit is None or count <= limit:
-            return list(range(count))
-        first = [0] if limit > 1 else []
-        return [*first, *range(count - limit + len(first), count)]
+    def _context(self, count: int) -> list[int]:
+        return context_indices(count, self.model.max_context)
 
     @torch.no_grad()
     def _renew(self, rows: Sequence[int]) -> None:
-        """The belief of these rows from all their frames."""
+        """Compute the belief of these rows from all their frames."""
         if self._belief is None or not rows:
             return
         if not self.model.extends or len(rows) == len(self._histories):
@@ -222,7 +217,7 @@ class Imagination:
 
     @torch.no_grad()
     def _update(self, rows: Sequence[int]) -> None:
-        """The belief of these rows with their latest frame, without the one that gave way."""
+        """Add these rows' latest frames to their belief, and remove those that are dropped."""
         if self._belief is None or not rows:
             return
         if not self.model.extends:
@@ -234,16 +229,16 @@ class Imagination:
             self._belief.index(where), self._pairs(rows, [[count - 1] for count in counts])
         )
         self._belief = self._belief.put(where, longer)
-        lost = [
-            (row, sorted(set(self._kept(count - 1)) - set(self._kept(count))))
+        dropped = [
+            (row, sorted(set(self._context(count - 1)) - set(self._context(count))))
             for row, count in zip(rows, counts, strict=True)
         ]
-        gone = [(row, pairs) for row, pairs in lost if pairs]
-        if gone:
-            fewer, pairs = zip(*gone, strict=True)
+        dropped = [(row, pairs) for row, pairs in dropped if pairs]
+        if dropped:
+            fewer, pairs = zip(*dropped, strict=True)
             where = self._where(fewer)
-            less = self.model.forget(self._belief.index(where), self._pairs(fewer, pairs))
-            self._belief = self._belief.put(where, less)
+            shorter = self.model.forget(self._belief.index(where), self._pairs(fewer, pairs))
+            self._belief = self._belief.put(where, shorter)
 
     def _where(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(list(rows), device=self.model.device)
@@ -252,9 +247,9 @@ class Imagination:
 
     @torch.no_grad()
     def worlds(self, n: int, generator: torch.Generator | None = None) -> Worlds:
-        """``n`` worlds for each scene, from ``generator`` or this object's own."""
-        own = self.generator if generator is None else generator
-        return self.model.sample(self.belief(), n, own)
+        """Sample ``n`` worlds for each scene, with ``generator`` or this object's own."""
+        chosen = self.generator if generator is None else generator
+        return self.model.sample(self.belief(), n, chosen)
 
     @torch.no_grad()
     def score(
@@ -265,28 +260,29 @@ class Imagination:
         risk: float = 1.0,
         value: Value | None = None,
     ) -> Tensor:
-        """How good plans are: the mean over worlds of ``sum_t discount^t alive_t r_t``.
+        """Score plans: the mean over worlds of ``sum_t discount^t alive_t r_t``.
 
-        All plans meet the same worlds. Steps beyond the window's end count nothing; of a model that
-        strides, neither do steps behind the last whole stride, and a stride's rewards are
-        discounted as if they came at its end.
+        All plans are scored in the same worlds. Steps after the window's end count nothing. If the
+        model has a stride, neither do steps after the last whole stride, and the rewards of a
+        stride are discounted as if they came at its end.
 
         Args:
             worlds: B x S worlds.
-            plans: (B, N, L, *action), from each scene's present on.
+            plans: (B, N, L, *action), actions from each scene's present on.
             discount: per step, in [0, 1].
-            risk: the mean is over this share of the worlds, for each plan those worst for it
+            risk: share of the worlds that the mean is over, for each plan those worst for it
                 (CVaR); above 0, and 1 takes all.
-            value: of observations (n, *observation): what follows the last step that counts. Adds
-                ``discount^L alive_L value(frame)``; one frame per world and plan is rendered.
+            value: function of observations (n, *observation) that estimates what follows the last
+                step that counts. Adds ``discount^L alive_L value(frame)``; one frame is rendered
+                for each world and plan.
 
         Returns:
             float32 (B, N).
 
         Raises:
-            ValueError: shapes do not fit, discount or risk lie outside of their ranges, or the
-                value is not one finite number per observation.
-            FloatingPointError: the model imagines NaN or infinity.
+            ValueError: shapes do not fit, discount or risk is out of range, or the value is not one
+                finite number for each observation.
+            FloatingPointError: the model predicts NaN or infinity.
         """
         plans = self._check_score(worlds, plans, discount, risk)
         (batch, samples), present, stride = worlds.shape, worlds.present, self.model.stride
@@ -299,19 +295,19 @@ class Imagination:
         share = max(1, self.chunk // (batch * samples * steps))
         scores = []
         for part in plans[:, :, :steps].split(share, 1):
-            seen = self.model.predict(worlds, Queries(times, part), frames=False)
-            total = (weight[:, None, None] * seen.running * seen.rewards).sum(-1)  # (B, S, N)
+            answer = self.model.predict(worlds, Queries(times, part), frames=False)
+            total = (weight[:, None, None] * answer.running * answer.rewards).sum(-1)  # (B, S, N)
             if value is not None:
-                at_once = self.chunk // FRAME
-                later = beyond(self.model, worlds, times[:, -1:], part, value, at_once)
-                end = discount ** ahead[:, -1:, None].float() * seen.alive[..., -1]
-                total = total + end * later
+                count = self.chunk // STEPS_PER_FRAME
+                last = terminal_value(self.model, worlds, times[:, -1:], part, value, count)
+                weighted = discount ** ahead[:, -1:, None].float() * answer.alive[..., -1]
+                total = total + weighted * last
             if risk < 1:
                 total = total.sort(1).values[:, : math.ceil(risk * samples)]
             scores.append(total.mean(1))
-        found = torch.cat(scores, 1)
-        check_finite(self.model, found)
-        return found
+        result = torch.cat(scores, 1)
+        check_finite(self.model, result)
+        return result
 
     def _check_score(self, worlds: Worlds, plans: Any, discount: float, risk: float) -> Tensor:
         if not 0 <= discount <= 1:
@@ -357,9 +353,9 @@ class Imagination:
         Args:
             worlds, times, plans: as in ``predict``.
         """
-        seen = self.predict(worlds, times, plans).observations
-        assert seen is not None
-        return self.spec.to_numpy(seen)
+        observations = self.predict(worlds, times, plans).observations
+        assert observations is not None
+        return self.spec.to_numpy(observations)
 
     # -- helpers ---------------------------------------------------------------------------------
 
@@ -375,8 +371,14 @@ class Imagination:
         return action_border.to_tensor(self.spec.action, plans, lead, self.model.device, "plans")
 
 
+def check_model(model: object) -> None:
+    """Raise TypeError unless ``model`` is a world model."""
+    if not isinstance(model, WorldModel):
+        raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
+
+
 def check_finite(model: WorldModel, *answers: Tensor) -> None:
-    """Raise FloatingPointError if a model's answers are not all finite: no choice rests on NaN."""
+    """Raise FloatingPointError if a model's predictions are not all finite."""
     if not all(bool(torch.isfinite(answer).all()) for answer in answers):
         raise FloatingPointError(
             f"{model.name}: imagines NaN or infinity; its weights may have been trained on such, "

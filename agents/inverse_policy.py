@@ -1,4 +1,4 @@
-"""The inverse policy: what was done where it went well, learned by heart. No model, no planning."""
+"""The inverse policy: behaviour cloning of the best recorded episodes, without a world model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from agents import actions as action_border
 from agents.policies import SmallCnn
-from worldmodel.common.config_checks import above_zero, at_least, from_json, share
+from worldmodel.common.config_checks import above_zero, at_least, check_seed, from_json, share
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
 from worldmodel.data.episodes import Episodes
@@ -27,20 +27,21 @@ from worldmodel.spec import Spec, to_float
 
 FORMAT = 1
 SPACE_BYTES = 10
-"""That a Gymnasium box takes for each number, at most: two bounds, and whether they are finite."""
+"""Memory of a Gymnasium box for each number, at most: two bounds, and whether they are finite."""
 
 
 @dataclass(frozen=True)
 class InversePolicyConfig:
-    """What is cloned, and how.
+    """Settings of ``InversePolicy``.
 
     Attributes:
-        best: share of the episodes, those of the highest return, above 0 and at most 1.
+        best: share of the episodes that are cloned, those of the highest return, above 0 and at
+            most 1.
         hold: steps between decisions; the policy plays ``HoldAction(env, hold)``.
-        frame_stack: observations of decisions that it sees, the newest last, zeros before the
-            first, as ``VecFrameStack`` gives them.
+        frame_stack: observations (of decisions) that the policy sees, the newest last, zeros before
+            the first, as ``VecFrameStack`` gives them.
         steps: of training.
-        batch_size: decisions in each.
+        batch_size: decisions in each step.
         learning_rate: of Adam.
         width: of the hidden layers.
         seed: of weights, batches and sampled actions.
@@ -58,25 +59,24 @@ class InversePolicyConfig:
     def __post_init__(self) -> None:
         share(self, "best")
         at_least(1, self, "hold", "frame_stack", "steps", "batch_size", "width")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: expected at least 0 and below 2**63, got {self.seed}")
+        check_seed(self.seed)
         above_zero(self, "learning_rate")
 
 
 class InversePolicy:
-    """From what is seen straight to what was done there in the best recorded episodes.
+    """A policy that imitates the best recorded episodes: observations to actions, no planning.
 
     The baseline that a planner must beat: it uses the same recordings, and costs one small network
-    per decision. It has SB3's ``predict`` and spaces, so ``evaluate(policy, env, episodes,
+    for each decision. It has SB3's ``predict`` and spaces, so ``evaluate(policy, env, episodes,
     hold=policy.hold, frame_stack=policy.frame_stack)`` and SB3's ``evaluate_policy`` (on
-    ``VecFrameStack`` and ``HoldAction``) play it. ``fit`` makes one.
+    ``VecFrameStack`` and ``HoldAction``) play it. ``fit`` trains one.
 
     Args:
         spec: of one observation, unstacked, and of the actions.
         config: see ``InversePolicyConfig``.
 
     Raises:
-        ValueError: the spec knows no actions.
+        ValueError: the spec has no actions.
     """
 
     def __init__(self, spec: Spec, config: InversePolicyConfig) -> None:
@@ -104,8 +104,8 @@ class InversePolicy:
         """Clone the best of the episodes.
 
         Args:
-            episodes: recorded with actions held for ``config.hold`` steps, or that many times as
-                fine: what counts is the action that begins each decision.
+            episodes: recorded with actions held for ``config.hold`` steps, or for a divisor of
+                that: the first action of each decision is cloned.
             config: see ``InversePolicyConfig``; None takes its defaults.
             device: to train and play on.
             progress: show a progress bar on a terminal.
@@ -137,7 +137,7 @@ class InversePolicy:
     # -- SB3's predict ---------------------------------------------------------------------------
 
     def set_random_seed(self, seed: int) -> None:
-        """Begin the random numbers anew."""
+        """Seed the random numbers."""
         self.generator.manual_seed(seed)
 
     @torch.no_grad()
@@ -148,13 +148,13 @@ class InversePolicy:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], None]:
-        """Decide.
+        """Choose actions.
 
         Args:
-            observation: uint8 (n, H, W, C * frame_stack) or float (n, D * frame_stack); or one of
-                them, without n.
-            state, episode_start: without effect; all that counts is seen.
-            deterministic: the likeliest action; else one is drawn.
+            observation: uint8 (n, H, W, C * frame_stack) or float (n, D * frame_stack); or one
+                observation, without n.
+            state, episode_start: without effect; the policy has no memory.
+            deterministic: take the likeliest action instead of a random one.
 
         Returns:
             Actions (n, *action), or (*action) for one observation, and None.
@@ -162,56 +162,56 @@ class InversePolicy:
         Raises:
             ValueError: observations of another shape, or images that are not uint8.
         """
-        seen, shape = np.asarray(observation), self.observation_space.shape
-        single = seen.shape == shape
-        if seen.shape[-len(shape) :] != shape or seen.ndim > len(shape) + 1:
+        stacked, shape = np.asarray(observation), self.observation_space.shape
+        single = stacked.shape == shape
+        if stacked.shape[-len(shape) :] != shape or stacked.ndim > len(shape) + 1:
             raise ValueError(
                 f"observation: expected shape {('n', *shape)}, {self.frame_stack} stacked along "
-                f"the last axis, got {seen.shape}"
+                f"the last axis, got {stacked.shape}"
             )
-        if self.spec.is_image and seen.dtype != np.uint8:
-            raise ValueError(f"observation: expected uint8 images, got {seen.dtype}")
-        told = self.net(self._input(seen[None] if single else seen)).cpu()
-        actions = self._act(told, None if deterministic else self.generator)
-        done = action_border.to_numpy(self.spec.action, actions)
-        return (np.asarray(done[0]) if single else done), None
+        if self.spec.is_image and stacked.dtype != np.uint8:
+            raise ValueError(f"observation: expected uint8 images, got {stacked.dtype}")
+        output = self.net(self._input(stacked[None] if single else stacked)).cpu()
+        chosen = self._act(output, None if deterministic else self.generator)
+        actions = action_border.to_numpy(self.spec.action, chosen)
+        return (np.asarray(actions[0]) if single else actions), None
 
     def _input(self, stacked: NDArray[Any]) -> Tensor:
         """To float32 (n, C * k, H, W) in [0, 1], or (n, D * k), on the net's device."""
-        seen = torch.from_numpy(stacked).to(self.net.spread.device)
-        return to_float(seen) if self.spec.is_image else seen.float()
+        tensor = torch.from_numpy(stacked).to(self.net.spread.device)
+        return to_float(tensor) if self.spec.is_image else tensor.float()
 
-    def _act(self, told: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _act(self, output: Tensor, generator: torch.Generator | None) -> Tensor:
         """Actions (n, *action) of the net's output (n, features); None takes the likeliest."""
         action = self.spec.action
         if action.categories:
             entries = []
-            for logits in told.split(action.categories, 1):
+            for logits in output.split(action.categories, 1):
                 if generator is None:
                     entries.append(logits.argmax(1))
                 else:
-                    drawn = logits.softmax(1).multinomial(1, generator=generator)
-                    entries.append(drawn.squeeze(1))
+                    entries.append(logits.softmax(1).multinomial(1, generator=generator).squeeze(1))
             return torch.stack(entries, 1).view(-1, *action.shape)
         if action.kind == "multi_binary":
-            limit = 0.5 if generator is None else torch.rand(told.shape, generator=generator)
-            return (told.sigmoid() > limit).float().view(-1, *action.shape)
+            limit = 0.5 if generator is None else torch.rand(output.shape, generator=generator)
+            return (output.sigmoid() > limit).float().view(-1, *action.shape)
         if generator is not None:
-            told = told + self.net.spread.cpu() * torch.randn(told.shape, generator=generator)
+            noise = torch.randn(output.shape, generator=generator)
+            output = output + self.net.spread.cpu() * noise
         low, high = torch.tensor(action.low), torch.tensor(action.high)
-        return torch.lerp(low, high, (told.clamp(-1, 1) + 1) / 2).view(-1, *action.shape)
+        return torch.lerp(low, high, (output.clamp(-1, 1) + 1) / 2).view(-1, *action.shape)
 
     @torch.no_grad()
     def _measure_spread(
         self, frames: NDArray[Any], stacks: NDArray[np.int64], targets: Tensor
     ) -> None:
-        """A box's numbers are drawn as far from the mean as those cloned were, on average."""
-        wrong = torch.zeros_like(self.net.spread)
+        """Set the standard deviation of a box's numbers to the error of the cloned ones."""
+        error = torch.zeros_like(self.net.spread)
         for first in range(0, len(stacks), 256):
             part = slice(first, first + 256)
-            told = self.net(self._input(_stack(frames[stacks[part]])))
-            wrong += (told - targets[part]).square().sum(0)
-        self.net.spread.copy_((wrong / len(stacks)).sqrt())
+            output = self.net(self._input(_stack(frames[stacks[part]])))
+            error += (output - targets[part]).square().sum(0)
+        self.net.spread.copy_((error / len(stacks)).sqrt())
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class _Net(nn.Module):
         self.register_buffer("spread", torch.zeros(spec.action.features))
 
     def standardise(self, frames: NDArray[Any]) -> None:
-        """Learn the scale of vectors (n, D); images have theirs."""
+        """Set the mean and scale of vectors (n, D); images need none."""
         if self.mean.dim() == 0:
             return
         times, spread = len(self.mean) // frames.shape[1], frames.std(0)
@@ -290,42 +290,42 @@ class _Net(nn.Module):
         scale = np.where(spread > 1e-6, spread, 1.0)
         self.scale.copy_(torch.from_numpy(np.tile(scale, times)))
 
-    def forward(self, seen: Tensor) -> Tensor:
+    def forward(self, stacked: Tensor) -> Tensor:
         """Logits of choices and bits; a box's numbers, scaled to [-1, 1]."""
-        return torch.as_tensor(self.head(self.body((seen - self.mean) / self.scale)))
+        return torch.as_tensor(self.head(self.body((stacked - self.mean) / self.scale)))
 
-    def loss(self, seen: Tensor, targets: Tensor) -> Tensor:
-        """Of encoded actions (n, features): cross entropy or squared error, summed over entries."""
-        told: Tensor = self(seen)
+    def loss(self, stacked: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy or squared error of encoded actions (n, features), summed over entries."""
+        output: Tensor = self(stacked)
         if self.action.categories:
-            parts = [logits.log_softmax(1) for logits in told.split(self.action.categories, 1)]
+            parts = [logits.log_softmax(1) for logits in output.split(self.action.categories, 1)]
             return -(targets * torch.cat(parts, 1)).sum(1).mean()
         if self.action.kind == "multi_binary":
-            return bit_entropy(told, targets, reduction="none").sum(1).mean()
-        return (told - targets).square().sum(1).mean()
+            return bit_entropy(output, targets, reduction="none").sum(1).mean()
+        return (output - targets).square().sum(1).mean()
 
 
 def _decisions(
     episodes: Episodes, config: InversePolicyConfig
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
-    """Every decision of the best episodes.
+    """The decisions of the best episodes.
 
     Returns:
-        Frames (F, *observation) of which the first is all zeros; for each decision the frames
-        that it sees, int64 (n, frame_stack), the newest last; what was done there, (n, *action).
+        Frames (F, *observation) of which the first is all zeros; for each decision the indices of
+        its stacked frames, int64 (n, frame_stack), the newest last; the actions (n, *action).
     """
-    earned = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
+    returns = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
     count = max(1, round(config.best * len(episodes)))
     frames = [np.zeros_like(episodes[0].observations[:1])]
-    stacks, actions, taken = [], [], 1
-    for number in np.sort(np.argsort(-earned, kind="stable")[:count]):
+    stacks, actions, total = [], [], 1
+    for number in np.sort(np.argsort(-returns, kind="stable")[:count]):
         episode = episodes[int(number)]
-        done = episode.actions[:: config.hold]
+        decided = episode.actions[:: config.hold]
         frames.append(episode.observations[: -1 : config.hold])
-        back = np.arange(len(done))[:, None] - np.arange(config.frame_stack - 1, -1, -1)
-        stacks.append(np.where(back >= 0, back + taken, 0))
-        actions.append(done)
-        taken += len(done)
+        back = np.arange(len(decided))[:, None] - np.arange(config.frame_stack - 1, -1, -1)
+        stacks.append(np.where(back >= 0, back + total, 0))
+        actions.append(decided)
+        total += len(decided)
     return np.concatenate(frames), np.concatenate(stacks), np.concatenate(actions)
 
 

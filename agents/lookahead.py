@@ -1,4 +1,4 @@
-"""Lookahead: observations that come with what a world model imagines of each candidate action.
+"""Lookahead: observations together with what a world model imagines for each candidate action.
 
 venv = LookaheadVecWrapper(DummyVecEnv(makers), model, jumps=3, hold=5)
 PPO("MultiInputPolicy", venv, policy_kwargs={"features_extractor_class": LookaheadExtractor})
@@ -22,51 +22,52 @@ from torch import Tensor, nn
 
 from agents import actions as action_border
 from agents.history import Frames
-from agents.imagination import Imagination
+from agents.imagination import Imagination, check_model
 from agents.policies import SmallCnn
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
+from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.spec import ActionSpec, Spec
 
-DRAWN = 8
-"""Candidates that are drawn where the actions cannot be counted and none are given."""
+RANDOM_CANDIDATES = 8
+"""Candidates of an action space that is not discrete, if none are given."""
 
 Parts = dict[str, NDArray[Any]]
 
 
 class LookaheadVecWrapper(VecEnvWrapper):
-    """A real ``VecEnv`` whose observations say, too, what each candidate action would lead to.
+    """A real ``VecEnv`` whose observations include what each candidate action would lead to.
 
-    Each of A candidate actions is held in imagination for K jumps of ``hold`` steps. All rows,
-    candidates, jumps and worlds are asked for at once. The observation becomes a Dict:
+    Each of A candidate actions is held in imagination for K jumps of ``hold`` steps; all rows,
+    candidates, jumps and worlds are predicted at once. The observation becomes a Dict:
 
     - ``observation``: the real one;
-    - ``imagined`` (A, K, *observation): what a sampled world shows after each jump. SB3 takes no
-      space of five axes for an image, so it neither turns nor scales it, however many candidates
-      and jumps there are (as channels of one picture they would soon outnumber its rows, and SB3
-      guesses from that which axis is which); ``LookaheadExtractor`` scales it;
-    - ``outcomes`` float32 (A, K, 2): the reward expected since the jump before (given that the
+    - ``imagined`` (A, K, *observation): frames of a sampled world after each jump. Their five axes
+      keep SB3 from taking them for an image, so it neither transposes nor scales them (as channels
+      of one picture they would soon outnumber its rows, from which SB3 guesses the order of the
+      axes); ``LookaheadExtractor`` scales them;
+    - ``reward_alive`` float32 (A, K, 2): the expected reward since the jump before (given that the
       episode still ran then), and the probability that the episode has not terminated; means over
       the worlds.
 
-    ``terminal_observation`` in the infos has the same form; what it holds was imagined from the
-    terminal frame. Everything is a fresh array at each step.
+    ``terminal_observation`` in the infos has the same form, imagined from the terminal frame. All
+    arrays are fresh at each step.
 
-    Frames are stacked outside, ``VecFrameStack(LookaheadVecWrapper(venv, model), 4)``: each part
-    grows along its last axis. The actions of the environment must be held as long as those of
-    imagination: wrap each environment in ``HoldAction(env, hold)``.
+    Stack frames outside, ``VecFrameStack(LookaheadVecWrapper(venv, model), 4)``: each part grows
+    along its last axis. The environment must hold its actions as long as imagination does: wrap
+    each one in ``HoldAction(env, hold)``.
 
     Args:
         venv: real environments of the model's spaces, channels last.
         model: any world model; it is put into evaluation mode.
         jumps: K.
-        hold: steps of a jump, which are those of a decision.
+        hold: steps of a jump, as many as of a decision.
         candidates: (A, *action); None takes all actions of a discrete space, and 8 random ones of
             another, drawn once.
-        worlds: that the outcomes are averaged over. The frames are those of the first.
-        frames: False leaves ``imagined`` away: no frame is rendered.
+        worlds: that ``reward_alive`` is averaged over. The frames are those of the first.
+        frames: False omits ``imagined``: no frame is rendered.
         seed: of the worlds and the candidates; ``seed()``, which SB3's algorithms call with
-            theirs, begins the worlds anew.
+            theirs, seeds the worlds again.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``.
@@ -85,8 +86,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
         frames: bool = True,
         seed: int = 0,
     ) -> None:
-        if not isinstance(model, WorldModel):
-            raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
+        check_model(model)
         _check_numbers(model, jumps, hold, worlds)
         spec = model.spec
         spec.check_spaces(venv.observation_space, venv.action_space, "venv")
@@ -114,7 +114,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
         self._actions = None
         observations = np.asarray(self.venv.reset())
         self.imagination.reset(observations)
-        return self._look(observations)
+        return self._imagine(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take one action per environment, (num_envs, *action)."""
@@ -122,7 +122,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """What the environments show, and what may follow from there.
+        """Observe the environments, and imagine what may follow from there.
 
         Raises:
             RuntimeError: ``step_async()`` was not called before.
@@ -131,27 +131,27 @@ class LookaheadVecWrapper(VecEnvWrapper):
         if self._actions is None:
             raise RuntimeError("LookaheadVecWrapper: call reset(), then step(actions)")
         actions, self._actions = self._actions, None
-        current, rewards, dones, told = self.venv.step_wait()
+        current, rewards, dones, given = self.venv.step_wait()
         observations = np.asarray(current)
-        infos: list[dict[str, Any]] = [dict(info) for info in told]
+        infos: list[dict[str, Any]] = [dict(info) for info in given]
         ended = np.flatnonzero(dones)
         arrived = observations.copy()
         for i in ended:
             arrived[i] = infos[i]["terminal_observation"]
         self._observe(actions, arrived, self._steps(dones, infos))
-        shown = self._look(arrived)
+        parts = self._imagine(arrived)
         if len(ended):
             for i in ended:
-                infos[i]["terminal_observation"] = {key: shown[key][i].copy() for key in shown}
+                infos[i]["terminal_observation"] = {key: parts[key][i].copy() for key in parts}
             self.imagination.reset(observations[ended], ended.tolist())
-            for key, part in self._look(observations[ended], ended).items():
-                shown[key][ended] = part
-        return shown, rewards, dones, infos
+            for key, part in self._imagine(observations[ended], ended).items():
+                parts[key][ended] = part
+        return parts, rewards, dones, infos
 
     # -- helpers ---------------------------------------------------------------------------------
 
     def _steps(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.int64]:
-        """int64 (num_envs,): the steps that each decision took; fewer only at an episode's end."""
+        """int64 (num_envs,): steps that each decision took; fewer only at an episode's end."""
         if not self._counted:
             return np.ones(self.num_envs, np.int64)
         steps = np.array([info.get("steps", 1) for info in infos], np.int64)
@@ -170,39 +170,39 @@ class LookaheadVecWrapper(VecEnvWrapper):
             self.imagination.observe(held, arrived[rows], rows.tolist())
 
     @torch.no_grad()
-    def _look(self, observations: Frames, rows: NDArray[np.int64] | None = None) -> Parts:
-        """The parts for the scenes ``rows`` (all if None), which show ``observations``."""
+    def _imagine(self, observations: Frames, rows: NDArray[np.int64] | None = None) -> Parts:
+        """The parts for the scenes ``rows`` (all if None), whose frames are ``observations``."""
         worlds = self.imagination.worlds(self.worlds)
         if rows is not None:
             worlds = worlds.index(torch.from_numpy(rows).to(worlds.present.device))
         times = worlds.present[:, None] + self._ahead
         plans = self._plans.expand(worlds.shape[0], *self._plans.shape)
         parts: Parts = {"observation": observations.copy()}
-        seen = []
+        answers = []
         if self.frames:  # of one world: the others need not be rendered
             first = self.imagination.predict(worlds.some(slice(1)), times, plans)
             assert first.observations is not None
             parts["imagined"] = self._spec.to_numpy(first.observations[:, 0])
-            seen.append(first)
-        if len(seen) < self.worlds:
-            others = worlds.some(slice(len(seen), None))
-            seen.append(self.imagination.predict(others, times, plans, frames=False))
-        rewards = torch.cat([some.rewards for some in seen], 1).mean(1)
-        alive = torch.cat([some.alive for some in seen], 1).mean(1)
-        parts["outcomes"] = torch.stack([rewards, alive], -1).float().cpu().numpy()
+            answers.append(first)
+        if len(answers) < self.worlds:
+            others = worlds.some(slice(len(answers), None))
+            answers.append(self.imagination.predict(others, times, plans, frames=False))
+        rewards = torch.cat([answer.rewards for answer in answers], 1).mean(1)
+        alive = torch.cat([answer.alive for answer in answers], 1).mean(1)
+        parts["reward_alive"] = torch.stack([rewards, alive], -1).float().cpu().numpy()
         return parts
 
 
 class LookaheadExtractor(BaseFeaturesExtractor):
-    """The features extractor for the Dicts of ``LookaheadVecWrapper``, frames stacked or not.
+    """Features extractor for the Dicts of ``LookaheadVecWrapper``, frames stacked or not.
 
-    Images pass a ``SmallCnn``, vectors one layer. All imagined jumps share one such encoder. What
-    comes of them, the outcomes and the real observation are combined by one layer.
+    Images pass a ``SmallCnn``, vectors one layer. All imagined jumps share one such encoder. Its
+    output, ``reward_alive`` and the encoded real observation are combined by one layer.
 
     Args:
         observation_space: the Dict, as SB3 hands it over.
         features_dim: width of the output.
-        imagined_dim: width of what is kept of each imagined jump.
+        imagined_dim: width of the features of each imagined jump.
         channels: of the first convolutions.
 
     Raises:
@@ -217,7 +217,7 @@ class LookaheadExtractor(BaseFeaturesExtractor):
         channels: int = 16,
     ) -> None:
         spaces = getattr(observation_space, "spaces", {})
-        if not {"observation", "outcomes"} <= set(spaces):
+        if not {"observation", "reward_alive"} <= set(spaces):
             raise ValueError(
                 "observation_space: expected the Dict of a LookaheadVecWrapper, got "
                 f"{observation_space}"
@@ -225,14 +225,15 @@ class LookaheadExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         shapes: dict[str, tuple[int, ...]] = {key: spaces[key].shape for key in spaces}
         real, imagined = shapes["observation"], shapes.get("imagined")
-        self.turn = _channels_last(real, imagined)
-        self.real = _encoder(_turned(real) if self.turn else real, features_dim, channels)
+        self.transpose = _channels_last(real, imagined)
+        real = _channels_first(real) if self.transpose else real
+        self.real = _encoder(real, features_dim, channels)
         self.imagined: nn.Module | None = None
-        width = features_dim + math.prod(shapes["outcomes"])
+        width = features_dim + math.prod(shapes["reward_alive"])
         if imagined is not None:
             one = imagined[2:]
             self.scale = len(one) == 3
-            one = _turned(one) if self.scale else one
+            one = _channels_first(one) if self.scale else one
             self.imagined = _encoder(one, imagined_dim, channels)
             width += math.prod(imagined[:2]) * imagined_dim
         self.combine = nn.Sequential(nn.Linear(width, features_dim), nn.ReLU())
@@ -240,18 +241,18 @@ class LookaheadExtractor(BaseFeaturesExtractor):
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """The parts (B, ...), of which SB3 scales only ``observation``, to (B, features_dim)."""
         real = observations["observation"]
-        parts = [self.real(real.movedim(-1, -3) if self.turn else real)]
+        parts = [self.real(real.movedim(-1, -3) if self.transpose else real)]
         if self.imagined is not None:
-            seen = observations["imagined"].float().flatten(0, 2)  # (B * A * K, ...)
+            frames = observations["imagined"].float().flatten(0, 2)  # (B * A * K, ...)
             if self.scale:
-                seen = seen.movedim(-1, -3) / 255
-            parts.append(self.imagined(seen).reshape(len(real), -1))
-        parts.append(observations["outcomes"].flatten(1))
+                frames = frames.movedim(-1, -3) / 255
+            parts.append(self.imagined(frames).reshape(len(real), -1))
+        parts.append(observations["reward_alive"].flatten(1))
         return torch.as_tensor(self.combine(torch.cat(parts, 1)))
 
 
 def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[Any]:
-    """The actions (A, *action) that are tried, in the dtype of the space.
+    """The candidate actions (A, *action), in the dtype of the space.
 
     Raises:
         ValueError: ``candidates`` have another shape, or one is not in the space.
@@ -261,7 +262,8 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
         if spec.kind in ("none", "discrete"):
             return np.arange(max(1, spec.features), dtype=np.int64)
         generator = torch.Generator().manual_seed(_spread(seed))
-        return action_border.to_numpy(spec, action_border.draw_actions(spec, (DRAWN,), generator))
+        random = action_border.draw_actions(spec, (RANDOM_CANDIDATES,), generator)
+        return action_border.to_numpy(spec, random)
     given = np.asarray(candidates)
     if given.ndim != 1 + len(spec.shape) or given.shape[1:] != spec.shape or len(given) < 1:
         expected = ", ".join(["A", *map(str, spec.shape)])
@@ -275,9 +277,7 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
 
 
 def _check_numbers(model: WorldModel, jumps: int, hold: int, worlds: int) -> None:
-    for name, value in (("jumps", jumps), ("hold", hold), ("worlds", worlds)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+    numbers_at_least(1, jumps=jumps, hold=hold, worlds=worlds)
     if jumps * hold > model.spec.window:
         raise ValueError(
             f"jumps, hold: {jumps} jumps of {hold} steps exceed the model's window of "
@@ -297,7 +297,7 @@ def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.
     low[..., 1], high[..., 1] = 0, 1
     spaces: dict[str, gym.Space[Any]] = {
         "observation": real,
-        "outcomes": gym.spaces.Box(low, high, dtype=np.float32),
+        "reward_alive": gym.spaces.Box(low, high, dtype=np.float32),
     }
     if frames:
         bounds = [np.broadcast_to(bound, (*lead, *real.shape)) for bound in (real.low, real.high)]
@@ -306,7 +306,7 @@ def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.
 
 
 def _spread(seed: int) -> int:
-    """Another seed: SB3 seeds torch itself with the same number, and equal draws would follow."""
+    """Another seed, so that the worlds are independent of SB3, which seeds torch with the first."""
     return int(np.random.default_rng(seed).integers(2**62))
 
 
@@ -316,15 +316,15 @@ def _encoder(shape: tuple[int, ...], width: int, channels: int) -> nn.Module:
     return nn.Sequential(nn.Linear(shape[0], width), nn.ReLU())
 
 
-def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(H, W, C) to (C, H, W)."""
     return shape[-1], *shape[:-1]
 
 
 def _channels_last(real: tuple[int, ...], imagined: tuple[int, ...] | None) -> bool:
-    """Whether real images are still (H, W, C): SB3 turns them, unless it is told not to."""
+    """Whether real images are still (H, W, C): SB3 transposes them, unless that is disabled."""
     if len(real) != 3:
         return False
-    if imagined is not None:  # it is never turned, so height and width are known
+    if imagined is not None:  # never transposed, so height and width are known
         return real[1:] != imagined[2:4]
     return not is_image_space_channels_first(gym.spaces.Box(0, 255, real, np.uint8))

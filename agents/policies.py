@@ -1,4 +1,4 @@
-"""Policies of Stable-Baselines3: a network for small images, and safe files."""
+"""A network for small images for Stable-Baselines3, and policies in safe files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SmallCnn(BaseFeaturesExtractor):
 
 
 def save_policy(agent: BaseAlgorithm, path: str | Path) -> Path:
-    """Write the weights of an agent's policy as safetensors, for others to ``load_policy``.
+    """Write the weights of an agent's policy as safetensors, for ``load_policy``.
 
     Unlike SB3's own zip, such a file cannot run code. It holds no settings and no optimizer.
 
@@ -75,7 +75,7 @@ def save_policy(agent: BaseAlgorithm, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Cloned: parts that share their weights are written as if they did not.
+    # Cloned: safetensors refuses tensors that share memory.
     tensors = {k: t.detach().cpu().clone() for k, t in agent.policy.state_dict().items()}
     with atomic(path) as partial:
         partial.write_bytes(to_bytes(tensors))
@@ -85,16 +85,16 @@ def save_policy(agent: BaseAlgorithm, path: str | Path) -> Path:
 def load_policy(agent: BaseAlgorithm, path: str | Path) -> BaseAlgorithm:
     """Fill the policy of ``agent`` with the weights that ``save_policy`` wrote, and return it.
 
-    Safe with a stranger's file, where SB3's ``load`` is not: make an agent of your own with the
-    settings that they name, such as ``PPO("MlpPolicy", env)``, and load their weights into it.
+    Safe with files from others, which SB3's ``load`` is not: make an agent with the same settings,
+    such as ``PPO("MlpPolicy", env)``, and load their weights into it.
 
     Args:
         agent: its policy has the same networks.
         path: of the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is corrupt, or its tensors are not those of this policy.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is corrupt, or its tensors are not those of this policy.
     """
     load_weights(agent.policy, Path(path))
     return agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.history import Frames, History, check_frames
+from agents.history import Frames, History, check_frames, context_indices
 from worldmodel.base import WorldModel
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
+from worldmodel.data.make_env import Env, EnvLike
 
 Parts = Mapping[str, NDArray[Any]]
 """A Dict observation's parts, (n, ...) each."""
@@ -24,17 +26,17 @@ Starts = (
     | Sequence[Frames]
     | Parts
     | Episodes
-    | gym.Env[Any, Any]
+    | EnvLike
 )
 """What ``ImaginedVecEnv`` takes; see there."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The beginnings of n episodes.
+class EpisodeStarts:
+    """The beginnings of n imagined episodes.
 
     Attributes:
-        histories: n, what has been seen and done before.
+        histories: n, the frames and actions before.
         constants: the parts of a Dict observation that the model does not imagine, (n, ...) each.
     """
 
@@ -42,22 +44,22 @@ class Drawn:
     constants: dict[str, NDArray[Any]]
 
 
-Draw = Callable[[int, np.random.Generator], Drawn]
+StartSampler = Callable[[int, np.random.Generator], EpisodeStarts]
 
 
 @dataclass(frozen=True)
-class Parted:
-    """A Dict observation: one part that the model imagines, and others that stay as they are."""
+class DictObservation:
+    """A Dict observation of which the model imagines one part; the others stay constant."""
 
     space: gym.spaces.Dict
     imagined: str
 
     @classmethod
-    def of(cls, space: gym.spaces.Dict, model: WorldModel) -> Parted:
-        """Find the part.
+    def of(cls, space: gym.spaces.Dict, model: WorldModel) -> DictObservation:
+        """Find the part that the model imagines.
 
         Raises:
-            TypeError: no Dict space.
+            TypeError: not a Dict space.
             ValueError: not exactly one part is what the model was made for.
         """
         if not isinstance(space, gym.spaces.Dict):
@@ -65,20 +67,20 @@ class Parted:
                 "observation_space: expected a gymnasium Dict with the imagined and the constant "
                 f"parts, got {type(space).__name__}"
             )
-        wanted = model.spec.observation_space()
-        found = [name for name, part in space.spaces.items() if part == wanted]
-        if len(found) != 1:
+        expected = model.spec.observation_space()
+        names = [name for name, part in space.spaces.items() if part == expected]
+        if len(names) != 1:
             raise ValueError(
-                f"observation_space: exactly one part must be {wanted}, which the model was made "
-                f"for; these are: {found}, of {list(space.spaces)}"
+                f"observation_space: exactly one part must be {expected}, which the model was made "
+                f"for; these are: {names}, of {list(space.spaces)}"
             )
-        return cls(space, found[0])
+        return cls(space, names[0])
 
     def constants(self, parts: Any, argument: str) -> dict[str, NDArray[Any]]:
         """All but the imagined part, checked: (n, ...) each.
 
         Raises:
-            TypeError: no mapping.
+            TypeError: not a mapping.
             ValueError: parts are missing or too many, or have another shape.
         """
         if not isinstance(parts, Mapping):
@@ -94,119 +96,134 @@ class Parted:
         for name, space in self.space.spaces.items():
             if name == self.imagined:
                 continue
-            values = np.array(parts[name], space.dtype)
-            if values.shape != (count, *(space.shape or ())):
+            values, shape = np.array(parts[name], space.dtype), (count, *(space.shape or ()))
+            if values.shape != shape:
                 raise ValueError(
-                    f"{argument}: expected {name!r} of shape {(count, *(space.shape or ()))}, got "
-                    f"{values.shape}"
+                    f"{argument}: expected {name!r} of shape {shape}, got {values.shape}"
                 )
             constants[name] = values
         return constants
 
 
-def draws(starts: Starts, model: WorldModel, ahead: int, hold: int, parted: Parted | None) -> Draw:
-    """A function ``(num, numpy generator)`` to the beginnings of ``num`` episodes.
+def is_env_to_make(starts: Any) -> bool:
+    """Whether the starts are an environment that is yet to be made: an id, or a function that can
+    be called without arguments.
+    """
+    if isinstance(starts, str) or not callable(starts) or isinstance(starts, gym.Env):
+        return isinstance(starts, str)
+    try:
+        inspect.signature(starts).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def start_sampler(
+    starts: Starts, model: WorldModel, ahead: int, hold: int, parts: DictObservation | None
+) -> StartSampler:
+    """A function ``(num, numpy generator)`` that returns the beginnings of ``num`` episodes.
 
     Args:
-        starts: see ``ImaginedVecEnv``.
-        model: whose window, contexts and spaces count.
-        ahead: steps that the window must have left.
+        starts: see ``ImaginedVecEnv``; an environment must have been made.
+        model: whose window, context and spaces the beginnings must fit.
+        ahead: steps of the model's window that must be left.
         hold: steps between the frames of a context.
-        parted: of Dict observations.
+        parts: of Dict observations.
 
     Raises:
         TypeError, ValueError: the starts are not what the model was made for.
     """
     if isinstance(starts, Episodes):
-        if parted is not None:
+        if parts is not None:
             raise ValueError(
                 "starts: recorded episodes hold no constant parts of a Dict observation; give a "
                 "dict of arrays, or a function that returns one"
             )
-        return _recorded(starts, model, ahead, hold)
+        return _recorded_steps(starts, model, ahead, hold)
     if isinstance(starts, gym.Env):
-        return _live(starts, model, parted)
+        return _env_resets(starts, model, parts)
     if callable(starts):
-        function = starts
+        function: Callable[..., Any] = starts
 
-        def called(num: int, rng: np.random.Generator) -> Drawn:
-            return _drawn(function(num, rng), model, parted, "starts(num, rng)", num)
+        def call(num: int, rng: np.random.Generator) -> EpisodeStarts:
+            return _first_frames(function(num, rng), model, parts, "starts(num, rng)", num)
 
-        return called
-    given = _drawn(starts, model, parted, "starts")
+        return call
+    given = _first_frames(starts, model, parts, "starts")
 
-    def chosen(num: int, rng: np.random.Generator) -> Drawn:
+    def choose(num: int, rng: np.random.Generator) -> EpisodeStarts:
         rows = rng.integers(len(given.histories), size=num)
         constants = {name: values[rows] for name, values in given.constants.items()}
-        return Drawn([given.histories[row] for row in rows], constants)
+        return EpisodeStarts([given.histories[row] for row in rows], constants)
 
-    return chosen
-
-
-def _drawn(
-    given: Any, model: WorldModel, parted: Parted | None, argument: str, count: int | None = None
-) -> Drawn:
-    """Episodes that begin at given frames (n, \\*observation), or Dict observations."""
-    constants = {} if parted is None else parted.constants(given, argument)
-    images = given if parted is None else given[parted.imagined]
-    frames = check_frames(model.spec, images, argument, count)
-    return Drawn([History.start(frame) for frame in frames], constants)
+    return choose
 
 
-def _live(env: gym.Env[Any, Any], model: WorldModel, parted: Parted | None) -> Draw:
-    """Resets of a real environment, with seeds of its own; a reset is no step."""
-    space = model.spec.observation_space() if parted is None else parted.space
+def _first_frames(
+    frames: Any,
+    model: WorldModel,
+    parts: DictObservation | None,
+    argument: str,
+    count: int | None = None,
+) -> EpisodeStarts:
+    """Episodes that begin at given frames (n, \\*observation), or at Dict observations."""
+    constants = {} if parts is None else parts.constants(frames, argument)
+    images = frames if parts is None else frames[parts.imagined]
+    checked = check_frames(model.spec, images, argument, count)
+    return EpisodeStarts([History.start(frame) for frame in checked], constants)
+
+
+def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> StartSampler:
+    """Resets of a real environment with random seeds; no step is taken."""
+    space = model.spec.observation_space() if parts is None else parts.space
     if env.observation_space != space or env.action_space != model.spec.action.to_space():
         raise ValueError(
             f"starts: the environment's spaces are {env.observation_space} and {env.action_space}, "
             f"expected {space} and {model.spec.action.to_space()}"
         )
 
-    def reset(num: int, rng: np.random.Generator) -> Drawn:
-        shown = [env.reset(seed=int(rng.integers(2**31)))[0] for _ in range(num)]
-        if parted is None:
-            return _drawn(np.stack(shown), model, None, "starts")
-        parts = {name: np.stack([one[name] for one in shown]) for name in parted.space.spaces}
-        return _drawn(parts, model, parted, "starts")
+    def reset(num: int, rng: np.random.Generator) -> EpisodeStarts:
+        frames = [env.reset(seed=int(rng.integers(2**31)))[0] for _ in range(num)]
+        if parts is None:
+            return _first_frames(np.stack(frames), model, None, "starts")
+        batch = {name: np.stack([frame[name] for frame in frames]) for name in parts.space.spaces}
+        return _first_frames(batch, model, parts, "starts")
 
     return reset
 
 
-def _recorded(episodes: Episodes, model: WorldModel, ahead: int, hold: int) -> Draw:
-    """Any step of any episode, all alike, with the frames before it as context."""
+def _recorded_steps(episodes: Episodes, model: WorldModel, ahead: int, hold: int) -> StartSampler:
+    """Steps of recorded episodes, each equally likely, with the frames before as context."""
     spec = episodes.spec(model.spec.window)
     model.spec.check_spaces(spec.observation_space(), spec.action.to_space(), "starts")
     ends = np.cumsum([len(episode.actions) for episode in episodes])
 
-    def branch(num: int, rng: np.random.Generator) -> Drawn:
+    def branch(num: int, rng: np.random.Generator) -> EpisodeStarts:
         histories = []
-        for place in rng.integers(int(ends[-1]), size=num):
-            number = int(np.searchsorted(ends, place, side="right"))
-            step = int(place - (ends[number] - len(episodes[number].actions)))
-            histories.append(past(episodes[number], step, model, ahead, hold))
-        return Drawn(histories, {})
+        for index in rng.integers(int(ends[-1]), size=num):
+            number = int(np.searchsorted(ends, index, side="right"))
+            step = int(index - (ends[number] - len(episodes[number].actions)))
+            histories.append(history_at(episodes[number], step, model, ahead, hold))
+        return EpisodeStarts(histories, {})
 
     return branch
 
 
-def past(episode: Episode, step: int, model: WorldModel, ahead: int, hold: int) -> History:
-    """What a model is told of an episode's first ``step`` steps.
+def history_at(episode: Episode, step: int, model: WorldModel, ahead: int, hold: int) -> History:
+    """The context that a model is given at a step of an episode.
 
-    Frames lie ``hold`` steps apart (``model.gap``, for models that have one), back from the step
-    to the episode's first frame, which is among them where that is allowed; or as far back as
-    leaves ``ahead`` steps of the window. There are at most ``model.max_context``.
+    The frames lie ``hold`` steps apart (``model.gap``, for models that have one), counted back from
+    the step. The episode's first frame is added, unless the model has a gap. Frames are left out
+    that lie so far back that less than ``ahead`` steps of the window would remain, and those that
+    ``context_indices`` leaves out.
     """
     gap = hold if model.gap is None else model.gap
     times = list(range(step, -1, -gap))
     if times[-1] and model.gap is None:
         times.append(0)
-    times = [time for time in times if step - time + ahead <= model.spec.window]
-    limit = model.max_context
-    if limit is not None and len(times) > limit:
-        # as ``Imagination``: the first and the latest; frame by frame, none between is left out
-        keep_first = model.gap is None and limit > 1
-        times = [*times[: limit - 1], times[-1]] if keep_first else times[:limit]
-    times.reverse()
+    times = sorted(time for time in times if step - time + ahead <= model.spec.window)
+    chosen = context_indices(len(times), model.max_context, first=model.gap is None)
+    times = [times[i] for i in chosen]
     origin = times[0]
     return History(
         tuple(episode.observations[time] for time in times),

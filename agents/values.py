@@ -1,4 +1,4 @@
-"""What the future is worth beyond the end of a plan."""
+"""Estimates of the return that follows the end of a plan."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Value = Callable[[NDArray[Any]], Any]
 """Observations (n, *observation), uint8 images (H, W, C) or float vectors, to n numbers."""
 
 
-def beyond(
+def terminal_value(
     model: WorldModel, worlds: Worlds, times: Tensor, plans: Tensor, value: Value, at_once: int
 ) -> Tensor:
-    """The value of what the worlds show at one time along plans; only those frames are rendered.
+    """The value of what the worlds show at one time of each plan; only those frames are rendered.
 
     Args:
-        model: that the worlds are of.
+        model: that the worlds were sampled from.
         worlds: B x S worlds.
         times: int64 (B, 1), steps from each window's origin.
-        plans: (B, N, L, \\*action) that reach so far.
-        value: of observations as the environment shows them.
+        plans: (B, N, L, \\*action), long enough to reach these times.
+        value: function of observations as the environment shows them.
         at_once: worlds x plans that are rendered at once, about.
 
     Returns:
@@ -41,30 +41,30 @@ def beyond(
         ValueError: ``value`` returns another shape than (n,), NaN or infinity.
     """
     batch, samples = worlds.shape
-    worth = []
+    values = []
     for part in plans.split(max(1, at_once // (batch * samples)), 1):
-        seen = model.predict(worlds, Queries(times, part)).observations
-        assert seen is not None
-        frames = model.spec.to_numpy(seen[:, :, :, 0])
-        shown = frames.reshape(-1, *model.spec.border[0])
-        numbers = torch.as_tensor(value(shown)).detach()
-        if numbers.shape != (len(shown),):
+        observations = model.predict(worlds, Queries(times, part)).observations
+        assert observations is not None
+        frames = model.spec.to_numpy(observations[:, :, :, 0])
+        frames = frames.reshape(-1, *model.spec.border[0])
+        numbers = torch.as_tensor(value(frames)).detach()
+        if numbers.shape != (len(frames),):
             raise ValueError(
-                f"value: expected one number for each of {len(shown)} observations, got shape "
+                f"value: expected one number for each of {len(frames)} observations, got shape "
                 f"{tuple(numbers.shape)}"
             )
         if not bool(torch.isfinite(numbers).all()):
             raise ValueError("value: returned NaN or infinity")
-        worth.append(numbers.to(model.device, torch.float32).view(seen.shape[:3]))
-    return torch.cat(worth, 2)
+        values.append(numbers.to(model.device, torch.float32).view(observations.shape[:3]))
+    return torch.cat(values, 2)
 
 
 def critic(algorithm: BaseAlgorithm) -> Value:
-    """What an SB3 algorithm has learned that an observation is worth, for ``Planner(value=...)``.
+    """The value function that an SB3 algorithm has learned, for ``Planner(value=...)``.
 
-    The critic of an actor-critic policy (PPO, A2C), or the best action's Q-value (DQN). It is asked
-    as it is at each call: train on, and the value follows. Its ``gamma`` is per decision and the
-    planner's ``discount`` per step: a policy that decides every k steps goes with a discount of
+    The critic of an actor-critic policy (PPO, A2C), or the best action's Q-value (DQN), with the
+    weights that the algorithm has at each call. Its ``gamma`` is per decision and the planner's
+    ``discount`` per step: with a policy that decides every k steps, use a discount of
     ``gamma ** (1 / k)``.
 
     Args:
@@ -72,8 +72,8 @@ def critic(algorithm: BaseAlgorithm) -> Value:
             ``VecNormalize``.
 
     Raises:
-        TypeError: it has neither of the two, or sees no Box.
-        ValueError: it was trained behind ``VecNormalize``; or, when the value is asked, on other
+        TypeError: it has neither of the two, or its observation space is not a Box.
+        ValueError: it was trained behind ``VecNormalize``; or, when the value is called, on other
             observations.
     """
     policy = getattr(algorithm, "policy", None)
@@ -90,27 +90,27 @@ def critic(algorithm: BaseAlgorithm) -> Value:
             "algorithm: was trained behind VecNormalize, so its value is of scaled observations "
             "and rewards; train without, or pass a function that undoes it"
         )
-    sees = space.shape
+    trained = space.shape
 
     def value(observations: NDArray[Any]) -> Tensor:
-        _check_seen(observations.shape[1:], sees)
+        _check_shape(observations.shape[1:], trained)
         policy.set_training_mode(False)
         with torch.no_grad():
-            seen, _ = policy.obs_to_tensor(np.asarray(observations))
+            inputs, _ = policy.obs_to_tensor(np.asarray(observations))
             if isinstance(policy, DQNPolicy):
-                return torch.as_tensor(policy.q_net(seen)).amax(1)
-            return policy.predict_values(seen).flatten()
+                return torch.as_tensor(policy.q_net(inputs)).amax(1)
+            return policy.predict_values(inputs).flatten()
 
     return value
 
 
-def _check_seen(shown: tuple[int, ...], sees: tuple[int, ...]) -> None:
-    """Images may come channels last to a policy that was trained on channels first."""
-    if sorted(shown) == sorted(sees):
+def _check_shape(frame: tuple[int, ...], trained: tuple[int, ...]) -> None:
+    """Raise ValueError unless a policy takes the frame; its images may have channels first."""
+    if sorted(frame) == sorted(trained):
         return
-    hint, (fewer, *sides), (more, *known) = "", sorted(shown), sorted(sees)
-    if sides == known and more % fewer == 0:
+    hint, (fewer, *sides), (more, *own_sides) = "", sorted(frame), sorted(trained)
+    if sides == own_sides and more % fewer == 0:
         hint = "; a plan ends in one frame: train the policy with frame_stack=1"
     raise ValueError(
-        f"algorithm: its policy sees observations {sees}, the model shows {shown}{hint}"
+        f"algorithm: its policy sees observations {trained}, the model shows {frame}{hint}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -19,23 +19,25 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import Frames, to_context
-from agents.imagination import check_finite
-from agents.starts import Draw, Parted, Starts, draws
+from agents.imagination import check_finite, check_model
+from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
+from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.data.make_env import Env, EnvLike, make_env
 from worldmodel.types import Queries, Worlds
 
 
 class ImaginedVecEnv(VecEnv):
-    """Episodes that a world model imagines, at one frame per decision.
+    """Episodes that a world model imagines, at one frame for each decision.
 
-    An episode begins at a start, for which worlds are sampled; it happens in the first of them. An
-    action is held for ``hold`` steps, which cost **one** rendered frame; the rewards of these steps
-    are summed. The episode is terminated where the world says that it has ended, and truncated
-    after ``horizon`` decisions, so that SB3 bootstraps the value. Spaces equal the real
-    environment's: what is trained here runs on ``HoldAction(env, hold)`` unchanged, and with
+    An episode begins at a start, for which worlds are sampled; it takes place in the first of them.
+    An action is held for ``hold`` steps, for which **one** frame is rendered; the rewards of these
+    steps are summed. The episode is terminated when the model says so, and truncated after
+    ``horizon`` decisions, so that SB3 bootstraps the value. The spaces are those of the real
+    environment: an agent that was trained here runs on ``HoldAction(env, hold)`` unchanged, with
     ``chunk`` on ``ChunkAction(env, hold)``.
 
-    The first episodes after ``reset()`` are cut short by different amounts (``stagger``), so that
+    The first episodes after ``reset()`` are shortened by different amounts (``stagger``), so that
     the environments do not all end in the same step.
 
     Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
@@ -46,22 +48,25 @@ class ImaginedVecEnv(VecEnv):
         model: any world model; it is put into evaluation mode.
         starts: where episodes begin:
             frames uint8 (n, H, W, C) or float (n, D);
-            recorded ``worldmodel.Episodes``: at any of their steps, with the frames before it as
-            context (``episodes.starts()`` are the first frames alone);
-            a Gymnasium environment: its resets;
-            or a function ``(num, numpy generator)`` to ``num`` frames.
+            recorded ``worldmodel.Episodes``: any of their steps, with the frames before as context
+            (``episodes.starts()`` are the first frames alone);
+            an environment (``worldmodel.EnvLike``: an id, a function without arguments that makes
+            it, or the environment itself): its resets;
+            or a function ``(num, numpy generator)`` that returns ``num`` frames.
         num_envs: how many episodes run side by side.
         hold: steps of one decision.
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
-        chunk: whether a decision is ``hold`` actions of its own; else one action, held.
-        terminations: "threshold" ends an episode where alive < 0.5, "sampled" by chance.
-        penalty: is multiplied by the worlds' disagreement and taken from the reward.
-        worlds: sampled per episode. Their disagreement is the standard deviation of what they say
-            the decision earns. It holds chance in the scene as well as what the model does not
-            know; a model without randomness never disagrees.
+        chunk: whether a decision is ``hold`` different actions instead of one held action.
+        terminations: "sampled" ends an episode with probability 1 - alive, "threshold" where alive
+            < 0.5. Sampled ones are as frequent as the model expects; a model that is unsure when an
+            episode ends never passes the threshold, and the agent learns that nothing can end it.
+        penalty: factor of the worlds' disagreement, which is subtracted from the reward.
+        worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
+            that they predict for the decision. It contains the scene's randomness as well as the
+            model's ignorance; a deterministic model never disagrees.
         observation_space: of the real environment, if that is a Dict: exactly one part is what the
-            model imagines, the others stay as the start gives them. Starts then are dicts.
+            model imagines, the others stay as the start gives them. Starts are then dicts.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
         stagger: whether to shorten the first episodes.
         fps: frames (decisions) per second of recorded videos.
@@ -87,7 +92,7 @@ class ImaginedVecEnv(VecEnv):
         horizon: int | None = None,
         *,
         chunk: bool = False,
-        terminations: Literal["threshold", "sampled"] = "threshold",
+        terminations: Literal["threshold", "sampled"] = "sampled",
         penalty: float = 0.0,
         worlds: int = 1,
         observation_space: gym.spaces.Dict | None = None,
@@ -95,17 +100,14 @@ class ImaginedVecEnv(VecEnv):
         stagger: bool = True,
         fps: int = 4,
     ) -> None:
-        if not isinstance(model, WorldModel):
-            raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
+        check_model(model)
         self.horizon = check_horizon(model.spec.window, hold, horizon)
         if hold % model.stride:
             raise ValueError(
                 f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of "
                 f"that, got {hold}"
             )
-        for name, value in (("num_envs", num_envs), ("fps", fps), ("worlds", worlds)):
-            if not value >= 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
         if terminations not in ("threshold", "sampled"):
             raise ValueError(
                 f"terminations: expected 'threshold' or 'sampled', got {terminations!r}"
@@ -116,10 +118,15 @@ class ImaginedVecEnv(VecEnv):
                 f"with worlds={worlds}"
             )
         self.model = model.eval()
-        self.parted = None if observation_space is None else Parted.of(observation_space, model)
+        self.parts: DictObservation | None = None
+        if observation_space is not None:
+            self.parts = DictObservation.of(observation_space, model)
         self.hold, self.chunk, self.stagger = hold, chunk, stagger
         self.terminations, self.penalty, self.worlds = terminations, penalty, worlds
-        self._draw: Draw = draws(starts, model, self.horizon * hold, hold, self.parted)
+        self._made: Env | None = None
+        if is_env_to_make(starts):
+            starts = self._made = make_env(cast(EnvLike, starts))
+        self._start = start_sampler(starts, model, self.horizon * hold, hold, self.parts)
         self.render_mode = "rgb_array"  # VecEnv.__init__ asks for it
         imagined = model.spec.observation_space()
         action = model.spec.action
@@ -155,10 +162,10 @@ class ImaginedVecEnv(VecEnv):
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
         self._limits = self.horizon - cut * int(self.stagger)
-        return self._shown()
+        return self._observations()
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take one decision per environment: (num_envs, *action), or chunks of actions."""
+        """Take one decision in each environment: (num_envs, *action), or chunks of actions."""
         lead = (self.num_envs, self.hold) if self.chunk else (self.num_envs, 1)
         chosen = action_border.to_tensor(
             self.model.spec.action, actions, lead, self.model.device, "actions"
@@ -167,11 +174,11 @@ class ImaginedVecEnv(VecEnv):
 
     @torch.no_grad()
     def step_wait(self) -> VecEnvStepReturn:
-        """Imagine the ``hold`` steps; environments that end begin anew.
+        """Imagine the ``hold`` steps; episodes that end are followed by new ones.
 
         Raises:
             RuntimeError: ``reset()`` or ``step_async()`` was not called before.
-            FloatingPointError: the model imagines NaN or infinity.
+            FloatingPointError: the model predicts NaN or infinity.
         """
         if self._worlds is None or self._chosen is None:
             raise RuntimeError("ImaginedVecEnv: call reset(), then step(actions)")
@@ -196,7 +203,7 @@ class ImaginedVecEnv(VecEnv):
             for info, value in zip(infos, disagreement, strict=True):
                 info["disagreement"] = float(value)
         if dones.any():
-            ended = self._shown()
+            ended = self._observations()
             for i in np.flatnonzero(dones):
                 infos[i]["terminal_observation"] = (
                     {name: part[i].copy() for name, part in ended.items()}
@@ -204,30 +211,32 @@ class ImaginedVecEnv(VecEnv):
                     else np.array(ended[i])
                 )
             self._restart(np.flatnonzero(dones))
-        return self._shown(), rewards - self.penalty * disagreement, dones, infos
+        return self._observations(), rewards - self.penalty * disagreement, dones, infos
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Close the environment that gives the starts, if it was made here."""
+        if self._made is not None:
+            self._made.close()
 
     def _imagine(
         self, worlds: Worlds, chosen: Tensor
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Reward, survival and disagreement of one decision, float32 (num_envs,) each.
 
-        The frame of the first world is kept.
+        Sets the current frames to those of the first world.
         """
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
-        seen = self.model.predict(worlds.some(slice(1)), queries)
-        assert seen.observations is not None
-        check_finite(self.model, seen.observations, seen.rewards, seen.alive)
-        self._frames = self.model.spec.to_numpy(seen.observations[:, 0, 0, 0])
+        first = self.model.predict(worlds.some(slice(1)), queries)
+        assert first.observations is not None
+        check_finite(self.model, first.observations, first.rewards, first.alive)
+        self._frames = self.model.spec.to_numpy(first.observations[:, 0, 0, 0])
         rewards, alive = (
-            value[:, 0, 0, 0].float().cpu().numpy() for value in (seen.rewards, seen.alive)
+            value[:, 0, 0, 0].float().cpu().numpy() for value in (first.rewards, first.alive)
         )
         if self.worlds == 1:
             return rewards, alive, np.zeros_like(rewards)
         others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
-        every = torch.cat([seen.rewards, others.rewards], 1)[:, :, 0, 0].float()
+        every = torch.cat([first.rewards, others.rewards], 1)[:, :, 0, 0].float()
         return rewards, alive, every.std(1, correction=0).cpu().numpy()
 
     def _restart(self, rows: NDArray[np.int64]) -> None:
@@ -248,24 +257,24 @@ class ImaginedVecEnv(VecEnv):
     @torch.no_grad()
     def _begin(self, count: int) -> tuple[Frames, dict[str, NDArray[Any]], Worlds]:
         r"""The present's frames (count, \*observation), constant parts, and sampled worlds."""
-        drawn, spec = self._draw(count, self._rng), self.model.spec
-        every = [range(len(history.frames)) for history in drawn.histories]
-        context = to_context(spec, drawn.histories, every, self.model.device)
+        starts, spec = self._start(count, self._rng), self.model.spec
+        indices = [range(len(history.frames)) for history in starts.histories]
+        context = to_context(spec, starts.histories, indices, self.model.device)
         worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)
-        frames = np.stack([history.frames[-1] for history in drawn.histories])
-        shown = frames.astype(spec.observation_space().dtype, copy=False)
-        return shown, drawn.constants, worlds
+        frames = np.stack([history.frames[-1] for history in starts.histories])
+        frames = frames.astype(spec.observation_space().dtype, copy=False)
+        return frames, starts.constants, worlds
 
-    def _shown(self) -> VecEnvObs:
-        """Fresh arrays, always: SB3 keeps what it is given."""
+    def _observations(self) -> VecEnvObs:
+        """The current observations as fresh arrays, since SB3 holds on to what it is given."""
         frames = self._frames.copy()
-        if self.parted is None:
+        if self.parts is None:
             return frames
         constants = {name: values.copy() for name, values in self._constants.items()}
-        parts = {self.parted.imagined: frames, **constants}
-        return {name: parts[name] for name in self.parted.space.spaces}
+        parts = {self.parts.imagined: frames, **constants}
+        return {name: parts[name] for name in self.parts.space.spaces}
 
-    # -- what VecEnv wants -----------------------------------------------------------------------
+    # -- the rest of VecEnv's interface ----------------------------------------------------------
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
         """The current frames, RGB uint8 (H, W, 3) each; None for vectors."""
@@ -276,8 +285,7 @@ class ImaginedVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The batch's attribute, once for each environment."""
-        value = getattr(self, attr_name)
-        return [value for _ in self._get_indices(indices)]
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the whole batch.
@@ -299,7 +307,7 @@ class ImaginedVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Only ``render``: the environments of a batch are no objects of their own.
+        """Only ``render``: the environments of a batch are not objects of their own.
 
         Raises:
             AttributeError: another method.

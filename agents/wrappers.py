@@ -1,4 +1,4 @@
-"""Gymnasium wrappers that give a real environment the rhythm of an imagined one."""
+"""Gymnasium wrappers with which a decision takes as many steps as in imagination."""
 
 from __future__ import annotations
 
@@ -12,15 +12,38 @@ import numpy as np
 from agents.actions import chunk_space
 from worldmodel.spec import ActionSpec
 
+Step = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
-class HoldAction(
-    gym.Wrapper[Any, Any, Any, Any],
-    gym.utils.RecordConstructorArgs,
-):
+
+class _Decision(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """One decision of the agent is several steps of the environment."""
+
+    def __init__(self, env: gym.Env[Any, Any], steps: int) -> None:
+        if isinstance(steps, bool) or not isinstance(steps, int):
+            raise TypeError(f"steps: expected an int, got {type(steps).__name__}")
+        if steps < 1:
+            raise ValueError(f"steps: a decision takes at least 1 step, got {steps}")
+        gym.utils.RecordConstructorArgs.__init__(self, steps=steps)
+        gym.Wrapper.__init__(self, env)
+        self.steps = steps
+
+    def _take(self, actions: Iterable[Any]) -> Step:
+        """Take the actions until the episode ends; rewards are summed."""
+        total, count = 0.0, 0
+        for action in actions:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            count += 1
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, {**info, "steps": count}
+
+
+class HoldAction(_Decision):
     """Hold every action for some steps: one decision of the agent is that many steps of the scene.
 
-    Rewards are summed; the hold stops early where the episode ends. ``info["steps"]`` says how
-    many steps were taken. What was trained in ``ImaginedVecEnv(..., hold=k)`` runs on
+    Rewards are summed; the hold stops early if the episode ends. ``info["steps"]`` is the number of
+    steps that were taken. An agent that was trained in ``ImaginedVecEnv(..., hold=k)`` runs on
     ``HoldAction(env, k)`` unchanged.
 
     Args:
@@ -39,26 +62,17 @@ class HoldAction(
         (3.0, 3)
     """
 
-    def __init__(self, env: gym.Env[Any, Any], steps: int) -> None:
-        _check_steps(steps)
-        gym.utils.RecordConstructorArgs.__init__(self, steps=steps)
-        gym.Wrapper.__init__(self, env)
-        self.steps = steps
-
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Step:
         """Take the action up to ``steps`` times; the observation is that of the last step."""
-        return _take(self.env, repeat(action, self.steps))
+        return self._take(repeat(action, self.steps))
 
 
-class ChunkAction(
-    gym.Wrapper[Any, Any, Any, Any],
-    gym.utils.RecordConstructorArgs,
-):
+class ChunkAction(_Decision):
     """Take several actions at once: one decision of the agent is a chunk of actions.
 
     The action space becomes flat: ``Discrete(4)`` with three steps is ``MultiDiscrete([4, 4, 4])``.
-    Rewards are summed; the rest of a chunk is left undone where the episode ends, and
-    ``info["steps"]`` says how many were taken. What was trained in ``ImaginedVecEnv(..., hold=k,
+    Rewards are summed; the chunk stops early if the episode ends, and ``info["steps"]`` is the
+    number of actions that were taken. An agent that was trained in ``ImaginedVecEnv(..., hold=k,
     chunk=True)`` runs on ``ChunkAction(env, k)`` unchanged.
 
     Args:
@@ -76,35 +90,11 @@ class ChunkAction(
     """
 
     def __init__(self, env: gym.Env[Any, Any], steps: int) -> None:
-        _check_steps(steps)
-        gym.utils.RecordConstructorArgs.__init__(self, steps=steps)
-        gym.Wrapper.__init__(self, env)
-        self.steps = steps
+        super().__init__(env, steps)
         self._spec = ActionSpec.from_space(env.action_space)
         self.action_space = chunk_space(self._spec, steps)
 
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Step:
         """Take the actions one after the other; the observation is that of the last step."""
         dtype = self.env.action_space.dtype
-        return _take(self.env, np.asarray(action, dtype).reshape(self.steps, *self._spec.shape))
-
-
-def _check_steps(steps: Any) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps: expected an int, got {type(steps).__name__}")
-    if steps < 1:
-        raise ValueError(f"steps: a decision takes at least 1 step, got {steps}")
-
-
-def _take(
-    env: gym.Env[Any, Any], actions: Iterable[Any]
-) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-    """Take actions until they or the episode end; rewards are summed."""
-    total, taken = 0.0, 0
-    for action in actions:
-        observation, reward, terminated, truncated, info = env.step(action)
-        total += float(reward)
-        taken += 1
-        if terminated or truncated:
-            break
-    return observation, total, terminated, truncated, {**info, "steps": taken}
+        return self._take(np.asarray(action, dtype).reshape(self.steps, *self._spec.shape))

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 import worldmodel
-from agents import ImaginationVideo, real_beside_imagined, train_in_imagination
+from agents import ImaginationVideo, compare, train_in_imagination
 from envs import SceneStream, sample_scenes
 from worldmodel.common.tensorboard import add_video
 from worldmodel.common.video import write_video
@@ -48,15 +48,15 @@ def main() -> None:
     futures = video(imagine(model, scenes, [0], range(21), worlds=3))
     with SummaryWriter(str(logs)) as writer:
         add_video(writer, "truth above three worlds", futures, step=0, fps=4)
-        clip = real_beside_imagined(model, env, seed=0, hold=5)
+        clip = compare(model, env, hold=5, worlds=1).side_by_side()
         add_video(writer, "real beside imagined", clip, step=0, fps=4)
     gif = write_video(logs / "futures.gif", futures, fps=4)  # or .mp4
 
     # While PPO learns in imagination: what it does for real, beside what the model expects of it.
     watch = ImaginationVideo(env, model, every=max(1, args.ppo_steps // 3), hold=5)
     train_in_imagination(
-        model, env, args.ppo_steps, hold=5, num_envs=16, callback=watch, tensorboard_log=str(logs),
-        progress_bar=True,
+        model, env, args.ppo_steps, hold=5, num_envs=16, frame_stack=4, callback=watch,
+        tensorboard_log=str(logs), progress_bar=True,
     )  # fmt: skip
 
     # While a world model learns: truth above what it imagines by then.

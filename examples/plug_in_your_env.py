@@ -62,7 +62,7 @@ def main() -> None:
     episodes = collect(Catch(), args.episodes)
     model = make("jump", episodes.spec(window=7))
     fit(model, episodes.windows(window=7, batch_size=32), args.fit_steps, folder=args.folder)
-    agent = train_in_imagination(model, episodes.starts(), args.imagined_steps, frame_stack=1)
+    agent = train_in_imagination(model, episodes.starts(), args.imagined_steps)
     planner = TreeSearch(model, TreeSearchConfig(plans=256, worlds=1, horizon=7))
 
     players = {

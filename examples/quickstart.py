@@ -27,10 +27,12 @@ from agents import (
     RandomShooting,
     RandomShootingConfig,
     RealReturns,
+    add_video,
     compare,
+    tile_videos,
     train_in_imagination,
+    write_video,
 )
-from agents.monitoring.video import add_video, tile_videos, write_video
 from envs import play, sample_scenes
 from evaluation.measurements.control import Contestant, Control
 from evaluation.measurements.speed import Speed, wide
@@ -129,7 +131,7 @@ def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
         AgentVideo(env, args.ppo_steps, HOLD, frame_stack=4),
     ]
     agent = train_in_imagination(
-        model, starts[:, 0].numpy(), args.ppo_steps, hold=HOLD, seed=args.seed,
+        model, starts[:, 0].numpy(), args.ppo_steps, hold=HOLD, frame_stack=4, seed=args.seed,
         callback=shown, tensorboard_log=str(logs), threads=args.num_threads,
         progress_bar=sys.stdout.isatty(),
     )  # fmt: skip

@@ -55,8 +55,8 @@ def main() -> None:
         ImaginationVideo(real(), model, every, hold=HOLD),
     ]
     ppo = train_in_imagination(
-        model, starts, args.steps, hold=HOLD, callback=watch, tensorboard_log=str(args.out),
-        progress_bar=True,
+        model, starts, args.steps, hold=HOLD, frame_stack=4, callback=watch,
+        tensorboard_log=str(args.out), progress_bar=True,
     )  # fmt: skip
     ppo.save(args.out / "ppo")
 

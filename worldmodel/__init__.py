@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worldmodel.data.collect import collect
     from worldmodel.data.episode import Episode
     from worldmodel.data.episodes import Episodes, unpack
+    from worldmodel.data.make_env import EnvLike, make_env
     from worldmodel.data.minari import from_minari, to_minari
     from worldmodel.hub import push
     from worldmodel.registry import MODELS, make, preset, register
@@ -35,6 +36,7 @@ __all__ = [
     "ActionSpec",
     "Belief",
     "Context",
+    "EnvLike",
     "Episode",
     "Episodes",
     "Losses",
@@ -53,6 +55,7 @@ __all__ = [
     "from_minari",
     "load",
     "make",
+    "make_env",
     "preset",
     "push",
     "register",
@@ -69,6 +72,7 @@ _NAMES = {
     "data.collect": "collect",
     "data.episode": "Episode",
     "data.episodes": "Episodes unpack",
+    "data.make_env": "EnvLike make_env",
     "data.minari": "from_minari to_minari",
     "hub": "push",
     "registry": "MODELS make preset register",

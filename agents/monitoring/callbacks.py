@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -17,19 +16,21 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from agents.monitoring import tensorboard_help as guide
-from agents.monitoring.comparison import compare, imagination_error, play
-from agents.training.train import evaluate
+from agents.evaluate import evaluate, play
+from agents.monitoring import tensorboard_help
+from agents.monitoring.comparison import compare
+from agents.monitoring.model_error import imagination_error
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
 from worldmodel.common.tensorboard import add_video
+from worldmodel.data.make_env import EnvLike, make_env
 from worldmodel.training.tensorboard_help import explain
 
 
-class _Regular(BaseCallback):
+class _PeriodicCallback(BaseCallback):
     """Measures at the start, every n steps and at the end; always between updates."""
 
-    guide: ClassVar[guide.Guide]
+    help_text: ClassVar[tensorboard_help.Help]
 
     def __init__(self, every: int) -> None:
         super().__init__()
@@ -39,12 +40,11 @@ class _Regular(BaseCallback):
         self._output: TensorBoardOutputFormat | None = None
 
     def _on_training_start(self) -> None:
-        outputs = self.logger.output_formats
-        found = [output for output in outputs if isinstance(output, TensorBoardOutputFormat)]
-        self._output = found[0] if found else None
+        outputs = (o for o in self.logger.output_formats if isinstance(o, TensorBoardOutputFormat))
+        self._output = next(outputs, None)
         self._next, self._last = self.num_timesteps, -1
         if self._output is not None and self.num_timesteps == 0:
-            name, text, charts = self.guide
+            name, text, charts = self.help_text
             explain(self._output.writer, name, text, "Agent", charts)
 
     def _on_rollout_start(self) -> None:
@@ -62,7 +62,7 @@ class _Regular(BaseCallback):
         return True
 
     def _record(self, name: str, value: float) -> None:
-        """Log at this very step: what is recorded waits for the logger's next dump, steps later."""
+        """Log at this step; ``logger.record`` alone would wait for the logger's next dump."""
         if self._output is not None:
             self._output.writer.add_scalar(name, value, self.num_timesteps)
         self.logger.record(name, value, exclude="tensorboard")
@@ -71,8 +71,8 @@ class _Regular(BaseCallback):
     def _measure(self) -> None: ...
 
 
-class _Film(_Regular):
-    """Measures that are clips: without TensorBoard it warns once and does nothing."""
+class _VideoCallback(_PeriodicCallback):
+    """Logs clips; without TensorBoard it warns once and does nothing."""
 
     min_height: ClassVar[int] = 128
 
@@ -104,16 +104,16 @@ class _Film(_Regular):
         """Clips (N, T, H, W, C), how many go in a row, and N captions."""
 
 
-class ImaginationVideo(_Film):
+class ImaginationVideo(_VideoCallback):
     """Log clips to TensorBoard: the agent's real episode, and the same actions imagined.
 
-    Three rows: what really happens, sampled worlds that know the first frame alone, and the
-    absolute difference (black where a world agrees); a column for each world. Captions give the
-    sum of the rewards. Without TensorBoard (``tensorboard_log=None``) it warns once and does
-    nothing.
+    Three rows: the real episode, worlds sampled given its first frame, and the absolute difference
+    (black where a world agrees); a column for each world. Captions give the sum of the rewards.
+    Without TensorBoard (``tensorboard_log=None``) it warns once and does nothing.
 
     Args:
-        env: a plain environment of the model's spaces, without ``HoldAction``; only for the clips.
+        env: of the model's spaces, without ``HoldAction``, used only here; see
+            ``worldmodel.EnvLike``.
         world_model: the model that imagines.
         every: environment steps between clips; one is logged at the start and at the end as well.
         hold: steps that an action is held, as in training.
@@ -127,11 +127,11 @@ class ImaginationVideo(_Film):
         ValueError: a number is below 1, ``play`` is neither, or the spaces differ from the model's.
     """
 
-    guide = guide.IMAGINATION
+    help_text = tensorboard_help.IMAGINATION
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: EnvLike,
         world_model: WorldModel,
         every: int = 10_000,
         hold: int = 1,
@@ -147,11 +147,10 @@ class ImaginationVideo(_Film):
         if play not in ("policy", "random"):
             raise ValueError(f"play: expected 'policy' or 'random', got {play!r}")
         world_model.spec.require_images("world_model")
-        world_model.spec.check_spaces(env.observation_space, env.action_space, "env")
-        self.env = env
+        self.env = make_env(env)
+        world_model.spec.check_spaces(self.env.observation_space, self.env.action_space, "env")
         self.world_model = world_model  # BaseCallback.model is the SB3 algorithm
-        self.play = play
-        self.seed = seed
+        self.play, self.seed = play, seed
 
     def _clips(self) -> tuple[NDArray[np.uint8], int, list[str]]:
         policy = None if self.play == "random" else self.model
@@ -164,33 +163,33 @@ class ImaginationVideo(_Film):
         return clips, self.worlds, captions
 
 
-class AgentVideo(_Film):
+class AgentVideo(_VideoCallback):
     """Log a clip to TensorBoard: the agent at play in its real environment.
 
-    The caption says what the episode returned. With the seed of ``RealReturns`` it is the first of
-    the episodes that are measured there. Without TensorBoard it warns once and does nothing.
+    The caption gives the return. With the seed of ``RealReturns`` it is the first of the episodes
+    that are measured there. Without TensorBoard it warns once and does nothing.
 
     Args:
-        env: a plain environment, without ``HoldAction``; only for the clips. What it renders is
-            shown if it was made with ``render_mode="rgb_array"``, else what the agent sees.
+        env: without ``HoldAction``, used only here; see ``worldmodel.EnvLike``. With
+            ``render_mode="rgb_array"`` its rendered frames are shown, else its observations.
         every: environment steps between clips; one is logged at the start and at the end as well.
         hold: steps that an action is held, as in training.
         frame_stack: frames that the policy sees.
-        steps: the film ends after that many, and its caption says so.
+        steps: the clip ends after that many, and its caption says so.
         seed: of the episode, always the same.
         tag: name of the clip in TensorBoard.
         fps: frames per second.
 
     Raises:
-        ValueError: a number is below 1, or the environment shows vectors and renders nothing.
+        ValueError: a number is below 1, or the environment has vectors and renders nothing.
     """
 
-    guide = guide.AGENT
+    help_text = tensorboard_help.AGENT
     min_height = 256  # alone in its card, which is that wide
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: EnvLike,
         every: int = 10_000,
         hold: int = 1,
         frame_stack: int = 1,
@@ -202,13 +201,13 @@ class AgentVideo(_Film):
         super().__init__(every, tag, fps)
         self.hold, self.frame_stack, self.steps = hold, frame_stack, steps
         at_least(1, self, "every", "hold", "frame_stack", "steps")
-        shape = env.observation_space.shape
-        if env.render_mode != "rgb_array" and (shape is None or len(shape) != 3):
+        self.env, self.seed = make_env(env), seed
+        shape, render_mode = self.env.observation_space.shape, self.env.render_mode
+        if render_mode != "rgb_array" and (shape is None or len(shape) != 3):
             raise ValueError(
                 "env: its observations are no pictures; make it with render_mode='rgb_array', "
-                f"got {env.render_mode!r}"
+                f"got {render_mode!r}"
             )
-        self.env, self.seed = env, seed
 
     def _clips(self) -> tuple[NDArray[np.uint8], int, list[str]]:
         env = _Rendered(self.env) if self.env.render_mode == "rgb_array" else self.env
@@ -218,37 +217,37 @@ class AgentVideo(_Film):
         if isinstance(env, _Rendered):
             frames = np.stack(env.pictures)
         cut = len(actions) > self.steps
-        earned, shown = rewards[: self.steps].sum(), min(len(actions), self.steps)
-        caption = f"return {earned:.3g} after {shown} steps" + (", not over yet" if cut else "")
-        return frames[None, : shown + 1], 1, [caption]
+        total, steps = rewards[: self.steps].sum(), min(len(actions), self.steps)
+        caption = f"return {total:.3g} after {steps} steps" + (", not over yet" if cut else "")
+        return frames[None, : steps + 1], 1, [caption]
 
 
 class _Rendered(gym.Wrapper[Any, Any, Any, Any]):
-    """Keeps what the environment renders at each step of its latest episode."""
+    """Records the rendered frames of the latest episode."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self.pictures: list[NDArray[np.uint8]] = []
 
     def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
-        found = self.env.reset(**settings)
+        result = self.env.reset(**settings)
         self.pictures = [np.array(self.env.render())]
-        return found
+        return result
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        found = self.env.step(action)
+        result = self.env.step(action)
         self.pictures.append(np.array(self.env.render()))
-        return found
+        return result
 
 
-class RealReturns(_Regular):
-    """Log what the policy earns in the real environment, beside what imagination promises.
+class RealReturns(_PeriodicCallback):
+    """Log the policy's returns in the real environment.
 
-    ``real/return`` is the mean of the same real episodes each time; ``rollout/ep_rew_mean``, which
-    SB3 logs by itself, is what the training environment paid, be it imagined.
+    ``real/return`` is the mean of the same real episodes each time. Compare it with SB3's
+    ``rollout/ep_rew_mean``, the return in the training environment, which may be imagined.
 
     Args:
-        env: Gymnasium id, or a function that makes the environment (without ``HoldAction``).
+        env: without ``HoldAction``; see ``worldmodel.EnvLike`` and ``agents.evaluate``.
         every: environment steps between evaluations; one is made at the start and at the end.
         episodes: real episodes of one evaluation.
         seed: of the first episode.
@@ -261,11 +260,11 @@ class RealReturns(_Regular):
         ValueError: ``every`` or ``episodes`` is below 1.
     """
 
-    guide = guide.RETURNS
+    help_text = tensorboard_help.RETURNS
 
     def __init__(
         self,
-        env: str | Callable[[], gym.Env[Any, Any]],
+        env: EnvLike,
         every: int = 10_000,
         episodes: int = 20,
         seed: int = 0,
@@ -283,25 +282,26 @@ class RealReturns(_Regular):
         self._record("real/return", float(returns.mean()))
 
 
-class ModelError(_Regular):
-    """Log how far imagination is off along the policy's own real episodes, and if it knows that.
+class ModelError(_PeriodicCallback):
+    """Log how far imagination is off along the policy's own real episodes, and its calibration.
 
     Real episodes are played, and the same actions imagined given the first observation alone:
 
     * ``model/mse`` of the observations in one world, in the model's range ([0, 1] for images, the
       environment's units for vectors); 0 is perfect;
-    * ``model/reward_error``, the mean absolute error of the summed rewards in that world, both of
-      the steps that both reach; 0 is perfect;
-    * ``model/frame_calibration``: the real frame is put among those of ``worlds`` sampled worlds,
-      at four times of the episode, and this is the share in which it is not the odd one out (the
-      farthest from the mean of the others). ``model/reward_calibration``: the same of the summed
-      rewards, once per episode;
-    * ``model/calibration_ideal``, what both are, on average, if real episodes and sampled worlds
-      come from the same distribution: ``worlds / (worlds + 1)``. Lower: the worlds are too much
-      alike, or wrong; higher: they differ too much.
+    * ``model/reward_error``, the mean absolute error of the summed rewards in that world, over the
+      steps that both reach; 0 is perfect;
+    * ``model/frame_calibration``: the share of frames (four of each episode) in which the real one
+      is not the outlier among itself and those of ``worlds`` sampled worlds, that is, the farthest
+      from the mean of the others. ``model/reward_calibration``: the same for the summed rewards,
+      once per episode;
+    * ``model/calibration_ideal``, what both are on average if real episodes and sampled worlds come
+      from the same distribution: ``worlds / (worlds + 1)``. Lower: the worlds are too much alike,
+      or wrong; higher: they differ too much.
 
     Args:
-        env: a plain environment of the model's spaces, without ``HoldAction``; only for this.
+        env: of the model's spaces, without ``HoldAction``, used only here; see
+            ``worldmodel.EnvLike``.
         world_model: the model that imagines.
         every: environment steps between measurements; one is made at the start and at the end.
         episodes: real episodes of one measurement.
@@ -314,11 +314,11 @@ class ModelError(_Regular):
         ValueError: a number is too low, or the spaces differ from the model's.
     """
 
-    guide = guide.MODEL
+    help_text = tensorboard_help.MODEL
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: EnvLike,
         world_model: WorldModel,
         every: int = 10_000,
         episodes: int = 4,
@@ -332,20 +332,20 @@ class ModelError(_Regular):
         self.hold, self.frame_stack = hold, frame_stack
         at_least(1, self, "every", "episodes", "hold", "frame_stack")
         at_least(2, self, "worlds")
-        world_model.spec.check_spaces(env.observation_space, env.action_space, "env")
-        self.env, self.world_model = env, world_model
+        self.env, self.world_model = make_env(env), world_model
+        world_model.spec.check_spaces(self.env.observation_space, self.env.action_space, "env")
 
     def _measure(self) -> None:
-        found = [
+        errors = [
             imagination_error(
                 self.world_model, self.env, self.model, self.seed + i, self.hold,
                 self.frame_stack, self.worlds,
             )
             for i in range(self.episodes)
         ]  # fmt: skip
-        known = [errors for errors in found if not np.isnan(errors.mse)]
-        if not known:
+        errors = [error for error in errors if not np.isnan(error.mse)]
+        if not errors:
             return
-        for name, value in zip(known[0]._fields, np.mean(known, 0).tolist(), strict=True):
+        for name, value in zip(errors[0]._fields, np.mean(errors, 0).tolist(), strict=True):
             self._record(f"model/{name}", value)
         self._record("model/calibration_ideal", self.worlds / (self.worlds + 1))

@@ -1,14 +1,14 @@
-"""Videos in TensorBoard, for agents: `add_video` and its like, and an SB3 logger that shows videos.
+"""``logger.Video`` of Stable-Baselines3 in TensorBoard.
 
-Stable-Baselines3's ``TensorBoardOutputFormat`` hands ``logger.Video`` to a call of torch that loses
-the video with moviepy 2, without an error. Two ways to have it shown, both for one logger only:
+SB3's ``TensorBoardOutputFormat`` hands a ``Video`` to a function of torch that loses it with
+moviepy 2, without an error. There are two remedies, both for one logger only:
 
     agent.learn(10_000, callback=[mine, LoggerVideos()])  # with tensorboard_log="runs"
     agent.set_logger(Logger("runs/mine", [VideoOutputFormat("runs/mine")]))
 
 and then, as SB3 documents it:
 
-    logger.record("film", Video(frames, fps=8), exclude=("stdout", "log", "json", "csv"))
+    logger.record("video", Video(frames, fps=8), exclude=("stdout", "log", "json", "csv"))
 """
 
 from __future__ import annotations
@@ -20,26 +20,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat, Video
 
 from worldmodel.common.tensorboard import add_video
-from worldmodel.common.video import encode_gif, tile_videos, write_video
-
-__all__ = [
-    "LoggerVideos",
-    "VideoOutputFormat",
-    "add_video",
-    "encode_gif",
-    "tile_videos",
-    "write_video",
-]
 
 
 class VideoOutputFormat(TensorBoardOutputFormat):
-    """SB3's TensorBoard output, except that ``logger.Video`` shows.
+    """SB3's TensorBoard output, in which ``logger.Video`` is shown.
 
     Frames are SB3's (N, T, C, H, W): N clips side by side, C 1 or 3, uint8 in 0-255 or floats in
     0-1. Low clips are enlarged to 128 rows, as by ``add_video``.
 
     Args:
-        folder: of the log; made if it is not there.
+        folder: of the log; it is made if missing.
     """
 
     def __init__(self, folder: str) -> None:
@@ -51,24 +41,23 @@ class VideoOutputFormat(TensorBoardOutputFormat):
         """Write what was recorded, as SB3's loggers do.
 
         Raises:
-            TypeError: frames of a video are no array or tensor, or neither uint8 nor floats.
+            TypeError: frames of a video are not an array or tensor of uint8 or floats.
             ValueError: frames of a video have another shape or range.
         """
-        videos = {key for key, value in key_values.items() if isinstance(value, Video)}
-        for key in sorted(videos):
+        videos = {key: value for key, value in key_values.items() if isinstance(value, Video)}
+        for key, video in sorted(videos.items()):
             if "tensorboard" not in (key_excluded[key] or ()):
-                add_video(self.writer, key, _channels_last(key, key_values[key]), step,
-                          key_values[key].fps)  # fmt: skip
+                add_video(self.writer, key, _channels_last(key, video), step, video.fps)
         rest = {key: value for key, value in key_values.items() if key not in videos}
         super().write(rest, {key: key_excluded[key] for key in rest}, step)
 
 
 class LoggerVideos(BaseCallback):
-    """Makes ``logger.Video`` show in the TensorBoard of ``tensorboard_log``, while ``learn`` runs.
+    """Shows ``logger.Video`` in the TensorBoard of ``tensorboard_log``, while ``learn`` runs.
 
     It replaces the TensorBoard output of the algorithm's own logger by a ``VideoOutputFormat`` that
-    writes to the same file, and puts it back in the end. Place it before callbacks that log videos
-    at the very start.
+    writes to the same file, and restores it in the end. Place it before callbacks that log videos
+    when training starts.
 
     Raises:
         ValueError: when training starts without TensorBoard.
@@ -79,13 +68,13 @@ class LoggerVideos(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._logger, self._before = self.logger, list(self.logger.output_formats)
-        shown = [_showing(output) for output in self._before]
-        if not any(isinstance(output, VideoOutputFormat) for output in shown):
+        outputs = [_with_videos(output) for output in self._before]
+        if not any(isinstance(output, VideoOutputFormat) for output in outputs):
             raise ValueError(
                 "LoggerVideos: the logger has no TensorBoard output; give the algorithm "
                 "tensorboard_log='runs'"
             )
-        self._logger.output_formats = shown
+        self._logger.output_formats = outputs
 
     def _on_training_end(self) -> None:
         self._logger.output_formats = self._before
@@ -94,8 +83,8 @@ class LoggerVideos(BaseCallback):
         return True
 
 
-def _showing(output: Any) -> Any:
-    """The output, or one that shows videos and shares its writer."""
+def _with_videos(output: Any) -> Any:
+    """The output; for TensorBoard's, one that shows videos and shares its writer."""
     if type(output) is not TensorBoardOutputFormat:
         return output
     shared = VideoOutputFormat.__new__(VideoOutputFormat)  # without a second event file

@@ -1,11 +1,11 @@
-"""What every planner shares: memory per environment, and SB3's ``predict``."""
+"""What every planner shares: scoring, memory for each environment, and SB3's ``predict``."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import check_frames
-from agents.imagination import Imagination, Seen
+from agents.imagination import Imagination, ImaginationState, check_model
 from agents.planners.coarse import coarse_to_fine
 from agents.values import Value
 from worldmodel.base import WorldModel
@@ -25,7 +25,7 @@ from worldmodel.types import Worlds
 
 
 class Agent(Protocol):
-    """Whatever acts: SB3's algorithms, the planners, ``RandomAgent``."""
+    """Anything that chooses actions: SB3's algorithms, the planners, ``RandomAgent``."""
 
     def predict(
         self,
@@ -40,26 +40,26 @@ class Agent(Protocol):
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """How much is imagined at each decision, and what counts.
+    """Settings of a planner.
 
     Attributes:
-        plans: plans drawn per scene (N).
+        plans: plans drawn for each scene (N).
         worlds: sampled worlds that every plan is scored in (S).
-        horizon: decisions that a plan looks ahead; what reaches beyond the model's window is cut.
-        hold: steps that each decision's action is held.
-        hold_later: steps that the later decisions of a plan are held, so that as few decisions look
-            farther; None takes ``hold``. Only the first is ever done before a new plan is made.
-        ahead: decisions that the model's window shall always have room for. When fewer are left,
-            what was seen before the latest frame is forgotten: where a frame shows all that
-            counts, let it be ``horizon``; where memory counts, few.
+        horizon: decisions of a plan; what reaches beyond the model's window is cut.
+        hold: steps that the action of a decision is held.
+        hold_later: steps that the later decisions of a plan are held, to look farther with as few
+            decisions; None takes ``hold``. Only the first decision is ever carried out.
+        ahead: decisions for which the model's window always keeps room. When fewer steps are left,
+            the frames before the latest are dropped: take ``horizon`` if one frame shows all that
+            matters, and few decisions if memory matters.
         discount: per step, in (0, 1].
-        risk: a plan's score is its mean over this share of the worlds, the worst for it (CVaR); 1
-            is the mean over all of them.
-        warm_start: whether what is left of the plan of the decision before is among the drawn. Not
-            with another ``hold_later``: what is left would begin between two decisions.
-        coarse: plans are scored in that many of the worlds first, without the planner's ``value``,
-            and only the ``finalists`` again in all of them and with it. None scores all in full.
-        finalists: share of the plans, the best by the first score, that are scored in full.
+        risk: share of the worlds, the worst for a plan, that its score is the mean over (CVaR); 1
+            takes all of them.
+        warm_start: whether the rest of the previous decision's plan is among the drawn ones. Not
+            with another ``hold_later``: that rest would begin between two decisions.
+        coarse: worlds in which all plans are scored first, without the planner's ``value``; only
+            the ``finalists`` are scored again in all worlds and with it. None scores all in full.
+        finalists: share of the plans, the best by their first score, that are scored in full.
         seed: of plans and worlds.
     """
 
@@ -104,23 +104,23 @@ class PlannerConfig:
         return self.hold if self.hold_later is None else self.hold_later
 
     def steps(self, decisions: int) -> int:
-        """How many steps so many decisions take."""
+        """The number of steps that so many decisions take."""
         return self.hold + (decisions - 1) * self.later
 
     def decisions(self, steps: int) -> int:
-        """How many decisions a plan has, of at most ``horizon``, where so many steps are left."""
+        """The number of decisions of a plan, at most ``horizon``, if so many steps are left."""
         return min(self.horizon, 1 + max(0, -(-(steps - self.hold) // self.later)))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a planner considered for each of B scenes.
+    """The plans that a planner scored for each of B scenes, and the best of them.
 
     Attributes:
         actions: (B, N, D, *action), D decisions; the first is held for the planner's ``hold``
             steps, the later ones for ``hold_later``.
-        scores: float32 (B, N), expected discounted return. Of plans that had only a ``coarse``
-            look it says their order; it is below that of all plans scored in full beside them.
+        scores: float32 (B, N), expected discounted return. Plans that were scored in the ``coarse``
+            worlds only are in order, below all plans that were scored in full.
         best: int64 (B,), index of the plan that was chosen.
         worlds: the B x S worlds that all plans were scored in.
     """
@@ -138,48 +138,54 @@ class Plan:
 
 @dataclass(frozen=True)
 class Memory:
-    """A planner's ``state`` between two calls: what each row saw, and what it planned last."""
+    """A planner's ``state`` between two calls: the scenes, and the plan chosen for each row."""
 
-    seen: Seen
+    scenes: ImaginationState
     plans: NDArray[Any]
 
     @property
     def actions(self) -> NDArray[Any]:
-        """(B, \\*action): what each row did last."""
+        """(B, \\*action): each row's last action."""
         return np.asarray(self.plans[:, 0])
 
 
 Before = Sequence[NDArray[Any] | None]
-"""Of each scene what is left of its plan before, (D, *action); None where there was none."""
+"""For each scene the rest of its previous plan, (D, *action); None if there was none."""
 
 
 class Planner(ABC):
-    """Model-predictive control: plan anew at every decision, do the first action of the best plan.
+    """Model-predictive control: plan at every decision, do the first action of the best plan.
 
     Each ``predict`` is one decision of ``hold`` steps: the environment is ``HoldAction(env, hold)``
-    (or plain where ``hold`` is 1). It works in SB3's ``evaluate_policy`` and wherever an SB3
-    model's ``predict`` does. ``last`` holds the latest ``Plan``.
+    (or plain if ``hold`` is 1). It works in SB3's ``evaluate_policy`` and wherever an SB3 model's
+    ``predict`` does. ``last`` holds the latest ``Plan``.
 
     Args:
-        model: any world model that is given actions.
-        config: see ``PlannerConfig``.
-        value: of observations (n, *observation) as the environment shows them, uint8 images
-            (H, W, C) or float vectors, to n numbers: what the future is worth beyond a plan's end
-            (``agents.values.critic`` makes one of an SB3 algorithm). The last frame of each plan
-            is rendered for it; ``coarse`` spares most of them. None counts nothing there.
+        model: any world model that takes actions.
+        config: of the planner's ``config_type``; None takes its defaults.
+        value: function of observations (n, *observation) as the environment shows them, uint8
+            images (H, W, C) or float vectors, that estimates the return after a plan's end, n
+            numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame of each plan
+            is rendered for it; ``coarse`` avoids most of that. None takes 0.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``.
-        ValueError: the model knows no actions, ``hold`` does not fit its window, or plans are
+        TypeError: ``model`` is not a ``WorldModel``, or ``config`` of another planner.
+        ValueError: the model has no actions, ``hold`` does not fit its window, or plans are
             shorter than its stride.
     """
 
+    config_type: ClassVar[type[PlannerConfig]] = PlannerConfig
+
     def __init__(
-        self, model: WorldModel, config: PlannerConfig, value: Value | None = None
+        self, model: WorldModel, config: PlannerConfig | None = None, value: Value | None = None
     ) -> None:
+        config = self.config_type() if config is None else config
+        if not isinstance(config, self.config_type):
+            raise TypeError(
+                f"config: expected a {self.config_type.__name__}, got {type(config).__name__}"
+            )
+        check_model(model)
         self.config, hold = config, config.hold
-        if not isinstance(model, WorldModel):
-            raise TypeError(f"model: expected a WorldModel, got {type(model).__name__}")
         spec = model.spec
         if spec.passive:
             raise ValueError("model: was made for scenes without actions; nothing can be planned")
@@ -209,27 +215,29 @@ class Planner(ABC):
         self.last: Plan | None = None
 
     def set_random_seed(self, seed: int) -> None:
-        """Begin the random numbers anew."""
+        """Seed the random numbers."""
         self.imagination.generator.manual_seed(seed)
 
     @abstractmethod
     def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
-        """Choose plans for all scenes of ``imagination``, at least one decision long.
+        """Choose a plan of at least one decision for each scene of ``imagination``.
 
         Args:
-            imagination: what was seen of B scenes.
-            before: what is left of each scene's plan before, for ``warm_start``.
+            imagination: B scenes with their observations.
+            before: the rest of each scene's previous plan, for ``warm_start``.
         """
 
     # -- what planners are made of ---------------------------------------------------------------
 
-    def first(self, imagination: Imagination, worlds: Worlds, before: Before = ()) -> Tensor:
-        """Plans (B, N, D, \\*action), uniformly random; D as far as the window reaches.
+    def initial_plans(
+        self, imagination: Imagination, worlds: Worlds, before: Before = ()
+    ) -> Tensor:
+        """Uniformly random plans (B, N, D, \\*action); D as far as the window reaches.
 
         Args:
-            imagination: what was seen, and the generator.
-            worlds: of B scenes.
-            before: what is left of each scene's last plan, the first here with ``warm_start``.
+            imagination: B scenes, and the generator.
+            worlds: sampled worlds of these scenes.
+            before: the rest of each scene's previous plan, the first here with ``warm_start``.
         """
         config = self.config
         decisions = config.decisions(int(imagination.left.max()))
@@ -238,12 +246,12 @@ class Planner(ABC):
         if config.warm_start:
             for row, left in enumerate(before):
                 if left is not None:
-                    kept = torch.as_tensor(left[:decisions], device=plans.device).to(plans)
-                    plans[row, 0, : len(kept)] = kept
+                    rest = torch.as_tensor(left[:decisions], device=plans.device).to(plans)
+                    plans[row, 0, : len(rest)] = rest
         return plans
 
     def score(self, imagination: Imagination, worlds: Worlds, plans: Tensor) -> Tensor:
-        """(B, N) of plans (B, N, D, \\*action), whose actions are held; see ``Plan.scores``.
+        """Scores (B, N) of plans (B, N, D, \\*action) of held actions; see ``Plan.scores``.
 
         All are scored in the same ``worlds``, by ``imagination.score``.
         """
@@ -261,8 +269,8 @@ class Planner(ABC):
         cheap = imagination.score(few, steps, config.discount, config.risk)
         return coarse_to_fine(steps, cheap, config.finalists, full)
 
-    def told(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:
-        """The ``plans`` that were considered, their ``scores`` in the ``worlds``, and the best."""
+    def make_plan(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:
+        """A ``Plan`` of the ``plans`` and their ``scores`` in the ``worlds``."""
         return Plan(
             action_border.to_numpy(self.model.spec.action, plans),
             np.asarray(scores.cpu().numpy(), np.float32),
@@ -279,35 +287,35 @@ class Planner(ABC):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Memory]:
-        """Decide.
+        """Choose actions.
 
         Args:
-            observation: uint8 (n, H, W, C) or float (n, D); or one of them, without n.
-            state: what the call before returned; None begins new episodes everywhere.
+            observation: uint8 (n, H, W, C) or float (n, D); or one observation, without n.
+            state: what the previous call returned; None begins new episodes in all rows.
             episode_start: bool (n,), rows that begin a new episode.
-            deterministic: without effect; the best plan found is always the one done.
+            deterministic: without effect; the best plan is always carried out.
 
         Returns:
             Actions (n, *action), or (*action) for one observation, and the state for the next call.
 
         Raises:
-            TypeError: images that are not uint8, or a foreign state.
+            TypeError: images that are not uint8, or a state that ``predict`` did not return.
             ValueError: observations of another shape, or another number of rows than in the state.
         """
         images = np.asarray(observation)
         single = images.ndim == len(self.model.spec.observation)
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
-        self._remember(images, state, episode_start)
+        self._update(images, state, episode_start)
         with torch.no_grad():
-            plan = self.plan(self.imagination, _left_over(state, episode_start))
+            plan = self.plan(self.imagination, _rests(state, episode_start))
         self.last = plan
         chosen = plan.chosen
         actions = np.array(chosen[:, 0])
-        memory = Memory(self.imagination.seen, chosen)
+        memory = Memory(self.imagination.state, chosen)
         return (np.asarray(actions[0]) if single else actions), memory
 
-    def _remember(self, images: NDArray[Any], state: Any, start: Any) -> None:
-        """Bring the imagination up to date."""
+    def _update(self, images: NDArray[Any], state: Any, start: Any) -> None:
+        """Add the new observations to the imagination."""
         if state is None:
             self.imagination.reset(images)
             return
@@ -322,7 +330,7 @@ class Planner(ABC):
                 f"observation, episode_start: the state has {count} rows, got {len(images)} images "
                 f"and episode_start of shape {begins.shape}; pass state=None to begin anew"
             )
-        self.imagination.seen = state.seen
+        self.imagination.state = state.scenes
         fresh, others = np.flatnonzero(begins), np.flatnonzero(~begins.astype(np.bool_))
         if len(fresh):
             self.imagination.reset(images[fresh], fresh.tolist())
@@ -331,8 +339,8 @@ class Planner(ABC):
             self.imagination.observe(held, images[others], others.tolist())
 
 
-def _left_over(state: Memory | None, start: Any) -> Before:
-    """What is left of each row's plan, after the decision that was done."""
+def _rests(state: Memory | None, start: Any) -> Before:
+    """The rest of each row's plan, after the decision that was carried out."""
     if state is None:
         return ()
     begins = np.zeros(len(state.plans)) if start is None else np.atleast_1d(np.asarray(start))
@@ -340,11 +348,11 @@ def _left_over(state: Memory | None, start: Any) -> Before:
 
 
 class RandomAgent:
-    """Uniformly random actions; the floor that every agent is compared with.
+    """Uniformly random actions: the baseline that every agent is compared with.
 
     Args:
         action_space: of the environment.
-        seed: of the draws.
+        seed: of the actions.
 
     Raises:
         ValueError: the action space is not supported.
@@ -355,7 +363,7 @@ class RandomAgent:
         self.generator = torch.Generator().manual_seed(seed)
 
     def set_random_seed(self, seed: int) -> None:
-        """Begin the random numbers anew."""
+        """Seed the random numbers."""
         self.generator.manual_seed(seed)
 
     def predict(
@@ -365,11 +373,11 @@ class RandomAgent:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], None]:
-        """One random action per observation, (n, H, W, C) or (n, D), or one for a single one.
+        """One random action for each ``observation`` (n, H, W, C) or (n, D), or for a single one.
 
-        SB3's ``state``, ``episode_start`` and ``deterministic`` are not looked at.
+        ``state``, ``episode_start`` and ``deterministic`` are there for SB3 and not used.
         """
         images = np.asarray(observation)
         lead = () if images.ndim in (1, 3) else (len(images),)
-        drawn = action_border.draw_actions(self.spec, lead, self.generator)
-        return action_border.to_numpy(self.spec, drawn), None
+        actions = action_border.draw_actions(self.spec, lead, self.generator)
+        return action_border.to_numpy(self.spec, actions), None

@@ -1,4 +1,4 @@
-"""Coarse to fine: a cheap look at all plans, a full one at the best of them."""
+"""Coarse to fine: score all plans cheaply, and only the best of them in full."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from torch import Tensor
 def coarse_to_fine(
     plans: Tensor, cheap: Tensor, share: float, full: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Score only the best plans in full. The others keep their order, below all of those.
+    """Score only the best plans in full; the others keep their order, below all of those.
 
-    So whatever ranks plans by score, be it the best one, elites or a softmax, may take the result
-    as it is: a plan that was not scored in full never wins.
+    So the best plan, elites or a softmax may be taken of the result as it is: a plan that was not
+    scored in full never wins.
 
     Args:
         plans: (B, N, ...).
         cheap: float32 (B, N), their first scores.
-        share: of the plans that are scored in full, in each scene the best by the first score;
-            at least one is.
-        full: scores of plans (B, n, ...): (B, n).
+        share: of the plans that are scored in full, the best by their first score; at least one.
+        full: function of plans (B, n, ...) that returns their full scores (B, n).
 
     Returns:
-        float32 (B, N): the full scores; for the others their first ones, of each scene lowered
-        alike until they lie below.
+        float32 (B, N): the full scores; for the other plans their first ones, minus the number for
+        each scene that puts them below.
     """
     count = max(1, round(share * cheap.shape[1]))
     chosen = cheap.topk(count, 1).indices

@@ -14,7 +14,7 @@ from worldmodel.spec import ActionSpec
 
 @dataclass(frozen=True)
 class PlanDistribution:
-    """Of B scenes and D decisions, for every kind of action.
+    """For B scenes and D decisions, and every kind of action.
 
     Attributes:
         spec: the actions.
@@ -51,24 +51,26 @@ class PlanDistribution:
         device = self.centre.device
         if self.spread is not None:
             noise = torch.randn(*lead, entries, generator=generator, device=device)
-            drawn = self.centre[:, None] + self.spread[:, None] * noise
+            numbers = self.centre[:, None] + self.spread[:, None] * noise
             low, high = _bounds(self.spec, device)
-            return drawn.clamp(low, high).view(*lead, *self.spec.shape)
+            return numbers.clamp(low, high).view(*lead, *self.spec.shape)
         uniform = torch.rand(*lead, entries, 1, generator=generator, device=device)
         passed = (uniform >= self.centre.cumsum(-1)[:, None]).sum(-1)
         last = (_allowed(self.spec, device).sum(-1) - 1).long()  # rounding may pass them all
         chosen = passed.minimum(last).view(*lead, *self.spec.shape)
         return chosen.float() if self.spec.kind == "multi_binary" else chosen
 
-    def fitted(self, plans: Tensor, weights: Tensor, keep: float, least: float) -> PlanDistribution:
+    def fitted(
+        self, plans: Tensor, weights: Tensor, momentum: float, min_spread: float
+    ) -> PlanDistribution:
         """The distribution of weighted plans, mixed with this one.
 
         Args:
             plans: (B, N, D, \\*action).
             weights: float32 (B, N), of sum 1 in each scene.
-            keep: share of this distribution in the result.
-            least: of what a uniform distribution has: the smallest standard deviation of a number;
-                the share of equal chances in those of choices.
+            momentum: share of this distribution in the result.
+            min_spread: as a share of a uniform distribution: the smallest standard deviation of a
+                number; for choices, the share of equal chances that is mixed in.
         """
         flat = plans.flatten(3) if plans.dim() > 3 else plans.unsqueeze(3)  # (B, N, D, E)
         share = weights[:, :, None, None]
@@ -76,17 +78,17 @@ class PlanDistribution:
             mean = (share * flat).sum(1)
             spread = (share * (flat - mean[:, None]).square()).sum(1).sqrt()
             low, high = _bounds(self.spec, flat.device)
-            centre = torch.lerp(mean, self.centre, keep)
-            spread = torch.lerp(spread, self.spread, keep)
+            centre = torch.lerp(mean, self.centre, momentum)
+            spread = torch.lerp(spread, self.spread, momentum)
             return PlanDistribution(
-                self.spec, centre, spread.maximum(least * (high - low) / math.sqrt(12))
+                self.spec, centre, spread.maximum(min_spread * (high - low) / math.sqrt(12))
             )
         allowed = _allowed(self.spec, flat.device)
         chosen = one_hot(flat.long(), allowed.shape[-1]).float()
-        chances = torch.lerp((share.unsqueeze(-1) * chosen).sum(1), self.centre, keep)
+        chances = torch.lerp((share.unsqueeze(-1) * chosen).sum(1), self.centre, momentum)
         equal = allowed / allowed.sum(-1, keepdim=True)
         return PlanDistribution(
-            self.spec, torch.lerp(chances, equal.expand_as(chances), least), None
+            self.spec, torch.lerp(chances, equal.expand_as(chances), min_spread), None
         )
 
 

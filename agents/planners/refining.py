@@ -1,9 +1,10 @@
-"""CEM and MPPI: they draw plans several times, each time nearer to those that were good."""
+"""CEM and MPPI: draw plans several times, from a distribution fitted to the good ones before."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,61 +12,60 @@ from torch import Tensor
 from agents.imagination import Imagination
 from agents.planners.base import Before, Plan, Planner, PlannerConfig
 from agents.planners.distribution import PlanDistribution
-from agents.values import Value
-from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import above_zero, at_least, share
 
 
 @dataclass(frozen=True)
 class RefiningConfig(PlannerConfig):
-    """What CEM and MPPI share.
+    """Settings that CEM and MPPI share.
 
     Attributes:
         iterations: times that plans are drawn, ``plans`` each; the first are uniform.
-        keep: share of the distribution before in the next one, in [0, 1).
-        least: spread that is kept, as a share of a uniform distribution's, in [0, 1].
-        warm_start: whether what is left of the plan of the decision before is among the first.
+        momentum: share of the previous distribution in the next one, in [0, 1).
+        min_spread: the smallest spread, as a share of a uniform distribution's, in [0, 1].
+        warm_start: whether the rest of the previous decision's plan is among the first.
     """
 
     plans: int = 64
     iterations: int = 4
-    keep: float = 0.1
-    least: float = 0.05
+    momentum: float = 0.1
+    min_spread: float = 0.05
     warm_start: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "iterations")
-        if not 0 <= self.keep < 1:
-            raise ValueError(f"keep: expected in [0, 1), got {self.keep}")
-        if not 0 <= self.least <= 1:
-            raise ValueError(f"least: expected in [0, 1], got {self.least}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected in [0, 1), got {self.momentum}")
+        if not 0 <= self.min_spread <= 1:
+            raise ValueError(f"min_spread: expected in [0, 1], got {self.min_spread}")
 
 
 class Refining(Planner):
-    """Draw, score, fit a distribution to the weighted plans, draw from that; all in one set of
-    worlds. The best plan ever drawn is done.
+    """Draw plans, score them, fit a distribution to the weighted plans, draw from it; all in the
+    same worlds. The best plan of all iterations is chosen.
     """
 
     config: RefiningConfig
 
     @abstractmethod
     def weights(self, scores: Tensor) -> Tensor:
-        """What scores (B, N) say of how much each plan counts: (B, N), of sum 1 in each scene."""
+        """The weight of each plan by its score: (B, N) to (B, N), of sum 1 in each scene."""
 
     def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
-        """See ``Planner.plan``; all plans of all iterations are told of."""
+        """See ``Planner.plan``; the result holds the plans of all iterations."""
         config, spec = self.config, self.model.spec.action
         worlds = imagination.worlds(config.worlds)
-        plans = self.first(imagination, worlds, before)
-        batch, _, decisions = plans.shape[:3]
-        told = PlanDistribution.uniform(spec, batch, decisions, plans.device)
-        drawn, scored = [plans], [self.score(imagination, worlds, plans)]
+        plans = [self.initial_plans(imagination, worlds, before)]
+        batch, _, decisions = plans[0].shape[:3]
+        scores = [self.score(imagination, worlds, plans[0])]
+        fitted = PlanDistribution.uniform(spec, batch, decisions, plans[0].device)
         for _ in range(config.iterations - 1):
-            told = told.fitted(drawn[-1], self.weights(scored[-1]), config.keep, config.least)
-            drawn.append(told.sample(config.plans, imagination.generator))
-            scored.append(self.score(imagination, worlds, drawn[-1]))
-        return self.told(torch.cat(drawn, 1), torch.cat(scored, 1), worlds)
+            weights = self.weights(scores[-1])
+            fitted = fitted.fitted(plans[-1], weights, config.momentum, config.min_spread)
+            plans.append(fitted.sample(config.plans, imagination.generator))
+            scores.append(self.score(imagination, worlds, plans[-1]))
+        return self.make_plan(torch.cat(plans, 1), torch.cat(scores, 1), worlds)
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,13 @@ class CemConfig(RefiningConfig):
 
 
 class Cem(Refining):
-    """The cross-entropy method: the best plans count alike, the others not at all.
+    """The cross-entropy method: the best plans have equal weights, the others none.
 
-    Args:
-        model: any world model that is given actions, of whatever kind.
-        config: see ``CemConfig``; None takes its defaults.
-        value: what the future is worth beyond a plan's end; see ``Planner``.
+    Actions may be of any kind. See ``Planner`` for the arguments.
     """
 
     config: CemConfig
-
-    def __init__(
-        self,
-        model: WorldModel,
-        config: CemConfig | None = None,
-        value: Value | None = None,
-    ) -> None:
-        super().__init__(model, CemConfig() if config is None else config, value)
+    config_type: ClassVar[type[PlannerConfig]] = CemConfig
 
     def weights(self, scores: Tensor) -> Tensor:
         """1 / elites for the best, 0 for the others."""
@@ -114,8 +104,8 @@ class MppiConfig(RefiningConfig):
     """Model-predictive path integral control (Williams et al. 2017).
 
     Attributes:
-        temperature: above 0, in standard deviations of the scores of a population: the lower, the
-            fewer plans count.
+        temperature: above 0, in standard deviations of the scores; the lower, the fewer plans have
+            weight.
     """
 
     temperature: float = 0.5
@@ -126,23 +116,13 @@ class MppiConfig(RefiningConfig):
 
 
 class Mppi(Refining):
-    """MPPI: plans count by the exponential of their score.
+    """MPPI: plans are weighted by the exponential of their score.
 
-    Args:
-        model: any world model that is given actions, of whatever kind.
-        config: see ``MppiConfig``; None takes its defaults.
-        value: what the future is worth beyond a plan's end; see ``Planner``.
+    Actions may be of any kind. See ``Planner`` for the arguments.
     """
 
     config: MppiConfig
-
-    def __init__(
-        self,
-        model: WorldModel,
-        config: MppiConfig | None = None,
-        value: Value | None = None,
-    ) -> None:
-        super().__init__(model, MppiConfig() if config is None else config, value)
+    config_type: ClassVar[type[PlannerConfig]] = MppiConfig
 
     def weights(self, scores: Tensor) -> Tensor:
         """softmax(score / (temperature * spread of the scores))."""

@@ -1,1 +1,1 @@
-"""How agents learn: in imagination, for real, by Dyna; and the folder that a run keeps."""
+"""How agents learn: in imagination, for real, with Dyna; and the folder of a run."""

@@ -1,8 +1,9 @@
-"""The four ways in which an agent of a run learns."""
+"""The four methods by which an agent of a run learns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,108 +16,115 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.policies import SmallCnn
-from agents.training.dyna import DynaCallback, DynaConfig, RecordEpisodes, RoundsConfig, train_dyna
-from agents.training.dyna.rounds import stopped
-from agents.training.resume import kept
+from agents.training.dyna.callback import DynaCallback, DynaConfig
+from agents.training.dyna.recorder import RecordEpisodes
+from agents.training.dyna.rounds import RoundsConfig, stopped_message, train_dyna
+from agents.training.imagined_ppo import make_ppo, train_in_imagination
+from agents.training.resume import checkpointed
 from agents.training.run_config import RunConfig
-from agents.training.train import make_ppo, train_in_imagination
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 
-RECORDED = 200_000
-"""Real steps that Dyna keeps, the latest: 2.5 GB of 64 px frames."""
+MAX_RECORDED_STEPS = 200_000
+"""Real steps that Dyna records, the latest: 2.5 GB of 64 px frames."""
 
 
-def _imagination(
-    config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
-) -> BaseAlgorithm:
-    starts = config.make_env() if config.episodes is None else Episodes.load(config.episodes)
-    callbacks = _callbacks(config, model, every)
-    with kept(folder, callbacks) as callbacks:
+@dataclass(frozen=True)
+class Job:
+    """What a method needs: the settings, the environment's spec and, maybe, the world model."""
+
+    config: RunConfig
+    spec: Spec
+    model: WorldModel | None
+    folder: Path
+    evaluate_every: int
+    progress: bool
+
+    def learn(self, agent: BaseAlgorithm, dyna: DynaCallback | None = None) -> BaseAlgorithm:
+        """Let the agent learn, with checkpoints and callbacks."""
+        callbacks = ([] if dyna is None else [dyna]) + _callbacks(self)
+        with checkpointed(self.folder, callbacks, dyna) as callbacks:
+            agent.learn(self.config.steps, callback=callbacks, progress_bar=self.progress)
+        return agent
+
+
+def _imagination(job: Job) -> BaseAlgorithm:
+    config, model = job.config, job.model
+    assert model is not None
+    starts = config.make_env if config.episodes is None else Episodes.load(config.episodes)
+    with checkpointed(job.folder, _callbacks(job)) as callbacks:
         return train_in_imagination(
             model, starts, config.steps, config.num_envs, config.hold, config.horizon,
-            config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(folder),
-            progress_bar=progress,
+            config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(job.folder),
+            progress_bar=job.progress,
         )  # fmt: skip
 
 
-def _lookahead(
-    config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
-) -> BaseAlgorithm:
-    venv = _real_envs(config, model)
+def _lookahead(job: Job) -> BaseAlgorithm:
     policy = {"features_extractor_class": LookaheadExtractor, "net_arch": {"pi": [64], "vf": [64]}}
     agent = make_ppo(
-        spec, venv, config.seed, str(folder), policy="MultiInputPolicy", policy_kwargs=policy
+        job.spec, _real_envs(job), job.config.seed, str(job.folder), policy="MultiInputPolicy",
+        policy_kwargs=policy,
+    )  # fmt: skip
+    return job.learn(agent)
+
+
+def _real(job: Job) -> BaseAlgorithm:
+    job = replace(job, model=None)
+    return job.learn(_algorithm(job, _real_envs(job)))
+
+
+def _dyna(job: Job) -> BaseAlgorithm:
+    config = job.config
+    shared: dict[str, Any] = {
+        "first_fit_steps": 4 * config.fit_steps,
+        "fit_steps": config.fit_steps,
+        "hold": config.hold,
+        "num_envs": config.num_envs,
+        "seed": config.seed,
+    }
+    return (_dyna_rounds if config.algorithm == "ppo" else _dyna_replay)(job, shared)
+
+
+def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
+    config, model, folder = job.config, job.model, job.folder / "rounds"
+    assert model is not None
+    rounds = RoundsConfig(
+        **shared,
+        first_collect_steps=2 * config.fit_every * config.hold,
+        collect_steps=config.fit_every * config.hold,
+        imagined_steps=config.imagined_steps,
+        horizon=config.horizon,
+        frame_stack=config.frame_stack,
     )
-    with kept(folder, _callbacks(config, model, every)) as callbacks:
-        agent.learn(config.steps, callback=callbacks, progress_bar=progress)
-    return agent
+    try:
+        return train_dyna(
+            model, config.make_env, config.steps * config.hold, rounds, folder=folder,
+            resume=any(folder.glob("round-*")), tensorboard_log=str(job.folder),
+            callback=_callbacks(job), progress=job.progress,
+        ).agent  # fmt: skip
+    except KeyboardInterrupt as error:  # whose message names resume=True
+        raise KeyboardInterrupt(stopped_message(folder, "the same command")) from error
 
 
-def _real(
-    config: RunConfig,
-    spec: Spec,
-    model: WorldModel | None,
-    folder: Path,
-    every: int,
-    progress: bool,
-) -> BaseAlgorithm:
-    venv = _real_envs(config, None)
-    agent = _algorithm(config, spec, venv, folder)
-    with kept(folder, _callbacks(config, None, every)) as callbacks:
-        agent.learn(config.steps, callback=callbacks, progress_bar=progress)
-    return agent
-
-
-def _dyna(
-    config: RunConfig, spec: Spec, model: WorldModel, folder: Path, every: int, progress: bool
-) -> BaseAlgorithm:
-    first = 4 * config.fit_steps
-    if config.algorithm == "ppo":
-        rounds = RoundsConfig(
-            first_fit_steps=first,
-            fit_steps=config.fit_steps,
-            hold=config.hold,
-            num_envs=config.num_envs,
-            seed=config.seed,
-            first_collect_steps=2 * config.fit_every * config.hold,
-            collect_steps=config.fit_every * config.hold,
-            imagined_steps=config.imagined_steps,
-            horizon=config.horizon,
-            frame_stack=config.frame_stack,
-        )
-        place = folder / "rounds"
-        try:
-            return train_dyna(
-                model, config.make_env, config.steps * config.hold, rounds, folder=place,
-                resume=any(place.glob("round-*")), tensorboard_log=str(folder),
-                callback=_callbacks(config, model, every), progress=progress,
-            ).agent  # fmt: skip
-        except KeyboardInterrupt as error:  # which speaks of resume=True
-            raise KeyboardInterrupt(stopped(place, "the same command")) from error
-    recorder = RecordEpisodes(config.make_env(), max_steps=RECORDED)
-    venv = _real_envs(config, None, recorder)
-    agent = _algorithm(config, spec, venv, folder)
+def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
+    config, model = job.config, job.model
+    assert model is not None
+    recorder = RecordEpisodes(config.make_env(), max_steps=MAX_RECORDED_STEPS)
     settings = DynaConfig(
-        first_fit_steps=first,
-        fit_steps=config.fit_steps,
-        hold=config.hold,
-        num_envs=config.num_envs,
-        seed=config.seed,
+        **shared,
         start=config.fit_every,
         every=config.fit_every,
         ratio=config.ratio,
         horizon=2 if config.horizon is None else config.horizon,
     )
-    dyna = DynaCallback(model, recorder, settings)
-    with kept(folder, [dyna, *_callbacks(config, model, every)], dyna) as callbacks:
-        agent.learn(config.steps, callback=callbacks, progress_bar=progress)
-    return agent
+    agent = _algorithm(job, _real_envs(job, recorder))
+    return job.learn(agent, DynaCallback(model, recorder, settings))
 
 
-WAYS: dict[str, Callable[..., BaseAlgorithm]] = {
+METHODS: dict[str, Callable[[Job], BaseAlgorithm]] = {
     "imagination": _imagination,
     "dyna": _dyna,
     "lookahead": _lookahead,
@@ -124,36 +132,32 @@ WAYS: dict[str, Callable[..., BaseAlgorithm]] = {
 }
 
 
-def _real_envs(
-    config: RunConfig, model: WorldModel | None, recorder: RecordEpisodes | None = None
-) -> VecEnv:
+def _real_envs(job: Job, recorder: RecordEpisodes | None = None) -> VecEnv:
     """Real environments as the agent sees them: the recorder, or as many as PPO learns in.
 
     DQN and SAC learn in one, so that they update as often for each step with Dyna and without.
     """
+    config = job.config
     count = config.num_envs if config.algorithm == "ppo" else 1
     envs = [config.make_env() for _ in range(count)] if recorder is None else [recorder]
-    makers = [partial(HoldAction, env, config.hold) for env in envs]
-    venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
-    wrap = config.wrap(model)
+    venv: VecEnv = VecMonitor(DummyVecEnv([partial(HoldAction, env, config.hold) for env in envs]))
+    wrap = config.wrap(job.model)
     if wrap is not None:
         venv = wrap(venv)
-    if config.frame_stack > 1:
-        venv = VecFrameStack(venv, config.frame_stack)
-    return venv
+    return VecFrameStack(venv, config.frame_stack) if config.frame_stack > 1 else venv
 
 
-def _algorithm(config: RunConfig, spec: Spec, venv: VecEnv, folder: Path) -> BaseAlgorithm:
+def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
+    config, image = job.config, job.spec.is_image
     if config.algorithm == "ppo":
-        return make_ppo(spec, venv, config.seed, str(folder))
-    image = spec.is_image
+        return make_ppo(job.spec, venv, config.seed, str(job.folder))
     kwargs = {"features_extractor_class": SmallCnn, "net_arch": [64]} if image else {}
     settings: dict[str, Any] = {
         "buffer_size": 20_000 if image else 200_000,  # SB3's million of images are 25 GB and more
         "learning_starts": min(1000, config.steps // 4),
         "policy_kwargs": kwargs,
         "seed": config.seed,
-        "tensorboard_log": str(folder),
+        "tensorboard_log": str(job.folder),
     }
     policy = "CnnPolicy" if image else "MlpPolicy"
     if config.algorithm == "sac":
@@ -164,22 +168,22 @@ def _algorithm(config: RunConfig, spec: Spec, venv: VecEnv, folder: Path) -> Bas
     )  # fmt: skip
 
 
-def _callbacks(config: RunConfig, model: WorldModel | None, every: int) -> list[BaseCallback]:
-    """What TensorBoard is shown; nothing where ``every`` is 0."""
+def _callbacks(job: Job) -> list[BaseCallback]:
+    """The callbacks that write to TensorBoard; none if ``evaluate_every`` is 0."""
+    config, model, every = job.config, job.model, job.evaluate_every
     if every == 0:
         return []
     settings = {"hold": config.hold, "frame_stack": config.frame_stack}
-    shown: list[BaseCallback] = [
+    callbacks: list[BaseCallback] = [
         RealReturns(config.make_env, every, 10, wrap=config.wrap(model), **settings)
     ]
-    if config.how == "lookahead":
-        return shown  # films and the model's error need a policy that sees plain observations
-    shape = (env := config.make_env()).observation_space.shape
-    if shape is not None and len(shape) == 3:
-        shown.append(AgentVideo(env, every, config.hold, config.frame_stack))
+    if config.method == "lookahead":
+        return callbacks  # videos and the model's error need a policy of plain observations
+    if job.spec.is_image:
+        callbacks.append(AgentVideo(config.make_env, every, config.hold, config.frame_stack))
     if model is None:
-        return shown
-    shown.append(ModelError(config.make_env(), model, every, **settings))
+        return callbacks
+    callbacks.append(ModelError(config.make_env, model, every, **settings))
     if model.spec.is_image:
-        shown.append(ImaginationVideo(config.make_env(), model, every, config.hold))
-    return shown
+        callbacks.append(ImaginationVideo(config.make_env, model, every, config.hold))
+    return callbacks

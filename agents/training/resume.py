@@ -1,4 +1,4 @@
-"""Agents in training that outlive a kill: written every few minutes, gone on with later."""
+"""Checkpoints of agents in training: written every few minutes, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -12,49 +12,52 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
-from agents.training.dyna import DynaCallback
+from agents.training.dyna.callback import DynaCallback
 from worldmodel.common.files import atomic, discard
 from worldmodel.common.signals import stop_signals
 
-KEEP_MINUTES = 5.0
+CHECKPOINT_MINUTES = 5.0
+PREFIX = "checkpoint-"
 
 
 @contextmanager
-def kept(
+def checkpointed(
     folder: Path, callbacks: list[BaseCallback], dyna: DynaCallback | None = None
 ) -> Iterator[list[BaseCallback]]:
-    """The callbacks, and before them one that keeps the agent; to learn within.
+    """The callbacks, and before them one that writes checkpoints; to learn within.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with stop_signals() as stop:
-        keeper = KeepAgent(folder, stop, dyna)
+        checkpoints = AgentCheckpointCallback(folder, stop, dyna)
         try:
-            yield [keeper, *callbacks]
-        except KeyboardInterrupt:  # in a fit of the world model, which has its own ways
+            yield [checkpoints, *callbacks]
+        except KeyboardInterrupt:  # in a fit of the world model, which handles signals by itself
             stop.set()
     if stop.is_set():
-        raise KeyboardInterrupt(f"stopped; the same command goes on from decision {keeper.done}")
+        raise KeyboardInterrupt(
+            f"stopped; the same command goes on from decision {checkpoints.done}"
+        )
 
 
-class KeepAgent(BaseCallback):
-    """Keeps an agent as it learns, and begins where the last one in the folder stopped.
+class AgentCheckpointCallback(BaseCallback):
+    """Writes checkpoints of an agent as it learns, and resumes from the last one in the folder.
 
-    The weights, optimizers, replay buffer and with Dyna the world model, its recorded episodes and
-    counts go on; environments and random numbers begin anew. What is kept can run code when it is
-    read, as SB3's files can: go on only with what you trust.
+    A checkpoint holds the weights, optimizers and replay buffer, and with Dyna the world model, its
+    recorded episodes and counts; environments and random numbers begin anew. Reading it can run
+    code, as with SB3's own files: resume only what you trust.
 
-    It comes first among the callbacks: others may look at what it restores.
+    It must be the first of the callbacks: others may look at what it restores.
 
     Args:
-        folder: for ``kept-000000012000`` and so on, of which only the last one stays.
-        stop: once set, learning ends and the agent is written.
-        dyna: the callback that fits the world model, if one does.
-        minutes: time between two writes.
+        folder: for ``checkpoint-000000012000`` and so on, of which only the last one is kept.
+        stop: once set, learning ends and a checkpoint is written.
+        dyna: the callback that fits the world model, if there is one.
+        minutes: time between two checkpoints.
 
     Attributes:
-        done: decisions that the agent has learned from, as far as it was kept.
+        done: decisions that the agent had learned from at the last checkpoint.
     """
 
     def __init__(
@@ -62,15 +65,15 @@ class KeepAgent(BaseCallback):
         folder: Path,
         stop: threading.Event,
         dyna: DynaCallback | None = None,
-        minutes: float = KEEP_MINUTES,
+        minutes: float = CHECKPOINT_MINUTES,
     ) -> None:
         super().__init__()
         self.folder, self.stop, self.dyna, self.minutes = folder, stop, dyna, minutes
         self.done, self._began, self._written = 0, 0, time.monotonic()
 
     def _on_training_start(self) -> None:
-        if found := self._all():
-            self._restore(found[-1])
+        if checkpoints := self._all():
+            self._restore(checkpoints[-1])
         self._written = time.monotonic()
 
     def _on_rollout_start(self) -> None:
@@ -86,13 +89,13 @@ class KeepAgent(BaseCallback):
             self._write()
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("kept-*"))
+        return sorted(self.folder.glob(f"{PREFIX}*"))
 
     def _write(self) -> None:
         buffered = isinstance(self.model, OffPolicyAlgorithm)
-        # PPO has not learned from a rollout that was broken off; a replay buffer holds it.
+        # PPO has not learned from a rollout that was interrupted; a replay buffer holds it.
         self.done = self.model.num_timesteps if buffered else self._began
-        path = self.folder / f"kept-{self.done:012d}"
+        path = self.folder / f"{PREFIX}{self.done:012d}"
         if not path.exists():
             with atomic(path) as partial:
                 partial.mkdir()

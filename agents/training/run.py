@@ -1,15 +1,13 @@
-"""A run of an agent: what it begins with, goes on from and leaves in its folder.
+"""Train an agent in a folder of its own, resume it there, load it.
 
 The folder holds ``agent.zip`` (SB3's own format), ``agent.json`` (the settings), TensorBoard's
-logs, and with Dyna the world model as it was in the end (``model``). Until then it holds
-``begun.json`` and what the run goes on with, should it be killed: ``rounds`` of PPO with Dyna, else
-``kept-*``.
+logs, and with Dyna the final world model (``model``). Until then it holds ``begun.json`` and what a
+killed run resumes from: ``rounds`` of PPO with Dyna, else ``checkpoint-*``.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,24 +15,26 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from agents.training.methods import WAYS
+from agents.training.imagined_ppo import check_frame_stack, torch_threads
+from agents.training.methods import METHODS, Job
+from agents.training.resume import PREFIX
 from agents.training.run_config import ALGORITHMS, RunConfig
-from agents.training.train import check_frame_stack, torch_threads
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.common.config_checks import from_json
+from worldmodel.common.config_checks import from_json, numbers_at_least
 from worldmodel.common.files import atomic, discard, locked
 from worldmodel.common.safe_files import read_json
+from worldmodel.data.make_env import open_env
 from worldmodel.registry import make
 from worldmodel.spec import Spec
 
 FORMAT = 1
 BEGUN, DONE = "begun.json", "agent.json"
-"""The settings, of a run that is not through, with the digest of its model, and of one that is;
-both while it cleans up.
+"""Files with the settings of a run that is not finished (and the digest of its model), and of one
+that is. Both are there while the run cleans up.
 """
 ACTIONS: dict[str, type[gym.Space[Any]]] = {"dqn": gym.spaces.Discrete, "sac": gym.spaces.Box}
-"""What they take; PPO takes any."""
+"""The action spaces that algorithms take; PPO takes any."""
 
 
 def train(
@@ -45,10 +45,10 @@ def train(
     evaluate_every: int = 10_000,
     progress: bool = False,
 ) -> BaseAlgorithm:
-    """Train an agent as the config says, and keep it in the folder.
+    """Train an agent as the config says, and save it in the folder.
 
-    A run that was stopped or killed goes on where it was kept last: PPO with Dyna after its last
-    round, others with the agent of at most ``KEEP_MINUTES`` before.
+    A run that was stopped or killed is resumed: PPO with Dyna after its last round, others from
+    their last checkpoint, at most ``resume.CHECKPOINT_MINUTES`` old.
 
     Args:
         config: see ``RunConfig``.
@@ -63,40 +63,40 @@ def train(
         BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
         ValueError: a number is out of range; settings, spaces, algorithm and model do not fit each
-            other; the device is not there; or something of a run with other settings, or another
-            checkpoint of the same name, is kept in the folder.
-        OSError: the disk is full, say; what was kept last is still there.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the agent has been kept, with Dyna for PPO as it was
-            after its last round.
+            other; the device is not there; or the folder holds an unfinished run with other
+            settings, or with another world model of the same name.
+        OSError: the disk is full, for example; the last checkpoint is still there.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written, with Dyna for PPO that
+            of the last round.
     """
-    for name, value, least in (("threads", threads, 1), ("evaluate_every", evaluate_every, 0)):
-        if value < least:
-            raise ValueError(f"{name}: expected at least {least}, got {value}")
+    numbers_at_least(1, threads=threads)
+    numbers_at_least(0, evaluate_every=evaluate_every)
     folder = Path(folder)
     with locked(folder):
-        going_on = _goes_on(config, folder)
+        resumed = _can_resume(config, folder)
         if (folder / DONE).exists():  # killed while it cleaned up
             agent, _ = load(folder)
         else:
             spec, model = _checked(config, device)
-            if not going_on:  # noted last: settings that are refused are none to go on with
-                _note(config, folder / BEGUN, digest=_digest(config))
-            agent = _train(config, spec, model, folder, threads, evaluate_every, progress)
-        for path in folder.glob("kept-*"):
+            if not resumed:  # written last, so that refused settings are not resumed
+                _write_settings(config, folder / BEGUN, digest=_digest(config))
+            job = Job(config, spec, model, folder, evaluate_every, progress)
+            agent = _train(job, threads)
+        for path in folder.glob(f"{PREFIX}*"):
             discard(path)
         (folder / BEGUN).unlink()
         return agent
 
 
-def _goes_on(config: RunConfig, folder: Path) -> bool:
-    """Whether the folder holds something of a run with these settings, to go on with."""
+def _can_resume(config: RunConfig, folder: Path) -> bool:
+    """Whether the folder holds an unfinished run with these settings."""
     done, path = (folder / DONE).exists(), folder / BEGUN
     if done and not path.exists():
         raise FileExistsError(
             f"folder: {folder} already holds an agent; choose another one (--out)"
         )
-    kept = any(found for what in ("kept-*", "rounds/round-*") for found in folder.glob(what))
-    if not (path.exists() and (done or kept)):
+    progress = [*folder.glob(f"{PREFIX}*"), *folder.glob("rounds/round-*")]
+    if not (path.exists() and (done or progress)):
         return False
     before = read_json(path)
     for name, value in asdict(config).items():
@@ -105,7 +105,7 @@ def _goes_on(config: RunConfig, folder: Path) -> bool:
                 f"{name}: a run was begun in {folder} with {before.get(name)!r}, now it is "
                 f"{value!r}; give the same to go on with it, or choose another folder"
             )
-    # Earlier versions noted no digest; and who only cleans up needs no model.
+    # Earlier versions wrote no digest; and cleaning up needs no model.
     if not done and "digest" in before and before["digest"] != _digest(config):
         raise ValueError(
             f"model: what is in {config.model} has changed since the run in {folder} was begun "
@@ -119,10 +119,10 @@ def _digest(config: RunConfig) -> str | None:
 
 
 def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
-    """What the run is about, and its world model; ValueError where they do not fit each other."""
-    checkpoint.check_device(device)  # also where no world model will be on it
+    """The environment's spec and the world model; ValueError if they do not fit each other."""
+    checkpoint.check_device(device)  # even if no world model will be on it
     model = None if config.model is None else checkpoint.load(config.model, device)
-    with closing(config.make_env()) as env:
+    with open_env(config.make_env) as env:
         if model is not None:
             spec = model.spec
             spec.check_spaces(env.observation_space, env.action_space, "env")
@@ -130,13 +130,13 @@ def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
             spec = Spec.from_spaces(env.observation_space, env.action_space, config.window)
         _check_algorithm(config.algorithm, env.action_space)
     check_frame_stack(spec, config.frame_stack)
-    if model is None and config.how == "dyna":
+    if model is None and config.method == "dyna":
         model = make("jump", spec, seed=config.seed).to(device)
     return spec, model
 
 
 def _check_algorithm(algorithm: str, actions: gym.Space[Any]) -> None:
-    """SB3 itself would only fail an assertion."""
+    """Raise ValueError for actions that the algorithm cannot take; SB3 only fails an assertion."""
     fitting = [name for name in ALGORITHMS if isinstance(actions, ACTIONS.get(name, gym.Space))]
     if algorithm not in fitting:
         raise ValueError(
@@ -145,41 +145,34 @@ def _check_algorithm(algorithm: str, actions: gym.Space[Any]) -> None:
         )
 
 
-def _note(config: RunConfig, path: Path, **more: str | None) -> None:
+def _write_settings(config: RunConfig, path: Path, **more: str | None) -> None:
     facts = {"format": FORMAT, **asdict(config), **more}
     with atomic(path) as partial:
         partial.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _train(
-    config: RunConfig,
-    spec: Spec,
-    model: WorldModel | None,
-    folder: Path,
-    threads: int,
-    evaluate_every: int,
-    progress: bool,
-) -> BaseAlgorithm:
+def _train(job: Job, threads: int) -> BaseAlgorithm:
+    config, folder = job.config, job.folder
     with torch_threads(threads):
-        agent = WAYS[config.how](config, spec, model, folder, evaluate_every, progress)
+        agent = METHODS[config.method](job)
     with atomic(folder / "agent.zip") as path:
         agent.save(path)
-    if config.how == "dyna" and model is not None:
-        checkpoint.save(model, folder / "model", training={"run": str(folder.name)})
-    _note(config, folder / DONE)
+    if config.method == "dyna" and job.model is not None:
+        checkpoint.save(job.model, folder / "model", training={"run": str(folder.name)})
+    _write_settings(config, folder / DONE)
     return agent
 
 
 def load(folder: str | Path) -> tuple[BaseAlgorithm, RunConfig]:
-    """What ``train`` kept. Load only agents that you trust: this can run code.
+    """Load the agent that ``train`` saved. Load only agents that you trust: this can run code.
 
     SB3's ``agent.zip`` is unpickled, and ``agent.json`` names an environment whose module is
-    imported. To take over a stranger's policy, let them give you its weights alone: see
-    ``save_policy`` and ``load_policy``.
+    imported. To use the policy of somebody else, ask for its weights alone: see ``save_policy`` and
+    ``load_policy``.
 
     Raises:
         FileNotFoundError: there is no agent.
-        ValueError: another format, or settings that are none.
+        ValueError: another format, or invalid settings.
     """
     folder = Path(folder)
     path = folder / DONE

@@ -1,4 +1,4 @@
-"""What a run of an agent is: settings, all of which its folder keeps."""
+"""The settings of a run of an agent, all of which its folder records."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.adapt import adapt
+from agents.evaluate import evaluate
 from agents.lookahead import LookaheadVecWrapper
-from agents.training.train import evaluate
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
-How = Literal["imagination", "dyna", "lookahead", "real"]
+Method = Literal["imagination", "dyna", "lookahead", "real"]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What is trained, and how.
+    """Settings of a run.
 
     Attributes:
         env: Gymnasium id; ``MODULE:ID`` imports the module first.
-        how: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
-            steps, in a world model of what was met so far; "lookahead": PPO on real observations
-            that come with imagined jumps; "real": without a world model.
+        method: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
+            steps, in a world model that is refitted to them; "lookahead": PPO on real observations
+            with imagined jumps; "real": without a world model.
         algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
-        model: checkpoint folder, shipped name or hub id of the world model. Dyna begins with a
-            fresh one where None.
+        model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna begins
+            with a fresh one.
         episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
-            them where the environment is reset. Only with how="imagination".
-        steps: decisions that the agent learns from: imagined ones with how="imagination", else
+            them at resets of the environment. Only with method="imagination".
+        steps: decisions that the agent learns from: imagined ones with method="imagination", else
             real ones.
         hold: steps that an action is held.
         horizon: decisions of an imagined episode; None takes what fits the model's window.
@@ -45,8 +45,8 @@ class RunConfig:
         num_envs: environments side by side; imagined ones with imagination and dyna.
         jumps: of lookahead, for each candidate action.
         window: steps that a fresh model looks across.
-        fit_steps: training steps of a refit with dyna; the first has four times as many. 0 leaves
-            the model as it is.
+        fit_steps: training steps of a refit with dyna; the first has four times as many. 0 never
+            refits.
         fit_every: real decisions between refits.
         imagined_steps: decisions that PPO imagines for each refit, with dyna.
         ratio: imagined transitions for each real one, of DQN and SAC with dyna.
@@ -55,7 +55,7 @@ class RunConfig:
     """
 
     env: str
-    how: How = "imagination"
+    method: Method = "imagination"
     algorithm: Literal["ppo", "dqn", "sac"] = "ppo"
     model: str | None = None
     episodes: str | None = None
@@ -79,32 +79,32 @@ class RunConfig:
         numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps"
         at_least(1, self, *numbers.split())
         at_least(0, self, "fit_steps", "ratio", "seed")
-        if self.how not in ("imagination", "dyna", "lookahead", "real"):
+        if self.method not in ("imagination", "dyna", "lookahead", "real"):
             raise ValueError(
-                f"how: expected imagination, dyna, lookahead or real, got {self.how!r}"
+                f"method: expected imagination, dyna, lookahead or real, got {self.method!r}"
             )
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm: expected ppo, dqn or sac, got {self.algorithm!r}")
-        if self.how in ("imagination", "lookahead"):
+        if self.method in ("imagination", "lookahead"):
             if self.algorithm != "ppo":
-                raise ValueError(f"algorithm: {self.how} is for ppo, got {self.algorithm}")
+                raise ValueError(f"algorithm: {self.method} is for ppo, got {self.algorithm}")
             if self.model is None:
                 raise ValueError(
-                    f"model: {self.how} needs a trained world model; python -m worldmodel train "
-                    "makes one, and --how dyna begins without"
+                    f"model: {self.method} needs a trained world model; python -m worldmodel train "
+                    "makes one, and --method dyna begins without"
                 )
-        if self.how == "dyna" and self.model is None and self.fit_steps == 0:
+        if self.method == "dyna" and self.model is None and self.fit_steps == 0:
             raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
-        if self.episodes is not None and self.how != "imagination":
-            raise ValueError(f"episodes: are for how='imagination', got {self.how!r}")
+        if self.episodes is not None and self.method != "imagination":
+            raise ValueError(f"episodes: are for method='imagination', got {self.method!r}")
 
     def make_env(self) -> gym.Env[Any, Any]:
         """The real environment, without ``HoldAction``."""
         return adapt(self.env, self.size, self.pixels, self.grayscale)
 
     def wrap(self, model: WorldModel | None) -> Callable[[VecEnv], VecEnv] | None:
-        """What goes around the real environments, for ``evaluate``; None if nothing does."""
-        if self.how != "lookahead" or model is None:
+        """The ``wrap`` of ``evaluate``: a lookahead wrapper, or None."""
+        if self.method != "lookahead" or model is None:
             return None
         return partial(
             LookaheadVecWrapper, model=model, jumps=self.jumps, hold=self.hold, seed=self.seed

@@ -29,7 +29,7 @@ from agents import (
     evaluate,
     train_in_imagination,
 )
-from agents.training.train import make_ppo
+from agents.training.imagined_ppo import make_ppo
 from evaluation.metrics.statistics import Interval
 from evaluation.runner.measurement import Measurement, Row, Scattered
 from evaluation.runner.partial_results import PartialResults, on_terminal

@@ -96,17 +96,17 @@ def trained_agents(
         IMAGINED: RunConfig(
             **shared, model=checkpoint, steps=imagined_steps, num_envs=32, frame_stack=FRAME_STACK
         ),
-        "PPO with lookahead": RunConfig(**real, how="lookahead", model=checkpoint),
+        "PPO with lookahead": RunConfig(**real, method="lookahead", model=checkpoint),
         "DQN with Dyna": RunConfig(
             **dyna,
-            how="dyna",
+            method="dyna",
             algorithm="dqn",
             model=checkpoint,
             fit_steps=0,
             frame_stack=FRAME_STACK,
         ),
-        "PPO": RunConfig(**real, how="real", frame_stack=FRAME_STACK),
-        "DQN": RunConfig(**real, how="real", algorithm="dqn", frame_stack=FRAME_STACK),
+        "PPO": RunConfig(**real, method="real", frame_stack=FRAME_STACK),
+        "DQN": RunConfig(**real, method="real", algorithm="dqn", frame_stack=FRAME_STACK),
     }
     recipes: dict[str, Recipe] = {
         name: partial(_train, config, 0 if name == IMAGINED else real_steps)

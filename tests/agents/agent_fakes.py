@@ -134,3 +134,17 @@ class FakeEnv(gym.Env):
 
     def render(self) -> np.ndarray:
         return frame(self.wanted, min(self.level, 25))
+
+
+class Scripted:
+    """Plays one action and records its observations."""
+
+    def __init__(self, action: int) -> None:
+        self.action = action
+        self.seen: list[np.ndarray] = []
+        self.starts: list[np.ndarray] = []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        self.seen.append(observation.copy())
+        self.starts.append(np.array(episode_start))
+        return np.full(len(observation), self.action), state

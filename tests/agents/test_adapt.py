@@ -252,4 +252,4 @@ def test_atari_from_recording_to_imagined_episodes() -> None:
         assert np.isfinite(rewards).all()
     real = LookaheadVecWrapper(DummyVecEnv([lambda: HoldAction(pong(), 4)]), model, 2, hold=4)
     assert real.reset()["imagined"].shape == (1, 6, 2, 64, 64, 3)
-    assert np.isfinite(real.step(np.array([3]))[0]["outcomes"]).all()
+    assert np.isfinite(real.step(np.array([3]))[0]["reward_alive"]).all()

@@ -6,7 +6,7 @@ from agent_fakes import SPEC, FakeModel, FrameByFrameFake, frame, frames
 from gymnasium.wrappers import TimeLimit
 
 from agents.actions import draw_actions, to_numpy
-from agents.imagination import Imagination, Seen
+from agents.imagination import Imagination, ImaginationState
 from worldmodel import Belief, Context, WorldModel, make
 from worldmodel.models.baselines import ReplayConfig
 from worldmodel.spec import ActionSpec, Spec
@@ -65,7 +65,7 @@ def test_window_end_re_anchors_at_the_latest_frame() -> None:
     assert imagination.left.tolist() == [4]
     imagination.observe(hold(1, 1), frames(3))
     assert imagination.present.tolist() == [0]
-    assert imagination.seen.histories[0].frames[0][0, 0, 0] == 3
+    assert imagination.state.histories[0].frames[0][0, 0, 0] == 3
     assert imagination.context().actions is None
 
 
@@ -237,7 +237,7 @@ def test_input_is_copied() -> None:
     image = frame(1)[None]
     imagination.reset(image)
     image[:] = 7
-    assert imagination.seen.histories[0].frames[0][0, 0, 0] == 1
+    assert imagination.state.histories[0].frames[0][0, 0, 0] == 1
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_frame_more_costs_one_encoding(monkeypatch: pytest.MonkeyPatch) -> Non
         # with more than three frames, each that is forgotten is encoded once more
         assert encoded == ([2] if step < 3 else [2, 2])
         anew = Imagination(model)
-        anew.seen = Seen(imagination.seen.histories)
+        anew.state = ImaginationState(imagination.state.histories)
         now, then = imagination.belief(), anew.belief()
         assert torch.equal(now.present, then.present)
         for name, value in now.state.items():
@@ -311,9 +311,9 @@ def test_what_was_seen_can_be_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> N
     imagination = Imagination(model)
     imagination.reset(np.zeros((1, 16, 16, 3), np.uint8))
     imagination.belief()
-    kept = imagination.seen
+    kept = imagination.state
     imagination.observe([[1]], np.ones((1, 16, 16, 3), np.uint8))
-    imagination.seen = kept
+    imagination.state = kept
     encoded.clear()
     assert imagination.present.tolist() == [0]
     assert imagination.belief() is kept.belief and not encoded

@@ -16,9 +16,9 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from agents.evaluate import evaluate
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.planners import RandomAgent
-from agents.training.train import evaluate
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel import make as make_model
@@ -62,10 +62,10 @@ def test_every_candidate_is_held_for_every_jump() -> None:
     assert parts["imagined"].shape == (2, 4, 3, 32, 32, 3)
     np.testing.assert_array_equal(greys(parts), np.stack([10 * jumps] * 2))
     pays = 2.0 * (wanted(parts)[:, None] == np.arange(4))
-    np.testing.assert_array_equal(parts["outcomes"][..., 0], np.stack([pays] * 3, -1))
-    assert (parts["outcomes"][..., 1] == 1).all()
+    np.testing.assert_array_equal(parts["reward_alive"][..., 0], np.stack([pays] * 3, -1))
+    assert (parts["reward_alive"][..., 1] == 1).all()
     mortal = make(FakeModel(goal=9), hold=2, jumps=3).reset()
-    np.testing.assert_array_equal(mortal["outcomes"][..., 1], np.stack([jumps < 9] * 2))
+    np.testing.assert_array_equal(mortal["reward_alive"][..., 1], np.stack([jumps < 9] * 2))
 
     parts, rewards, dones, infos = venv.step(np.array([1, 0]))
     np.testing.assert_array_equal(greys(parts), 10 * (np.array([2, 0])[:, None, None] + jumps))
@@ -98,7 +98,7 @@ def test_an_end_is_looked_beyond_and_then_forgotten() -> None:
         assert greys(last).flatten().tolist() == [10 * (level + 2 * a) for a in range(4)]
         assert last["observation"][-1, -1, 0] == 10 * level
         pays = 2.0 * (last["observation"][0, 0, 0] == np.arange(4))
-        np.testing.assert_array_equal(last["outcomes"][:, 0, 0], pays)
+        np.testing.assert_array_equal(last["reward_alive"][:, 0, 0], pays)
         assert venv.observation_space.contains(last)
 
 
@@ -130,8 +130,8 @@ def test_without_frames_nothing_is_rendered() -> None:
     model = FakeModel()
     venv = make(model, jumps=2, frames=False, worlds=3)
     parts = venv.reset()
-    assert list(parts) == ["observation", "outcomes"]
-    assert venv.observation_space["outcomes"].shape == (4, 2, 2)
+    assert list(parts) == ["observation", "reward_alive"]
+    assert venv.observation_space["reward_alive"].shape == (4, 2, 2)
     assert [(worlds.shape, frames) for worlds, _, frames in model.asked] == [((2, 3), False)]
     agent = PPO("MultiInputPolicy", venv, **SMALL)
     agent.learn(16)
@@ -145,18 +145,18 @@ def test_outcomes_are_means_over_worlds_of_which_one_is_shown() -> None:
         ((2, 1), True),
         ((2, 399), False),
     ]
-    np.testing.assert_allclose(parts["outcomes"][..., 0].sum(1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(parts["outcomes"][..., 0], 0.25, atol=0.1)
+    np.testing.assert_allclose(parts["reward_alive"][..., 0].sum(1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(parts["reward_alive"][..., 0], 0.25, atol=0.1)
     shown = parts["imagined"][:, :, 0, 0, 0, 0]  # the corner says what the shown world wants
     assert (shown == shown[:, :1]).all()
     one = make(FakeModel(seen=False), jumps=1, worlds=1).reset()
-    said = one["outcomes"][..., 0, 0].argmax(1)
+    said = one["reward_alive"][..., 0, 0].argmax(1)
     np.testing.assert_array_equal(said, one["imagined"][:, 0, 0, 0, 0, 0])
 
 
 def test_seeds_of_worlds() -> None:
     def outcomes(venv: LookaheadVecWrapper) -> np.ndarray:
-        return np.stack([venv.reset()["outcomes"] for _ in range(4)])
+        return np.stack([venv.reset()["reward_alive"] for _ in range(4)])
 
     def unsure(seed: int) -> LookaheadVecWrapper:
         return make(FakeModel(seen=False), count=8, seed=seed)
@@ -218,7 +218,7 @@ def test_four_actions_and_three_jumps_at_32_pixels_are_no_image(tmp_path: Path) 
     agent = PPO("MultiInputPolicy", VecMonitor(venv), seed=0, **SMALL)
     agent.learn(64)
     assert isinstance(agent.policy.features_extractor, LookaheadExtractor)
-    assert not agent.policy.features_extractor.turn
+    assert not agent.policy.features_extractor.transpose
     assert len(agent.ep_info_buffer) == 32
 
     agent.save(tmp_path / "agent")
@@ -278,7 +278,7 @@ def test_frames_stack_around_it() -> None:
     venv = VecFrameStack(make(jumps=3, steps=3), 2)
     assert venv.observation_space["observation"].shape == (32, 32, 6)
     assert venv.observation_space["imagined"].shape == (4, 3, 32, 32, 6)
-    assert venv.observation_space["outcomes"].shape == (4, 3, 4)
+    assert venv.observation_space["reward_alive"].shape == (4, 3, 4)
     agent = PPO("MultiInputPolicy", venv, **SMALL)
     agent.learn(16)
     parts = venv.reset()
@@ -357,7 +357,7 @@ def test_the_true_simulator_says_what_happens() -> None:
         for i, (done, info) in enumerate(zip(dones, infos, strict=True)):
             frame = info["terminal_observation"]["observation"] if done else seen["observation"][i]
             np.testing.assert_allclose(start["imagined"][i, action, jump], frame, atol=1e-5)
-            assert start["outcomes"][i, action, jump].tolist() == [rewards[i], float(not done)]
+            assert start["reward_alive"][i, action, jump].tolist() == [rewards[i], float(not done)]
     assert dones.all()
     assert [info["steps"] for info in infos] == [3, 2, 1]
 

@@ -22,11 +22,11 @@ def test_extractor_finds_the_channels(shape: tuple[int, ...]) -> None:
         {
             "observation": gym.spaces.Box(0, 255, shape, np.uint8),
             "imagined": gym.spaces.Box(0, 255, (4, 3, 32, 32, channels), np.uint8),
-            "outcomes": gym.spaces.Box(-np.inf, np.inf, (4, 3, 2), np.float32),
+            "reward_alive": gym.spaces.Box(-np.inf, np.inf, (4, 3, 2), np.float32),
         }
     )
     extractor = LookaheadExtractor(space, features_dim=16)
-    assert extractor.turn == (shape[-1] == channels)
+    assert extractor.transpose == (shape[-1] == channels)
     assert extractor.real.layers[0].in_channels == channels
 
 
@@ -40,7 +40,7 @@ def test_extractor_reads_every_part_alike() -> None:
     parts = {
         "observation": torch.rand(5, 3, 32, 32),
         "imagined": torch.randint(0, 256, (5, 4, 2, 32, 32, 3)).float(),
-        "outcomes": torch.randn(5, 4, 2, 2),
+        "reward_alive": torch.randn(5, 4, 2, 2),
     }
     out = extractor(parts)
     assert out.shape == (5, 16)
@@ -58,8 +58,8 @@ def test_extractor_reads_every_part_alike() -> None:
 def test_extractor_without_frames_and_with_channels_last() -> None:
     space = space_of(jumps=2, frames=False)
     extractor = LookaheadExtractor(space, features_dim=16)
-    assert extractor.turn
-    parts = {"observation": torch.rand(2, 32, 32, 3), "outcomes": torch.zeros(2, 4, 2, 2)}
+    assert extractor.transpose
+    parts = {"observation": torch.rand(2, 32, 32, 3), "reward_alive": torch.zeros(2, 4, 2, 2)}
     assert extractor(parts).shape == (2, 16)
 
 

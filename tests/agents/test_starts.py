@@ -8,7 +8,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
 
-from agents.starts import past
+from agents.starts import history_at
 from agents.vec_env import ImaginedVecEnv
 from worldmodel import Episode, Episodes
 from worldmodel.spec import ActionSpec
@@ -49,7 +49,7 @@ def test_past_of_a_recorded_step(
 ) -> None:
     model = FakeModel()
     model.max_context = limit
-    history = past(episode(), step, model, ahead, hold)
+    history = history_at(episode(), step, model, ahead, hold)
     levels = [int(shown[-1, -1, 0]) // 10 for shown in history.frames]
     assert levels == expected
     assert [time + expected[0] for time in history.times] == expected
@@ -58,9 +58,9 @@ def test_past_of_a_recorded_step(
 
 def test_frame_by_frame_models_are_told_every_frame() -> None:
     model = FrameByFrameFake()
-    assert past(episode(), 9, model, 6, 3).times == (0, 1, 2, 3, 4, 5, 6)
+    assert history_at(episode(), 9, model, 6, 3).times == (0, 1, 2, 3, 4, 5, 6)
     model.max_context = 3
-    assert past(episode(), 9, model, 6, 3).times == (0, 1, 2)
+    assert history_at(episode(), 9, model, 6, 3).times == (0, 1, 2)
 
 
 def test_episodes_branch_at_every_recorded_step() -> None:

@@ -39,7 +39,7 @@ def tiny_jump() -> Jump:
 
 
 def make(model: WorldModel | None = None, num_envs: int = 2, **kwargs: object) -> ImaginedVecEnv:
-    settings = {"hold": 3, "horizon": 4, "stagger": False, **kwargs}
+    settings = {"hold": 3, "horizon": 4, "stagger": False, "terminations": "threshold", **kwargs}
     return ImaginedVecEnv(FakeModel() if model is None else model, STARTS, num_envs, **settings)
 
 

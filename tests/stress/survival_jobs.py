@@ -176,8 +176,7 @@ def measure(folder: str, number: int | None) -> None:
 
 def play_rounds(folder: str, number: int | None) -> None:
     """Dyna with PPO, round by round."""
-    from agents import train_dyna
-    from agents.training.dyna import RoundsConfig
+    from agents import RoundsConfig, train_dyna
     from tests.agents.dyna_fakes import LineEnv, LineModel
 
     at_write(number, kill)
@@ -194,16 +193,14 @@ def play_rounds(folder: str, number: int | None) -> None:
 
 def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> None:
     """``agents train``; the agent is kept at every chance."""
-    from agents.training import resume as keep
+    from agents.training import imagined_ppo, resume, run_config
     from agents.training import run as runs
-    from agents.training import run_config
-    from agents.training import train as training
 
     at_write(number, kill)
     if (Path(folder) / runs.DONE).exists() and not (Path(folder) / runs.BEGUN).exists():
         return  # killed when all was done: a command would be told so
-    training.PPO_SETTINGS["n_steps"] = 4
-    keep.KeepAgent.__init__.__defaults__ = (None, 0.0)  # type: ignore[attr-defined]
+    imagined_ppo.PPO_SETTINGS["n_steps"] = 4
+    resume.AgentCheckpointCallback.__init__.__defaults__ = (None, 0.0)  # type: ignore[attr-defined]
     runs.train(run_config.RunConfig(**settings), folder, evaluate_every=0)
 
 

@@ -191,10 +191,10 @@ def test_killed_dyna_rounds_end_at_the_same_bits(tmp_path: Path, size: Size, tal
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "dqn with Dyna": {"how": "dyna", "algorithm": "dqn", "fit_every": 20, "ratio": 1.0},
-    "ppo": {"how": "real"},
-    "ppo with Dyna": {"how": "dyna", "fit_every": 20, "imagined_steps": 8},
-    "sac": {"how": "real", "algorithm": "sac", "env": "Pendulum-v1"},
+    "dqn with Dyna": {"method": "dyna", "algorithm": "dqn", "fit_every": 20, "ratio": 1.0},
+    "ppo": {"method": "real"},
+    "ppo with Dyna": {"method": "dyna", "fit_every": 20, "imagined_steps": 8},
+    "sac": {"method": "real", "algorithm": "sac", "env": "Pendulum-v1"},
 }
 
 
@@ -211,8 +211,8 @@ def a_killed_agent_goes_on(way: str, tmp_path: Path, size: Size, tally: Tally) -
 
     def check() -> None:
         nonlocal reached
-        assert len([p for p in folder.glob("kept-*") if not (p / "agent.zip").is_file()]) == 0
-        steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("kept-*")]
+        assert len([p for p in folder.glob("checkpoint-*") if not (p / "agent.zip").is_file()]) == 0
+        steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")]
         assert max(steps, default=0) >= reached or (folder / "agent.json").exists()
         reached = max(steps, default=0)
         if (folder / "agent.json").exists():
@@ -223,7 +223,7 @@ def a_killed_agent_goes_on(way: str, tmp_path: Path, size: Size, tally: Tally) -
         agent, config = runs.load(folder)
         decisions = agent.num_timesteps
         assert config.steps == 48 and (decisions >= 48 or way == "ppo with Dyna")
-        assert no_debris(folder) and not list(folder.glob("kept-*"))
+        assert no_debris(folder) and not list(folder.glob("checkpoint-*"))
         reached = 0
 
     killed_often(tally, jobs.train_agent, folder, (settings,), size(1, 15), 60, check, finished)
@@ -262,8 +262,8 @@ def verbs(recorded: Path, out: Path) -> dict[str, tuple[str, tuple[str, ...], st
     return {
         "train": ("worldmodel", model, "config.json"),
         "collect": ("worldmodel", collecting, "meta.json"),
-        "agents": ("agents", (*agent, "--how", "real"), "agent.json"),
-        "dyna": ("agents", (*agent, "--how", "dyna"), "agent.json"),
+        "agents": ("agents", (*agent, "--method", "real"), "agent.json"),
+        "dyna": ("agents", (*agent, "--method", "dyna"), "agent.json"),
         "evaluation": ("evaluation", measuring, "result.json"),
     }
 
@@ -395,7 +395,7 @@ def test_signals_end_a_training_with_a_checkpoint(
         if verb == "train":
             worldmodel.load(out)
         else:
-            assert len(list(out.glob("kept-*/agent.zip"))) == 1
+            assert len(list(out.glob("checkpoint-*/agent.zip"))) == 1
 
 
 def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.training import train
+from agents.training import imagined_ppo
 from worldmodel.common.safe_files import Tensors
 from worldmodel.training import STATE
 
@@ -39,7 +39,7 @@ STORIES = {
     ),
     "an agent in imagination": (
         *CARTS,
-        f"{AGENT} --how imagination --model model --horizon 3 --out agent",
+        f"{AGENT} --method imagination --model model --horizon 3 --out agent",
         "agents enjoy agent --episodes 2",
     ),
     "plans": (
@@ -61,12 +61,12 @@ STORIES = {
         "evaluation elbo traveling-salesman --scenes 2 --json elbo.json",
     ),
     "dyna": (
-        f"{AGENT} --how dyna --window 8 --fit-every 20 --fit-steps 1 --imagined-steps 8 --out a",
+        f"{AGENT} --method dyna --window 8 --fit-every 20 --fit-steps 1 --imagined-steps 8 --out a",
     ),
     "dyna of q": (
-        f"{AGENT} --how dyna --algorithm dqn --fit-every 20 --fit-steps 1 --ratio 1 --out a",
+        f"{AGENT} --method dyna --algorithm dqn --fit-every 20 --fit-steps 1 --ratio 1 --out a",
     ),
-    "lookahead": (*CARTS, f"{AGENT} --how lookahead --model model --jumps 1 --out agent"),
+    "lookahead": (*CARTS, f"{AGENT} --method lookahead --model model --jumps 1 --out agent"),
     "contestants": ("evaluation control --episodes 2 --plans 8 --worlds 1 --json control.json",),
     "ends of the scale, and common worlds": (
         "evaluation returns --scenes 8 --json returns.json",
@@ -98,7 +98,7 @@ def test_twice_is_the_same(
 ) -> None:
     if story not in SHORT and not size(0, 1):
         pytest.skip("of the long version")
-    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
     found = []
     for name in ("first", "second"):
         folder = tmp_path / name

@@ -16,7 +16,7 @@ from agents import (
     RandomAgent,
     RandomShooting,
     RandomShootingConfig,
-    real_beside_imagined,
+    compare,
 )
 from worldmodel import ActionSpec, Context, Episodes, Queries, Spec, collect, fit, load, make
 
@@ -126,10 +126,10 @@ def test_what_vectors_cannot_have() -> None:
         Spec((4,), spec.action, 8)
     with pytest.raises(ValueError, match="pose: cameras take images"):
         Spec((4,), ActionSpec("none"), 8, pose=2, low=spec.low, high=spec.high)
-    for clip in (real_beside_imagined, ImaginationVideo):
+    for clip in (compare, ImaginationVideo):
         order = [make("jump", spec), env]
         with pytest.raises(ValueError, match="model: it sees vectors"):
-            clip(*(order if clip is real_beside_imagined else order[::-1]))  # type: ignore[operator]
+            clip(*(order if clip is compare else order[::-1]))  # type: ignore[operator]
     model, venv_starts = make("jump", spec), np.full((2, 4), np.nan, np.float32)
     with pytest.raises(ValueError, match="starts: holds NaN"):
         ImaginedVecEnv(model, venv_starts)

@@ -14,11 +14,16 @@ LONGEST = 256
 T = TypeVar("T")
 
 
+def numbers_at_least(least: int, **values: float) -> None:
+    """Raise ValueError unless all these arguments are ``least`` or more, and finite."""
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
 def at_least(least: int, config: Any, *names: str) -> None:
     """Raise ValueError unless all these settings are ``least`` or more, and finite."""
-    for name in names:
-        if not least <= getattr(config, name) < math.inf:
-            raise ValueError(f"{name}: expected at least {least}, got {getattr(config, name)}")
+    numbers_at_least(least, **{name: getattr(config, name) for name in names})
 
 
 def whole_number(name: str, value: object, least: int | None = None) -> int:

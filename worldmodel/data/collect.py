@@ -21,6 +21,7 @@ from worldmodel.common.files import locked
 from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
+from worldmodel.data.make_env import Env, EnvLike, open_env
 from worldmodel.data.shards import (
     EPISODES_PER_SHARD,
     ShardEntry,
@@ -30,14 +31,13 @@ from worldmodel.data.shards import (
 )
 from worldmodel.spec import Spec
 
-Env = gym.Env[Any, Any]
 Policy = Callable[[NDArray[Any]], Any]
 BLOCKS_PER_WORKER = 8
 """Few, so that environments are seldom made; enough that no worker waits long for the last."""
 
 
 def collect(
-    env: Env | Callable[[], Env] | str,
+    env: EnvLike,
     episodes: int | None = None,
     *,
     steps: int | None = None,
@@ -58,9 +58,8 @@ def collect(
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
 
     Args:
-        env: a Gymnasium environment with uint8 (H, W, C) or float (D,) observations, a function
-            that makes one, or its id (``"module:namespace/Name-v0"`` imports the module first). An
-            environment made here is closed here; one that was passed in is left open.
+        env: an environment with uint8 (H, W, C) or float (D,) observations, a function that makes
+            one, or its id; see ``EnvLike``. One that was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
         steps: instead of ``episodes``: as many as it takes to have that many steps.
         policy: observation to action; None samples uniformly from the action space.
@@ -108,12 +107,12 @@ def collect(
     if workers and isinstance(env, gym.Env):
         raise TypeError("env: workers make their own; pass its id, or a function that makes it")
     player = _Player(env, policy, hold, max_steps)
-    made = player.made()
-    facts = {
-        "env": env_name(made), "seed": seed, "hold": hold, "max_steps": max_steps,
-        "random": policy is None,
-    }  # fmt: skip
-    try:
+    with open_env(env) as made:
+        name = env_name(made)
+        facts = {
+            "env": name, "seed": seed, "hold": hold, "max_steps": max_steps,
+            "random": policy is None,
+        }  # fmt: skip
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
         with _Recording.opened(folder, resume, spec, facts, save_minutes) as recording:
             first = seed + len(recording.episodes)
@@ -123,10 +122,7 @@ def collect(
             else:
                 parts = ([player.play(made, spec, one)] for one in count(first))
             recording.fill(parts, total, "step" if episodes is None else "episode", progress)
-    finally:
-        if not isinstance(env, gym.Env):
-            made.close()
-    return Episodes(recording.episodes, spec.action, spec.observation_space(), env_name(made))
+    return Episodes(recording.episodes, spec.action, spec.observation_space(), name)
 
 
 class _Recording:
@@ -248,24 +244,16 @@ def _blocks(seeds: range, workers: int) -> list[range]:
 class _Player:
     """Plays the episodes of given seeds; workers have a copy."""
 
-    env: Env | Callable[[], Env] | str
+    env: EnvLike
     policy: Policy | None
     hold: int
     max_steps: int
 
-    def made(self) -> Env:
-        if isinstance(self.env, gym.Env):
-            return self.env
-        return gym.make(self.env) if isinstance(self.env, str) else self.env()
-
     def block(self, seeds: Iterable[int]) -> list[Episode]:
         """In an environment of its own."""
-        made = self.made()
-        try:
+        with open_env(self.env) as made:
             spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
             return [self.play(made, spec, seed) for seed in seeds]
-        finally:
-            made.close()
 
     def play(self, env: Env, spec: Spec, seed: int) -> Episode:
         owner = f"env: {env_name(env)}, episode of seed {seed}"

@@ -1,4 +1,4 @@
-"""Dyna for off-policy algorithms: imagined transitions beside real ones in the replay buffer."""
+"""Dyna for off-policy algorithms: imagined and real transitions in one replay buffer."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from stable_baselines3.common.vec_env import (
 from agents.starts import Starts
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit
-from agents.training.train import stackable
-from agents.vec_env import ImaginedVecEnv, check_horizon
+from agents.training.imagined_ppo import stackable_starts
+from agents.vec_env import check_horizon
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
@@ -50,8 +50,8 @@ class DynaConfig(RefitConfig):
 
     Attributes:
         start: real steps before the first fit.
-        every: real steps between later fits; the imagined episodes then begin anew, from all that
-            is recorded by now.
+        every: real steps between later fits, after which the imagined episodes begin anew from all
+            recorded ones.
         imagine_every: real steps between two rounds of imagination.
         ratio: imagined transitions for each real one, counted from the first fit on.
         horizon: decisions of an imagined episode. Short ones keep the model's errors small.
@@ -72,19 +72,19 @@ class DynaConfig(RefitConfig):
 class DynaCallback(BaseCallback):
     """Lets DQN, SAC or TD3 learn from a world model, which learns from their real episodes.
 
-    Every ``every`` real steps the model is refitted on what the recorders hold. Every
+    Every ``every`` real steps the model is refitted to the recorded episodes. Every
     ``imagine_every`` steps transitions are imagined and added to the replay buffer: short episodes
-    that branch off from recorded states, in which the algorithm acts as it explores. It then trains
-    as often for an imagined transition as for a real one.
+    that branch off from recorded states, in which the algorithm acts with its exploration. It then
+    trains as often for an imagined transition as for a real one.
 
-    Both happen at the end of a rollout of the algorithm (``train_freq``). Imagined transitions
-    stay in the buffer until newer ones replace them: make ``buffer_size`` large enough for
-    ``1 + ratio`` times the real ones that shall be kept.
+    Both happen at the end of a rollout of the algorithm (``train_freq``). Imagined transitions stay
+    in the buffer until newer ones replace them: ``buffer_size`` should have room for ``1 + ratio``
+    times as many transitions as without Dyna.
 
-    The environment has a ``RecordEpisodes`` inside, below ``HoldAction``; wrappers that change
-    observations or rewards belong below the recorder. Frames may be stacked by ``VecFrameStack``:
-    as nothing is known of the frames before a branch, imagined episodes then begin where recorded
-    ones began, so let ``horizon`` reach far.
+    The environment has a ``RecordEpisodes`` inside ``HoldAction``; wrappers that change
+    observations or rewards belong inside the recorder. If frames are stacked by ``VecFrameStack``,
+    imagined episodes begin at the first frames of recorded ones (see ``stackable_starts``), so
+    ``horizon`` should be long.
 
     It logs ``dyna/...``, the losses of the last fit as ``dyna_fit/...`` and the model's error on
     new episodes, measured before it is fitted to them, as ``dyna_error/...``.
@@ -97,7 +97,7 @@ class DynaCallback(BaseCallback):
     Attributes:
         fits: how often the model was fitted.
         imagined: transitions added to the replay buffer.
-        losses, error: of the last fit, and of the model before it.
+        losses, error: of the last fit, and of the model just before it.
 
     Raises:
         ValueError: the recorders' spaces are not the model's, or ``hold * horizon`` exceeds its
@@ -134,7 +134,7 @@ class DynaCallback(BaseCallback):
         self.losses: dict[str, float] = {}
         self.error: dict[str, float] = {}
         self._real = self._since_fit = self._since_imagined = 0
-        self._updates = 0.0  # gradient steps that are owed
+        self._updates = 0.0  # gradient steps that are due
         self._fitted = [0] * len(self.recorders)  # totals at the last fit
         self._passed = 0
         self._rollout = 0
@@ -156,7 +156,7 @@ class DynaCallback(BaseCallback):
             )
         return self.model
 
-    # -- what SB3 calls --------------------------------------------------------------------------
+    # -- called by SB3 ---------------------------------------------------------------------------
 
     def _init_callback(self) -> None:
         _check_buffer(self.algorithm)
@@ -172,7 +172,7 @@ class DynaCallback(BaseCallback):
                 f"{len(self.recorders)}"
             )
         shape, dtype = self.world_model.spec.border
-        self._make(np.zeros((1, *shape), dtype))  # raises where wrappers or spaces do not fit
+        self._make(np.zeros((1, *shape), dtype))  # raises if wrappers or spaces do not fit
         if self.fits:
             self._branch(merge_episodes(self.recorders))
 
@@ -211,7 +211,7 @@ class DynaCallback(BaseCallback):
     # -- files -----------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write the world model, what is recorded and how far it has come."""
+        """Write the world model, the recorded episodes and the counts."""
         checkpoint.save(self.world_model, folder / "model")
         for number, recorder in enumerate(self.recorders):
             if recorder.steps:
@@ -221,7 +221,7 @@ class DynaCallback(BaseCallback):
         (folder / "dyna.json").write_text(json.dumps(facts, indent=1) + "\n")
 
     def restore(self, folder: Path) -> None:
-        """Go on from what ``save`` wrote; when training starts."""
+        """Read what ``save`` wrote; to be called when training starts."""
         facts = read_json(folder / "dyna.json")
         checkpoint.load_weights(self.world_model, folder / "model" / "model.safetensors")
         for number, (recorder, total) in enumerate(
@@ -238,9 +238,9 @@ class DynaCallback(BaseCallback):
 
     def _fit(self) -> None:
         fresh = zip(self.recorders, self._fitted, strict=True)
-        if self.fits and any(recorder.kept(begin) for recorder, begin in fresh):
-            unknown = merge_episodes(self.recorders, self._fitted)
-            self.error = model_error(self.world_model, unknown, self.config)
+        if self.fits and any(recorder.recorded(begin) for recorder, begin in fresh):
+            unseen = merge_episodes(self.recorders, self._fitted)
+            self.error = model_error(self.world_model, unseen, self.config)
         recorded = merge_episodes(self.recorders)
         self.losses = refit(self.world_model, recorded, self.config, self.fits)
         self.fits += 1
@@ -259,9 +259,9 @@ class DynaCallback(BaseCallback):
     # -- the algorithm learns --------------------------------------------------------------------
 
     def _branch(self, recorded: Episodes) -> None:
-        """Begin imagined episodes from what is recorded."""
+        """Begin imagined episodes at recorded steps."""
         stacked = is_vecenv_wrapped(self.training_env, VecFrameStack)
-        self._venv = self._make(stackable(recorded, stacked))
+        self._venv = self._make(stackable_starts(recorded, stacked))
         self._observations = np.asarray(self._venv.reset())
         noise = self.algorithm.action_noise
         if noise is not None:
@@ -271,31 +271,19 @@ class DynaCallback(BaseCallback):
 
     def _make(self, starts: Starts) -> VecEnv:
         """The imagined environment, wrapped as the algorithm's own is."""
-        config, algorithm = self.config, self.algorithm
-        venv = wrap_alike(
-            ImaginedVecEnv(
-                self.world_model,
-                starts,
-                config.num_envs,
-                config.hold,
-                config.horizon,
-                terminations=config.terminations,
-                seed=config.seed + self.fits,
-                **{"stagger": False, **config.imagination},
-            ),
-            self.training_env,
-        )
+        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits, stagger=False)
+        venv = wrap_alike(imagined_env, self.training_env)
         for kind in ("observation_space", "action_space"):
-            imagined, own = getattr(venv, kind), getattr(algorithm, kind)
+            imagined, own = getattr(venv, kind), getattr(self.algorithm, kind)
             if imagined != own:
                 raise ValueError(f"world_model: its {kind} is {imagined}, the algorithm's {own}")
         return venv
 
     def _imagine(self) -> int:
-        """Add the imagined transitions that are owed, and return their number."""
+        """Add the imagined transitions that are due, and return their number."""
         branches, before = self.config.num_envs, self.imagined
-        owed = self.config.ratio * self._real - self.imagined
-        rewards = [self._add() for _ in range(int((owed + 1e-9) // branches))]
+        due = self.config.ratio * self._real - self.imagined
+        rewards = [self._add() for _ in range(int((due + 1e-9) // branches))]
         if rewards:
             self.logger.record("dyna/reward", float(np.mean(rewards)))
             self.logger.record("dyna/imagined", self.imagined)
@@ -305,17 +293,17 @@ class DynaCallback(BaseCallback):
         """Imagine one decision in every branch, and return the mean reward."""
         venv, before, buffer = self._venv, self._observations, self.algorithm.replay_buffer
         assert venv is not None and buffer is not None
-        actions, stored = self._act()
+        actions, scaled = self._act()
         after, rewards, dones, infos = venv.step(actions)
         self._observations = np.asarray(after)
         arrived = self._observations.copy()
-        for row in np.flatnonzero(dones):  # there the next episode has begun already
+        for row in np.flatnonzero(dones):  # where the next episode has begun already
             arrived[row] = infos[row]["terminal_observation"]
         real = self.training_env.num_envs
         for first in range(0, len(dones), real):
             part = slice(first, first + real)
             buffer.add(
-                before[part], arrived[part], stored[part], rewards[part], dones[part], infos[part]
+                before[part], arrived[part], scaled[part], rewards[part], dones[part], infos[part]
             )
         if self._noise is not None:
             self._noise.reset(np.flatnonzero(dones))
@@ -323,7 +311,7 @@ class DynaCallback(BaseCallback):
         return float(rewards.mean())
 
     def _act(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Actions as the algorithm explores: to take, and scaled as the buffer stores them."""
+        """Actions with the algorithm's exploration, and the same scaled as in the buffer."""
         algorithm, space = self.algorithm, self.algorithm.action_space
         noisy = algorithm.use_sde and algorithm.use_sde_at_warmup
         if algorithm.num_timesteps < algorithm.learning_starts and not noisy:
@@ -355,7 +343,7 @@ def wrap_alike(venv: VecEnv, other: VecEnv) -> VecEnv:
     """Wrap ``venv`` so that it shows what ``other`` shows: frames transposed and stacked alike.
 
     Raises:
-        ValueError: ``other`` has a wrapper that is not known here.
+        ValueError: ``other`` has a wrapper of another kind.
     """
     wrappers: list[VecEnvWrapper] = []
     while isinstance(other, VecEnvWrapper):
@@ -378,7 +366,7 @@ def wrap_alike(venv: VecEnv, other: VecEnv) -> VecEnv:
 
 
 def _check_buffer(algorithm: OffPolicyAlgorithm) -> None:
-    """Raise ValueError where rows of other episodes in between would spoil the replay buffer."""
+    """Raise ValueError if the replay buffer needs the rows of an episode to be consecutive."""
     buffer = algorithm.replay_buffer
     if algorithm.optimize_memory_usage or not getattr(buffer, "handle_timeout_termination", False):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Record what an environment does while an agent learns in it."""
+"""Record the episodes of an environment while an agent learns in it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ class RecordEpisodes(
     gym.Wrapper[Any, Any, Any, Any],
     gym.utils.RecordConstructorArgs,
 ):
-    """Keep a copy of every step that passes, for a world model to learn from.
+    """Record every step, for a world model to learn from; nothing else is changed.
 
-    It belongs **inside** ``HoldAction``, where it sees the frames between decisions too. Nothing
-    is changed on the way.
+    It belongs **inside** ``HoldAction``, so that it records the frames between decisions too.
 
     Args:
         env: an environment with uint8 (H, W, C) or float (D,) observations.
-        max_steps: when more steps are kept, the oldest episodes are dropped; the latest one is
-            always kept, whole. None keeps all.
+        max_steps: when more steps are recorded, the oldest episodes are dropped; the latest one is
+            always held in full. None drops nothing.
 
     Attributes:
-        total: steps that have passed since it was made, kept or not.
+        total: steps since it was made, dropped ones too.
 
     Raises:
         ValueError: a space is not supported, or ``max_steps`` is below 1.
@@ -62,10 +61,10 @@ class RecordEpisodes(
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; one that is under way counts as truncated.
+        """Begin an episode; an unfinished one counts as truncated.
 
         Raises:
-            ValueError: the observation is none of the space; see ``step``.
+            ValueError: the observation is not in the space; see ``step``.
         """
         observation, info = self.env.reset(seed=seed, options=options)
         self._finish(terminated=False)
@@ -74,23 +73,23 @@ class RecordEpisodes(
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take one step and keep it.
+        """Take one step and record it.
 
         Raises:
             gymnasium.error.ResetNeeded: no episode is under way.
-            ValueError: the observation is of another shape than the space, or an image of numbers
-                that uint8 cannot hold, or the reward is no number. The step is not kept.
+            ValueError: the observation has another shape than the space, or is an image of numbers
+                that uint8 cannot hold, or the reward is no number. The step is not recorded.
         """
         if not self._frames:
             raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
-        taken = np.array(action, self.action_space.dtype)
+        copied = np.array(action, self.action_space.dtype)
         observation, reward, terminated, truncated, info = self.env.step(action)
         owner = f"{self._owner}, step {len(self._frames)}"
-        seen = checked_observation(observation, self._spaces, owner)
-        earned = checked_reward(reward, owner)
-        self._frames.append(seen)
-        self._actions.append(taken)
-        self._rewards.append(earned)
+        frame = checked_observation(observation, self._spaces, owner)
+        number = checked_reward(reward, owner)
+        self._frames.append(frame)
+        self._actions.append(copied)
+        self._rewards.append(number)
         self.total += 1
         self._steps += 1
         if terminated or truncated:
@@ -100,7 +99,7 @@ class RecordEpisodes(
 
     @property
     def steps(self) -> int:
-        """Steps that are kept, those of the unfinished episode too."""
+        """Recorded steps, those of the unfinished episode too."""
         return self._steps
 
     @property
@@ -109,25 +108,25 @@ class RecordEpisodes(
         return bool(self._frames)
 
     def episodes(self, after: int = 0) -> Episodes:
-        """What is kept, the oldest episode first; the unfinished one is last, as a truncated one.
+        """The recorded episodes, the oldest first; an unfinished one is last, as truncated.
 
         Args:
-            after: leave episodes away that began before so many steps were taken (``total``).
+            after: omit episodes that began before so many steps (``total``).
 
         Raises:
-            ValueError: there is no step to give.
+            ValueError: there is no step.
         """
         return merge_episodes([self], [after])
 
-    def kept(self, after: int = 0) -> list[Episode]:
+    def recorded(self, after: int = 0) -> list[Episode]:
         """As ``episodes``, as a list; it may be empty."""
-        found = [episode for begin, episode in self._finished if begin >= after]
+        chosen = [episode for begin, episode in self._finished if begin >= after]
         if self._actions and self.total - len(self._actions) >= after:
-            found.append(self._episode(terminated=False))
-        return found
+            chosen.append(self._episode(terminated=False))
+        return chosen
 
     def restore(self, episodes: Episodes, total: int) -> None:
-        """Hold these episodes, as after ``total`` steps the last of which are theirs."""
+        """Record these episodes instead, as if they were the last of ``total`` steps."""
         begin = total - episodes.steps
         self._finished = []
         for episode in episodes:
@@ -167,7 +166,7 @@ def merge_episodes(
         after: for each recorder, as in ``RecordEpisodes.episodes``; None takes all episodes.
 
     Raises:
-        ValueError: there are none, their spaces differ, or none has a step to give.
+        ValueError: there are none, their spaces differ, or none has a step.
     """
     if not recorders:
         raise ValueError("recorders: empty; give at least one RecordEpisodes")
@@ -175,11 +174,11 @@ def merge_episodes(
     for number, recorder in enumerate(recorders):
         spec.check_spaces(recorder.observation_space, recorder.action_space, f"recorders[{number}]")
     begins = [0] * len(recorders) if after is None else after
-    found = [
+    episodes = [
         episode
         for recorder, begin in zip(recorders, begins, strict=True)
-        for episode in recorder.kept(begin)
+        for episode in recorder.recorded(begin)
     ]
-    if not found:
+    if not episodes:
         raise ValueError("recorders: no step has been taken yet; step the environment first")
-    return Episodes(found, spec.action, spec.observation_space())
+    return Episodes(episodes, spec.action, spec.observation_space())

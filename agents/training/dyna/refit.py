@@ -1,4 +1,4 @@
-"""A world model that goes on learning while an agent collects: settings, training, honest error."""
+"""Refit a world model while an agent collects: settings, training, error on new episodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agents.starts import Starts
+from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
 from worldmodel.data.episodes import Episodes
@@ -17,18 +19,18 @@ from worldmodel.training.validation import Validation
 class RefitConfig:
     """How a world model is refitted, and how it imagines.
 
-    A vector model learns the scale of its numbers once, before its first step: the first fit should
-    see enough steps, and varied ones. Each fit begins with a fresh optimizer and runs the learning
-    rate from the model's ``learning_rate`` to its ``learning_rate_end``.
+    A vector model learns the scale of its numbers once, before its first training step, so the
+    first fit needs enough and varied steps. Each fit begins with a fresh optimizer and moves the
+    learning rate from the model's ``learning_rate`` to its ``learning_rate_end``.
 
     Attributes:
-        first_fit_steps: training steps of the first fit; 0 takes the model as it is.
-        fit_steps: training steps of every later fit; 0 never refits.
+        first_fit_steps: training steps of the first fit; 0 skips it.
+        fit_steps: training steps of every later fit; 0 skips them.
         fit_batch_size: windows in a training batch.
         hold: steps that an action is held; one decision, real or imagined, is that many steps.
         num_envs: imagined episodes side by side.
-        terminations: of imagined episodes, see ``ImaginedVecEnv``. By chance they come as often as
-            the model expects them; a model that is unsure never passes a threshold.
+        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        terminations: of imagined episodes, see ``ImaginedVecEnv``.
         seed: of everything random here.
         imagination: further arguments of ``ImaginedVecEnv``.
     """
@@ -38,6 +40,7 @@ class RefitConfig:
     fit_batch_size: int = 32
     hold: int = 1
     num_envs: int = 16
+    horizon: int | None = None
     terminations: Literal["threshold", "sampled"] = "sampled"
     seed: int = 0
     imagination: Mapping[str, Any] = field(default_factory=dict)
@@ -52,14 +55,29 @@ class RefitConfig:
                 "settings; leave them away"
             )
 
+    def imagined_env(
+        self, model: WorldModel, starts: Starts, number: int, **defaults: Any
+    ) -> ImaginedVecEnv:
+        """The imagined episodes after the ``number``-th fit; ``defaults`` of ``imagination``."""
+        return ImaginedVecEnv(
+            model,
+            starts,
+            self.num_envs,
+            self.hold,
+            self.horizon,
+            terminations=self.terminations,
+            seed=self.seed + number,
+            **{**defaults, **self.imagination},
+        )
+
 
 def refit(
     model: WorldModel, episodes: Episodes, config: RefitConfig, number: int
 ) -> dict[str, float]:
-    """Train the model on all windows of the episodes; the ``number``-th time, from 0.
+    """Train the model on all windows of the episodes, for the ``number``-th time, from 0.
 
     Returns:
-        the last losses; none if there are no steps to do, or the model has nothing to learn.
+        the last losses; none if there are no steps to do, or the model is not trainable.
     """
     steps = config.fit_steps if number else config.first_fit_steps
     if steps == 0 or not model.trainable:
@@ -71,13 +89,13 @@ def refit(
 
 
 def model_error(model: WorldModel, episodes: Episodes, config: RefitConfig) -> dict[str, float]:
-    """The model's losses on episodes that it has not been trained on: its honest error.
+    """The model's losses on episodes that it has not been trained on.
 
     Returns:
-        the parts of the loss, and ``free_mse``; none if the model has nothing to learn.
+        the parts of the loss, and ``free_mse``; none if the model is not trainable.
     """
     if not model.trainable:
         return {}
     source = episodes.windows(model.spec.window, config.fit_batch_size, config.seed, model.device)
-    found = Validation(source, 1, config.seed).measure(model)
-    return {name: value for name, value in found.items() if "/" not in name}  # without the curves
+    losses = Validation(source, 1, config.seed).measure(model)
+    return {name: value for name, value in losses.items() if "/" not in name}  # without the curves

@@ -1,67 +1,63 @@
-"""Dyna for PPO: play for real, refit the world model, learn in imagination, and again."""
+"""Dyna for PPO: rounds of real episodes, a refit of the model, and learning in imagination."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from agents.monitoring.comparison import play
+from agents.evaluate import play
 from agents.planners.base import Agent, RandomAgent
 from agents.starts import Starts
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit
-from agents.training.train import (
+from agents.training.imagined_ppo import (
     PPO_SETTINGS,
     check_frame_stack,
     make_ppo,
-    monitored,
-    stackable,
+    monitor_and_stack,
+    stackable_starts,
     torch_threads,
 )
-from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
-from worldmodel.common.config_checks import at_least, from_json
+from worldmodel.common.config_checks import at_least, from_json, numbers_at_least
 from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
+from worldmodel.data.make_env import Env, EnvLike, open_env
 
-ELSEWHERE = ("device", "verbose")
-"""Settings of PPO that may be others when a run goes on, on another machine, say."""
+CHANGEABLE = ("device", "verbose")
+"""Settings of PPO that may change when a run is resumed, for example on another machine."""
 
 
 @dataclass(frozen=True)
 class RoundsConfig(RefitConfig):
-    """What a round of ``train_dyna`` is. See also ``RefitConfig``.
+    """Settings of a round of ``train_dyna``. See also ``RefitConfig``.
 
     Attributes:
         first_collect_steps: real steps of the first round, played at random.
         collect_steps: real steps of every later round, played by the policy of the round before. A
             round ends with an episode: it takes at least that many.
         imagined_steps: decisions that PPO learns from in every round, at least.
-        horizon: decisions of an imagined episode; None takes what fits the model's window.
-        frame_stack: frames that the policy sees. With more than 1 imagined episodes begin where
-            recorded ones began, for nothing is known of the frames before a branch.
+        frame_stack: frames that the policy sees. With more than 1, imagined episodes begin at the
+            first frames of recorded ones, since the frames before another step would be missing.
         threads: of torch, on the CPU, while PPO learns.
     """
 
     first_collect_steps: int = 2000
     collect_steps: int = 1000
     imagined_steps: int = 20_000
-    horizon: int | None = None
     frame_stack: int = 1
     threads: int = 1
 
@@ -72,7 +68,7 @@ class RoundsConfig(RefitConfig):
 
 @dataclass(frozen=True)
 class DynaRound:
-    """What happened in a round.
+    """The results of a round.
 
     Attributes:
         real_steps: steps of the environment by its end, in all.
@@ -94,20 +90,20 @@ class DynaRound:
     error: dict[str, float] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, float]:
-        """What there is to plot against the real steps, by name."""
-        found = {"real_return": self.real_return, "imagined_return": self.imagined_return}
-        found |= {f"fit_{name}": value for name, value in self.losses.items()}
-        found |= {f"error_{name}": value for name, value in self.error.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        """The values to plot against the real steps, by name."""
+        values = {"real_return": self.real_return, "imagined_return": self.imagined_return}
+        values |= {f"fit_{name}": value for name, value in self.losses.items()}
+        values |= {f"error_{name}": value for name, value in self.error.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class DynaResult:
-    """What ``train_dyna`` returns.
+    """The result of ``train_dyna``.
 
     Attributes:
         agent: plays ``HoldAction(env, hold)``, with ``frame_stack`` stacked frames.
-        episodes: all real ones, every step of them.
+        episodes: all real ones, with every step.
         rounds: one row for each round.
     """
 
@@ -118,7 +114,7 @@ class DynaResult:
 
 def train_dyna(
     model: WorldModel,
-    env: str | Callable[[], gym.Env[Any, Any]],
+    env: EnvLike,
     real_steps: int,
     config: RoundsConfig | None = None,
     *,
@@ -129,23 +125,22 @@ def train_dyna(
     progress: bool = True,
     **settings: Any,
 ) -> DynaResult:
-    """Train PPO on few real steps: it learns in a model of what it has met so far.
+    """Train PPO on few real steps: it learns in a world model of the episodes so far.
 
-    A round plays real episodes with the current policy (at random at first), refits the model on
-    all episodes so far, and lets PPO learn in imagined episodes that begin at recorded states.
-    World model, episodes and PPO are kept from round to round. The seeds of the real episodes
-    follow from ``seed``; they are none of those that ``evaluate`` counts up from. The last policy
-    has not been played: ``evaluate`` does.
+    A round plays real episodes with the current policy (at random at first), refits the model to
+    all episodes so far, and lets PPO learn in imagined episodes that begin at recorded steps. World
+    model, episodes and PPO carry over from round to round. The seeds of the real episodes follow
+    from ``seed`` and differ from those of ``evaluate``. The final policy is not evaluated here.
 
-    With the same seed the same happens, bit by bit, also when a run is stopped and resumed.
+    Runs with the same seed are bit-identical, also if one is stopped and resumed.
 
     Args:
         model: of the environment's spaces; trained in place. See ``RefitConfig`` for vectors.
-        env: Gymnasium id, or a function that makes the environment (without ``HoldAction``).
+        env: without ``HoldAction``; see ``worldmodel.EnvLike``. One that is passed in stays open.
         real_steps: steps of the environment, exactly: the last episode is cut there.
         config: see ``RoundsConfig``.
-        folder: where each round is written when it ends: weights, episodes, rows.
-        resume: go on after the last round in ``folder``, with the same arguments; ``real_steps``
+        folder: for the weights, episodes and results of each round.
+        resume: continue after the last round in ``folder``, with the same arguments; ``real_steps``
             may be larger.
         tensorboard_log: folder of PPO's TensorBoard log, and of the rows (``dyna``, against real
             steps).
@@ -160,16 +155,14 @@ def train_dyna(
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         FileNotFoundError: ``resume``, but there is no round.
-        KeyboardInterrupt: Ctrl-C; the rounds that ended are in ``folder``.
+        KeyboardInterrupt: Ctrl-C; the finished rounds are in ``folder``.
     """
-    if real_steps < 1:
-        raise ValueError(f"real_steps: expected at least 1, got {real_steps}")
+    numbers_at_least(1, real_steps=real_steps)
     if resume and folder is None:
         raise ValueError("resume: needs the folder of the run to go on with")
-    made = gym.make(env) if isinstance(env, str) else env()
     with ExitStack() as opened:
-        opened.callback(made.close)
-        rounds = _Rounds(model, made, RoundsConfig() if config is None else config)
+        real_env = opened.enter_context(open_env(env))
+        rounds = _Rounds(model, real_env, RoundsConfig() if config is None else config)
         rounds.make_agent(tensorboard_log, settings)
         files = writer = None
         if folder is not None:
@@ -198,25 +191,25 @@ def train_dyna(
                         for name, value in row.scalars().items():
                             writer.add_scalar(f"dyna/{name}", value, row.real_steps)
                     bar.update(row.real_steps - bar.n)
-            except KeyboardInterrupt as error:  # maybe of a fit, which tells of its own steps
+            except KeyboardInterrupt as error:  # maybe of a fit, whose message is about its steps
                 if files is None:
                     raise
-                raise KeyboardInterrupt(stopped(files.folder, "resume=True")) from error
-    return DynaResult(rounds.agent, rounds.recorded(), rounds.rows)
+                raise KeyboardInterrupt(stopped_message(files.folder, "resume=True")) from error
+    return DynaResult(rounds.agent, rounds.to_episodes(rounds.episodes), rounds.rows)
 
 
 class _Rounds:
-    """A run as far as it has come."""
+    """The state of a run."""
 
     agent: PPO
 
-    def __init__(self, model: WorldModel, env: gym.Env[Any, Any], config: RoundsConfig) -> None:
+    def __init__(self, model: WorldModel, env: Env, config: RoundsConfig) -> None:
         model.spec.check_spaces(env.observation_space, env.action_space, "env")
         check_frame_stack(model.spec, config.frame_stack)
         self.model, self.env, self.config = model, env, config
         self.settings: dict[str, Any] = {}
         self.rows: list[DynaRound] = []
-        self.kept: list[Episode] = []
+        self.episodes: list[Episode] = []
         self.fresh: list[Episode] = []  # those of the last round
 
     @property
@@ -224,15 +217,14 @@ class _Rounds:
         """Real steps of all rounds."""
         return self.rows[-1].real_steps if self.rows else 0
 
-    def recorded(self, episodes: list[Episode] | None = None) -> Episodes:
-        """These episodes, or all."""
+    def to_episodes(self, episodes: list[Episode]) -> Episodes:
+        """The episodes with the model's spaces."""
         spec = self.model.spec
-        chosen = self.kept if episodes is None else episodes
-        return Episodes(chosen, spec.action, spec.observation_space())
+        return Episodes(episodes, spec.action, spec.observation_space())
 
     def make_agent(self, tensorboard_log: str | None, settings: dict[str, Any]) -> None:
-        """A fresh PPO. What it learns from is made in each round; this environment only shows how
-        that will look.
+        """Make a fresh PPO, with an environment that only has the spaces; each round makes the one
+        that PPO learns in.
         """
         self.settings = {**PPO_SETTINGS, **settings}
         shape, dtype = self.model.spec.border
@@ -242,13 +234,14 @@ class _Rounds:
     def play_on(self, left: int, callback: MaybeCallback) -> DynaRound:
         """One more round, of at most ``left`` real steps."""
         config, number = self.config, len(self.rows)
-        # All randomness of a round follows from its number, so that a resumed run is the same.
+        # All randomness of a round follows from its number, so that a resumed run is identical.
         self.agent.set_random_seed(config.seed + number)
         returns = self._collect(left)
-        error = model_error(self.model, self.recorded(self.fresh), config) if number else {}
-        self.kept += self.fresh
-        losses = refit(self.model, self.recorded(), config, number)
-        imagined_return = self._learn(callback)
+        error = model_error(self.model, self.to_episodes(self.fresh), config) if number else {}
+        self.episodes += self.fresh
+        recorded = self.to_episodes(self.episodes)
+        losses = refit(self.model, recorded, config, number)
+        imagined_return = self._learn(recorded, callback)
         self.rows.append(
             DynaRound(
                 self.taken + sum(len(episode.actions) for episode in self.fresh),
@@ -263,7 +256,7 @@ class _Rounds:
         return self.rows[-1]
 
     def _collect(self, left: int) -> list[float]:
-        """Play this round's episodes; the returns of those that ended."""
+        """Play this round's episodes, and return the returns of those that ended."""
         config, first = self.config, not self.rows
         player: Agent = RandomAgent(self.env.action_space, config.seed) if first else self.agent
         wanted = min(left, config.first_collect_steps if first else config.collect_steps)
@@ -272,20 +265,20 @@ class _Rounds:
             play(
                 recorder,
                 player,
-                _episode_seed(config.seed, len(self.kept) + len(returns)),
+                _episode_seed(config.seed, len(self.episodes) + len(returns)),
                 left - recorder.total,
                 config.hold,
                 config.frame_stack,
                 deterministic=False,
             )
             if not recorder.under_way:
-                returns.append(float(recorder.kept()[-1].rewards.sum()))
-        self.fresh = recorder.kept()
+                returns.append(float(recorder.recorded()[-1].rewards.sum()))
+        self.fresh = recorder.recorded()
         return returns
 
-    def _learn(self, callback: MaybeCallback) -> float | None:
-        """PPO learns in imagination; the mean return of its last episodes there."""
-        starts = stackable(self.recorded(), self.config.frame_stack > 1)
+    def _learn(self, recorded: Episodes, callback: MaybeCallback) -> float | None:
+        """Train PPO in imagination, and return the mean return of its last episodes there."""
+        starts = stackable_starts(recorded, self.config.frame_stack > 1)
         self.agent.set_env(self._imagined(starts))
         if self.agent.ep_info_buffer is not None:
             self.agent.ep_info_buffer.clear()
@@ -297,22 +290,12 @@ class _Rounds:
         return float(np.mean(returns)) if returns else None
 
     def _imagined(self, starts: Starts) -> VecEnv:
-        config = self.config
-        imagined = ImaginedVecEnv(
-            self.model,
-            starts,
-            config.num_envs,
-            config.hold,
-            config.horizon,
-            terminations=config.terminations,
-            seed=config.seed + len(self.rows),
-            **config.imagination,
-        )
-        return monitored(imagined, config.frame_stack)
+        imagined = self.config.imagined_env(self.model, starts, len(self.rows))
+        return monitor_and_stack(imagined, self.config.frame_stack)
 
 
-def stopped(folder: Path, how: str) -> str:
-    """What to say of a run that was stopped: ``how`` it goes on, and from where."""
+def stopped_message(folder: Path, how: str) -> str:
+    """The message of a run that was stopped: from which round, and ``how``, it is resumed."""
     done = sum(1 for _ in folder.glob("round-*"))
     if done == 0:
         return "stopped in the first round, of which nothing is kept; begin anew"
@@ -320,14 +303,15 @@ def stopped(folder: Path, how: str) -> str:
 
 
 def _episode_seed(seed: int, number: int) -> int:
-    """Of the ``number``-th real episode: runs with other seeds share none."""
+    """The seed of the ``number``-th real episode: runs with other seeds share none."""
     return int(np.random.default_rng([seed, number]).integers(2**31))
 
 
 class _Files:
-    """What a run keeps on disk: ``round-0000`` and so on, each moved into place whole.
+    """The files of a run: folders ``round-0000`` and so on, each written atomically.
 
-    A round holds its own episodes and all rows so far; only the last one holds weights.
+    A round holds its own episodes and the results of all rounds so far; only the last one holds
+    weights.
     """
 
     def __init__(self, folder: Path, resume: bool) -> None:
@@ -342,12 +326,12 @@ class _Files:
             )
 
     def write(self, run: _Rounds) -> None:
-        """The round that just ended."""
+        """Write the round that just ended."""
         name = f"round-{len(run.rows) - 1:04d}"
         rows = [asdict(row) for row in run.rows]
-        facts = {**_facts(run), "rounds": rows}
+        facts = {**_fixed_settings(run), "rounds": rows}
         with atomic(self.folder / name) as partial:
-            run.recorded(run.fresh).save(partial / "episodes")
+            run.to_episodes(run.fresh).save(partial / "episodes")
             run.agent.save(partial / "agent.zip")
             if run.model.trainable:
                 save(run.model, partial / "model", {"real steps": run.taken})
@@ -358,10 +342,10 @@ class _Files:
             (before / "agent.zip").unlink(missing_ok=True)
 
     def read(self, run: _Rounds) -> None:
-        """Bring a fresh run to where the last round ended.
+        """Set a fresh run to the state at the end of the last round.
 
         Raises:
-            ValueError: the settings were others, or a file is corrupt.
+            ValueError: the settings differ, or a file is corrupt.
         """
         last = self.rounds[-1]
         path = last / "rounds.json"
@@ -369,8 +353,8 @@ class _Files:
         rows = facts.get("rounds")
         if not ("config" in facts and isinstance(rows, list) and rows):
             raise ValueError(f"{path}: expected config and rounds, got {sorted(facts)}")
-        for group, now in _facts(run).items():
-            before = facts.get(group, now)  # earlier versions told only the config
+        for group, now in _fixed_settings(run).items():
+            before = facts.get(group, now)  # earlier versions wrote only the config
             if not isinstance(before, dict):
                 raise ValueError(f"{path}: {group}: expected settings by name, got {before!r}")
             for name in sorted(now.keys() | before.keys()):
@@ -380,32 +364,33 @@ class _Files:
                         f"it is {now.get(name)!r}"
                     )
         run.rows = [from_json(DynaRound, row) for row in rows]
-        run.kept = [episode for path in self.rounds for episode in Episodes.load(path / "episodes")]
+        run.episodes = [
+            episode for path in self.rounds for episode in Episodes.load(path / "episodes")
+        ]
         if run.model.trainable:
             load_weights(run.model, last / "model" / "model.safetensors")
         run.agent.set_parameters(str(last / "agent.zip"))
         run.agent.num_timesteps = run.rows[-1].imagined_steps
 
 
-def _facts(run: _Rounds) -> dict[str, dict[str, Any]]:
-    """What may not change when a run goes on, as JSON gives it back."""
+def _fixed_settings(run: _Rounds) -> dict[str, dict[str, Any]]:
+    """The settings that must not change when a run is resumed, as JSON reads them back."""
     model, env = run.model, run.env.unwrapped.spec
     facts = {
         "config": asdict(run.config),
-        "ppo": {name: value for name, value in run.settings.items() if name not in ELSEWHERE},
+        "ppo": {name: value for name, value in run.settings.items() if name not in CHANGEABLE},
         "model": {"name": model.name, "spec": model.spec.to_dict()},
         "model_config": {} if model.config is None else asdict(model.config),
-        # Of one that is not registered only the spaces are known; wrappers may just look on.
+        # An unregistered environment has no id; its spaces are checked against the model's.
         "env": {"id": None if env is None else env.id},
     }
-    told: dict[str, dict[str, Any]] = json.loads(json.dumps(facts, default=_told))
-    return told
+    settings: dict[str, dict[str, Any]] = json.loads(json.dumps(facts, default=_to_json))
+    return settings
 
 
-def _told(value: Any) -> Any:
-    """What JSON has no word for: NumPy's numbers as Python's; functions and classes by their name,
-    other objects by their class's, for nothing else of them is sure to be the same in the next
-    process. (A schedule of the same name that falls to another value is not noticed.)
+def _to_json(value: Any) -> Any:
+    """NumPy's numbers as Python's; functions and classes by their name, other objects by their
+    class's name, since nothing else of them is sure to be the same in the next process.
     """
     if isinstance(value, np.generic):
         return value.item()

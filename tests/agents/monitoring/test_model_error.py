@@ -7,8 +7,7 @@ import pytest
 import torch
 from agent_fakes import FakeEnv, FakeModel
 
-from agents.monitoring.calibration import hidden
-from agents.monitoring.comparison import imagination_error
+from agents.monitoring.model_error import calibration_score, imagination_error
 from agents.planners import RandomAgent
 
 
@@ -17,24 +16,26 @@ from agents.planners import RandomAgent
 def test_draws_of_the_same_distribution_are_calibrated(shape: tuple[int, ...], worlds: int) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.empty(worlds + 1, 20_000, *shape).exponential_(generator=generator)
-    share = hidden(drawn[0], drawn[1:]).mean()
+    share = calibration_score(drawn[0], drawn[1:]).mean()
     assert share == pytest.approx(worlds / (worlds + 1), abs=0.01)
-    assert hidden(drawn[0], 0.2 * drawn[1:]).mean() < share - 0.1  # too sure
-    assert hidden(drawn[0], drawn[1:] + 5).mean() < 0.2  # wrong
-    assert hidden(0.1 * drawn[0] + 0.9, 3 * drawn[1:]).mean() > share + 0.05  # too unsure
+    assert calibration_score(drawn[0], 0.2 * drawn[1:]).mean() < share - 0.1  # too sure
+    assert calibration_score(drawn[0], drawn[1:] + 5).mean() < 0.2  # wrong
+    assert (
+        calibration_score(0.1 * drawn[0] + 0.9, 3 * drawn[1:]).mean() > share + 0.05
+    )  # too unsure
 
 
 def test_ties_are_shared() -> None:
     real = torch.tensor([1.0, 1.0, 1.0, 1.0])
     imagined = torch.tensor([[1.0, 1.0, 2.0, 1.00001], [1.0, 0.0, 2.0, 0.99999]])
-    found = hidden(real, imagined)
+    found = calibration_score(real, imagined)
     torch.testing.assert_close(found, torch.tensor([2 / 3, 1, 0, 2 / 3], dtype=torch.float64))
 
 
 def test_rejects() -> None:
     for imagined in (torch.zeros(3, 4), torch.zeros(1, 5)):
         with pytest.raises(ValueError, match=r"imagined: expected \(S, \*\(5,\)\) with S >= 2"):
-            hidden(torch.zeros(5), imagined)
+            calibration_score(torch.zeros(5), imagined)
 
 
 class Narrow(FakeModel):

@@ -86,7 +86,10 @@ def test_imagined_episodes_are_the_real_ones(env: str, kwargs: dict[str, Any], c
         order.extend(seeds)
         return np.stack([other.reset(seed=seed)[0] for seed in seeds])
 
-    venv = ImaginedVecEnv(model, starts, 2, hold, horizon, chunk=chunk, stagger=False, seed=1)
+    venv = ImaginedVecEnv(
+        model, starts, 2, hold, horizon, chunk=chunk, terminations="threshold", stagger=False,
+        seed=1,
+    )  # fmt: skip
     assert venv.observation_space == reals[0].observation_space
     assert venv.action_space == reals[0].action_space
     shown = venv.reset()

@@ -20,9 +20,9 @@ from stable_baselines3.common.logger import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import agents
 import worldmodel.common.tensorboard
 import worldmodel.common.video
-from agents.monitoring import video as tensorboard
 from agents.monitoring.video import LoggerVideos, VideoOutputFormat
 
 FRAMES = torch.zeros(1, 5, 3, 128, 128, dtype=torch.uint8)
@@ -67,9 +67,9 @@ def check(folder: Path) -> None:
 
 
 def test_there_is_one_add_video() -> None:
-    assert tensorboard.add_video is worldmodel.common.tensorboard.add_video
-    for name in ("encode_gif", "tile_videos", "write_video"):
-        assert getattr(tensorboard, name) is getattr(worldmodel.common.video, name)
+    assert agents.add_video is worldmodel.common.tensorboard.add_video
+    for name in ("tile_videos", "write_video"):
+        assert getattr(agents, name) is getattr(worldmodel.common.video, name)
 
 
 @pytest.mark.parametrize("frames", [FRAMES, FRAMES / 255, FRAMES.numpy()])

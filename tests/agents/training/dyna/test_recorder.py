@@ -99,7 +99,7 @@ def test_later_episodes_alone() -> None:
     play(recorder, [0, 0])
     play(recorder, [1])
     assert [e.actions[0] for e in recorder.episodes(after=2)] == [1]
-    assert recorder.kept(after=3) == []  # what is under way began before
+    assert recorder.recorded(after=3) == []  # what is under way began before
     play(recorder, [2])
     assert [e.actions[0] for e in recorder.episodes(after=3)] == [2]
 

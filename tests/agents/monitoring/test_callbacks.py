@@ -8,10 +8,12 @@ import pytest
 from agent_fakes import FakeEnv, FakeModel, frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents.evaluate import evaluate
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
-from agents.monitoring.comparison import compare, imagination_error
+from agents.monitoring.comparison import compare
+from agents.monitoring.model_error import imagination_error
 from agents.planners import RandomAgent
-from agents.training.train import evaluate, train_in_imagination
+from agents.training.imagined_ppo import train_in_imagination
 
 STARTS = frames(0, 1, 2, 3)
 SMALL = {"n_steps": 4, "batch_size": 16, "n_epochs": 1}
@@ -29,8 +31,9 @@ def test_callback_logs_clips(tmp_path: Path, play: str) -> None:
     model = FakeModel()
     callback = ImaginationVideo(FakeEnv(), model, every=32, hold=3, play=play)
     train_in_imagination(
-        model, STARTS, 64, 4, hold=3, callback=callback, tensorboard_log=str(tmp_path), **SMALL
-    )
+        model, STARTS, 64, 4, hold=3, frame_stack=4, callback=callback,
+        tensorboard_log=str(tmp_path), **SMALL,
+    )  # fmt: skip
     events = logged(tmp_path)
     images = events.Images("videos/real_imagined_difference")
     assert [image.step for image in images] == [0, 32, 64]
@@ -42,7 +45,9 @@ def test_callback_logs_clips(tmp_path: Path, play: str) -> None:
 def test_callback_warns_without_tensorboard() -> None:
     callback = ImaginationVideo(FakeEnv(), FakeModel(), hold=3)
     with pytest.warns(UserWarning, match="tensorboard_log"):
-        train_in_imagination(FakeModel(), STARTS, 16, 4, hold=3, callback=callback, **SMALL)
+        train_in_imagination(
+            FakeModel(), STARTS, 16, 4, hold=3, frame_stack=4, callback=callback, **SMALL
+        )
 
 
 def test_callback_rejects() -> None:

@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import worldmodel
 from agents.__main__ import main
+from agents.training import imagined_ppo
 from agents.training import run as runs
-from agents.training import train
 from agents.training.dyna import rounds
 from agents.training.run_config import RunConfig
 from worldmodel import Spec, collect
@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "env", "more"),
+    ("method", "env", "more"),
     [
         ("imagination", TSP, ("--hold", 5, "--frame-stack", 2, "--size", 16)),
         ("imagination", CART, ("--episodes", "episodes", "--horizon", 3)),
@@ -76,43 +76,43 @@ def test_train_and_enjoy(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     models: dict[str, str],
-    how: str,
+    method: str,
     env: str,
     more: tuple[Any, ...],
 ) -> None:
     out = tmp_path / "agent"
     given = [models.get(str(word), word) for word in more]
-    if how in ("imagination", "lookahead"):
+    if method in ("imagination", "lookahead"):
         given += ["--model", models[env]]
-    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
     run(
-        monkeypatch, "train", "--env", env, "--how", how, "--out", out, "--steps", 40,
+        monkeypatch, "train", "--env", env, "--method", method, "--out", out, "--steps", 40,
         "--num-envs", 2, "--fit-steps", 1, "--eval-episodes", 2, "--evaluate-every", 40, *given,
     )  # fmt: skip
     said = capsys.readouterr().out
     assert "random play:" in said and f"python -m agents enjoy {out}" in said
     agent, config = runs.load(out)
     assert isinstance(agent, DQN if "dqn" in more else PPO)
-    assert config.env == env and config.how == how and config.steps == 40
-    assert (out / "model" / "config.json").is_file() == (how == "dyna")
+    assert config.env == env and config.method == method and config.steps == 40
+    assert (out / "model" / "config.json").is_file() == (method == "dyna")
     (log, *_) = sorted(path for path in out.iterdir() if path.name.startswith(("PPO", "DQN")))
     events = EventAccumulator(str(log))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     assert "real/return" in scalars
-    assert ("model/mse" in scalars) == (how in ("imagination", "dyna"))
-    filmed = env == TSP and how != "lookahead"
+    assert ("model/mse" in scalars) == (method in ("imagination", "dyna"))
+    filmed = env == TSP and method != "lookahead"
     assert ("videos/agent_at_play" in events.Tags()["images"]) == filmed
     assert "how_to_read/returns/text_summary" in events.Tags()["tensors"]
-    if how == "imagination":
+    if method == "imagination":
         assert "rollout/ep_rew_mean" in scalars
         assert ("videos/real_imagined_difference" in events.Tags()["images"]) == (env == TSP)
     run(monkeypatch, "enjoy", out, "--episodes", 2)
     said = capsys.readouterr().out
     assert "real return, 2 episodes:" in said
-    assert (out / "enjoy.gif").is_file() == (env == TSP and how != "lookahead")
+    assert (out / "enjoy.gif").is_file() == (env == TSP and method != "lookahead")
     with pytest.raises(SystemExit, match="already holds an agent"):
-        run(monkeypatch, "train", "--env", env, "--how", "real", "--out", out)
+        run(monkeypatch, "train", "--env", env, "--method", "real", "--out", out)
 
 
 @pytest.mark.parametrize("planner", ["random-shooting", "cem", "mppi", "tree-search"])
@@ -156,7 +156,7 @@ def test_dyna_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
     config = RunConfig(
         CART, "dyna", steps=60, num_envs=2, window=8, fit_steps=1, fit_every=20, imagined_steps=8
     )
-    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
     whole = runs.train(config, tmp_path / "whole", evaluate_every=0)
 
     class Killed(Exception): ...
@@ -185,11 +185,11 @@ def test_dyna_says_how_it_goes_on(
         return refit(model, *given)
 
     monkeypatch.setattr(rounds, "refit", interrupted)
-    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
     with pytest.raises(SystemExit) as ended:
         run(
-            monkeypatch, "train", "--env", CART, "--how", "dyna", "--out", tmp_path, "--steps", 60,
-            "--num-envs", 2, "--window", 8, "--fit-steps", 3, "--fit-every", 10,
+            monkeypatch, "train", "--env", CART, "--method", "dyna", "--out", tmp_path,
+            "--steps", 60, "--num-envs", 2, "--window", 8, "--fit-steps", 3, "--fit-every", 10,
             "--imagined-steps", 8, "--evaluate-every", 0,
         )  # fmt: skip
     assert ended.value.code == "stopped; the same command goes on after round 1"
@@ -206,13 +206,13 @@ def test_who_was_killed_while_cleaning_up_cleans_up(
 ) -> None:
     config = RunConfig(CART, model=models[CART], steps=64, num_envs=2)
     trained = runs.train(config, tmp_path, evaluate_every=0)
-    (tmp_path / "kept-0000000032").mkdir()
+    (tmp_path / "checkpoint-0000000032").mkdir()
     (tmp_path / "begun.json").write_text((tmp_path / "agent.json").read_text())
-    monkeypatch.setattr(runs, "WAYS", {})  # nothing is trained again
+    monkeypatch.setattr(runs, "METHODS", {})  # nothing is trained again
     found = runs.train(config, tmp_path, evaluate_every=0)
     played = [config.play(agent, None, 3, seed=0) for agent in (trained, found)]
     np.testing.assert_array_equal(*played)
-    assert not [*tmp_path.glob("kept-*"), *tmp_path.glob("begun.json")]
+    assert not [*tmp_path.glob("checkpoint-*"), *tmp_path.glob("begun.json")]
     with pytest.raises(FileExistsError, match="already holds an agent"):
         runs.train(config, tmp_path, evaluate_every=0)
 
@@ -225,15 +225,15 @@ def test_who_was_killed_while_cleaning_up_cleans_up(
             {"algorithm": "dqn", "env": "Pendulum-v1"},
             r"algorithm: dqn is for Discrete actions, those of env are Box.*; expected ppo or sac$",
         ),
-        ({"how": "dyna", "algorithm": "sac"}, "algorithm: sac is for Box"),
+        ({"method": "dyna", "algorithm": "sac"}, "algorithm: sac is for Box"),
         ({"env": TSP, "size": 16, "frame_stack": 9}, "frame_stack: 9 frames"),
-        ({"how": "lookahead", "env": "Pendulum-v1", "model": CART}, "env: observation space"),
+        ({"method": "lookahead", "env": "Pendulum-v1", "model": CART}, "env: observation space"),
     ],
 )
 def test_what_does_not_fit_is_not_begun(
     tmp_path: Path, models: dict[str, str], settings: dict[str, Any], message: str
 ) -> None:
-    given = {"env": CART, "how": "real", "steps": 20, "num_envs": 2, **settings}
+    given = {"env": CART, "method": "real", "steps": 20, "num_envs": 2, **settings}
     if "model" in given:
         given["model"] = models[given["model"]]
     with pytest.raises(ValueError, match=message):
@@ -244,10 +244,10 @@ def test_what_does_not_fit_is_not_begun(
     assert not (tmp_path / "begun.json").exists()
 
 
-@pytest.mark.parametrize("how", ["real", "dyna"])
-def test_a_device_that_is_not_there(tmp_path: Path, how: Any) -> None:
+@pytest.mark.parametrize("method", ["real", "dyna"])
+def test_a_device_that_is_not_there(tmp_path: Path, method: Any) -> None:
     with pytest.raises(ValueError, match=r"device: nope cannot be used here"):
-        runs.train(RunConfig(CART, how, steps=20), tmp_path, device="nope")
+        runs.train(RunConfig(CART, method, steps=20), tmp_path, device="nope")
     assert not (tmp_path / "begun.json").exists()
 
 
@@ -255,7 +255,7 @@ def test_numbers_are_checked_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = ("train", "--env", CART, "--how", "real", "--steps", 20, "--out", out)
+    words = ("train", "--env", CART, "--method", "real", "--steps", 20, "--out", out)
     for option, least in (("--eval-episodes", 1), ("--evaluate-every", 0)):
         name = option[2:].replace("-", "_")
         with pytest.raises(SystemExit, match=f"{name}: expected at least {least}, got {least - 1}"):
@@ -288,19 +288,19 @@ def test_other_settings_do_not_go_on_with_a_run(
     runs.train(config, tmp_path, evaluate_every=0)
 
 
-@pytest.mark.parametrize("how", ["imagination", "dyna"])
+@pytest.mark.parametrize("method", ["imagination", "dyna"])
 def test_another_model_of_the_same_name_does_not_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, str], how: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, str], method: Any
 ) -> None:
     model = Path(shutil.copytree(models[CART], tmp_path / "model"))
     config = RunConfig(
-        CART, how, model=str(model), steps=64, num_envs=2, fit_steps=0, fit_every=20,
+        CART, method, model=str(model), steps=64, num_envs=2, fit_steps=0, fit_every=20,
         imagined_steps=8,
     )  # fmt: skip
-    monkeypatch.setitem(train.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
 
     def stop(*_: Any) -> None:
-        if any((tmp_path / "run").glob("rounds/round-*")) or how == "imagination":
+        if any((tmp_path / "run").glob("rounds/round-*")) or method == "imagination":
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same command"):
@@ -332,12 +332,12 @@ def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"how": "imagination"}, "model: imagination needs a trained world model"),
-        ({"how": "lookahead", "algorithm": "dqn"}, "algorithm: lookahead is for ppo"),
-        ({"how": "guess"}, "how: expected"),
-        ({"how": "real", "algorithm": "a2c"}, "algorithm: expected"),
-        ({"how": "real", "episodes": "runs"}, "episodes: are for how='imagination'"),
-        ({"how": "real", "steps": 0}, "steps"),
+        ({"method": "imagination"}, "model: imagination needs a trained world model"),
+        ({"method": "lookahead", "algorithm": "dqn"}, "algorithm: lookahead is for ppo"),
+        ({"method": "guess"}, "method: expected"),
+        ({"method": "real", "algorithm": "a2c"}, "algorithm: expected"),
+        ({"method": "real", "episodes": "runs"}, "episodes: are for method='imagination'"),
+        ({"method": "real", "steps": 0}, "steps"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:

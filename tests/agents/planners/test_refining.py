@@ -79,9 +79,9 @@ def test_fitted_to_one_plan_it_draws_that_plan(spec: ActionSpec) -> None:
     weights = torch.zeros(2, 6)
     weights[0, 4] = weights[1, 1] = 1
     wanted = torch.stack([plans[0, 4], plans[1, 1]])
-    again = told.fitted(plans, weights, keep=0.0, least=0.0).sample(5, generator(1))
+    again = told.fitted(plans, weights, momentum=0.0, min_spread=0.0).sample(5, generator(1))
     assert torch.equal(again, wanted[:, None].expand_as(again))
-    loose = told.fitted(plans, weights, keep=0.0, least=0.5).sample(50, generator(1))
+    loose = told.fitted(plans, weights, momentum=0.0, min_spread=0.5).sample(50, generator(1))
     assert not torch.equal(loose, wanted[:, None].expand_as(loose))
 
 
@@ -89,16 +89,18 @@ def test_moments_and_shares_are_weighted() -> None:
     box = PlanDistribution.uniform(KINDS["box"], 1, 1, torch.device("cpu"))
     plans = torch.tensor([[[[0.0, 1.0]], [[1.0, 3.0]]]])
     weights = torch.tensor([[0.25, 0.75]])
-    fitted = box.fitted(plans, weights, keep=0.0, least=0.0)
+    fitted = box.fitted(plans, weights, momentum=0.0, min_spread=0.0)
     torch.testing.assert_close(fitted.centre[0, 0], torch.tensor([0.75, 2.5]))
     assert fitted.spread is not None and box.spread is not None
     torch.testing.assert_close(fitted.spread[0, 0], torch.tensor([0.75**0.5 / 2, 0.75**0.5]))
-    kept = box.fitted(plans, weights, keep=0.5, least=0.0)
+    kept = box.fitted(plans, weights, momentum=0.5, min_spread=0.0)
     torch.testing.assert_close(kept.centre, (fitted.centre + box.centre) / 2)
     assert kept.spread is not None
     torch.testing.assert_close(kept.spread, (fitted.spread + box.spread) / 2)
     choices = PlanDistribution.uniform(KINDS["discrete"], 1, 1, torch.device("cpu"))
-    shares = choices.fitted(torch.tensor([[[3], [0]]]), weights, keep=0.2, least=0.1).centre
+    shares = choices.fitted(
+        torch.tensor([[[3], [0]]]), weights, momentum=0.2, min_spread=0.1
+    ).centre
     expected = 0.9 * (0.8 * torch.tensor([0.75, 0, 0, 0.25]) + 0.05) + 0.025
     torch.testing.assert_close(shares[0, 0, 0], expected)
 
@@ -182,7 +184,8 @@ def test_risk_counts_the_worst_worlds() -> None:
     ("config", "bad"),
     [
         (RandomShootingConfig, {"risk": 0.0}), (CemConfig, {"iterations": 0}),
-        (CemConfig, {"keep": 1.0}), (CemConfig, {"least": 1.5}), (CemConfig, {"elites": 0.0}),
+        (CemConfig, {"momentum": 1.0}), (CemConfig, {"min_spread": 1.5}),
+        (CemConfig, {"elites": 0.0}),
         (MppiConfig, {"temperature": 0.0}), (MppiConfig, {"plans": 0}),
     ],
 )  # fmt: skip

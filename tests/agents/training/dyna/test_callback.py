@@ -356,7 +356,7 @@ def test_imagination_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(kwargs)
         return ImaginedVecEnv(*args, **kwargs)
 
-    monkeypatch.setattr("agents.training.dyna.callback.ImaginedVecEnv", note)
+    monkeypatch.setattr("agents.training.dyna.refit.ImaginedVecEnv", note)
     agent, recorders = line_agent()
     learn(agent, recorders, hold=2, seed=7, imagination={"fps": 9})
     assert all(kwargs["fps"] == 9 for kwargs in made)

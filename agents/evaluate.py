@@ -1,0 +1,182 @@
+"""Play real episodes: the returns of many, or every frame of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
+from tqdm import tqdm
+
+from agents.history import Frames
+from agents.planners.base import Agent, Planner
+from agents.wrappers import HoldAction
+from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.data.make_env import Env, EnvLike, make_env
+
+
+def evaluate(
+    agent: Agent,
+    env: EnvLike,
+    episodes: int,
+    seed: int = 0,
+    hold: int = 1,
+    frame_stack: int = 1,
+    num_envs: int = 16,
+    deterministic: bool = True,
+    progress: bool = False,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
+) -> NDArray[np.float64]:
+    """Play real episodes: always the same ones for the same seed, whatever the agent.
+
+    Episode i is reset with ``seed + i``, however many environments run side by side.
+
+    Args:
+        agent: anything with SB3's ``predict``: PPO, a planner, ``RandomAgent``.
+        env: Gymnasium id, function that makes the environment, or an environment (without
+            ``HoldAction``). An environment plays all episodes one after the other and is left open;
+            the episodes are the same, but for what the agent draws at random.
+        episodes: how many.
+        seed: of the first episode.
+        hold: steps that an action is held, as in training, or as the planner holds them.
+        frame_stack: frames that the agent sees: 1 for planners, as in training for policies.
+        num_envs: environments side by side.
+        deterministic: handed to ``agent.predict``.
+        progress: show a progress bar on a terminal.
+        wrap: function that wraps all environments at once, before frames are stacked, such as
+            ``lambda venv: LookaheadVecWrapper(venv, model, hold=5)``. What it draws at random
+            depends on ``num_envs``; the episodes do not.
+
+    Returns:
+        float64 (episodes,): the undiscounted return of each episode, in order.
+
+    Raises:
+        TypeError: ``env`` is none of these.
+        ValueError: a number is below 1, or the agent was made for another ``hold``, frame stack,
+            ``wrap`` or other spaces.
+    """
+    numbers_at_least(1, episodes=episodes, frame_stack=frame_stack, hold=hold, num_envs=num_envs)
+    if getattr(agent, "hold", hold) != hold:
+        raise ValueError(f"hold: the planner holds actions for {agent.hold} steps, got {hold}")  # type: ignore[attr-defined]
+    count = 1 if isinstance(env, gym.Env) else min(num_envs, episodes)
+    makers = [partial(_SeededEpisodes, env, hold, seed + i, count) for i in range(count)]
+    venv: VecEnv = DummyVecEnv([*makers])
+    if wrap is not None:
+        venv = wrap(venv)
+    if isinstance(agent, Planner):
+        agent.model.spec.check_spaces(venv.observation_space, venv.action_space, "env")
+    chosen = getattr(agent, "action_space", venv.action_space)
+    if chosen != venv.action_space:
+        raise ValueError(f"agent: its actions are {chosen}, the environment's {venv.action_space}")
+    if frame_stack > 1:
+        venv = VecFrameStack(venv, frame_stack)
+    _check_observations(agent, venv, frame_stack)
+    bar = tqdm(total=episodes, desc="evaluate", unit="episode", disable=None if progress else True)
+    returns = np.zeros(episodes)
+    current = np.arange(count)  # the episode that each environment plays
+    observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
+    while (current < episodes).any():
+        actions, state = agent.predict(observations, state, starts, deterministic=deterministic)
+        observations, rewards, starts, _ = venv.step(actions)
+        counts = current < episodes
+        returns[current[counts]] += rewards[counts]
+        bar.update(int((counts & starts).sum()))
+        current[starts] += count
+    bar.close()
+    venv.close()
+    return returns
+
+
+def play(
+    env: Env,
+    policy: Agent,
+    seed: int,
+    steps: int,
+    hold: int = 1,
+    frame_stack: int = 1,
+    deterministic: bool = True,
+) -> tuple[Frames, NDArray[Any], NDArray[np.float64]]:
+    """Play one episode and record every frame, those between decisions too.
+
+    Args:
+        env: an environment with images (H, W, C) or vectors (D,), without ``HoldAction``.
+        policy: decides every ``hold`` steps.
+        seed: of the episode.
+        steps: stop after that many.
+        hold: steps that an action is held.
+        frame_stack: frames (of decisions) that the policy sees, stacked along the channels as
+            ``VecFrameStack`` does: the newest last, zeros before the first.
+        deterministic: handed to ``policy.predict``.
+
+    Returns:
+        the frames (T + 1, *observation), actions (T, *action) and rewards (T,), T <= steps.
+    """
+    frame = np.asarray(env.reset(seed=seed)[0])
+    frames, actions, rewards = [frame.copy()], list[NDArray[Any]](), list[float]()
+    channels = frame.shape[-1]
+    stacked = np.zeros((*frame.shape[:-1], channels * frame_stack), frame.dtype)
+    state, ended = None, False
+    while not ended and len(actions) < steps:
+        stacked = np.concatenate([stacked[..., channels:], frame], -1)
+        start = np.array([not actions])
+        action, state = policy.predict(stacked[None], state, start, deterministic=deterministic)
+        for _ in range(min(hold, steps - len(actions))):
+            frame, reward, terminated, truncated, _ = env.step(action[0])
+            frame = np.asarray(frame)
+            frames.append(frame.copy())
+            actions.append(np.asarray(action[0]))
+            rewards.append(float(reward))
+            ended = terminated or truncated
+            if ended:
+                break
+    return np.stack(frames), np.stack(actions), np.array(rewards)
+
+
+class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
+    """Holds actions; the n-th reset gets the seed ``first + n * stride``."""
+
+    def __init__(self, env: EnvLike, hold: int, first: int, stride: int) -> None:
+        super().__init__(HoldAction(make_env(env), hold))
+        self.following, self.stride = first, stride
+        self.given = isinstance(env, gym.Env)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        seed, self.following = self.following, self.following + self.stride
+        return self.env.reset(seed=seed, options=options)
+
+    def close(self) -> None:
+        if not self.given:
+            super().close()
+
+
+def _check_observations(agent: Agent, venv: VecEnv, frame_stack: int) -> None:
+    """SB3's algorithms know the shapes that they were trained on, channels first or last."""
+    space = getattr(agent, "observation_space", None)
+    if space is None:
+        return
+    trained, played = _shapes(space), _shapes(venv.observation_space)
+    if trained.keys() != played.keys():
+        raise ValueError(
+            f"wrap: the agent was trained on observations {space}, the environment shows "
+            f"{venv.observation_space}; give the wrappers of training"
+        )
+    for key, shape in trained.items():
+        if sorted(shape) != sorted(played[key]):
+            raise ValueError(
+                f"frame_stack: the agent was trained on observations {key}{shape}, with frame_stack"
+                f"={frame_stack} the environment shows {played[key]}; give the frame_stack of "
+                "training"
+            )
+
+
+def _shapes(space: gym.Space[Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each part of a Dict, or of the only part; none where a space has no shape."""
+    if isinstance(space, gym.spaces.Dict):
+        return {f"{key} ": part.shape or () for key, part in space.items()}
+    return {"": space.shape or ()}

@@ -1,0 +1,129 @@
+"""PPO that learns in imagination, and what it shares with Dyna."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
+
+from agents.policies import SmallCnn
+from agents.starts import Starts
+from agents.vec_env import ImaginedVecEnv
+from worldmodel.base import WorldModel
+from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.data.episodes import Episodes
+from worldmodel.spec import Spec
+
+PPO_SETTINGS: dict[str, Any] = {
+    "n_steps": 16,
+    "batch_size": 128,
+    "n_epochs": 4,
+    "learning_rate": 5e-4,
+    "ent_coef": 0.01,
+    "gamma": 0.98,
+}
+
+
+def train_in_imagination(
+    model: WorldModel,
+    starts: Starts,
+    steps: int,
+    num_envs: int = 32,
+    hold: int = 1,
+    horizon: int | None = None,
+    frame_stack: int = 1,
+    seed: int = 0,
+    terminations: Literal["threshold", "sampled"] = "sampled",
+    callback: MaybeCallback = None,
+    tensorboard_log: str | None = None,
+    threads: int = 1,
+    progress_bar: bool = False,
+    imagination: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> PPO:
+    """Train SB3's PPO in ``ImaginedVecEnv``; no real step is taken.
+
+    The result plays ``HoldAction(env, hold)`` with ``frame_stack`` stacked frames, for example in
+    ``evaluate(agent, env, episodes, hold=hold, frame_stack=frame_stack)``.
+
+    Args:
+        model, starts, num_envs, hold, horizon, terminations: as in ``ImaginedVecEnv``; of recorded
+            episodes only the first frames are used if frames are stacked.
+        steps: imagined decisions to train for.
+        frame_stack: frames that the policy sees.
+        seed: of imagination and PPO.
+        callback: SB3 callbacks.
+        tensorboard_log: folder of the TensorBoard log.
+        threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
+        progress_bar: show SB3's progress bar.
+        imagination: further arguments of ``ImaginedVecEnv``, such as ``worlds`` and ``penalty``.
+        settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
+
+    Raises:
+        ValueError: a number is below 1, or more channels would be stacked than a row has pixels
+            (SB3 would mistake them for rows).
+    """
+    numbers_at_least(1, steps=steps, threads=threads)
+    check_frame_stack(model.spec, frame_stack)
+    imagined = ImaginedVecEnv(
+        model, stackable_starts(starts, frame_stack > 1), num_envs, hold, horizon,
+        terminations=terminations, seed=seed, **(imagination or {}),
+    )  # fmt: skip
+    venv = monitor_and_stack(imagined, frame_stack)
+    with torch_threads(threads):
+        agent = make_ppo(model.spec, venv, seed, tensorboard_log, **settings)
+        agent.learn(steps, callback=callback, progress_bar=progress_bar)
+    return agent
+
+
+def check_frame_stack(spec: Spec, frame_stack: int) -> None:
+    """Raise ValueError for a stack below 1, or one whose channels SB3 would mistake for rows."""
+    numbers_at_least(1, frame_stack=frame_stack)
+    if spec.is_image and spec.observation[0] * frame_stack >= min(spec.observation[1:]):
+        raise ValueError(
+            f"frame_stack: {frame_stack} frames of {spec.observation[0]} channels must be fewer "
+            f"than the {min(spec.observation[1:])} pixels of a side"
+        )
+
+
+def stackable_starts(starts: Starts, stacked: bool) -> Starts:
+    """The starts; of recorded episodes only the first frames if frames are stacked, because the
+    frames before another step would be missing from the stack.
+    """
+    return starts.starts() if stacked and isinstance(starts, Episodes) else starts
+
+
+def monitor_and_stack(venv: VecEnv, frame_stack: int) -> VecEnv:
+    """Add SB3's episode statistics, and stack frames."""
+    monitored = VecMonitor(venv)
+    return VecFrameStack(monitored, frame_stack) if frame_stack > 1 else monitored
+
+
+def make_ppo(
+    spec: Spec, venv: VecEnv, seed: int, tensorboard_log: str | None, **settings: Any
+) -> PPO:
+    """SB3's PPO with small networks for images, and for vectors with SB3's own (with one hidden
+    layer less, CartPole's agent balances the pole but drifts off the track).
+    """
+    kwargs: dict[str, Any] = {}
+    if spec.is_image:
+        kwargs = {"features_extractor_class": SmallCnn, "net_arch": {"pi": [64], "vf": [64]}}
+    policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
+    chosen = {"policy": policy, "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
+    return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run with that many threads of torch, then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

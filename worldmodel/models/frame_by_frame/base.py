@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -38,12 +38,14 @@ class FrameByFrame(WorldModel):
     others of its batch. In the shapes below, P counts rollouts and obs is (C, H, W) or (D,).
 
     Attributes:
+        noise_shape: of the standard normal noise of one step of one world; a subclass sets it.
         feeds_back: whether a step needs the observation of the step before. If so, all but the
             last are decoded, also with ``frames=False``; otherwise only those that are queried.
     """
 
     jumpy: ClassVar[bool] = False
     feeds_back: ClassVar[bool]
+    noise_shape: tuple[int, ...]
 
     def __init__(self, spec: Spec, config: Any) -> None:
         if spec.pose:
@@ -55,11 +57,6 @@ class FrameByFrame(WorldModel):
         self.gap = 1
 
     # -- what a subclass implements --------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the standard normal noise of one step of one world."""
 
     def _history(self, present: Tensor) -> Tensor:
         """The times (B, T) whose observations ``_start`` reads; a row ends with its present (B,).
@@ -140,7 +137,7 @@ class FrameByFrame(WorldModel):
         names = list(state)
         actions = plans.unsqueeze(1).expand(-1, count, -1, -1, -1).flatten(0, 2)
         times = worlds.present[:, None] + self.stride * torch.arange(steps, device=plans.device)
-        # a row whose queries are nearer may walk past the window: it repeats its last noise
+        # a row whose queries are nearer may pass the end of the window: it repeats its last noise
         times = times.clamp_max(self.spec.window - 1)
         noise = at_times(worlds.state[NOISE].transpose(1, 2), times)  # (B, L, S, *noise_shape)
         rewards: list[Tensor] = []
@@ -148,14 +145,15 @@ class FrameByFrame(WorldModel):
         queries = queries.cpu()
         for step in range(1, steps + 1):
             # expanded to the plans one step at a time: all steps at once may not fit into memory
-            drawn = noise[:, step - 1].flatten(0, 1).repeat_interleave(n, 0)
-            state, reward, logit = self._step(state, actions[:, step - 1], drawn)
+            step_noise = noise[:, step - 1].flatten(0, 1).repeat_interleave(n, 0)
+            state, reward, logit = self._step(state, actions[:, step - 1], step_noise)
             rewards.append(reward)
             logits.append(logit)
             feed = self.feeds_back if step < steps else feed_last
             rows, columns = (queries == step).nonzero(as_tuple=True)
             if feed or len(rows):
                 observation = self._decode(state)
+            if len(rows):
                 observations[rows, :, :, columns] = observation.unflatten(0, lead)[rows]
             if feed:
                 own = {name: state[name] for name in names}
@@ -311,9 +309,3 @@ def at_times(values: Tensor, times: Tensor) -> Tensor:
     """Of values (B, T, ...) those at the times (B, \\*n), which may repeat: (B, \\*n, ...)."""
     rows = torch.arange(len(values), device=values.device)
     return values[broadcast(rows, times), times]
-
-
-def per_step(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The output (B, T, ...) of a network for x (B, T, ...), with all steps in one batch."""
-    output = network(x.flatten(0, 1))
-    return torch.as_tensor(output.unflatten(0, x.shape[:2]))

@@ -19,7 +19,7 @@ text. What the text leaves open or we do otherwise:
 - Initial states are functions of the first frame alone, and the loss counts every frame from
   there on; later context frames update them with z at the posterior's mean, because a belief is
   deterministic in this project. (The text begins from all context frames, it does not say how.)
-- The posterior reads e_{t-1} beside e_t: 4.A.2 names the one, 4.4.2 the other. Neither it nor the
+- The posterior reads e_{t-1} and e_t: 4.A.2 names the one, 4.4.2 the other. Neither it nor the
   prior reads its own level's z_{t-1}, which (4.3) allows and 4.4.2 leaves out, or the decoder.
 - Latents of higher levels are enlarged by repetition; z joins the decoder at its resolution by a
   1x1 convolution. There are no skips from the encoder to the decoder: the text has none.
@@ -49,13 +49,7 @@ from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least, to_tuples
 from worldmodel.models.frame_by_frame import hierarchical_vrnn_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
-from worldmodel.models.frame_by_frame.base import (
-    FrameByFrame,
-    State,
-    at_times,
-    per_step,
-    select_rows,
-)
+from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
 from worldmodel.models.layers.heads import to_outcome
 from worldmodel.spec import Spec
@@ -175,13 +169,13 @@ class HierarchicalVrnn(FrameByFrame):
         self.side = height
         self.levels = tuple(max(1, side * height // 64) for side in config.levels)
         self.sizes = [n * side**2 for n, side in zip(latents, self.levels, strict=True)]
+        self.noise_shape = (sum(self.sizes),)  # the top level's first
         self.level_maps = [sides.index(side) for side in self.levels]  # among the encoder's maps
         maps = [widths[index] for index in self.level_maps]
         self.encoder = nets.Encoder(image, channels, groups)
-        self.prior = nets.Hierarchy("prior", maps, maps, latents, self.levels, actions, groups)
-        self.posterior = nets.Hierarchy(
-            "posterior", [2 * n for n in maps], maps, latents, self.levels, actions, groups
-        )
+        shared = (maps, latents, self.levels, actions, groups)
+        self.prior = nets.Hierarchy("prior", 1, *shared)
+        self.posterior = nets.Hierarchy("posterior", 2, *shared)
         joining = dict(zip(self.levels, latents, strict=True))
         self.decoder = nets.Decoder(widths, sides, joining, actions, groups)
         self.pixels = nn.Sequential(
@@ -195,11 +189,6 @@ class HierarchicalVrnn(FrameByFrame):
         )
 
     # -- one step --------------------------------------------------------------------------------
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """(numbers in all levels' latents,), the top level's first."""
-        return (sum(self.sizes),)
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         maps, state = self._encode(observations)
@@ -244,7 +233,7 @@ class HierarchicalVrnn(FrameByFrame):
         features, pooled, kl = self._infer(segment.observations, segment.actions, noise)
         result = teacher_forcing.losses(
             segment,
-            per_step(self.pixels, features),
+            teacher_forcing.per_step(self.pixels, features),
             kl.sum(0),
             self.readout(pooled).unbind(-1),
             self.config.reward_variance,
@@ -258,7 +247,7 @@ class HierarchicalVrnn(FrameByFrame):
     def _infer(
         self, frames: Tensor, actions: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Teacher forcing over frames (B, T, C, H, W), actions (B, T - 1, features) and noise
+        """Teacher forcing over frames (B, T, C, H, W), actions (B, T - 1, features) and noise
         (B, T - 1, \\*noise_shape).
 
         Returns:
@@ -278,7 +267,7 @@ class HierarchicalVrnn(FrameByFrame):
     def _forced_step(
         self, maps: list[Tensor], t: int, actions: Tensor, noise: Tensor | None, state: State
     ) -> tuple[list[nets.Gaussian], list[nets.Gaussian], State]:
-        r"""The step from time t - 1 to t, whose frame is known.
+        """The step from time t - 1 to t, whose frame is known.
 
         Args:
             maps: (B, T, channels, side, side) of each level, from all frames.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from worldmodel.models.frame_by_frame.base import State
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 
-State = dict[str, Tensor]
 Gaussian = tuple[Tensor, Tensor]  # mean and log-variance
 Pick = Callable[[int, Tensor, Tensor], Tensor]  # level, mean, log-variance -> z of that level
 
@@ -131,8 +131,8 @@ class Hierarchy(Memories):
 
     Args:
         name: of its state: ``name0_h``, ``name0_c``, ``name1_h`` ..
-        inputs: channels of each level's input map.
-        first: channels of the first frame's map at each level.
+        frames: whose maps each level reads: 1, the last frame, or 2, the next one as well.
+        maps: channels of a frame's map at each level.
         latents: channels of each level's z, and of its ConvLSTM.
         sides: of each level's maps.
         actions: features of an action.
@@ -142,8 +142,8 @@ class Hierarchy(Memories):
     def __init__(
         self,
         name: str,
-        inputs: Sequence[int],
-        first: Sequence[int],
+        frames: int,
+        maps: Sequence[int],
         latents: Sequence[int],
         sides: Sequence[int],
         actions: int,
@@ -153,9 +153,9 @@ class Hierarchy(Memories):
         self.sides = tuple(sides)
         self.enter, self.memories, self.out = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level, (side, width) in enumerate(zip(sides, latents, strict=True)):
-            joined = inputs[level] + actions + sum(latents[:level])
+            joined = frames * maps[level] + actions + sum(latents[:level])
             self.enter.append(normed(joined, width, groups))
-            self.memories.append(Memory(f"{name}{level}", width, width, first[level], side, groups))
+            self.memories.append(Memory(f"{name}{level}", width, width, maps[level], side, groups))
             self.out.append(normed(width, 2 * width, groups))
             nn.init.constant_(self.out[-1].get_parameter("1.weight"), 0.1)  # near N(0, 1)
 

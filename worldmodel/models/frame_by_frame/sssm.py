@@ -44,7 +44,7 @@ from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least
 from worldmodel.models.frame_by_frame import sssm_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
-from worldmodel.models.frame_by_frame.base import FrameByFrame, State, per_step
+from worldmodel.models.frame_by_frame.base import FrameByFrame, State
 from worldmodel.models.layers.gaussian import kl_divergence, standard_normal
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
@@ -98,7 +98,7 @@ class Sssm(FrameByFrame):
 
     Attributes:
         stochastic: whether there is a z.
-        moves: whether z enters the transition, beside the decoder.
+        moves: whether z enters the transition, in addition to the decoder.
     """
 
     name: ClassVar[str] = "sssm"
@@ -113,6 +113,7 @@ class Sssm(FrameByFrame):
         self.grid = (height // 8, width // 8)
         state, actions = config.channels, self.stride * spec.action.features
         latent = state if self.stochastic else 0
+        self.noise_shape = (state, *self.grid) if self.stochastic else (0,)
         self.encoder = nets.Encoder(image, state)
         self.initial = nets.ConvStack(RECENT * state, (1, state), (3, state), (3, state))
         if self.stochastic:
@@ -125,24 +126,20 @@ class Sssm(FrameByFrame):
 
     # -- one step --------------------------------------------------------------------------------
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """(channels, H/8, W/8) of z_t; (0,) without one."""
-        return (self.config.channels, *self.grid) if self.stochastic else (0,)
-
     def _history(self, present: Tensor) -> Tensor:
         back = self.stride * torch.arange(RECENT - 1, -1, -1, device=present.device)
         return (present.unsqueeze(1) - back).clamp_min(0)
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
-        return {"s": self.initial(per_step(self.encoder, observations).flatten(1, 2))}
+        encoded = teacher_forcing.per_step(self.encoder, observations)
+        return {"s": self.initial(encoded.flatten(1, 2))}
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         inputs = self._with_actions(state["s"], actions)
         after: State = {}
         if self.moves:
-            after["z"] = self._draw(inputs, noise)
-        elif self.stochastic:  # only the frame depends on z: it is drawn if a frame is decoded
+            after["z"] = self._sample_z(inputs, noise)
+        elif self.stochastic:  # z is sampled in ``_decode``: nothing else depends on it
             after |= {"inputs": inputs, "noise": noise}
         after["s"] = self._move(inputs, after.get("z"))
         reward, logit = self.readout(after["s"]).unbind(-1)
@@ -151,12 +148,11 @@ class Sssm(FrameByFrame):
     def _decode(self, state: State) -> Tensor:
         features = state["s"]
         if self.stochastic:
-            z = state["z"] if self.moves else self._draw(state["inputs"], state["noise"])
+            z = state["z"] if self.moves else self._sample_z(state["inputs"], state["noise"])
             features = torch.cat([features, z], 1)
-        frame: Tensor = self.decoder(features).sigmoid()
-        return frame
+        return torch.sigmoid(self.decoder(features))
 
-    def _draw(self, inputs: Tensor, noise: Tensor) -> Tensor:
+    def _sample_z(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """z by the prior, from ``_with_actions``."""
         mean, sigma = self.prior(inputs)
         z: Tensor = mean + sigma * noise
@@ -193,13 +189,13 @@ class Sssm(FrameByFrame):
         truth = segment.observations[:, 1:]
         s, z, kl = self._infer(state, truth, segment.actions, generator)
 
-        logits = per_step(self.decoder, s if z is None else torch.cat([s, z], 2))
+        logits = teacher_forcing.per_step(self.decoder, s if z is None else torch.cat([s, z], 2))
         nll = binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(2).sum(2)
         return teacher_forcing.losses(
             segment,
             logits.detach().sigmoid(),
             kl,
-            per_step(self.readout, s).unbind(-1),
+            teacher_forcing.per_step(self.readout, s).unbind(-1),
             self.config.reward_variance,
             nll=nll,
             beta=self.config.beta,
@@ -226,7 +222,7 @@ class Sssm(FrameByFrame):
                 s = self._move(self._with_actions(s, action), None)
                 states.append(s)
             return torch.stack(states, 1), None, frames.new_zeros(lead)
-        encoded = per_step(self.encoder, frames)
+        encoded = teacher_forcing.per_step(self.encoder, frames)
         noise = standard_normal(encoded, generator)
         latents: list[Tensor] = []
         gaussians: list[tuple[Tensor, ...]] = []
@@ -246,7 +242,7 @@ class Sssm(FrameByFrame):
 
 
 class DssmVae(Sssm):
-    """dSSM-VAE: the state moves without chance; z_t only adds to what the frame of time t shows."""
+    """dSSM-VAE: a deterministic transition; z_t enters the decoder of frame t only."""
 
     name: ClassVar[str] = "dssm-vae"
     moves: ClassVar[bool] = False

@@ -24,7 +24,7 @@ tabulated in the reference notes; the code is our own. Deviations:
 - The KL is summed over the latent's grid and averaged over scenes.
 - Scheduled sampling decides for each scene and step by itself (the public code: for a fixed number
   of scenes of each batch), and its k is a share of the training, see ``share_of_truth``.
-- A world's state at the present depends on its z, so that SV2P walks through the context once for
+- A world's state at the present depends on its z, so that SV2P processes the context once for
   each world, when it is sampled; the belief keeps the context for that.
 """
 
@@ -152,6 +152,7 @@ class Cdna(FrameByFrame):
     feeds_back: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     latent: ClassVar[int] = 0
+    noise_shape = (0,)
     config: Sv2pConfig
 
     def __init__(self, spec: Spec, config: Sv2pConfig) -> None:
@@ -169,11 +170,6 @@ class Cdna(FrameByFrame):
         self.readout = nn.Sequential(nn.Linear(flat, hidden), nn.ReLU(), to_outcome(hidden))
 
     # -- one step --------------------------------------------------------------------------------
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """(0,): no step draws anything."""
-        return (0,)
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         return self._condition(observations, actions, present, {})

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from worldmodel.models.frame_by_frame.base import State
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
-
-State = dict[str, Tensor]
 
 FLOOR = 1e-12  # a kernel whose every entry is cut off at 0 becomes a mean, not 0 / 0
 SCALES = (2, 2, 4, 4, 8, 4, 2)  # of the ConvLSTMs' maps, in the order of their calls
@@ -64,7 +63,7 @@ class Tower(nn.Module):
 
         Returns:
             the new state; ``bottom`` (P, channels[2], H/8, W/8), the smallest hidden map; and
-            ``top`` (P, 2 * channels[0], H/2, W/2), the last one beside the first convolution.
+            ``top`` (P, 2 * channels[0], H/2, W/2), the last one joined to the first convolution.
         """
         new: State = {}
 
@@ -116,7 +115,7 @@ class Compositor(nn.Module):
         raw: Tensor = self.kernel(bottom.flatten(1)).unflatten(1, (self.count, self.size**2))
         positive = (raw - FLOOR).relu() + FLOOR
         normal = positive / positive.sum(-1, keepdim=True)
-        return normal.view(-1, self.count, self.size, self.size)
+        return normal.view(*normal.shape[:2], self.size, self.size)
 
     def masks(self, up: Tensor) -> Tensor:
         """Shares (P, 2 + kernels, H, W) of the previous frame, the painted and the moved ones."""

@@ -88,13 +88,12 @@ class SvgConfig(teacher_forcing.PastConfig):
         Raises:
             ValueError: none of them does.
         """
-        for count in range(1, len(self.channels) + 1):
-            if height == width == 4 * 2**count:
-                return count
-        sizes = [4 * 2**count for count in range(2, len(self.channels) + 1)]
+        sizes = [4 * 2**count for count in range(1, len(self.channels) + 1)]
+        if height == width and height in sizes:
+            return sizes.index(height) + 1
         raise ValueError(
             f"observation: SVG with {len(self.channels)} stages of channels takes square frames "
-            f"of {sizes} pixels, got {height}x{width}"
+            f"of {sizes[1:]} pixels, got {height}x{width}"
         )
 
 
@@ -170,6 +169,7 @@ class Svg(FrameByFrame):
         self.encoder, self.decoder = coders(config.backbone, image, channels, config.features)
         inputs, hidden = config.features + spec.action.features, config.hidden
         self.latent = 0 if self.prior_kind == "none" else config.latent
+        self.noise_shape = (self.latent,)
         self.posterior = self.prior = None
         if self.latent:
             layers = config.posterior_layers
@@ -185,11 +185,6 @@ class Svg(FrameByFrame):
         )
 
     # -- one step --------------------------------------------------------------------------------
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """(latent,)."""
-        return (self.latent,)
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         length = observations.shape[1]

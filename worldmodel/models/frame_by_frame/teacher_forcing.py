@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -126,6 +127,11 @@ def draw_time(below: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.where(chance[0] < 0.5, 0, (chance[1] * below).long())
 
 
+def per_step(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The output (B, T, ...) of a network for x (B, T, ...), with all steps in one batch."""
+    return torch.as_tensor(network(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+
 def squared_error(predicted: Tensor, segment: Segment) -> Tensor:
     """(B, L), mean squared error of the observations (B, L, \\*obs) after each step."""
     return (predicted - segment.observations[:, 1:]).square().flatten(2).mean(2)
@@ -169,21 +175,17 @@ def losses(
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
     observed = ((pixels * error if nll is None else nll) * valid).sum(1)
     total = (observed + weight * (beta * nats + reward + ending)).mean()
-    count = valid.sum(0)
-    curves = {"mse": (error * valid).sum(0) / count}
-    if kl.dim() == 2:
-        curves["kl"] = (kl * valid).sum(0) / count
-    parts = {
-        "loss": total,
-        "kl": nats.mean(),
-        "mse": (error * valid).sum() / valid.sum().clamp_min(1),
-        "reward": reward.mean(),
-        "continue": ending.mean(),
-    }
-    if nll is not None:
-        parts["nll"] = observed.mean()
-    return Losses(
-        total,
-        {name: value.detach() for name, value in parts.items()},
-        {name: value.detach() for name, value in curves.items()},
-    )
+    with torch.no_grad():
+        parts = {
+            "loss": total.detach(),
+            "kl": nats.mean(),
+            "mse": (error * valid).sum() / valid.sum().clamp_min(1),
+            "reward": reward.mean(),
+            "continue": ending.mean(),
+        }
+        if nll is not None:
+            parts["nll"] = observed.mean()
+        curves = {"mse": (error * valid).sum(0) / valid.sum(0)}
+        if kl.dim() == 2:
+            curves["kl"] = (kl * valid).sum(0) / valid.sum(0)
+    return Losses(total, parts, curves)

@@ -47,10 +47,7 @@ class Linear(FrameByFrame):
         self.move = nn.Linear(numbers + spec.action.features, numbers)
         self.spread = nn.Parameter(torch.full((numbers,), 0.1))
         self.readout = nn.Linear(numbers, 2)
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        return self.spec.observation
+        self.noise_shape = spec.observation
 
     def _start(self, observations: Tensor, actions: Tensor, present: Tensor) -> State:
         return {"x": at_times(observations, present)}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,32 +43,6 @@ class Losses:
     curves: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Explained(NamedTuple):
-    """n target frames of B scenes, reconstructed from a world that was inferred from them.
-
-    Attributes:
-        kl: float32 (B,), of the posterior to the prior, in nats.
-        squared: float32 (B, n), squared errors, summed over a frame's numbers (standardised, if
-            they are vectors).
-        numbers: in one frame: C * H * W, or D.
-        scene: float32 (B, scene), what the heads read.
-        past: float32 (B, T + 1, path), of the actions so far.
-    """
-
-    kl: Tensor
-    squared: Tensor
-    numbers: int
-    scene: Tensor
-    past: Tensor
-
-    def constant(self, pixel_variance: float) -> float:
-        """What ``squared.sum(1) / pixel_variance`` lacks to be a negative log density, in nats.
-
-        Of n frames, in a Gaussian of variance pixel_variance / 2.
-        """
-        return 0.5 * self.squared.shape[1] * self.numbers * math.log(math.pi * pixel_variance)
-
-
 class WorldModel(nn.Module, ABC):
     """Given some (time, observation) pairs and actions of a scene, sample what else is there.
 
@@ -85,6 +59,7 @@ class WorldModel(nn.Module, ABC):
         name: what the registry, the checkpoints and the tables call it.
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
+        renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
         extends: whether ``update`` and ``forget`` change a belief, without the pairs seen before.
         max_context: the largest context size M that training showed; None if any.
@@ -98,6 +73,7 @@ class WorldModel(nn.Module, ABC):
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
+    renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
     extends: ClassVar[bool] = False
     max_context: int | None = None

@@ -38,7 +38,7 @@ PAPER = JumpConfig(
 FOURIER = {"time_bands": 6}
 PRODUCT = {"key_features": 12}
 FILM = {"renderer": "film"}
-ATTENTION = {"renderer": "film", "glances": 4}
+ATTENTION = {"renderer": "film", "attention_heads": 4}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},

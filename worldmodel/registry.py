@@ -68,7 +68,7 @@ def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
     Args:
         model: the class; ``model(spec, config)`` makes one, and ``model.name`` is its name.
         presets: its settings by name, instances of one dataclass of plain numbers and strings,
-            which checkpoints keep. ``"small"`` (images) and ``"vector"`` are what ``make`` takes
+            which checkpoints store. ``"small"`` (images) and ``"vector"`` are what ``make`` takes
             where none is named.
 
     Raises:

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 @dataclass(frozen=True)
 class Context:
-    """What has been seen of B scenes: a set of (time, observation) pairs and the actions so far.
+    """What is known of B scenes: a set of (time, observation) pairs and the actions so far.
 
     Attributes:
         observations: float32 (B, M, C, H, W) in [0, 1]; or vectors (B, M, D), as the environment
@@ -27,7 +27,7 @@ class Context:
         actions: (B, T, \\*action) taken from time 0 on, or None for passive scenes. Row b is read
             up to its present; what lies behind is padding.
         mask: bool (B, M), True where a pair is there; None means all are.
-        present: int64 (B,), the number of steps taken so far; None means the latest time seen.
+        present: int64 (B,), the number of steps taken so far; None means the latest observed time.
         poses: float32 (B, M, P), where the camera was; None where times are the keys.
     """
 
@@ -44,7 +44,7 @@ class Context:
 
         Args:
             observations: float32 (B, M, C, H, W) in [0, 1].
-            poses: float32 (B, M, P), from where they were seen.
+            poses: float32 (B, M, P), of the camera.
             mask: bool (B, M), True where a view is there; None means all are.
         """
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
@@ -65,13 +65,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Queries:
-    """Where to look.
+    """What to predict.
 
     Attributes:
         times: int64 (B, K), steps from the window's origin, in [0, window].
         actions: (B, N, L, \\*action), N plans that start at each world's present, or None where
             nothing is decided (passive scenes, or no query after the present).
-        poses: float32 (B, K, P), where to look from; None where times are the keys.
+        poses: float32 (B, K, P), of the camera; None where times are the keys.
     """
 
     times: Tensor
@@ -80,7 +80,7 @@ class Queries:
 
     @classmethod
     def views(cls, poses: Tensor) -> Queries:
-        """Look at a scene that stands still from poses (B, K, P)."""
+        """Views of a scene that stands still, from poses (B, K, P)."""
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
         return cls(times, poses=poses)
 
@@ -96,7 +96,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the sampled worlds show at the queries; N is 1 without plans.
+    """The answer of sampled worlds to queries; N is 1 without plans.
 
     Attributes:
         observations: float32 (B, S, N, K, C, H, W) or (B, S, N, K, D), unclamped; None with

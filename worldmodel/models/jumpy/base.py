@@ -230,7 +230,7 @@ class JumpyModel(WorldModel):
             belief: of the context.
             targets: pairs of the same B scenes, all of them there (no mask), at most
                 ``max_context``; with the actions from time 0 on.
-            generator: of the posterior's sample, on the model's device: z is drawn step by step,
+            generator: of the posterior's sample, on the model's device: z is sampled step by step,
                 and each step's divergence is that given the sampled steps before it.
 
         Returns:

@@ -10,7 +10,7 @@ from worldmodel.types import SceneBatch
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|): keeps large rewards in range, is the identity near 0."""
+    """sign(x) log(1 + |x|): brings large rewards into range, is the identity near 0."""
     return x.sign() * x.abs().log1p()
 
 

@@ -100,7 +100,7 @@ class Jump(JumpyModel):
         return Worlds(present, {"z": z, "vector": vector}, scene)
 
     def _memory(self, context: State) -> Tensor:
-        """What prior, posterior and heads read of pairs: r, and the latest vector beside it."""
+        """What prior, posterior and heads read of pairs: r, and of vectors the latest."""
         if self.spec.is_image:
             return context["r"]
         return torch.cat([context["r"], context["latest"][..., None, None]], 1)

@@ -190,7 +190,9 @@ def _slice(views: Context, rows: slice, device: torch.device) -> Context:
     return Context.views(views.observations[rows].to(device), views.poses[rows].to(device))
 
 
-def _kls(model: JumpyModel, belief: Belief, targets: Context, generator: torch.Generator) -> Metrics:
+def _kls(
+    model: JumpyModel, belief: Belief, targets: Context, generator: torch.Generator
+) -> Metrics:
     def nats(*views: int) -> Tensor:
         """Averaged over samples of the posterior."""
         assert targets.poses is not None

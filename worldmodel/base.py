@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,12 @@ from worldmodel.types import (
 
 
 class UnsupportedQuery(ValueError):
-    """A model was asked for a key that it cannot reach, such as a frame before its present."""
+    """The model cannot reach a key, such as a time before its present."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a batch cost.
+    """The training loss of a batch.
 
     Attributes:
         total: is minimised.
@@ -43,54 +43,29 @@ class Losses:
     curves: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Explained(NamedTuple):
-    """n target frames of B scenes, reconstructed from a world that was inferred from them.
-
-    Attributes:
-        kl: float32 (B,), of the posterior to the prior, in nats.
-        squared: float32 (B, n), squared errors, summed over a frame's numbers (standardised, if
-            they are vectors).
-        numbers: in one frame: C * H * W, or D.
-        scene: float32 (B, scene), what the heads read.
-        past: float32 (B, T + 1, path), of the actions so far.
-    """
-
-    kl: Tensor
-    squared: Tensor
-    numbers: int
-    scene: Tensor
-    past: Tensor
-
-    def constant(self, pixel_variance: float) -> float:
-        """What ``squared.sum(1) / pixel_variance`` lacks to be a negative log density, in nats.
-
-        Of n frames, in a Gaussian of variance pixel_variance / 2.
-        """
-        return 0.5 * self.squared.shape[1] * self.numbers * math.log(math.pi * pixel_variance)
-
-
 class WorldModel(nn.Module, ABC):
     """Given some (time, observation) pairs and actions of a scene, sample what else is there.
 
     Subclasses implement the underscored methods; the public ones check their input first.
-    A sampled world is fixed: the same query gives the same answer, asked together with others or
-    alone, in any order.
+    A sampled world is fixed: the same query gives the same answer, together with others or alone,
+    in any order.
 
     Args:
-        spec: what it will see and do; kept as an attribute.
-        config: the model's own settings, a frozen dataclass; kept as an attribute. ``fit`` reads
+        spec: observations, actions and window; an attribute.
+        config: the model's own settings, a frozen dataclass; an attribute. ``fit`` reads
             ``learning_rate`` and ``learning_rate_end``.
 
     Attributes:
-        name: what the registry, the checkpoints and the tables call it.
+        name: in the registry, in checkpoints and in tables.
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
+        renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
-        extends: whether ``update`` and ``forget`` change a belief, without the pairs seen before.
-        max_context: the largest context size M that training showed; None if any.
-        stride: from a present, only times that are multiples of it away are reached.
-        gap: beside 1 the only number of steps that may lie between two frames of a context; None
-            allows any.
+        extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
+        max_context: the largest context size M of the training; None if any.
+        stride: environment steps of one step of the model: it reaches only times that are
+            multiples of it after the present.
+        gap: besides 1 the only number of steps between two frames of a context; None allows any.
         env_id: of the environment whose scenes it was trained on, as checkpoints record it; None
             if unknown.
     """
@@ -98,6 +73,7 @@ class WorldModel(nn.Module, ABC):
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
+    renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
     extends: ClassVar[bool] = False
     max_context: int | None = None
@@ -121,7 +97,7 @@ class WorldModel(nn.Module, ABC):
         return any(weights.requires_grad for weights in self.parameters())
 
     def observe(self, context: Context) -> Belief:
-        """What the context says.
+        """Condition on a context.
 
         Raises:
             TypeError: observations are not floating point, or times are not integers.
@@ -134,7 +110,7 @@ class WorldModel(nn.Module, ABC):
         return self._observe(context)
 
     def update(self, belief: Belief, context: Context) -> Belief:
-        """The belief when these pairs are seen as well, at the cost of encoding them alone.
+        """The belief given these pairs as well, at the cost of encoding them alone.
 
         Args:
             belief: of the same scenes.
@@ -168,7 +144,7 @@ class WorldModel(nn.Module, ABC):
         Args:
             belief: of B scenes.
             n: worlds of each scene, S.
-            generator: on the model's device; all randomness of a world is drawn here, from it.
+            generator: on the model's device; all randomness of a world is drawn from it.
 
         Raises:
             ValueError: ``n`` is below 1.
@@ -195,7 +171,7 @@ class WorldModel(nn.Module, ABC):
         return self._advance(worlds, actions)
 
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
-        """Look at the worlds at any times, along any plans.
+        """Observations, rewards and survival at any times, along any plans.
 
         Args:
             worlds: B x S sampled worlds.
@@ -204,8 +180,8 @@ class WorldModel(nn.Module, ABC):
                 the answer.
 
         Raises:
-            UnsupportedQuery: the model cannot reach a time (a frame-by-frame model asked for the
-                past).
+            UnsupportedQuery: the model cannot reach a time, such as the past in a frame-by-frame
+                model.
             ValueError: a time lies beyond the window or beyond the plans, or shapes do not fit.
         """
         self._check_queries(worlds, queries)
@@ -214,7 +190,7 @@ class WorldModel(nn.Module, ABC):
         return steps.at(ahead // self.stride, queries.plans)
 
     def prepare(self, source: SceneSource) -> None:
-        """Called by ``fit`` before the first step: learn what training keeps, such as scales."""
+        """Called by ``fit`` before the first step: estimate constants, such as scales."""
 
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
@@ -224,7 +200,7 @@ class WorldModel(nn.Module, ABC):
         Args:
             scenes: B scenes, whose frames are fetched as needed.
             progress: in [0, 1], the share of the training that is done; drives the schedules.
-            generator: of all that is drawn, on the model's device.
+            generator: of all random draws, on the model's device.
         """
         return self.loss(scenes, progress, generator)
 
@@ -234,7 +210,7 @@ class WorldModel(nn.Module, ABC):
     ) -> Losses:
         """What ``forward`` returns, of the same ``scenes``, ``progress`` and ``generator``.
 
-        The model draws the frames that it wants to see.
+        The model chooses the frames that it fetches.
         """
 
     @abstractmethod
@@ -295,14 +271,14 @@ class WorldModel(nn.Module, ABC):
                 f"context: {int(counts.max())} observations are more than the {self.max_context} "
                 "that the model was trained with; pass a subset"
             )
-        seen = frames[mask]
-        if not bool(torch.isfinite(seen).all()):
+        valid = frames[mask]
+        if not bool(torch.isfinite(valid).all()):
             raise ValueError("context.observations: holds NaN or infinity")
-        outside = float(seen.min()) < -1e-3 or float(seen.max()) > 1 + 1e-3
+        outside = float(valid.min()) < -1e-3 or float(valid.max()) > 1 + 1e-3
         if self.spec.is_image and outside:
             raise ValueError(
-                f"context.observations: values lie in [{float(seen.min()):.3g}, "
-                f"{float(seen.max()):.3g}], expected [0, 1]"
+                f"context.observations: values lie in [{float(valid.min()):.3g}, "
+                f"{float(valid.max()):.3g}], expected [0, 1]"
             )
         self._check_times(times[mask], "context.times")
         self._check_poses(context.poses, times, "context.poses")

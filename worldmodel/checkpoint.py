@@ -151,7 +151,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
         spec = Spec.from_dict(config["spec"])
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error
-    tensors = Tensors(folder / "model.safetensors")
+    tensors = Tensors(folder / "model.safetensors", known.model.renamed_weights)
     try:
         with torch.device("meta"):  # shapes without memory
             shapes = layout(make(config["model"], spec, settings).state_dict())

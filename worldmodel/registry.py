@@ -22,7 +22,10 @@ from worldmodel.models.frame_by_frame.sv2p import PRESETS as SV2P_PRESETS
 from worldmodel.models.frame_by_frame.sv2p import Cdna, Sv2p
 from worldmodel.models.frame_by_frame.svg import PRESETS as SVG_PRESETS
 from worldmodel.models.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
-from worldmodel.models.jumpy.gqn import BADJ_PRESETS, GQN_PRESETS, Badj, Gqn
+from worldmodel.models.jumpy.badj import PRESETS as BADJ_PRESETS
+from worldmodel.models.jumpy.badj import Badj
+from worldmodel.models.jumpy.gqn import PRESETS as GQN_PRESETS
+from worldmodel.models.jumpy.gqn import Gqn
 from worldmodel.models.jumpy.jump.config import PRESETS as JUMP_PRESETS
 from worldmodel.models.jumpy.jump.model import Jump
 from worldmodel.spec import Spec
@@ -65,7 +68,7 @@ def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
     Args:
         model: the class; ``model(spec, config)`` makes one, and ``model.name`` is its name.
         presets: its settings by name, instances of one dataclass of plain numbers and strings,
-            which checkpoints keep. ``"small"`` (images) and ``"vector"`` are what ``make`` takes
+            which checkpoints store. ``"small"`` (images) and ``"vector"`` are what ``make`` takes
             where none is named.
 
     Raises:

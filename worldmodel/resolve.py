@@ -24,7 +24,7 @@ def find(name: str | Path) -> Path:
     ``"module:folder"`` imports the module first, which registers a model of your own.
 
     Raises:
-        FileNotFoundError: it is none of them (the hub is asked last, and only for "owner/name" or
+        FileNotFoundError: it is none of them (the hub comes last, and only for "owner/name" or
             "owner/name@revision").
     """
     folder = Path(name)
@@ -43,8 +43,8 @@ def find(name: str | Path) -> Path:
 
 def is_id(name: str) -> bool:
     """Whether it looks like "owner/name", or "owner/name@revision"."""
-    found = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", name)
-    return found is not None and ".." not in name  # git has no such names, folders have
+    match = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", name)
+    return match is not None and ".." not in name  # git has no such names, folders have
 
 
 def fetch(name: str) -> Path:

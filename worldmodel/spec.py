@@ -21,11 +21,11 @@ LARGEST_SIDE, LONGEST_WINDOW = 8192, 10**7
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """What an action looks like.
+    """The action space of a model.
 
     Attributes:
         kind: "none" (passive scenes), "discrete", "multi_discrete", "multi_binary" or "box".
-        shape: shape of one action as stored; ``()`` for discrete.
+        shape: shape of one action; ``()`` for discrete.
         categories: number of choices of each discrete entry; empty for binary and box.
         low, high: bounds of a box, flattened; empty otherwise.
         dtype: of a box.
@@ -183,12 +183,12 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a model was made for: stored in its checkpoint, checked at every border.
+    """What a model was made for: part of its checkpoint, checked at every border.
 
     Attributes:
         observation: image shape (C, H, W), H and W multiples of 8; or (D,), a vector.
         action: the action space.
-        window: W, the number of steps that the model can look across.
+        window: W, the number of steps that the model covers.
         pose: P, numbers of a camera pose. Above 0 the scene stands still, poses alone are its
             keys (times count for nothing), nothing is decided and nothing is at stake.
         low, high: bounds of a vector's numbers, which may be infinite; empty for images.
@@ -281,7 +281,7 @@ class Spec:
         Args:
             observation_space: a Box of uint8 images (H, W, C), or of float vectors (D,).
             action_space: Discrete, MultiDiscrete, MultiBinary or a bounded Box.
-            window: steps that the model shall look across.
+            window: steps that the model shall cover.
             pose: numbers of a camera pose, if poses are the keys. The actions only move the camera
                 then: they are left away, since the pose says where it is.
 
@@ -377,17 +377,17 @@ _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 def _check_bounds(low: tuple[float, ...], high: tuple[float, ...], dtype: str, kinds: str) -> None:
     """Raise ValueError unless arrays of this dtype, of one of NumPy's ``kinds``, can be bounds."""
     try:
-        found = np.dtype(dtype)
+        parsed = np.dtype(dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(f"dtype: NumPy knows no {dtype!r}") from error
-    if found.kind not in kinds or found.name != dtype:
+    if parsed.kind not in kinds or parsed.name != dtype:
         raise ValueError(f"dtype: expected the name of a number's, such as float32, got {dtype!r}")
     if not all(a <= b for a, b in zip(low, high, strict=True)):  # NaN is neither
         raise ValueError("low, high: expected every low at most as large as its high")
-    limits = np.finfo(found) if found.kind == "f" else np.iinfo(found)
-    least, most = float(limits.min), float(limits.max)  # NumPy's own would cast what they meet
-    held = all(least <= x <= most for x in (*low, *high) if math.isfinite(x))
-    if not held:  # they would become infinite, or wrap around
+    limits = np.finfo(parsed) if parsed.kind == "f" else np.iinfo(parsed)
+    least, most = float(limits.min), float(limits.max)  # NumPy's own would cast x
+    # what lies outside would become infinite, or wrap around
+    if not all(least <= x <= most for x in (*low, *high) if math.isfinite(x)):
         raise ValueError(f"low, high: expected bounds that {dtype} can hold, got {low} and {high}")
 
 
@@ -395,13 +395,13 @@ def to_float(observations: Tensor) -> Tensor:
     """To what models take: float32 (..., C, H, W) in [0, 1].
 
     Args:
-        observations: uint8 (..., H, W, C), as environments show them.
+        observations: uint8 (..., H, W, C), as environments return them.
     """
     return observations.movedim(-1, -3).float() / 255.0
 
 
 def to_uint8(observations: Tensor) -> Tensor:
-    """To what environments show: contiguous uint8 (..., H, W, C).
+    """To what environments return: contiguous uint8 (..., H, W, C).
 
     Args:
         observations: float (..., C, H, W), as models predict them; clamped to [0, 1].

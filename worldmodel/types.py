@@ -7,7 +7,7 @@ W window length in steps. A window has W steps and therefore W + 1 observations,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 @dataclass(frozen=True)
 class Context:
-    """What has been seen of B scenes: a set of (time, observation) pairs and the actions so far.
+    """What is known of B scenes: a set of (time, observation) pairs and the actions so far.
 
     Attributes:
         observations: float32 (B, M, C, H, W) in [0, 1]; or vectors (B, M, D), as the environment
@@ -27,7 +27,7 @@ class Context:
         actions: (B, T, \\*action) taken from time 0 on, or None for passive scenes. Row b is read
             up to its present; what lies behind is padding.
         mask: bool (B, M), True where a pair is there; None means all are.
-        present: int64 (B,), the number of steps taken so far; None means the latest time seen.
+        present: int64 (B,), the number of steps taken so far; None means the latest observed time.
         poses: float32 (B, M, P), where the camera was; None where times are the keys.
     """
 
@@ -44,7 +44,7 @@ class Context:
 
         Args:
             observations: float32 (B, M, C, H, W) in [0, 1].
-            poses: float32 (B, M, P), from where they were seen.
+            poses: float32 (B, M, P), of the camera.
             mask: bool (B, M), True where a view is there; None means all are.
         """
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
@@ -65,13 +65,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Queries:
-    """Where to look.
+    """What to predict.
 
     Attributes:
         times: int64 (B, K), steps from the window's origin, in [0, window].
         actions: (B, N, L, \\*action), N plans that start at each world's present, or None where
             nothing is decided (passive scenes, or no query after the present).
-        poses: float32 (B, K, P), where to look from; None where times are the keys.
+        poses: float32 (B, K, P), of the camera; None where times are the keys.
     """
 
     times: Tensor
@@ -80,7 +80,7 @@ class Queries:
 
     @classmethod
     def views(cls, poses: Tensor) -> Queries:
-        """Look at a scene that stands still from poses (B, K, P)."""
+        """Views of a scene that stands still, from poses (B, K, P)."""
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
         return cls(times, poses=poses)
 
@@ -96,7 +96,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the sampled worlds show at the queries; N is 1 without plans.
+    """The answer of sampled worlds to queries; N is 1 without plans.
 
     Attributes:
         observations: float32 (B, S, N, K, C, H, W) or (B, S, N, K, D), unclamped; None with
@@ -170,45 +170,65 @@ class StepPrediction:
         return Prediction(observations, rewards.expand(lead), pick(alive, ends).expand(lead))
 
 
+State = dict[str, Tensor]
+"""Tensors by name that share their first axes."""
+
+
 @dataclass(frozen=True)
-class _Rows:
-    """What a model keeps of B scenes: ``present`` int64 (B,), ``state`` tensors (B, ...)."""
+class _Scenes:
+    """What a model knows of B scenes: ``present`` (B,), and tensors that lead with B."""
 
     present: Tensor
-    state: dict[str, Tensor] = field(repr=False)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """``function`` applied to every state tensor."""
-        return {name: function(value) for name, value in self.state.items()}
+    state: State = field(repr=False)
 
     def index(self, rows: Tensor) -> Self:
         """Some of the scenes: ``rows`` int64 or bool over B."""
-        return replace(self, present=self.present[rows], state=self.map(lambda value: value[rows]))
+        return self._map(lambda value: value[rows])
 
     def put(self, rows: Tensor, other: Self) -> Self:
         """A copy in which the scenes ``rows`` (int64) are replaced by those of ``other``."""
-        present = self.present.clone()
-        present[rows] = other.present
-        state = {}
-        for name, value in self.state.items():
-            state[name] = value.clone(memory_format=torch.contiguous_format)
-            state[name][rows] = other.state[name]
-        return replace(self, present=present, state=state)
+
+        def replaced(value: Tensor, new: Tensor) -> Tensor:
+            value = value.clone(memory_format=torch.contiguous_format)
+            value[rows] = new
+            return value
+
+        return self._map(replaced, other)
+
+    def _map(self, function: Callable[..., Tensor], *others: Self) -> Self:
+        """``function`` of every tensor and of its namesakes in ``others``."""
+        parts: dict[str, Any] = {}
+        for name in (part.name for part in fields(self)):
+            value, *more = (getattr(each, name) for each in (self, *others))
+            parts[name] = (
+                {key: function(value[key], *(other[key] for other in more)) for key in value}
+                if isinstance(value, dict)
+                else function(value, *more)
+            )
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
-class Belief(_Rows):
-    """What a context says; ``state`` tensors (B, ...) belong to the model that made it."""
+class Belief(_Scenes):
+    """What a context says.
+
+    Attributes:
+        present: int64 (B,), the time up to which actions have been taken.
+        state: tensors (B, ...) of the model that observed the context.
+    """
 
 
 @dataclass(frozen=True)
-class Worlds(_Rows):
+class Worlds(_Scenes):
     """S whole scenes for each of B contexts, each fixed once and for all.
 
     Attributes:
         present: int64 (B,), the time up to which actions have been taken.
         state: tensors (B, S, ...) of the model that sampled them; they hold all randomness.
+        scene: tensors (B, ...), what all worlds of a scene share.
     """
+
+    scene: State = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -218,19 +238,12 @@ class Worlds(_Rows):
 
     def some(self, which: slice) -> Worlds:
         """Of each scene only these of its worlds."""
-        return replace(self, state=self.map(lambda value: value[:, which]))
+        return replace(self, state={name: value[:, which] for name, value in self.state.items()})
 
 
 @runtime_checkable
 class SceneBatch(Protocol):
-    """B recorded or generated windows of T steps, whose frames are fetched only when asked for.
-
-    Attributes:
-        actions: (B, T, \\*action).
-        rewards: float32 (B, T), ``rewards[:, t]`` follows ``actions[:, t]``; 0 after the end.
-        terminated: bool (B, T), True at the step that ended the episode.
-        lengths: int64 (B,), steps before the end; the times 0..lengths are valid.
-    """
+    """B recorded or generated windows of T steps, whose frames are fetched when needed."""
 
     @property
     def actions(self) -> Tensor:
@@ -238,15 +251,15 @@ class SceneBatch(Protocol):
 
     @property
     def rewards(self) -> Tensor:
-        """float32 (B, T)."""
+        """float32 (B, T), ``rewards[:, t]`` follows ``actions[:, t]``; 0 after the end."""
 
     @property
     def terminated(self) -> Tensor:
-        """bool (B, T)."""
+        """bool (B, T), True at the step that ended the episode."""
 
     @property
     def lengths(self) -> Tensor:
-        """int64 (B,)."""
+        """int64 (B,), steps before the end; the times 0..lengths are valid."""
 
     def observations(self, times: Tensor) -> Tensor:
         """uint8 (B, n, H, W, C) or float32 (B, n, D) at the times int64 (B, n)."""
@@ -257,15 +270,11 @@ class SceneBatch(Protocol):
 
 @runtime_checkable
 class SceneSource(Protocol):
-    """An endless, deterministic source of training batches: the same index, the same batch.
-
-    Attributes:
-        action_space: of the environment that the scenes come from.
-    """
+    """An endless, deterministic source of training batches: the same index, the same batch."""
 
     @property
     def action_space(self) -> gym.Space[Any]:
-        """The Gymnasium space of one action."""
+        """The action space of the environment that the scenes come from."""
 
     def batch(self, index: int) -> SceneBatch:
         """The batch of that index."""

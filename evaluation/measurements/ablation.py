@@ -2,7 +2,7 @@
 
 All variants have the same widths, data, seeds and constant schedules, so that a run can be compared
 at any point of it. Time is the CPU time of the training process alone, which other jobs on the
-machine hardly change. Attention is tried in the renderer (``glances``). Product keys are not tried
+machine hardly change. Attention is tried in the renderer (``attention_heads``). Product keys are not tried
 without the FiLM renderer: the paper's does not read a memory.
 """
 
@@ -38,7 +38,7 @@ PAPER = JumpConfig(
 FOURIER = {"time_bands": 6}
 PRODUCT = {"key_features": 12}
 FILM = {"renderer": "film"}
-ATTENTION = {"renderer": "film", "glances": 4}
+ATTENTION = {"renderer": "film", "attention_heads": 4}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},

@@ -19,7 +19,7 @@ from evaluation.runner.held_out_scenes import held_out
 from evaluation.runner.measurement import OfEachModel, Row, environment
 from evaluation.runner.partial_results import progress
 from worldmodel import WorldModel
-from worldmodel.models.jumpy.base import SetModel
+from worldmodel.models.jumpy.base import JumpyModel
 
 _SCENES = 16
 """Explained at once."""
@@ -63,14 +63,14 @@ class Elbo(OfEachModel):
         constant included.
 
         Args:
-            model: any ``SetModel`` (jump, gqn, badj).
+            model: any ``JumpyModel`` (jump, gqn, badj).
 
         Raises:
-            TypeError: the model is no ``SetModel``, and has no ELBO.
+            TypeError: the model is no ``JumpyModel``, and has no ELBO.
             ValueError: the model is not of these scenes, takes no such context, or a number is out
                 of range.
         """
-        if not isinstance(model, SetModel):
+        if not isinstance(model, JumpyModel):
             raise TypeError(f"model: expected one of jump, gqn and badj, got {model.name}")
         if not self.pixel_variance > 0:
             raise ValueError(f"pixel_variance: expected above 0, got {self.pixel_variance}")

@@ -25,7 +25,7 @@ from evaluation.runner.held_out_scenes import VIEWS
 from evaluation.runner.partial_results import progress
 from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
 from worldmodel.imagine import Imagined
-from worldmodel.models.jumpy.base import SetModel
+from worldmodel.models.jumpy.base import JumpyModel
 from worldmodel.types import Belief
 
 CONTEXT_VIEWS, TARGET_VIEWS = 5, 3
@@ -173,7 +173,7 @@ def _measured(
     generator = torch.Generator(model.device).manual_seed(seed + rows.start)
     with torch.inference_mode():
         belief = model.observe(context)
-        metrics = _kls(model, belief, targets, generator) if isinstance(model, SetModel) else {}
+        metrics = _kls(model, belief, targets, generator) if isinstance(model, JumpyModel) else {}
         sampled = model.sample(belief, worlds, generator)
         assert targets.poses is not None
         queries = Queries.views(targets.poses)
@@ -190,7 +190,9 @@ def _slice(views: Context, rows: slice, device: torch.device) -> Context:
     return Context.views(views.observations[rows].to(device), views.poses[rows].to(device))
 
 
-def _kls(model: SetModel, belief: Belief, targets: Context, generator: torch.Generator) -> Metrics:
+def _kls(
+    model: JumpyModel, belief: Belief, targets: Context, generator: torch.Generator
+) -> Metrics:
     def nats(*views: int) -> Tensor:
         """Averaged over samples of the posterior."""
         assert targets.poses is not None

@@ -13,6 +13,7 @@ from torch.distributions import Normal
 
 from worldmodel import ActionSpec, Episode, Episodes, Spec, fit, make
 from worldmodel.models.jumpy.jump import Jump, JumpConfig
+from worldmodel.models.jumpy.jump.renderer import LatentWorlds
 
 VARIANCE = 2.0
 """Small enough that the latent is used, large enough that drawing from the prior finds it, too."""
@@ -74,7 +75,8 @@ def test_bound_against_brute_force(model: Jump, monkeypatch: pytest.MonkeyPatch)
     told = model.encoder(seen, keys, mask)
 
     def log_likelihood(z: Tensor) -> Tensor:
-        frames = model.renderer(z, keys.expand(len(z), -1, -1)).flatten(1)
+        worlds = LatentWorlds(z, r, z)  # of which this renderer reads z alone
+        frames = model.renderer(worlds, keys.expand(len(z), -1, -1), None).flatten(1)
         return Normal(frames, math.sqrt(VARIANCE / 2)).log_prob(x).sum(1)
 
     n = 60_000
@@ -107,8 +109,8 @@ def test_posterior_is_of_a_set() -> None:
     keys = jump.time(torch.arange(5).expand(3, -1))
     r = torch.rand(3, jump.encoder.channels, 8, 8, generator=generator())
     order = torch.tensor([3, 0, 4, 1, 2])
-    shown, kl, scene = jump._explain(r, keys, frames, generator())
-    mixed, same, again = jump._explain(r, keys[:, order], frames[:, order], generator())
+    shown, kl, scene = jump._explain({"r": r}, keys, frames, generator())
+    mixed, same, again = jump._explain({"r": r}, keys[:, order], frames[:, order], generator())
     torch.testing.assert_close(shown[:, order], mixed, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(kl, same, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scene, again, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,8 @@ from scenes import PASSIVE, context, fresh, generator
 from torch import Tensor
 
 from worldmodel import ActionSpec, Queries, Spec, preset
-from worldmodel.models.jumpy.gqn import Badj, Gqn, GqnConfig
+from worldmodel.models.jumpy.badj import Badj
+from worldmodel.models.jumpy.gqn import Gqn, GqnConfig
 from worldmodel.models.jumpy.jump import Jump
 from worldmodel.models.layers import pinned
 
@@ -70,8 +71,8 @@ def test_targets_are_explained_one_by_one(name: str) -> None:
     one, three = [], []
     with torch.no_grad():
         for seed in range(40):
-            one.append(model._explain(r, keys[:, :1], frames[:, :1], generator(seed))[1])
-            three.append(model._explain(r, keys, frames, generator(100 + seed))[1])
+            one.append(model._explain({"r": r}, keys[:, :1], frames[:, :1], generator(seed))[1])
+            three.append(model._explain({"r": r}, keys, frames, generator(100 + seed))[1])
     torch.testing.assert_close(
         torch.stack(three).mean(), 3 * torch.stack(one).mean(), rtol=0.03, atol=0
     )
@@ -85,7 +86,7 @@ def test_jumps_kl_does_not_grow_with_repeated_targets() -> None:
     keys = torch.randn(2, 3, model.key, generator=generator(2))
     frames = torch.rand(2, 3, 3, 32, 32, generator=generator(3))
     with torch.no_grad():
-        means, kl, _ = model._explain(r, keys, frames, generator())
+        means, kl, _ = model._explain({"r": r}, keys, frames, generator())
     assert means.shape == (2, 3, 3, 32, 32) and kl.shape == (2,)
 
 
@@ -131,7 +132,6 @@ def test_pinned_noise() -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"core": "svg"}, "core"),
         ({"kernel": 4}, "kernel"),
         ({"steps": 0}, "steps"),
         ({"targets": 0}, "targets"),

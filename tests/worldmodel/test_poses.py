@@ -12,6 +12,7 @@ from torch import Tensor
 
 import worldmodel
 from worldmodel import ActionSpec, Context, Queries, Spec, fit
+from worldmodel.models.jumpy.badj import BadjConfig
 from worldmodel.models.jumpy.gqn import GqnConfig
 from worldmodel.models.jumpy.jump import JumpConfig
 
@@ -20,7 +21,7 @@ TINY = JumpConfig(steps=2, hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, s
 MODELS: list[tuple[str, Any]] = [
     ("jump", TINY),
     ("jump", replace(TINY, key_features=4, renderer="film", film=8)),
-    ("badj", GqnConfig(core="jump", steps=2, hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3)),
+    ("badj", BadjConfig(steps=2, hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3)),
     ("gqn", GqnConfig(steps=2, hidden=8, canvas=8, kernel=3)),
 ]
 EVERY = pytest.mark.parametrize(("name", "config"), MODELS)

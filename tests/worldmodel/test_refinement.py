@@ -39,7 +39,9 @@ def from_posterior(model: Jump, worlds: Worlds, queries: Queries, seed: int) -> 
     flat = frames.flatten(0, 2).clamp(0, 1)
     times = queries.times.repeat_interleave(worlds.shape[1], 0)
     told = model.observe(Context(flat, times)).state["r"]
-    z, _ = model.latent.infer(worlds.state["r"].flatten(0, 1), told, generator(seed))
+    z, _ = model.latent.infer(
+        worlds.scene["r"].repeat_interleave(worlds.shape[1], 0), told, generator(seed)
+    )
     return z.unflatten(0, worlds.shape)
 
 
@@ -47,13 +49,13 @@ def test_the_posterior_is_told_what_the_world_shows() -> None:
     model, worlds, queries = drawn(PASSIVE)
     again = model.refine(worlds, queries, generator=generator(1))
     torch.testing.assert_close(again.state["z"], from_posterior(model, worlds, queries, 1))
-    torch.testing.assert_close(again.state["r"], worlds.state["r"])
+    torch.testing.assert_close(again.scene["r"], worlds.scene["r"])
     assert again.present.equal(worlds.present)
     random = generator(1)
     twice = model.refine(model.refine(worlds, queries, 1, random), queries, 1, random)
     both = model.refine(worlds, queries, 2, generator(1))
     torch.testing.assert_close(both.state["z"], twice.state["z"])
-    torch.testing.assert_close(both.state["scene"], twice.state["scene"])
+    torch.testing.assert_close(both.state["vector"], twice.state["vector"])
 
 
 def test_worlds_of_a_plan_and_of_vectors() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import worldmodel
 from worldmodel.checkpoint import read_config
+from worldmodel.models.jumpy.jump import Jump
 from worldmodel.resolve import SHIPPED
 
 NAMES = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
@@ -58,3 +61,12 @@ def test_the_environment_is_recorded(tmp_path: Path) -> None:
     config.write_text(json.dumps({**told, "env": 3}))
     with pytest.raises(ValueError, match="env: expected an id or null, got 3"):
         worldmodel.load(tmp_path / "model")
+
+
+def test_older_names_of_weights_are_read() -> None:
+    """Attributes were renamed since this checkpoint was written; its tensors were not."""
+    folder = SHIPPED / "traveling-salesman-nature"
+    weights = worldmodel.load(folder).state_dict()
+    for old, new in Jump.renamed_weights.items():
+        stored = load_file(folder / "model.safetensors")[f"{old}0.weight"]
+        assert torch.equal(weights[f"{new}0.weight"], stored)

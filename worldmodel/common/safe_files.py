@@ -127,6 +127,7 @@ class Tensors:
 
     Args:
         path: of the file.
+        renamed: prefixes of tensor names in the file, and what replaces them.
 
     Attributes:
         layout: shape and dtype of each tensor.
@@ -137,12 +138,14 @@ class Tensors:
         ValueError: it is no whole safetensors file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, renamed: Mapping[str, str] | None = None) -> None:
         self.path = regular(path)
         try:
             file: Any = safe_open  # which has no types
             self._file = file(path, "pt")
-            parts = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+            names = list(self._file.keys())
+            self._names = {_rename(name, renamed or {}): name for name in names}
+            parts = {name: self._file.get_slice(own) for name, own in self._names.items()}
             self.layout: Layout = {
                 name: (tuple(part.get_shape()), DTYPES[part.get_dtype()])
                 for name, part in parts.items()
@@ -160,7 +163,7 @@ class Tensors:
             ValueError: they are not the expected ones.
         """
         self.check(expected)
-        return {name: self._file.get_tensor(name) for name in self.layout}
+        return {name: self._file.get_tensor(own) for name, own in self._names.items()}
 
     def check(self, expected: Layout) -> None:
         """Raise ValueError unless names and shapes are the expected ones.
@@ -184,6 +187,13 @@ class Tensors:
         ]
         if wrong:
             raise ValueError(f"{self.path}: {'; '.join(wrong[:8])}")
+
+
+def _rename(name: str, renamed: Mapping[str, str]) -> str:
+    for old, new in renamed.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Does a world model keep its promises? Checks for a model of your own; ours pass the same ones.
+"""Checks of the contract, for a model of your own; the models of this library pass the same ones.
 
 testing.check_world_model(lambda spec: Mine(spec, MineConfig()), testing.SPECS["discrete"])
 """

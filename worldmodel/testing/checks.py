@@ -1,4 +1,4 @@
-"""What every world model promises; each check takes a fresh model in evaluation mode."""
+"""The contract of every world model; each check takes a fresh model in evaluation mode."""
 
 from __future__ import annotations
 
@@ -40,17 +40,19 @@ def check_answers(model: WorldModel) -> None:
         require(model, len(value) == 2, f"belief.state[{name!r}] does not begin with B")
     for name, value in worlds.state.items():
         require(model, value.shape[:2] == (2, 3), f"worlds.state[{name!r}] is not (B, S, ...)")
+    for name, value in worlds.scene.items():
+        require(model, len(value) == 2, f"worlds.scene[{name!r}] does not begin with B")
     now = size_of(model, 3) - 1
     require(model, worlds.present.tolist() == [now, now], f"present is {worlds.present}, not {now}")
     for plans in (2, None) if spec.passive else (2,):
         answer = ask(model, worlds, [2, 4, 6], plans)
         axes = (2, 3, plans or 1, 3)
-        shown = {
+        parts = {
             "rewards": answer.rewards,
             "alive": answer.alive,
             "observations": frames_of(answer),
         }
-        for name, value in shown.items():
+        for name, value in parts.items():
             shape = (*axes, *spec.observation) if name == "observations" else axes
             right = value.shape == shape and value.dtype == torch.float32
             got = f"{value.dtype} {tuple(value.shape)}"
@@ -60,26 +62,20 @@ def check_answers(model: WorldModel) -> None:
 
 
 def check_one_world(model: WorldModel) -> None:
-    """A world is one world: queries in another order, alone, other plans beside: one answer."""
+    """Queries have one answer in any order, alone or with others, along one plan or many."""
     _, worlds = imagine(model, 3)
     together, again = ask(model, worlds, [1, 3, 6]), ask(model, worlds, [6, 1, 3])
-    axis, order = together.alive.dim() - 1, torch.tensor([2, 0, 1])
+    order = torch.tensor([2, 0, 1])
     what = "the order of queries changes the"
-    same(model, f"{what} frames", frames_of(together).index_select(axis, order), frames_of(again))
+    same(model, f"{what} frames", frames_of(together)[:, :, :, order], frames_of(again))
     same(model, f"{what} rewards", together.rewards[..., order], again.rewards)
-    for place, step in enumerate([1, 3, 6]):
-        alone = ask(model, worlds, [step], plans=1)
-        what = "a query beside others, along one plan of many, differs from it alone in its"
-        mine = frames_of(together).select(axis, place)[:, :, :1]
-        same(model, f"{what} frames", mine, frames_of(alone).select(axis, 0))
-        same(model, f"{what} alive", together.alive[:, :, :1, place], alone.alive[..., 0])
-    first = ask(model, worlds.some(slice(1)), [1, 3, 6])
-    same(
-        model,
-        "a world alone differs from it beside others",
-        frames_of(together)[:, :1],
-        frames_of(first),
-    )
+    for k, step in enumerate([1, 3, 6]):
+        alone, one_of_many = ask(model, worlds, [step], plans=1), frames_of(together)[:, :, :1, k]
+        what = "a query among others, along one plan of many, differs from it alone in its"
+        same(model, f"{what} frames", one_of_many, frames_of(alone)[:, :, :, 0])
+        same(model, f"{what} alive", together.alive[:, :, :1, k], alone.alive[..., 0])
+    first = frames_of(ask(model, worlds.some(slice(1)), [1, 3, 6]))
+    same(model, "a world alone differs from it among others", frames_of(together)[:, :1], first)
 
 
 def check_rewards_add_up(model: WorldModel) -> None:
@@ -93,13 +89,15 @@ def check_rewards_add_up(model: WorldModel) -> None:
 
 def check_seed(model: WorldModel) -> None:
     """The generator is the only randomness, and matters only if the model is ``stochastic``."""
-    shown = []
+    answers = []
     for seed, unrelated in ((0, 1), (0, 2), (1, 1)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(unrelated)
-            shown.append(frames_of(ask(model, imagine(model, 3, seed)[1], [6])))
-    one, same, other = shown
-    require(model, torch.equal(one, same), "one seed, two answers: draw from the generator only")
+            answers.append(frames_of(ask(model, imagine(model, 3, seed)[1], [6])))
+    one, repeated, other = answers
+    require(
+        model, torch.equal(one, repeated), "one seed, two answers: draw from the generator only"
+    )
     differs = not torch.equal(one, other)
     says = f"stochastic is {model.stochastic}, but worlds of two seeds differ: {differs}"
     require(model, differs == model.stochastic, says)
@@ -121,7 +119,7 @@ def check_scoring(model: WorldModel) -> None:
 
 
 def check_advance(model: WorldModel) -> None:
-    """Stepping along a plan shows what looking ahead along it shows."""
+    """Advancing along a plan, then predicting, equals predicting along the whole plan."""
     _, worlds = imagine(model, 3)
     ahead, plans = ask(model, worlds, [2, 5], plans=1), plans_of(model, 2, 1)
     done, times = 2 * model.stride, times_at(model, worlds, [2, 5])
@@ -132,7 +130,7 @@ def check_advance(model: WorldModel) -> None:
         now = (worlds.present + done).tolist()
         require(model, moved.present.tolist() == now, f"advance: present is not {now}")
         there = model.predict(moved, Queries(times, rest))
-    what = "advance, then look, differs from looking ahead in the"
+    what = "advance, then predict, differs from predicting ahead in the"
     same(model, f"{what} frames", frames_of(there), frames_of(ahead))
     same(model, f"{what} rewards", there.rewards[..., 1], ahead.rewards[..., 1], rtol=1e-3)
 
@@ -170,9 +168,10 @@ def check_put(model: WorldModel) -> None:
     """Scenes of a batch of worlds can be replaced by others."""
     old, new = imagine(model, 2, 0)[1], imagine(model, 2, 5)[1]
     mixed = old.put(torch.tensor([1]), new.index(torch.tensor([0])))
-    for name, value in mixed.state.items():
-        kept, put = torch.equal(value[0], old.state[name][0]), new.state[name][0]
-        require(model, kept and torch.equal(value[1], put), f"put: state[{name!r}] is mixed up")
+    for part in ("state", "scene"):
+        for name, value in getattr(mixed, part).items():
+            rows = torch.stack([getattr(old, part)[name][0], getattr(new, part)[name][0]])
+            require(model, torch.equal(value, rows), f"put: {part}[{name!r}] is mixed up")
 
 
 def check_context_is_a_set(model: WorldModel) -> None:
@@ -185,7 +184,7 @@ def check_context_is_a_set(model: WorldModel) -> None:
 
 
 def check_belief(model: WorldModel) -> None:
-    """``update`` is as good as having seen all pairs at once, ``forget`` as never having; or both
+    """``update`` equals observing all pairs at once, ``forget`` never having observed them; or both
     raise ``UnsupportedQuery``, if not ``extends``.
     """
     whole = noise(model, 3)
@@ -197,21 +196,21 @@ def check_belief(model: WorldModel) -> None:
 
     first, rest = pairs(slice(0, 1)), pairs(slice(1, None))
     with torch.no_grad():
-        seen = model.observe(whole)
+        full = model.observe(whole)
         if not model.extends:
-            refuses(model, UnsupportedQuery, lambda: model.update(seen, first), "update")
-            refuses(model, UnsupportedQuery, lambda: model.forget(seen, first), "forget")
+            refuses(model, UnsupportedQuery, lambda: model.update(full, first), "update")
+            refuses(model, UnsupportedQuery, lambda: model.forget(full, first), "forget")
         elif whole.times.shape[1] > 1:
             longer = model.update(model.observe(first), rest)
-            alike(model, "update differs from seeing all at once", longer, seen, 1e-3, 1e-4)
+            alike(model, "update differs from seeing all at once", longer, full, 1e-3, 1e-4)
             shorter, never = model.forget(longer, first), model.observe(rest)
-            alike(model, "forget differs from never having seen", shorter, never, 1e-3, 1e-4)
+            alike(model, "forget differs from never having observed", shorter, never, 1e-3, 1e-4)
             holes = replace(first, observations=first.observations * math.nan)
             refuses(model, ValueError, lambda: model.update(longer, holes), "NaN in update")
 
 
 def check_past(model: WorldModel) -> None:
-    """What lies before the present is shown if the model is ``jumpy``, refused if it is not."""
+    """Times before the present are predicted if the model is ``jumpy``, refused if it is not."""
     _, worlds = imagine(model, 3)
     before = Queries(torch.tensor([[0, int(worlds.present[0])]]).expand(2, -1))
     if int(worlds.present[0]) == 0:
@@ -228,18 +227,18 @@ def check_past(model: WorldModel) -> None:
 def check_refusals(model: WorldModel) -> None:
     """Input that is wrong is refused: TypeError or ValueError, not an answer."""
     spec, given = model.spec, noise(model, 3)
-    late, shown = spec.window + 1, given.observations
+    late, frames = spec.window + 1, given.observations
     wrong: dict[str, dict[str, Any]] = {
-        "uint8 observations": {"observations": torch.zeros_like(shown, dtype=torch.uint8)},
-        "observations of another shape": {"observations": torch.cat([shown, shown], -1)},
-        "NaN": {"observations": shown * math.nan},
+        "uint8 observations": {"observations": torch.zeros_like(frames, dtype=torch.uint8)},
+        "observations of another shape": {"observations": torch.cat([frames, frames], -1)},
+        "NaN": {"observations": frames * math.nan},
         "times beyond the window": {"times": given.times + late},
         "times that are no integers": {"times": given.times.float()},
         "an empty context": {"mask": torch.zeros_like(given.times, dtype=torch.bool)},
         "a present before the last observation": {"present": given.times[:, -1] - 1},
     }
     if spec.is_image:
-        wrong["observations up to 255"] = {"observations": shown * 0 + 255}
+        wrong["observations up to 255"] = {"observations": frames * 0 + 255}
     if given.actions is not None and given.actions.shape[1]:
         wrong["no actions"] = {"actions": None}
         wrong["actions that are too few"] = {"actions": given.actions[:, :-1]}
@@ -257,8 +256,8 @@ def check_refusals(model: WorldModel) -> None:
         queries["plans that are too short"] = Queries(times, plans[:, :, :0])
         queries["a query ahead without plans"] = Queries(times)
         queries["NaN in a plan"] = Queries(times, plans * math.nan)
-    for what, asked in queries.items():
-        refuses(model, ValueError, partial(model.predict, worlds, asked), what)
+    for what, query in queries.items():
+        refuses(model, ValueError, partial(model.predict, worlds, query), what)
     refuses(model, ValueError, lambda: model.sample(model.observe(given), 0), "no worlds")
 
 

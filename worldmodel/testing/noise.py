@@ -29,19 +29,19 @@ SPECS: dict[str, Spec] = {
 
 
 def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
-    """Actions (\\*lead, \\*action), drawn from the spec's action space; None for passive scenes.
+    """Actions (\\*lead, \\*action), sampled from the spec's action space; None for passive scenes.
 
     Args:
         spec: whose actions they are.
         lead: the axes before an action's own, such as B, N, L.
-        seed: of the draws.
+        seed: of the samples.
     """
     if spec.passive:
         return None
     space = spec.action.to_space()
     space.seed(seed)
-    drawn = [space.sample() for _ in range(math.prod(lead))]  # none, where a length is 0
-    return torch.from_numpy(np.array(drawn, space.dtype)).view(*lead, *spec.action.shape)
+    samples = [space.sample() for _ in range(math.prod(lead))]  # none, where a length is 0
+    return torch.from_numpy(np.array(samples, space.dtype)).view(*lead, *spec.action.shape)
 
 
 def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:
@@ -55,8 +55,8 @@ def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -
     """
     times = torch.arange(frames).expand(batch, frames)
     shape = (batch, frames, *spec.observation)
-    seen = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    return Context(seen, times, random_actions(spec, batch, frames - 1))
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return Context(noise, times, random_actions(spec, batch, frames - 1))
 
 
 def random_episodes(spec: Spec, count: int = 4, seed: int = 0) -> Episodes:
@@ -73,8 +73,8 @@ def random_episodes(spec: Spec, count: int = 4, seed: int = 0) -> Episodes:
     taken = np.zeros((count, spec.window), np.int64) if actions is None else actions.numpy()
     recorded = []
     for number in range(count):
-        seen = random.random((spec.window + 1, *shape), np.float32)
-        seen = (255 * seen).astype(dtype) if spec.is_image else seen
+        noise = random.random((spec.window + 1, *shape), np.float32)
+        noise = (255 * noise).astype(dtype) if spec.is_image else noise
         rewards = random.random(spec.window, np.float32)
-        recorded.append(Episode(seen, taken[number], rewards, number % 2 == 0))
+        recorded.append(Episode(noise, taken[number], rewards, number % 2 == 0))
     return Episodes(recorded, spec.action, spec.observation_space())

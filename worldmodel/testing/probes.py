@@ -1,4 +1,4 @@
-"""How the checks ask a model, and how they complain."""
+"""How the checks query a model, and how they report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def noise(model: WorldModel, frames: int) -> Context:
 
 
 def imagine(model: WorldModel, n: int, seed: int = 0) -> tuple[Belief, Worlds]:
-    """Two scenes as seen in three frames, and n worlds of each."""
+    """A belief of two scenes given three frames of each, and n worlds of each."""
     with torch.no_grad():
         belief = model.observe(noise(model, 3))
         return belief, model.sample(belief, n, generator(seed))
@@ -48,9 +48,9 @@ def plans_of(model: WorldModel, batch: int, n: int) -> Tensor | None:
 def ask(
     model: WorldModel, worlds: Worlds, steps: Sequence[int], plans: int | None = 3
 ) -> Prediction:
-    """All scenes some strides after their presents, along the first of some fixed plans."""
+    """Predict all scenes some strides after their presents, along the first of some fixed plans."""
     times, actions = times_at(model, worlds, steps), None
-    if plans is not None:  # of passive scenes only the axis N counts
+    if plans is not None:  # of passive scenes only N counts
         actions = plans_of(model, worlds.shape[0], plans)
         actions = torch.zeros(worlds.shape[0], plans, 1) if actions is None else actions
     with torch.no_grad():
@@ -58,8 +58,8 @@ def ask(
 
 
 def frames_of(prediction: Prediction) -> Tensor:
-    """Its frames, which were asked for."""
-    assert prediction.observations is not None, "predict: frames were asked for, got None"
+    """Its frames, which must be there."""
+    assert prediction.observations is not None, "predict: expected observations, got None"
     return prediction.observations
 
 

@@ -14,8 +14,9 @@ from evaluation.measurements.elbo import Elbo
 from evaluation.metrics.story_consistency import AGENT, NATURE
 from evaluation.runner.held_out_scenes import VIEWS, held_out
 from worldmodel import ActionSpec, Spec, make
-from worldmodel.models.jumpy.gqn import GqnConfig
+from worldmodel.models.jumpy.badj import BadjConfig
 from worldmodel.models.jumpy.jump import Jump, JumpConfig
+from worldmodel.types import State
 
 TINY = JumpConfig(
     steps=2, hidden=4, tower=4, canvas=4, canvas_in=4, latent=1, kernel=1, scene=8, head=4,
@@ -32,10 +33,10 @@ class Grey(Jump):
     nats = 0.0
 
     def _explain(
-        self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
+        self, context: State, keys: Tensor, frames: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        scene = torch.zeros(len(r), self.config.scene)
-        return torch.full_like(frames, 0.5), torch.full((len(r),), self.nats), scene
+        scene = torch.zeros(len(keys), self.config.scene)
+        return torch.full_like(frames, 0.5), torch.full((len(keys),), self.nats), scene
 
 
 def test_closed_form() -> None:
@@ -81,7 +82,7 @@ def test_training_reports_the_same_number(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name", ["jump", "badj"])
 def test_views(name: str) -> None:
     """Camera poses are the keys, and no scene stands in for another."""
-    config = TINY if name == "jump" else GqnConfig(core="jump", steps=2, hidden=4, canvas=4)
+    config = TINY if name == "jump" else BadjConfig(steps=2, hidden=4, canvas=4)
     model = make(name, POSED, config).eval()
     elbo = Elbo(env=VIEWS, context=3, targets=2, scenes=2)
     found = elbo.of_scenes(model)

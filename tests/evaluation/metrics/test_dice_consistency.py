@@ -18,6 +18,7 @@ from evaluation.metrics.similarity import contradictions
 from evaluation.metrics.story_consistency import order_entropy
 from worldmodel import ActionSpec, Context, Prediction, Queries, Spec, Worlds
 from worldmodel.models.jumpy.jump import Jump
+from worldmodel.types import State
 
 SPEC = Spec((3, 16, 16), ActionSpec("none"), 9, pose=7)
 SCENES, WORLDS = 6, 4
@@ -42,10 +43,10 @@ class Planted(Jump):
         return Prediction(seen.unsqueeze(2), torch.zeros(1), torch.zeros(1))
 
     def _explain(
-        self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
+        self, context: State, keys: Tensor, frames: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        nats = torch.full((len(r),), float(keys.shape[1]) if self.factored else 1.0)
-        return frames, nats, torch.zeros(len(r), self.config.scene)
+        nats = torch.full((len(keys),), float(keys.shape[1]) if self.factored else 1.0)
+        return frames, nats, torch.zeros(len(keys), self.config.scene)
 
 
 class FirstPixel:

@@ -1,16 +1,43 @@
-"""copy-last: nothing changes. The stationary baseline that every model must beat."""
+"""Models without parameters; copy-last, the stationary baseline that every model must beat."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from worldmodel.models.baselines.untrained import Untrained
-from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
+from worldmodel.base import Losses, WorldModel
+from worldmodel.spec import Spec
+from worldmodel.types import Belief, Context, Queries, SceneBatch, StepPrediction, Worlds
+
+
+class Untrained(WorldModel):
+    """Moves to a device and is saved like any other model, but ``fit`` refuses it."""
+
+    here: Tensor
+
+    def __init__(self, spec: Spec, config: Any) -> None:
+        super().__init__(spec, config)
+        self.register_buffer("here", torch.zeros(()), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where answers are made."""
+        return self.here.device
+
+    def loss(
+        self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
+    ) -> Losses:
+        """Raises ValueError: there is nothing to learn."""
+        raise ValueError(f"model: {self.name} has nothing to learn; use it as it is")
+
+    def _check_queries(self, worlds: Worlds, queries: Queries) -> None:
+        super()._check_queries(worlds, queries)
+        if queries.actions is not None:  # other models check actions where they encode them
+            self.spec.action.encode(queries.actions)
 
 
 @dataclass(frozen=True)
@@ -22,7 +49,7 @@ PRESETS = {"small": CopyLastConfig(), "vector": CopyLastConfig()}
 
 
 class CopyLast(Untrained):
-    """Shows the latest observation of the context at every time and from every pose.
+    """Predicts the latest observation of the context at every time and from every pose.
 
     (Of views without times: the last one.) Rewards are 0, and the episode goes on.
     """
@@ -34,8 +61,8 @@ class CopyLast(Untrained):
 
     def _observe(self, context: Context) -> Belief:
         mask, times = context.full_mask(), context.times
-        place = torch.arange(times.shape[1], device=times.device)
-        rank = place if self.spec.pose else times * times.shape[1] + place
+        order = torch.arange(times.shape[1], device=times.device)
+        rank = order if self.spec.pose else times * times.shape[1] + order
         latest = torch.where(mask, rank, -1).argmax(1)
         rows = torch.arange(len(times), device=times.device)
         return Belief(context.present_times(), {"last": context.observations[rows, latest]})

@@ -1,7 +1,7 @@
-"""replay: the environment itself as a world model. The bound that no model can pass.
+"""replay: the environment itself as a world model, an upper bound on any model.
 
-It knows some episodes by their reset seeds. A context is recognised by what it shows, a world is
-one of the episodes that fit, and an answer is read off the environment, which is reset with that
+It knows some episodes by their reset seeds. A context is recognised by its observations, a world is
+one of the episodes that fit, and an answer comes from the environment, which is reset with that
 episode's seed and taken through the actions. So its worlds are the exact posterior over the
 episodes that it knows, as long as the environment is a function of seed and actions.
 """
@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from worldmodel.base import UnsupportedQuery
 from worldmodel.common.config_checks import at_least
-from worldmodel.models.baselines.untrained import Untrained
+from worldmodel.models.baselines.copy_last import Untrained
 from worldmodel.spec import Spec, to_uint8
 from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
@@ -46,21 +46,21 @@ class ReplayConfig:
         at_least(0, self, "seed")
 
 
-class _Film(NamedTuple):
-    """What an episode shows along some actions: L steps, as far as it went and then held."""
+class _Trajectory(NamedTuple):
+    """L steps of an episode along some actions; behind its end the last observation repeats."""
 
     observations: Tensor  # (L + 1, *observation), as models take them
-    rewards: Tensor  # (L,)
-    going: Tensor  # (L,), 0 at the step that terminates and after it
+    rewards: Tensor  # (L,), 0 behind the end
+    continues: Tensor  # (L,), 0 at the step that terminates and after it, else 1
 
 
 class Replay(Untrained):
     """The true simulator behind the interface; see ``ReplayConfig``.
 
-    Contexts must show time 0, so the window should hold a whole episode. A look costs as many steps
-    of the environment as lead there, for every plan and every different episode among the worlds;
-    the past is reached, too. A truncated episode shows its last observation from then on, without
-    rewards, and still counts as alive.
+    Contexts must hold time 0, so the window should hold a whole episode. A query costs as many
+    steps of the environment as lead there, for every plan and every different episode among the
+    worlds; the past is reached, too. A truncated episode repeats its last observation from then on,
+    without rewards, and still counts as alive.
 
     Raises:
         ValueError: the environment's spaces are not those of ``spec``, or it has camera poses.
@@ -89,7 +89,7 @@ class Replay(Untrained):
         """Which episodes fit.
 
         Raises:
-            UnsupportedQuery: a row does not show time 0, or shows what no known episode shows.
+            UnsupportedQuery: a row lacks time 0, or fits no known episode.
         """
         present, action = context.present_times(), self.spec.action
         rows, dtype = len(present), torch.float32 if action.kind == "box" else torch.int64
@@ -98,64 +98,64 @@ class Replay(Untrained):
         for row, steps in enumerate(present.tolist()):
             if context.actions is not None and not self.spec.passive:
                 path[row, :steps] = context.actions[row, :steps].cpu()
-            shown = context.full_mask()[row]
-            seen, times = context.observations[row, shown].cpu(), context.times[row, shown].cpu()
-            possible[row, self._fitting(row, seen, times, path[row, :steps])] = True
+            mask = context.full_mask()[row]
+            frames, times = context.observations[row, mask].cpu(), context.times[row, mask].cpu()
+            possible[row, self._matching(row, frames, times, path[row, :steps])] = True
         state = {"possible": possible, "path": path}
         return Belief(present, {name: value.to(self.device) for name, value in state.items()})
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         weights = belief.state["possible"].float()
         episode = weights.multinomial(n, replacement=True, generator=generator)
-        path = belief.state["path"].unsqueeze(1)
-        path = path.expand(-1, n, *path.shape[2:])
-        return Worlds(belief.present, {"episode": episode, "path": path})
+        return Worlds(belief.present, {"episode": episode}, {"path": belief.state["path"]})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
-        path = worlds.state["path"].clone()
+        path = worlds.scene["path"].clone()
         if not self.spec.passive:
             for row, start in enumerate(worlds.present.tolist()):
-                path[row, :, start : start + actions.shape[1]] = actions[row].to(path)
-        return Worlds(worlds.present + actions.shape[1], {**worlds.state, "path": path})
+                path[row, start : start + actions.shape[1]] = actions[row].to(path)
+        return Worlds(worlds.present + actions.shape[1], worlds.state, {"path": path})
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
-        plans, times = queries.actions, queries.times.cpu()
+        times, length = queries.times.cpu(), queries.ahead(worlds.present)
+        observations, rewards, continues = [], [], []
+        for row, now in enumerate(worlds.present.tolist()):
+            last = max(int(times[row].max()), now)
+            for played in self._play_all(worlds, row, queries.actions, last):
+                padding = (0, length - len(played.rewards[now:]))
+                observations.append(played.observations[times[row]])
+                rewards.append(pad(played.rewards[now:], padding))
+                continues.append(pad(played.continues[now:], padding))
         lead = (*worlds.shape, queries.plans)
-        present = worlds.present.cpu()
-        length = queries.ahead(worlds.present)
-        looks, rewards, going = [], [], []
-        for row, now in enumerate(present.tolist()):
-            for film in self._films(worlds, row, plans, max(int(times[row].max()), now)):
-                looks.append(film.observations[times[row]])
-                behind = (0, length - len(film.rewards[now:]))
-                rewards.append(pad(film.rewards[now:], behind))
-                going.append(pad(film.going[now:], behind))
-        reward, alive, shown = (
-            torch.stack(part).unflatten(0, lead).to(self.device) for part in (rewards, going, looks)
+        reward, alive, frame = (
+            torch.stack(part).unflatten(0, lead).to(self.device)
+            for part in (rewards, continues, observations)
         )
-        return StepPrediction(reward, alive.logit(), shown if frames else None)
+        return StepPrediction(reward, alive.logit(), frame if frames else None)
 
     # -- the environment -------------------------------------------------------------------------
 
-    def _films(self, worlds: Worlds, row: int, plans: Tensor | None, steps: int) -> list[_Film]:
-        """One scene's S x N films up to time ``steps``, those of equal worlds made once."""
+    def _play_all(
+        self, worlds: Worlds, row: int, plans: Tensor | None, steps: int
+    ) -> list[_Trajectory]:
+        """One scene's S x N trajectories up to time ``steps``, those of equal worlds made once."""
         now, made = int(worlds.present[row]), {}
-        paths = worlds.state["path"][row].cpu()
-        ways = [None] if plans is None else list(plans[row].cpu().to(paths))
-        films = []
-        for episode, path in zip(worlds.state["episode"][row].tolist(), paths, strict=True):
-            for number, way in enumerate(ways):
-                actions = path if way is None else torch.cat([path[:now], way])
-                key = (episode, number, actions.numpy().tobytes())
-                if key not in made:
-                    made[key] = self._film(episode, actions, steps)
-                films.append(made[key])
-        return films
+        path = worlds.scene["path"][row].cpu()
+        paths = [path]
+        if plans is not None:
+            paths = [torch.cat([path[:now], plan]) for plan in plans[row].cpu().to(path)]
+        trajectories = []
+        for episode in worlds.state["episode"][row].tolist():
+            for number, actions in enumerate(paths):
+                if (episode, number) not in made:
+                    made[episode, number] = self._play(episode, actions, steps)
+                trajectories.append(made[episode, number])
+        return trajectories
 
-    def _film(self, episode: int, actions: Tensor, steps: int) -> _Film:
-        """What the episode shows along the first ``steps`` of actions (T, \\*action)."""
+    def _play(self, episode: int, actions: Tensor, steps: int) -> _Trajectory:
+        """The episode along the first ``steps`` of actions (T, \\*action)."""
         observation, _ = self.env.reset(seed=self.config.seed + episode)
-        seen, rewards, going = [self._array(observation)], [], []
+        observations, rewards, continues = [self._array(observation)], [], []
         space, over, alive = self.env.action_space, False, 1.0
         for step in range(steps):
             reward = 0.0
@@ -166,33 +166,33 @@ class Replay(Untrained):
                 observation, earned, terminated, truncated, _ = self.env.step(action)
                 over, reward = terminated or truncated, float(earned)
                 alive = 0.0 if terminated else 1.0
-            seen.append(self._array(observation))
+            observations.append(self._array(observation))
             rewards.append(reward)
-            going.append(alive)
-        shown = self.spec.to_model(torch.from_numpy(np.stack(seen)))
-        return _Film(shown, torch.tensor(rewards), torch.tensor(going))
+            continues.append(alive)
+        frames = self.spec.to_model(torch.from_numpy(np.stack(observations)))
+        return _Trajectory(frames, torch.tensor(rewards), torch.tensor(continues))
 
-    def _fitting(self, row: int, seen: Tensor, times: Tensor, path: Tensor) -> list[int]:
-        """The episodes that show observations (m, \\*observation) at times (m,)."""
+    def _matching(self, row: int, frames: Tensor, times: Tensor, path: Tensor) -> list[int]:
+        """The episodes that have the observations (m, \\*observation) at times (m,)."""
         first = (times == 0).nonzero().flatten()
         if len(first) == 0:
             raise UnsupportedQuery(
                 f"context.times: replay recognises an episode by time 0, scene {row} shows "
                 f"{times.tolist()}"
             )
-        start = seen[first[0]]
+        start = frames[first[0]]
         array = to_uint8(start) if self.spec.is_image else start
-        found = []
+        matching = []
         for episode in self._starts.get(array.numpy().tobytes(), []):
-            film = self._film(episode, path, int(times.max()))
-            if torch.allclose(film.observations[times], seen, atol=1e-3):
-                found.append(episode)
-        if not found:
+            played = self._play(episode, path, int(times.max()))
+            if torch.allclose(played.observations[times], frames, atol=1e-3):
+                matching.append(episode)
+        if not matching:
             raise UnsupportedQuery(
                 f"context: scene {row} is none of the {self.config.episodes} episodes that replay "
                 f"knows (seeds {self.config.seed} .. {self.config.seed + self.config.episodes - 1})"
             )
-        return found
+        return matching
 
     def _array(self, observation: Any) -> NDArray[Any]:
         """A copy in the border's dtype: environments may reuse their buffer."""

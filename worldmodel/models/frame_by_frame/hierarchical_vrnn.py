@@ -51,7 +51,7 @@ from worldmodel.models.frame_by_frame import hierarchical_vrnn_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.heads import to_outcome
+from worldmodel.models.layers.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -185,7 +185,7 @@ class HierarchicalVrnn(FrameByFrame):
             nn.Conv2d(channels[0], image, 3, padding=1),
         )
         self.readout = nn.Sequential(
-            nn.Linear(sum(maps), config.head), nn.ReLU(), to_outcome(config.head)
+            nn.Linear(sum(maps), config.head), nn.ReLU(), reward_layer(config.head)
         )
 
     # -- one step --------------------------------------------------------------------------------

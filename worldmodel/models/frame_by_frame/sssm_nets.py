@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, softplus
 
-from worldmodel.models.layers.heads import to_outcome
+from worldmodel.models.layers.rewards import reward_layer
 
 Layer = tuple[int, int]  # kernel and channels of a convolution
 
@@ -155,7 +155,7 @@ class Readout(nn.Module):
 
     def __init__(self, channels: int, width: int, cells: int) -> None:
         super().__init__()
-        last = to_outcome(width * cells)
+        last = reward_layer(width * cells)
         self.out = nn.Sequential(convolution(channels, (3, width)), nn.ReLU(), nn.Flatten(), last)
 
     def forward(self, s: Tensor) -> Tensor:

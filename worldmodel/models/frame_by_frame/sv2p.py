@@ -43,7 +43,7 @@ from worldmodel.models.frame_by_frame import sv2p_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.heads import to_outcome
+from worldmodel.models.layers.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -167,7 +167,7 @@ class Cdna(FrameByFrame):
         )
         flat = config.channels[2] * self.grid[0] * self.grid[1]
         hidden = config.hidden
-        self.readout = nn.Sequential(nn.Linear(flat, hidden), nn.ReLU(), to_outcome(hidden))
+        self.readout = nn.Sequential(nn.Linear(flat, hidden), nn.ReLU(), reward_layer(hidden))
 
     # -- one step --------------------------------------------------------------------------------
 

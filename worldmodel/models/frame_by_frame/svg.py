@@ -37,7 +37,7 @@ from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.heads import to_outcome
+from worldmodel.models.layers.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -181,7 +181,7 @@ class Svg(FrameByFrame):
         )
         self.apply(_initialise)
         self.readout = nn.Sequential(
-            nn.Linear(config.features, hidden), nn.ReLU(), to_outcome(hidden)
+            nn.Linear(config.features, hidden), nn.ReLU(), reward_layer(hidden)
         )
 
     # -- one step --------------------------------------------------------------------------------

@@ -11,17 +11,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from worldmodel.base import Explained, Losses, WorldModel
-from worldmodel.models.jumpy.config import SetConfig
+from worldmodel.base import Losses, WorldModel
+from worldmodel.models.jumpy.config import JumpyConfig
+from worldmodel.models.jumpy.heads import RewardContinueHead
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
-from worldmodel.models.layers import rewards as outcomes
-from worldmodel.models.layers.heads import OutcomeHead
-from worldmodel.models.layers.rewards import symexp
+from worldmodel.models.layers import rewards
 from worldmodel.spec import Spec
 from worldmodel.types import (
     Belief,
@@ -29,31 +28,60 @@ from worldmodel.types import (
     Queries,
     SceneBatch,
     SceneSource,
+    State,
     StepPrediction,
     Worlds,
 )
 
 PREPARE_BATCHES = 32
-"""Of the training source, from which the scale of vectors is learnt."""
+"""Batches of the training source from which the mean and spread of vectors are estimated."""
 
 
-class SetModel(WorldModel):
-    """Everything but how a world is drawn and how it is rendered.
+class Explained(NamedTuple):
+    """n target frames of B scenes, reconstructed from a world that was inferred from them.
+
+    Attributes:
+        kl: float32 (B,), of the posterior to the prior, in nats.
+        squared: float32 (B, n), squared errors, summed over a frame's numbers (standardised, if
+            they are vectors).
+        numbers: in one frame: C * H * W, or D.
+        scene: float32 (B, scene), the vector that the heads read.
+        path: float32 (B, T + 1, path), features of the actions up to each time.
+    """
+
+    kl: Tensor
+    squared: Tensor
+    numbers: int
+    scene: Tensor
+    path: Tensor
+
+    def constant(self, pixel_variance: float) -> float:
+        """What ``squared.sum(1) / pixel_variance`` lacks to be a negative log density, in nats.
+
+        Of n frames, in a Gaussian of variance pixel_variance / 2.
+        """
+        return 0.5 * self.squared.shape[1] * self.numbers * math.log(math.pi * pixel_variance)
+
+
+class JumpyModel(WorldModel):
+    """Everything but how a world is sampled and how it is rendered.
 
     Subclasses set ``encoder``, ``scene`` and ``heads``, and say how to sample, ``_render`` and
-    ``_explain``. ``Worlds.state`` holds at least ``scene`` (B, S, scene) and ``path``.
+    ``_explain``. ``Belief.state``, which becomes ``Worlds.scene``, holds ``r`` and ``path``, the
+    action features (B, window + 1, path) up to the present; ``Worlds.state`` holds at least
+    ``vector`` (B, S, scene), which the heads read.
     """
 
     jumpy: ClassVar[bool] = True
     extends: ClassVar[bool] = True
-    config: SetConfig
+    config: JumpyConfig
     shift: Tensor
     scale: Tensor
     prepared: Tensor
     encoder: nn.Module
-    heads: OutcomeHead | None
+    heads: RewardContinueHead | None
 
-    def __init__(self, spec: Spec, config: SetConfig) -> None:
+    def __init__(self, spec: Spec, config: JumpyConfig) -> None:
         super().__init__(spec, config)
         self.max_context = config.context_max
         if not spec.is_image:
@@ -64,54 +92,58 @@ class SetModel(WorldModel):
         self.path = None if spec.passive else ActionPath(spec.action, config.path)
         self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
 
-    def _make_heads(self) -> OutcomeHead | None:
-        """Nothing is at stake where poses are the keys."""
-        return (
-            None if self.spec.pose else OutcomeHead(self.config.scene, self.key, self.config.head)
-        )
+    def _make_heads(self) -> RewardContinueHead | None:
+        """None where poses are the keys: there are no rewards then."""
+        if self.spec.pose:
+            return None
+        return RewardContinueHead(self.config.scene, self.key, self.config.head)
 
-    def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """r of pairs (B, M, \\*observation), (B, M, key), where mask (B, M)."""
-        r: Tensor = self.encoder(observations, keys, mask)
-        return r
+    def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> State:
+        """``r`` of pairs (B, M, \\*observation), (B, M, key), where mask (B, M)."""
+        return {"r": self.encoder(observations, keys, mask)}
 
     @abstractmethod
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
-        """Observations (B, S, N, K, *observation), standardised, at keys (B, N, K, key).
+        """Observations (B, S, N, K, \\*observation), standardised, at keys (B, N, K, key).
 
         ``queries`` says what the keys mean.
         """
 
     @abstractmethod
     def _explain(
-        self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
+        self, context: State, keys: Tensor, frames: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruct targets (B, n, C, H, W) at keys (B, n, key) from the posterior.
+        """Reconstruct targets from the posterior.
+
+        Args:
+            context: what ``_encode`` returned for it.
+            keys: (B, n, key) of the targets.
+            frames: (B, n, \\*observation), the targets.
+            generator: of the posterior's sample.
 
         Returns:
-            their means (B, n, C, H, W), the KL to the prior (B,) in nats, and the scene vector
-            (B, scene) for the heads.
+            their means (B, n, \\*observation), the KL to the prior (B,) in nats, and the scene
+            vector (B, scene) for the heads.
         """
 
     # -- observations ----------------------------------------------------------------------------
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:
-        """Learn mean and spread of vectors, which are standardised; the checkpoint keeps them.
+        """Estimate mean and spread of vectors, by which they are standardised.
 
-        Only once: weights that were trained with a scale keep it, whatever they are trained on
-        next.
+        Only once: both are part of the checkpoint, and further training on other data uses them.
         """
         if self.spec.is_image or bool(self.prepared):
             return
         self.prepared.fill_(True)
-        seen = []
+        recorded = []
         for index in range(PREPARE_BATCHES):
             scenes = source.batch(index)
             times = torch.arange(scenes.actions.shape[1] + 1, device=scenes.lengths.device)
             frames = scenes.observations(times.expand(len(scenes.lengths), -1))
-            seen.append(frames[times <= scenes.lengths[:, None]].double())
-        scale, shift = torch.std_mean(torch.cat(seen), 0)
+            recorded.append(frames[times <= scenes.lengths[:, None]].double())
+        scale, shift = torch.std_mean(torch.cat(recorded), 0)
         self.shift.copy_(shift)
         self.scale.copy_(torch.where(scale > 1e-6, scale, 1.0))  # a number that never changes
 
@@ -120,8 +152,8 @@ class SetModel(WorldModel):
 
     # -- keys ------------------------------------------------------------------------------------
 
-    def _past(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
-        """h_0 .. h_steps of the actions so far: (B, steps + 1, path); path is 0 if passive."""
+    def _action_features(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
+        """h_0 .. h_steps of actions from time 0: (B, steps + 1, path); path is 0 if passive."""
         if self.path is None:
             return torch.zeros(batch, steps + 1, 0, device=self.device)
         start = self.path.start(batch)
@@ -136,12 +168,34 @@ class SetModel(WorldModel):
         features = self.time(times)
         return torch.cat([features.expand(*path.shape[:-1], -1), path], -1)
 
+    def _plan_paths(self, worlds: Worlds, queries: Queries) -> Tensor:
+        """h of the times present + 1 .. last query along each plan: (B, N, ahead, path)."""
+        table, ahead = worlds.scene["path"], queries.ahead(worlds.present)
+        if self.path is None or queries.actions is None:
+            return table.new_zeros(len(table), 1, ahead, table.shape[-1])
+        now = table[torch.arange(len(table), device=table.device), worlds.present]
+        start = now.repeat_interleave(queries.plans, 0)
+        paths: Tensor = self.path(queries.actions[:, :, :ahead].flatten(0, 1), start)
+        return paths.view(len(table), queries.plans, ahead, self.path.features)
+
+    def _query_keys(self, worlds: Worlds, queries: Queries, paths: Tensor) -> Tensor:
+        """Keys (B, N, K, key): along the recorded actions up to the present, then along ``paths``,
+        which ``_plan_paths`` returned.
+        """
+        if queries.poses is not None:
+            return queries.poses.unsqueeze(1)
+        recorded = worlds.scene["path"].unsqueeze(1).expand(-1, paths.shape[1], -1, -1)
+        path = torch.cat([recorded, paths], 2)  # (B, N, W + 1 + ahead, path)
+        ahead = queries.times - worlds.present[:, None]
+        index = torch.where(ahead > 0, self.spec.window + ahead, queries.times)
+        index = index[:, None, :, None].expand(-1, path.shape[1], -1, path.shape[-1])
+        return self._keys(queries.times.unsqueeze(1), path.gather(2, index))
+
     # -- the three verbs -------------------------------------------------------------------------
 
     def _observe(self, context: Context) -> Belief:
-        table, frames, keys, mask = self._pairs(context)
-        r = self._encode(frames, keys, mask)
-        return Belief(context.present_times(), {"r": r, "path": table})
+        table, *pairs = self._pairs(context)
+        return Belief(context.present_times(), {**self._encode(*pairs), "path": table})
 
     def _pairs(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """h of all times up to the present (B, window + 1, path), 0 behind it; and the pairs:
@@ -150,10 +204,10 @@ class SetModel(WorldModel):
         present, mask = context.present_times(), context.full_mask()
         batch, window = context.times.shape[0], self.spec.window
         steps = int(present.max())
-        past = self._past(context.actions, batch, steps)
+        path = self._action_features(context.actions, batch, steps)
         taken = torch.arange(steps + 1, device=self.device) <= present[:, None]
-        table = past.new_zeros(batch, window + 1, past.shape[-1])
-        table[:, : steps + 1] = past * taken.unsqueeze(-1)
+        table = path.new_zeros(batch, window + 1, path.shape[-1])
+        table[:, : steps + 1] = path * taken.unsqueeze(-1)
         times = context.times.masked_fill(~mask, 0)
         path = table.gather(1, times[..., None].expand(-1, -1, table.shape[-1]))
         # masked pairs may hold anything, NaN included: blank them before they are multiplied by 0
@@ -167,7 +221,7 @@ class SetModel(WorldModel):
     def posterior_kl(
         self, belief: Belief, targets: Context, generator: torch.Generator | None = None
     ) -> Tensor:
-        """KL(q(z | context, targets) || p(z | context)): what the targets say beyond the context.
+        """KL(q(z | context, targets) || p(z | context)): what the targets add to the context.
 
         Where each target has a latent of its own (GQN, BADJ) it is the sum over targets. (Seed 001,
         section 4.2, compares one target with three.)
@@ -176,8 +230,8 @@ class SetModel(WorldModel):
             belief: of the context.
             targets: pairs of the same B scenes, all of them there (no mask), at most
                 ``max_context``; with the actions from time 0 on.
-            generator: of the posterior's sample, on the model's device: z is drawn step by step,
-                and each step's divergence is that at the drawn steps before it.
+            generator: of the posterior's sample, on the model's device: z is sampled step by step,
+                and each step's divergence is that given the sampled steps before it.
 
         Returns:
             float32 (B,), nats.
@@ -189,70 +243,43 @@ class SetModel(WorldModel):
         if not bool(targets.full_mask().all()):
             raise ValueError("targets: expected pairs that are all there, got a mask")
         _, frames, keys, _ = self._pairs(targets)
-        return self._explain(belief.state["r"], keys, frames, generator)[1]
+        return self._explain(belief.state, keys, frames, generator)[1]
 
     def _update(self, belief: Belief, context: Context) -> Belief:
-        """r is a sum: what is new is added."""
+        """r is a sum: that of the new pairs is added."""
         new = self._observe(context)
-        return Belief(new.present, {**new.state, "r": self._added(belief, new, 1)})
+        return Belief(new.present, {**new.state, "r": belief.state["r"] + new.state["r"]})
 
     def _forget(self, belief: Belief, context: Context) -> Belief:
         old = self._observe(context)
-        return Belief(belief.present, {**belief.state, "r": self._added(belief, old, -1)})
-
-    def _added(self, belief: Belief, other: Belief, sign: int) -> Tensor:
-        """r of both beliefs' pairs, or (-1) of those of the first that are not the second's."""
-        return belief.state["r"] + sign * other.state["r"]
+        return Belief(belief.present, {**belief.state, "r": belief.state["r"] - old.state["r"]})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         present, steps = worlds.present, actions.shape[1]
         if self.path is None:
             return replace(worlds, present=present + steps)
-        table = worlds.state["path"][:, 0].clone()
+        table = worlds.scene["path"].clone()
         rows = torch.arange(table.shape[0], device=table.device)
         state = table[rows, present]
         for step in range(steps):
             state = self.path.step(state, actions[:, step])
             table[rows, present + step + 1] = state
-        path = table.unsqueeze(1).expand(-1, worlds.shape[1], -1, -1)
-        return Worlds(present + steps, {**worlds.state, "path": path})
-
-    def _paths_to(self, worlds: Worlds, queries: Queries) -> Tensor:
-        """``_plan_paths`` up to the last query."""
-        return self._plan_paths(worlds, queries.actions, queries.ahead(worlds.present))
-
-    def _asked(self, worlds: Worlds, queries: Queries, paths: Tensor) -> Tensor:
-        """Keys (B, N, K, key) of the queries, where paths (B, N, ahead, path) are their plans'."""
-        if queries.poses is not None:
-            return queries.poses.unsqueeze(1)
-        past = worlds.state["path"][:, :1].expand(-1, paths.shape[1], -1, -1)
-        return self._query_keys(worlds.present, queries.times, past, paths)
-
-    def _plan_paths(self, worlds: Worlds, actions: Tensor | None, ahead: int) -> Tensor:
-        """h of the times present + 1 .. present + ahead along each plan: (B, N, ahead, path)."""
-        table = worlds.state["path"][:, 0]
-        batch = table.shape[0]
-        if self.path is None or actions is None:
-            return table.new_zeros(batch, 1, ahead, table.shape[-1])
-        plans = actions.shape[1]
-        now = table[torch.arange(batch, device=table.device), worlds.present]
-        start = now.repeat_interleave(plans, 0)
-        paths: Tensor = self.path(actions[:, :, :ahead].flatten(0, 1), start)
-        return paths.view(batch, plans, ahead, self.path.features)
+        return replace(worlds, present=present + steps, scene={**worlds.scene, "path": table})
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
-        paths = self._paths_to(worlds, queries)
+        paths = self._plan_paths(worlds, queries)
         steps = torch.arange(1, paths.shape[2] + 1, device=paths.device)
-        steps = (worlds.present[:, None] + steps).clamp_max(self.spec.window)
-        reward, logit = self._outcomes(worlds.state["scene"], steps, paths)
+        times = (worlds.present[:, None] + steps).clamp_max(self.spec.window)
+        reward, logit = self._step_rewards(worlds.state["vector"], times, paths)
         observations = None
         if frames:
-            observations = self._render(worlds, self._asked(worlds, queries, paths), queries)
+            keys = self._query_keys(worlds, queries, paths)
+            observations = self._render(worlds, keys, queries)
             if not self.spec.is_image:
                 observations = observations * self.scale + self.shift
-        return StepPrediction(symexp(reward), logit, observations)
+        return StepPrediction(rewards.symexp(reward), logit, observations)
 
-    def _outcomes(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
+    def _step_rewards(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
         """Symlog reward and continuation logit of steps, both (B, S, N, L).
 
         Args:
@@ -264,30 +291,19 @@ class SetModel(WorldModel):
             none = scene.new_zeros(*scene.shape[:2], *paths.shape[1:3])
             return none, none + math.inf
         if self.path is not None:
-            asked = self.heads.ask(self._keys(times.unsqueeze(1), paths))
+            key_features = self.heads.from_key(self._keys(times.unsqueeze(1), paths))
         else:  # all scenes share the keys
             window = torch.arange(self.spec.window + 1, device=times.device)
-            asked = self.heads.ask(self.time(window))[times].unsqueeze(1)
-        reward, logit = self.heads(scene, asked)
+            key_features = self.heads.from_key(self.time(window))[times].unsqueeze(1)
+        reward, logit = self.heads(scene, key_features)
         return reward, logit
 
-    def _query_keys(self, present: Tensor, times: Tensor, past: Tensor, paths: Tensor) -> Tensor:
-        """Keys (B, N, K, key): from the actions taken up to the present, from the plan after it."""
-        both = torch.cat([past, paths], 2)  # (B, N, W + 1 + ahead, path)
-        ahead = times - present[:, None]
-        index = torch.where(ahead > 0, past.shape[2] - 1 + ahead, times)
-        index = index[:, None, :, None].expand(-1, both.shape[1], -1, both.shape[-1])
-        return self._keys(times.unsqueeze(1), both.gather(2, index))
-
     # -- training --------------------------------------------------------------------------------
-
-    def _poses(self, scenes: SceneBatch, times: Tensor) -> Tensor | None:
-        return scenes.poses(times) if self.spec.pose else None
 
     def draw_times(
         self, lengths: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which frames to see and which to predict.
+        """Draw the frames of the context and those to predict.
 
         Args:
             lengths: int64 (B,), the last valid time of each scene.
@@ -319,7 +335,7 @@ class SetModel(WorldModel):
     def explain(
         self,
         scenes: SceneBatch,
-        seen_at: Tensor,
+        context: Tensor,
         mask: Tensor,
         targets: Tensor,
         generator: torch.Generator | None,
@@ -328,23 +344,24 @@ class SetModel(WorldModel):
 
         Args:
             scenes: B scenes.
-            seen_at: int64 (B, M), times of the context.
-            mask: bool (B, M), which of them are there.
+            context: int64 (B, M), times of the context.
+            mask: bool (B, M), True where a pair is there.
             targets: int64 (B, n), times to explain.
-            generator: of the posterior's draw, on the device of the model.
+            generator: of the posterior's sample, on the device of the model.
         """
-        both = torch.cat([seen_at, targets], 1)
-        seen = self._standardised(self.spec.to_model(scenes.observations(both)))
-        steps = int(scenes.lengths.max())
-        past = self._past(scenes.actions, len(both), steps)
-        index = both.clamp_max(steps)[..., None].expand(-1, -1, past.shape[-1])
-        keys = self._keys(both, past.gather(1, index), self._poses(scenes, both))
+        slots, steps = context.shape[1], int(scenes.lengths.max())
+        times = torch.cat([context, targets], 1)
+        frames = self._standardised(self.spec.to_model(scenes.observations(times)))
+        path = self._action_features(scenes.actions, len(times), steps)
+        index = times.clamp_max(steps)[..., None].expand(-1, -1, path.shape[-1])
+        poses = scenes.poses(times) if self.spec.pose else None
+        keys = self._keys(times, path.gather(1, index), poses)
 
-        slots = seen_at.shape[1]
-        r = self._encode(seen[:, :slots], keys[:, :slots], mask)
-        frames, kl, scene = self._explain(r, keys[:, slots:], seen[:, slots:], generator)
-        squared = (frames - seen[:, slots:]).square().flatten(2).sum(2)
-        return Explained(kl, squared, seen[0, 0].numel(), scene, past)
+        encoded = self._encode(frames[:, :slots], keys[:, :slots], mask)
+        truth = frames[:, slots:]
+        means, kl, scene = self._explain(encoded, keys[:, slots:], truth, generator)
+        squared = (means - truth).square().flatten(2).sum(2)
+        return Explained(kl, squared, frames[0, 0].numel(), scene, path)
 
     def loss(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
@@ -352,33 +369,28 @@ class SetModel(WorldModel):
         """KL(q || p) + sum_i SSE_i / pixel_variance (seed 001, figure 2), plus the heads'.
 
         The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
-        negative ELBO of the targets, in nats, is reported beside it. For vectors it, and ``mse``,
-        are those of the standardised numbers.
+        negative ELBO of the targets, in nats, is reported as well. For vectors it, and ``mse``, are
+        those of the standardised numbers.
         """
-        lengths = scenes.lengths
-        told = self.explain(scenes, *self.draw_times(lengths, generator), generator)
+        explained = self.explain(scenes, *self.draw_times(scenes.lengths, generator), generator)
         variance = self.config.pixel_variance(progress)
-        reconstruction = told.squared.sum(1) / variance
-        steps = int(lengths.max())
-        times = torch.arange(1, steps + 1, device=lengths.device).expand(len(lengths), -1)
-        step_reward, step_logit = (
-            value[:, 0, 0]
-            for value in self._outcomes(
-                told.scene.unsqueeze(1), times, told.past[:, 1:].unsqueeze(1)
-            )
-        )
-        if self.heads is None:
-            reward = ending = torch.zeros_like(told.kl)
-        else:
-            reward, ending = outcomes.loss(
+        reconstruction = explained.squared.sum(1) / variance
+        reward = ending = torch.zeros_like(explained.kl)
+        if self.heads is not None:
+            path = explained.path[:, None, 1:]
+            times = torch.arange(1, path.shape[2] + 1, device=path.device).expand(len(path), -1)
+            steps = self._step_rewards(explained.scene.unsqueeze(1), times, path)
+            step_reward, step_logit = (value[:, 0, 0] for value in steps)
+            reward, ending = rewards.loss(
                 scenes, step_reward, step_logit, self.config.reward_variance
             )
-        total = (told.kl + reconstruction + reward + ending).mean()
+        total = (explained.kl + reconstruction + reward + ending).mean()
+        elbo = (explained.kl + reconstruction).mean() + explained.constant(variance)
         parts = {
             "loss": total,
-            "kl": told.kl.mean(),
-            "negative_elbo": (told.kl + reconstruction).mean() + told.constant(variance),
-            "mse": told.squared.mean() / told.numbers,
+            "kl": explained.kl.mean(),
+            "negative_elbo": elbo,
+            "mse": explained.squared.mean() / explained.numbers,
             "reward": reward.mean(),
             "continue": ending.mean(),
         }

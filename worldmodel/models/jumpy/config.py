@@ -8,7 +8,7 @@ from worldmodel.common.config_checks import above_zero, at_least
 
 
 @dataclass(frozen=True)
-class SetConfig:
+class JumpyConfig:
     """Keys, heads, schedules and training draws; the defaults are JUMP's on narratives.
 
     (Seed 001, appendix B. Names in brackets are the paper's.)

@@ -1,4 +1,4 @@
-"""Keys: what a frame of a scene is looked up by. Here: its time, and the actions up to it."""
+"""Keys of frames: time, and the actions up to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise with an address: the same world asked for the same key finds the same numbers."""
+"""Noise with an address: the same world and the same key give the same numbers."""
 
 from __future__ import annotations
 

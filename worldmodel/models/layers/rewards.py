@@ -1,22 +1,30 @@
-"""Rewards and continuations in training: their scale and their loss."""
+"""Rewards and continuations in training: their scale, their last layer and their loss."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldmodel.types import SceneBatch
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|): keeps large rewards in range, is the identity near 0."""
+    """sign(x) log(1 + |x|): brings large rewards into range, is the identity near 0."""
     return x.sign() * x.abs().log1p()
 
 
 def symexp(x: Tensor) -> Tensor:
     """The inverse of ``symlog``."""
     return x.sign() * x.abs().expm1()
+
+
+def reward_layer(inputs: int) -> nn.Linear:
+    """To the reward in symlog space and the logit of going on: (..., inputs) to (..., 2)."""
+    last = nn.Linear(inputs, 2)
+    with torch.no_grad():  # most steps do not end an episode: start from there
+        last.bias[1] = 4.0
+    return last
 
 
 def loss(

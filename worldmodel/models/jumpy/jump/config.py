@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from worldmodel.common.config_checks import at_least, odd
-from worldmodel.models.jumpy.config import SetConfig
+from worldmodel.models.jumpy.config import JumpyConfig
 
 
 @dataclass(frozen=True)
-class JumpConfig(SetConfig):
+class JumpConfig(JumpyConfig):
     """Sizes of the networks; the defaults are the paper's narrative setting.
 
     (Seed 001, appendix B. Names in brackets are the paper's.) Schedules and training draws:
-    see ``SetConfig``.
+    see ``JumpyConfig``.
 
     Attributes:
         steps: DRAW steps (nt).
@@ -29,9 +29,9 @@ class JumpConfig(SetConfig):
         renderer: "draw", the paper's recurrence; "film", feed-forward and modulated by the key; or
             "mlp", for vectors.
         film: channels of the "film" renderer.
-        glances: heads by which the "film" renderer looks at places of the scene; 0 for none.
+        attention_heads: of the "film" renderer's attention to the cells of the scene; 0 for none.
         mlp: hidden width of the "mlp" renderer.
-        refinements: how often a drawn world of passive scenes is drawn again from what it shows
+        refinements: how often a sampled world of passive scenes is sampled again from its frames
             (``Jump.refine``); training does not use it, so it may be set afterwards.
     """
 
@@ -45,7 +45,7 @@ class JumpConfig(SetConfig):
     key_features: int = 0
     renderer: Literal["draw", "film", "mlp"] = "draw"
     film: int = 48
-    glances: int = 0
+    attention_heads: int = 0
     mlp: int = 256
     refinements: int = 0
 
@@ -56,11 +56,11 @@ class JumpConfig(SetConfig):
         odd(self, "kernel")
         if self.renderer not in ("draw", "film", "mlp"):
             raise ValueError(f"renderer: expected 'draw', 'film' or 'mlp', got {self.renderer!r}")
-        at_least(0, self, "key_features", "glances", "refinements")
-        if self.renderer == "draw" and (self.key_features or self.glances):
+        at_least(0, self, "key_features", "attention_heads", "refinements")
+        if self.renderer == "draw" and (self.key_features or self.attention_heads):
             raise ValueError(
-                "key_features, glances: the 'draw' renderer reads neither; set them to 0, or "
-                f"renderer='film', got {self.key_features} and {self.glances}"
+                "key_features, attention_heads: the 'draw' renderer reads neither; set them to 0, "
+                f"or renderer='film', got {self.key_features} and {self.attention_heads}"
             )
 
 
@@ -99,7 +99,7 @@ PRESETS: dict[str, JumpConfig] = {
         hidden=48,
         tower=48,
         kernel=5,
-        glances=4,
+        attention_heads=4,
         variance_start=0.5,
         variance_end=0.125,
         anneal=0.6,

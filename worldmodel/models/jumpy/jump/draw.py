@@ -50,26 +50,29 @@ class GlobalLatent(nn.Module):
         """``n`` latents per scene from the prior: (B * n, steps, latent, H/8, W/8)."""
         embedded = self.prior.embed(r).repeat_interleave(n, 0)
         z, state = self._first(embedded), self.prior.lstm.start(embedded)
-        drawn = []
+        samples = []
         for _ in range(self.config.steps):
             mean, logvar, state = self.prior.step(embedded, z, state)
             z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
-            drawn.append(z)
-        return torch.stack(drawn, 1)
+            samples.append(z)
+        return torch.stack(samples, 1)
 
     def infer(
         self, r: Tensor, r_targets: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """A latent from the posterior and KL(posterior || prior) (B,), in nats."""
-        seen = self.prior.embed(r)
-        told = self.posterior.embed(torch.cat([r, r_targets], 1))
-        z, drawn = self._first(seen), []
+        prior_input = self.prior.embed(r)
+        posterior_input = self.posterior.embed(torch.cat([r, r_targets], 1))
+        z, samples = self._first(prior_input), []
         kl = r.new_zeros(r.shape[0])
-        prior_state, posterior_state = self.prior.lstm.start(seen), self.posterior.lstm.start(told)
+        prior_state = self.prior.lstm.start(prior_input)
+        posterior_state = self.posterior.lstm.start(posterior_input)
         for _ in range(self.config.steps):
-            mean_p, logvar_p, prior_state = self.prior.step(seen, z, prior_state)
-            mean_q, logvar_q, posterior_state = self.posterior.step(told, z, posterior_state)
+            mean_p, logvar_p, prior_state = self.prior.step(prior_input, z, prior_state)
+            mean_q, logvar_q, posterior_state = self.posterior.step(
+                posterior_input, z, posterior_state
+            )
             kl = kl + gaussian.kl_divergence(mean_q, logvar_q, mean_p, logvar_p)
             z = gaussian.draw(mean_q, logvar_q, gaussian.standard_normal(mean_q, generator))
-            drawn.append(z)
-        return torch.stack(drawn, 1), kl
+            samples.append(z)
+        return torch.stack(samples, 1), kl

@@ -10,6 +10,7 @@ of preset ``small`` (there the renderer also reads r).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,21 +18,29 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import WorldModel
-from worldmodel.models.jumpy.base import SetModel
+from worldmodel.models.jumpy.base import JumpyModel
+from worldmodel.models.jumpy.heads import SceneVector
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.draw import GlobalLatent
 from worldmodel.models.jumpy.jump.encoder import ProductKeyEncoder, TiledKeyEncoder
-from worldmodel.models.jumpy.jump.renderer import DrawRenderer, FilmRenderer, VectorRenderer
-from worldmodel.models.layers.heads import SceneVector
+from worldmodel.models.jumpy.jump.renderer import RENDERERS, LatentWorlds, Sizes
 from worldmodel.spec import Spec
-from worldmodel.types import Belief, Queries, Worlds
+from worldmodel.types import Belief, Queries, State, Worlds
 
 
-class Jump(SetModel):
-    """The jumpy world model; see ``JumpConfig`` for what can be set."""
+class Jump(JumpyModel):
+    """The jumpy world model; see ``JumpConfig`` for what can be set.
+
+    For vectors the belief also holds ``latest`` (B, D), the latest vector of the context, from
+    which the renderer counts: small changes are learnt as such.
+    """
 
     name: ClassVar[str] = "jump"
     takes_vectors: ClassVar[bool] = True
+    renamed_weights: ClassVar[Mapping[str, str]] = {
+        "renderer.glance.ask.": "renderer.attention.query.",
+        "renderer.glance.places.": "renderer.attention.key_value.",
+    }
     config: JumpConfig
 
     def __init__(self, spec: Spec, config: JumpConfig) -> None:
@@ -54,18 +63,12 @@ class Jump(SetModel):
         self.latent = GlobalLatent(memory, cell, config)
         self.scene = SceneVector(memory, config.steps * config.latent, grid, cell, config.scene)
         self.heads = self._make_heads()
-        read = ProductKeyEncoder.content if config.key_features else 0
-        self.renderer: DrawRenderer | FilmRenderer | VectorRenderer
-        if config.renderer == "draw":
-            self.renderer = DrawRenderer(channels, self.key, config)
-        elif config.renderer == "film":
-            self.renderer = FilmRenderer(spec.observation, self.key, memory, read, config)
-        else:
-            self.renderer = VectorRenderer(channels, self.key, read, config)
+        sizes = Sizes(spec.observation, self.key, self.encoder.channels, self.encoder.content)
+        self.renderer = RENDERERS[config.renderer](sizes, config)
 
     @property
     def refinements(self) -> int:
-        """How often ``sample`` refines what the prior draws; may be set at any time.
+        """How often ``sample`` refines the prior's samples; may be set at any time.
 
         Raises:
             ValueError: below 0; or above it, where scenes are not passive.
@@ -82,24 +85,25 @@ class Jump(SetModel):
         self.config = replace(self.config, refinements=count)
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
-        r, table = belief.state["r"], belief.state["path"]
-        state = {
-            "r": r.unsqueeze(1).expand(-1, n, -1, -1, -1),
-            "path": table.unsqueeze(1).expand(-1, n, -1, -1),
-        }
-        z = self.latent.sample(r, n, generator)
-        worlds = self._drawn(Worlds(belief.present, state), z)
+        z = self.latent.sample(self._memory(belief.state), n, generator).unflatten(0, (-1, n))
+        worlds = self._worlds(belief.present, belief.state, z)
         if self.config.refinements:
-            span = torch.linspace(0, self.spec.window, self.config.targets, device=r.device)
-            queries = Queries(span.round().long().expand(r.shape[0], -1))
+            span = torch.linspace(0, self.spec.window, self.config.targets, device=z.device)
+            queries = Queries(span.round().long().expand(len(z), -1))
             worlds = self.refine(worlds, queries, self.config.refinements, generator)
         return worlds
 
-    def _drawn(self, worlds: Worlds, z: Tensor) -> Worlds:
-        """The same, with these latents (B * S, steps, latent, H/8, W/8)."""
-        scene = self.scene(z, worlds.state["r"].flatten(0, 1))
-        new = {"z": z.unflatten(0, worlds.shape), "scene": scene.unflatten(0, worlds.shape)}
-        return Worlds(worlds.present, {**worlds.state, **new})
+    def _worlds(self, present: Tensor, scene: State, z: Tensor) -> Worlds:
+        """The worlds of latents z (B, S, steps, latent, H/8, W/8)."""
+        memory = self._memory(scene).repeat_interleave(z.shape[1], 0)
+        vector = self.scene(z.flatten(0, 1), memory).unflatten(0, z.shape[:2])
+        return Worlds(present, {"z": z, "vector": vector}, scene)
+
+    def _memory(self, context: State) -> Tensor:
+        """What prior, posterior and heads read of pairs: r, and of vectors the latest."""
+        if self.spec.is_image:
+            return context["r"]
+        return torch.cat([context["r"], context["latest"][..., None, None]], 1)
 
     @torch.no_grad()
     def refine(
@@ -109,12 +113,12 @@ class Jump(SetModel):
         rounds: int = 1,
         generator: torch.Generator | None = None,
     ) -> Worlds:
-        """Draw worlds again from what they show: pseudo-Gibbs sampling.
+        """Sample worlds again given their own frames: pseudo-Gibbs sampling.
 
-        Each round looks at the queries, x = M_gamma(z, v), and draws z ~ P_psi(z | r, x, v) from
-        the posterior. Were the posterior exact (and x drawn with the pixels' noise), this would
-        leave the prior's worlds as likely as they are. A prior that also draws what no posterior
-        would, such as an actor at two places, is led back to what the renderer was trained on.
+        Each round renders the queries, x = M_gamma(z, v), and samples z ~ P_psi(z | r, x, v) from
+        the posterior. Were the posterior exact (and x sampled with the pixels' noise), this would
+        leave the prior's worlds as likely as they are. Samples of the prior that no posterior would
+        give, such as an actor in two positions, move to what the renderer was trained on.
         (Rezende, Mohamed and Wierstra, 2014, fill in missing pixels so.) It costs a rendering
         and an encoding of the queries for each world and round, and some variety.
 
@@ -138,67 +142,57 @@ class Jump(SetModel):
             raise ValueError(
                 f"queries.actions: expected a single plan (N = 1), got {queries.actions.shape[1]}"
             )
-        keys = self._asked(worlds, queries, self._paths_to(worlds, queries))
+        keys = self._query_keys(worlds, queries, self._plan_paths(worlds, queries))
         flat = keys[:, 0].repeat_interleave(worlds.shape[1], 0)  # (B * S, K, key)
         every = torch.ones(flat.shape[:2], dtype=torch.bool, device=flat.device)
-        r = worlds.state["r"].flatten(0, 1)
+        memory = self._memory(worlds.scene).repeat_interleave(worlds.shape[1], 0)
         for _ in range(rounds):
-            seen = self._render(worlds, keys, queries).flatten(0, 2)
-            seen = seen.clamp(0, 1) if self.spec.is_image else seen
-            z, _kl = self.latent.infer(r, self._encode(seen, flat, every), generator)
-            worlds = self._drawn(worlds, z)
+            frames = self._render(worlds, keys, queries).flatten(0, 2)
+            frames = frames.clamp(0, 1) if self.spec.is_image else frames
+            targets = self._memory(self._encode(frames, flat, every))
+            z, _kl = self.latent.infer(memory, targets, generator)
+            worlds = self._worlds(worlds.present, worlds.scene, z.unflatten(0, worlds.shape))
         return worlds
 
-    def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """r of pairs (B, M, \\*observation), (B, M, key), mask (B, M).
+    def _encode(self, observations: Tensor, keys: Tensor, mask: Tensor) -> State:
+        """r of pairs (B, M, \\*observation), (B, M, key), mask (B, M); of vectors ``latest``, too.
 
-        Vectors are images of one pixel. Beside the sum, r holds the latest of them, from which the
-        renderer counts: small changes are learnt as such.
+        Vectors are images of one pixel.
         """
         if self.spec.is_image:
-            r: Tensor = self.encoder(observations, keys, mask)
-            return r
-        pixels = observations[..., None, None]
+            return super()._encode(observations, keys, mask)
         latest = keys[..., 0].masked_fill(~mask, -math.inf).argmax(1)  # a key begins with its time
         rows = torch.arange(len(latest), device=latest.device)
-        return torch.cat([self.encoder(pixels, keys, mask), pixels[rows, latest]], 1)
-
-    def _added(self, belief: Belief, other: Belief, sign: int) -> Tensor:
-        """Sums; of vectors also the latest, which is that of an update and is not forgotten."""
-        summed, own = super()._added(belief, other, sign), self.encoder.channels
-        latest = (other if sign > 0 else belief).state["r"]
-        return torch.cat([summed[:, :own], latest[:, own:]], 1)
+        state = super()._encode(observations[..., None, None], keys, mask)
+        return {**state, "latest": observations[rows, latest]}
 
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
         """Frames (B, S, N, K, C, H, W), all in one batch."""
-        flat = keys.flatten(1, 2).repeat_interleave(worlds.shape[1], 0)  # (B * S, N * K, key)
-        z, r, scene = (worlds.state[name].flatten(0, 1) for name in ("z", "r", "scene"))
-        frames = self._look(z, r, scene, flat)
+        count = worlds.shape[1]
+        flat = keys.flatten(1, 2).repeat_interleave(count, 0)  # (B * S, N * K, key)
+        scene = {
+            name: value.repeat_interleave(count, 0)
+            for name, value in worlds.scene.items()
+            if name != "path"
+        }
+        own = {name: value.flatten(0, 1) for name, value in worlds.state.items()}
+        frames = self._decode(LatentWorlds(**scene, **own), flat)
         return frames.reshape(*worlds.shape, *keys.shape[1:3], *frames.shape[2:])
 
-    def _look(self, z: Tensor, r: Tensor, scene: Tensor, keys: Tensor) -> Tensor:
+    def _decode(self, worlds: LatentWorlds, keys: Tensor) -> Tensor:
         """M_gamma for P worlds at Q keys each: (P, Q, C, H, W)."""
-        if isinstance(self.renderer, DrawRenderer):
-            drawn: Tensor = self.renderer(z, keys)
-            return drawn
-        summed = r[:, : self.encoder.channels]
-        read = None
-        if isinstance(self.encoder, ProductKeyEncoder):
-            read = self.encoder.read(summed, keys)
-        if isinstance(self.renderer, VectorRenderer):
-            latest = r[:, self.encoder.channels :].flatten(1)
-            numbers: Tensor = self.renderer(latest, scene, keys, read)
-            return numbers
-        frames: Tensor = self.renderer(z, r, scene, keys, read)
+        frames: Tensor = self.renderer(worlds, keys, self.encoder.read(worlds.r, keys))
         return frames
 
     def _explain(
-        self, r: Tensor, keys: Tensor, frames: Tensor, generator: torch.Generator | None
+        self, context: State, keys: Tensor, frames: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         every = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
-        z, kl = self.latent.infer(r, self._encode(frames, keys, every), generator)
-        scene = self.scene(z, r)
-        return self._look(z, r, scene, keys), kl, scene
+        memory, targets = self._memory(context), self._memory(self._encode(frames, keys, every))
+        z, kl = self.latent.infer(memory, targets, generator)
+        vector = self.scene(z, memory)
+        worlds = LatentWorlds(z, context["r"], vector, context.get("latest"))
+        return self._decode(worlds, keys), kl, vector
 
 
 def set_refinements(model: WorldModel, count: int | None) -> None:
@@ -210,5 +204,5 @@ def set_refinements(model: WorldModel, count: int | None) -> None:
     if count is None:
         return
     if not isinstance(model, Jump):
-        raise ValueError(f"refinements: only jump draws worlds again; {model.name} cannot")
+        raise ValueError(f"refinements: only jump samples worlds again; {model.name} cannot")
     model.refinements = count

@@ -1,12 +1,15 @@
-"""M_gamma(z, v): deterministic renderers. The output is linear; callers clamp when they show it.
+"""M_gamma(z, v): deterministic renderers. The output is linear; callers clamp it for display.
 
-Both take P worlds with Q keys each and render all P x Q frames in one batch.
+Each takes P worlds with Q keys each and renders all P x Q frames in one batch.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,36 +19,82 @@ from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 
 
-class DrawRenderer(nn.Module):
+class LatentWorlds(NamedTuple):
+    """P worlds as renderers read them; vectors are images of one pixel.
+
+    Attributes:
+        z: (P, nt, latent, h, w), H/8 x W/8 of images.
+        r: (P, channels, h, w), the context's representation, H/4 x W/4 of images.
+        vector: (P, scene), of ``SceneVector``.
+        latest: (P, D), the latest vector of the context; None for images.
+    """
+
+    z: Tensor
+    r: Tensor
+    vector: Tensor
+    latest: Tensor | None = None
+
+
+class Sizes(NamedTuple):
+    """Of what a renderer reads and makes.
+
+    Attributes:
+        observation: (C, H, W), or (D,).
+        key: features of a key.
+        memory: channels of r.
+        content: channels of what the encoder reads from r for a key; 0 for none.
+    """
+
+    observation: tuple[int, ...]
+    key: int
+    memory: int
+    content: int
+
+
+class Renderer(nn.Module, ABC):
+    """What ``JumpConfig.renderer`` names."""
+
+    @abstractmethod
+    def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
+        """Observations (P, Q, \\*observation).
+
+        Args:
+            worlds: P of them.
+            keys: (P, Q, key).
+            content: (P, Q, content, h, w), what the encoder reads from r for the keys, or None.
+        """
+
+
+class DrawRenderer(Renderer):
     """The paper's: nt LSTM steps add to a canvas at H/4, then one transposed convolution."""
 
-    def __init__(self, image_channels: int, key: int, config: JumpConfig) -> None:
+    def __init__(self, sizes: Sizes, config: JumpConfig) -> None:
         super().__init__()
         self.canvas = config.canvas
         self.from_canvas = nn.Conv2d(config.canvas, config.canvas_in, 2, 2)
         self.lstm = ConvLSTMCell(
-            config.canvas_in + config.latent + key, config.hidden, config.kernel
+            config.canvas_in + config.latent + sizes.key, config.hidden, config.kernel
         )
         self.to_canvas = nn.ConvTranspose2d(config.hidden, config.canvas, 2, 2)
-        self.to_image = nn.ConvTranspose2d(config.canvas, image_channels, 4, 4)
+        self.to_image = nn.ConvTranspose2d(config.canvas, sizes.observation[0], 4, 4)
 
-    def forward(self, z: Tensor, keys: Tensor) -> Tensor:
-        """z (P, nt, latent, h, w), keys (P, Q, key): frames (P, Q, C, 8h, 8w)."""
-        worlds, queries = keys.shape[:2]
-        height, width = z.shape[-2:]
-        z = z.repeat_interleave(queries, 0)
+    def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
+        """Frames (P, Q, C, H, W), from z and keys alone."""
+        count, queries = keys.shape[:2]
+        height, width = worlds.z.shape[-2:]
+        z = worlds.z.repeat_interleave(queries, 0)
         tiled = keys.flatten(0, 1)[..., None, None].expand(-1, -1, height, width)
-        canvas = z.new_zeros(worlds * queries, self.canvas, 2 * height, 2 * width)
+        canvas = z.new_zeros(count * queries, self.canvas, 2 * height, 2 * width)
         state = self.lstm.start(z[:, 0])
         for step in range(z.shape[1]):
             state = self.lstm(torch.cat([self.from_canvas(canvas), z[:, step], tiled], 1), state)
             canvas = canvas + self.to_canvas(state[0])
         frames: Tensor = self.to_image(canvas)
-        return frames.view(worlds, queries, *frames.shape[1:])
+        return frames.view(count, queries, *frames.shape[1:])
 
 
-class FilmRenderer(nn.Module):
-    """Feed-forward (ours): a grid made once per world, modulated by key and scene vector.
+class FilmRenderer(Renderer):
+    """Feed-forward (ours): a grid made once per world, modulated by key and scene vector (FiLM).
 
     The grid carries coordinate waves: scaling and adding them places things anywhere, so that a
     key can move a shape without a convolution having to carry it across the grid.
@@ -54,30 +103,24 @@ class FilmRenderer(nn.Module):
     coordinates: Tensor
     blocks = 3
 
-    def __init__(
-        self,
-        image: tuple[int, ...],
-        key: int,
-        memory: int,
-        read: int,
-        config: JumpConfig,
-    ) -> None:
+    def __init__(self, sizes: Sizes, config: JumpConfig) -> None:
         super().__init__()
-        channels, width = image[0], config.film
-        waves = coordinate_waves(image[1] // 4, image[2] // 4)
+        (channels, height, side), width = sizes.observation, config.film
+        waves = coordinate_waves(height // 4, side // 4)
         self.register_buffer("coordinates", waves, persistent=False)
         self.from_latent = nn.ConvTranspose2d(config.steps * config.latent, width, 2, 2)
-        self.from_memory = nn.Conv2d(memory, width, 3, padding=1)
-        self.from_read = nn.Conv2d(read, width, 3, padding=1) if read else None
+        self.from_memory = nn.Conv2d(sizes.memory, width, 3, padding=1)
+        self.from_read = None
+        if sizes.content:
+            self.from_read = nn.Conv2d(sizes.content, width, 3, padding=1)
         wide = width + waves.shape[0]
-        films = 2 * (wide + (self.blocks - 1) * width)
-        told = key + config.scene
-        hidden = [128]
-        self.glance: Glance | None = None
-        if config.glances:
-            self.glance = Glance(wide, told, config.glances)
-            told, hidden = told + self.glance.features, [256, 256]
-        self.modulate = perceptron(told, *hidden, films)
+        conditioning, hidden = sizes.key + config.scene, [128]
+        self.attention: SpatialAttention | None = None
+        if config.attention_heads:
+            self.attention = SpatialAttention(wide, conditioning, config.attention_heads)
+            conditioning, hidden = conditioning + self.attention.features, [256, 256]
+        self.splits = [2 * wide] + [2 * width] * (self.blocks - 1)
+        self.modulate = perceptron(conditioning, *hidden, sum(self.splits))
         self.enter = nn.Conv2d(wide, width, 3, padding=1)
         self.convolve = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=1) for _ in range(self.blocks - 1)
@@ -91,93 +134,82 @@ class FilmRenderer(nn.Module):
             nn.PixelShuffle(2),
         )
 
-    def forward(
-        self, z: Tensor, r: Tensor, scene: Tensor, keys: Tensor, read: Tensor | None
-    ) -> Tensor:
-        """Frames (P, Q, C, H, W).
-
-        Args:
-            z: (P, nt, latent, H/8, W/8).
-            r: (P, memory, H/4, W/4).
-            scene: (P, scene).
-            keys: (P, Q, key).
-            read: (P, Q, read, H/4, W/4), what the memory answers the keys; None without one.
-        """
-        worlds, queries = keys.shape[:2]
-        grid = self.from_latent(z.flatten(1, 2)) + self.from_memory(r)
+    def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
+        """Frames (P, Q, C, H, W)."""
+        count, queries = keys.shape[:2]
+        grid = self.from_latent(worlds.z.flatten(1, 2)) + self.from_memory(worlds.r)
         x = grid.repeat_interleave(queries, 0)
-        if self.from_read is not None and read is not None:
-            x = x + self.from_read(read.flatten(0, 1))
-        waves = self.coordinates.expand(x.shape[0], -1, -1, -1)
-        x = torch.cat([x, waves], 1)
-        told = torch.cat([keys, scene.unsqueeze(1).expand(-1, queries, -1)], -1)
-        if self.glance is not None:
-            places = torch.cat([grid, self.coordinates.expand(worlds, -1, -1, -1)], 1)
-            told = torch.cat([told, self.glance(places, told)], -1)
-        width = self.enter.out_channels
-        sizes = [2 * x.shape[1]] + [2 * width] * (self.blocks - 1)
-        films = self.modulate(told.flatten(0, 1))[..., None, None].split(sizes, 1)
+        if self.from_read is not None and content is not None:
+            x = x + self.from_read(content.flatten(0, 1))
+        x = torch.cat([x, self.coordinates.expand(len(x), -1, -1, -1)], 1)
+        conditioning = torch.cat([keys, worlds.vector.unsqueeze(1).expand(-1, queries, -1)], -1)
+        if self.attention is not None:
+            placed = torch.cat([grid, self.coordinates.expand(count, -1, -1, -1)], 1)
+            conditioning = torch.cat([conditioning, self.attention(placed, conditioning)], -1)
+        films = self.modulate(conditioning.flatten(0, 1))[..., None, None].split(self.splits, 1)
         x = self.enter(_film(x, films[0]))
         for convolution, film in zip(self.convolve, films[1:], strict=True):
             x = x + convolution(_film(x, film).relu())
         frames: Tensor = self.upsample(x)
-        return frames.view(worlds, queries, *frames.shape[1:])
+        return frames.view(count, queries, *frames.shape[1:])
 
 
-class VectorRenderer(nn.Module):
-    """For vectors (ours): a perceptron of key, scene vector, their product and what memory answers.
+class VectorRenderer(Renderer):
+    """For vectors (ours): a perceptron of key, scene vector, their product and the content.
 
     The scene vector knows z. The product lets the key scale what the scene says, as time scales a
-    velocity.
+    velocity. The output is a change of the latest vector.
     """
 
-    def __init__(self, numbers: int, key: int, read: int, config: JumpConfig) -> None:
+    def __init__(self, sizes: Sizes, config: JumpConfig) -> None:
         super().__init__()
         width = config.mlp
-        self.from_key = perceptron(key + read, width, 2 * width)
+        self.from_key = perceptron(sizes.key + sizes.content, width, 2 * width)
         self.from_scene = nn.Linear(config.scene, 2 * width)
-        self.out = nn.Sequential(nn.ReLU(), perceptron(width, width, width, numbers))
+        self.out = nn.Sequential(nn.ReLU(), perceptron(width, width, width, *sizes.observation))
 
-    def forward(self, latest: Tensor, scene: Tensor, keys: Tensor, read: Tensor | None) -> Tensor:
-        """Vectors (P, Q, numbers).
-
-        Args:
-            latest: (P, numbers), the last one seen; the output is a change of it.
-            scene: (P, scene).
-            keys: (P, Q, key).
-            read: (P, Q, read, 1, 1), what the memory answers the keys; None without one.
-        """
-        told = keys if read is None else torch.cat([keys, read.flatten(2)], -1)
-        k_add, k_gate = self.from_key(told).chunk(2, -1)
-        s_add, s_gate = self.from_scene(scene).unsqueeze(1).chunk(2, -1)
+    def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
+        """Vectors (P, Q, D)."""
+        assert worlds.latest is not None
+        conditioning = keys if content is None else torch.cat([keys, content.flatten(2)], -1)
+        k_add, k_gate = self.from_key(conditioning).chunk(2, -1)
+        s_add, s_gate = self.from_scene(worlds.vector).unsqueeze(1).chunk(2, -1)
         change: Tensor = self.out(k_add + s_add + k_gate * s_gate)
-        return latest.unsqueeze(1) + change
+        return worlds.latest.unsqueeze(1) + change
 
 
-class Glance(nn.Module):
-    """Looks at places of a scene's grid: attention of S heads from each key.
+RENDERERS: dict[str, Callable[[Sizes, JumpConfig], Renderer]] = {
+    "draw": DrawRenderer,
+    "film": FilmRenderer,
+    "mlp": VectorRenderer,
+}
+"""By ``JumpConfig.renderer``."""
 
-    A latent can mark places (the third visit is here), and a time can ask for the place that is
-    marked for it; what it gets holds the place's coordinates. One vector for the scene would have
-    to say all places at once.
+
+class SpatialAttention(nn.Module):
+    """Attention from each key to the cells of a scene's grid.
+
+    A latent can mark a cell (the third visit is here), and a time can attend to the cell that is
+    marked for it, whose coordinates are among its channels. The scene vector alone would have to
+    hold all positions at once.
     """
 
     depth = 32  # of each head
 
-    def __init__(self, channels: int, told: int, heads: int) -> None:
+    def __init__(self, channels: int, conditioning: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.features = heads * self.depth
-        self.ask = perceptron(told, 128, self.features)
-        self.places = perceptron(channels, 64, 2 * self.features)
+        self.query = perceptron(conditioning, 128, self.features)
+        self.key_value = perceptron(channels, 64, 2 * self.features)
 
-    def forward(self, grid: Tensor, told: Tensor) -> Tensor:
-        """grid (P, channels, h, w) and told (P, Q, told) to (P, Q, features)."""
-        ask = self.ask(told).unflatten(-1, (self.heads, self.depth)).transpose(1, 2)
-        places = self.places(grid.flatten(2).transpose(1, 2))
-        places = places.unflatten(-1, (2 * self.heads, self.depth)).transpose(1, 2)
-        found = scaled_dot_product_attention(ask, *places.chunk(2, 1))  # (P, heads, Q, depth)
-        return found.transpose(1, 2).flatten(2)
+    def forward(self, grid: Tensor, conditioning: Tensor) -> Tensor:
+        """grid (P, channels, h, w) and conditioning (P, Q, conditioning) to (P, Q, features)."""
+        query = self.query(conditioning).unflatten(-1, (self.heads, self.depth)).transpose(1, 2)
+        cells = self.key_value(grid.flatten(2).transpose(1, 2))
+        cells = cells.unflatten(-1, (2 * self.heads, self.depth)).transpose(1, 2)
+        values = scaled_dot_product_attention(query, *cells.chunk(2, 1))  # (P, heads, Q, depth)
+        return values.transpose(1, 2).flatten(2)
 
 
 def perceptron(*widths: int) -> nn.Sequential:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from worldmodel.models.layers.rewards import reward_layer
 
 
 class SceneVector(nn.Module):
@@ -40,7 +41,7 @@ class SceneVector(nn.Module):
         return vector
 
 
-class OutcomeHead(nn.Module):
+class RewardContinueHead(nn.Module):
     """reward(s, v) and continue(s, v) for S worlds x N plans x L times in one broadcast.
 
     The first layer is W_s s + W_v v + (U_s s) * (U_v v): each factor is computed once per world or
@@ -53,31 +54,18 @@ class OutcomeHead(nn.Module):
         self.from_key = nn.Sequential(
             nn.Linear(key, hidden), nn.ReLU(), nn.Linear(hidden, 2 * hidden)
         )
-        middle, last = nn.Linear(hidden, hidden // 2), to_outcome(hidden // 2)
+        middle, last = nn.Linear(hidden, hidden // 2), reward_layer(hidden // 2)
         # in place: scoring plans is bound by memory, not by arithmetic
         self.out = nn.Sequential(nn.ReLU(inplace=True), middle, nn.ReLU(inplace=True), last)
 
-    def ask(self, keys: Tensor) -> Tensor:
-        """What keys (..., key) contribute, (..., 2 * hidden): computed once per key."""
-        asked: Tensor = self.from_key(keys)
-        return asked
-
-    def forward(self, scene: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """scene (B, S, scene), asked (B, N, L, 2 * hidden) of ``ask``.
+    def forward(self, scene: Tensor, key_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Scene vectors (B, S, scene), and ``from_key`` of the keys (B, N, L, 2 * hidden).
 
         Returns:
             symlog reward and continuation logit of each step, both (B, S, N, L).
         """
         s_add, s_gate = self.from_scene(scene)[:, :, None, None].chunk(2, -1)
-        v_add, v_gate = asked[:, None].chunk(2, -1)
+        v_add, v_gate = key_features[:, None].chunk(2, -1)
         out = (s_add + v_add).addcmul_(s_gate, v_gate)
         reward, logit = self.out(out).unbind(-1)
         return reward, logit
-
-
-def to_outcome(inputs: int) -> nn.Linear:
-    """To the reward in symlog space and the logit of going on: (..., inputs) to (..., 2)."""
-    last = nn.Linear(inputs, 2)
-    with torch.no_grad():  # most steps do not end an episode: start from there
-        last.bias[1] = 4.0
-    return last

@@ -21,6 +21,7 @@ from worldmodel.models.jumpy.config import JumpyConfig
 from worldmodel.models.jumpy.heads import RewardContinueHead
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
 from worldmodel.models.layers import rewards
+from worldmodel.models.layers.presents import draw_present, subset_weights
 from worldmodel.spec import Spec
 from worldmodel.types import (
     Belief,
@@ -61,6 +62,22 @@ class Explained(NamedTuple):
         Of n frames, in a Gaussian of variance pixel_variance / 2.
         """
         return 0.5 * self.squared.shape[1] * self.numbers * math.log(math.pi * pixel_variance)
+
+
+class TrainingTimes(NamedTuple):
+    """Which frames of B scenes a training step looks at.
+
+    Attributes:
+        context: int64 (B, context_max), which differ from each other.
+        mask: bool (B, context_max), True where a frame is there.
+        targets: int64 (B, targets), anywhere in 0 .. length.
+        weights: float32 (B,), what each scene counts in the loss; see ``draw_present``.
+    """
+
+    context: Tensor
+    mask: Tensor
+    targets: Tensor
+    weights: Tensor
 
 
 class JumpyModel(WorldModel):
@@ -300,37 +317,32 @@ class JumpyModel(WorldModel):
 
     # -- training --------------------------------------------------------------------------------
 
-    def draw_times(
-        self, lengths: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def draw_times(self, lengths: Tensor, generator: torch.Generator | None) -> TrainingTimes:
         """Draw the frames of the context and those to predict.
 
         Args:
             lengths: int64 (B,), the last valid time of each scene.
             generator: on the device of ``lengths``.
-
-        Returns:
-            context times (B, context_max), their mask, target times (B, targets). Context times
-            differ from each other; targets lie anywhere in 0 .. length.
         """
         config, batch, device = self.config, lengths.shape[0], lengths.device
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator, device=device)
-
+        window, low, high = self.spec.window, config.context_min, config.context_max
+        slots = min(high, window + 1)
+        sizes = (
+            low + torch.rand(batch, generator=generator, device=device) * (high - low + 1)
+        ).long()
         if config.context_frames:
-            latest = lengths.clamp_max(config.context_frames - 1)
-        else:  # half of the presents are the origin's, where every episode and every plan begins
-            anywhere = (uniform(batch) * lengths.float()).long()
-            latest = torch.where(uniform(batch) < 0.5, 0, anywhere)
-        span = torch.arange(self.spec.window + 1, device=device)
-        score = uniform(batch, self.spec.window + 1).masked_fill(span > latest[:, None], -1.0)
-        slots = min(config.context_max, self.spec.window + 1)
-        value, times = score.topk(slots, 1)
-        sizes = config.context_min + uniform(batch) * (config.context_max - config.context_min + 1)
-        mask = (torch.arange(slots, device=device) < sizes.long()[:, None]) & (value >= 0)
-        targets = (uniform(batch, config.targets) * (lengths[:, None] + 1)).long()
-        return times, mask, targets
+            first = min(config.context_frames, window + 1)
+            latest = lengths.clamp_max(first - 1)
+            sizes = torch.minimum(sizes, latest + 1)
+            weights = subset_weights(latest + 1, sizes, first)
+        else:
+            latest, weights = draw_present(lengths, window, generator)
+        span = torch.arange(window + 1, device=device)
+        score = torch.rand(batch, window + 1, generator=generator, device=device)
+        value, times = score.masked_fill(span > latest[:, None], -1.0).topk(slots, 1)
+        mask = (torch.arange(slots, device=device) < sizes[:, None]) & (value >= 0)
+        chance = torch.rand(batch, config.targets, generator=generator, device=device)
+        return TrainingTimes(times, mask, (chance * (lengths[:, None] + 1)).long(), weights)
 
     def explain(
         self,
@@ -370,9 +382,11 @@ class JumpyModel(WorldModel):
 
         The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
         negative ELBO of the targets, in nats, is reported as well. For vectors it, and ``mse``, are
-        those of the standardised numbers.
+        those of the standardised numbers. The parts are plain means over scenes; in the loss
+        scenes are weighted, see ``draw_times``.
         """
-        explained = self.explain(scenes, *self.draw_times(scenes.lengths, generator), generator)
+        context, mask, targets, weights = self.draw_times(scenes.lengths, generator)
+        explained = self.explain(scenes, context, mask, targets, generator)
         variance = self.config.pixel_variance(progress)
         reconstruction = explained.squared.sum(1) / variance
         reward = ending = torch.zeros_like(explained.kl)
@@ -384,7 +398,7 @@ class JumpyModel(WorldModel):
             reward, ending = rewards.loss(
                 scenes, step_reward, step_logit, self.config.reward_variance
             )
-        total = (explained.kl + reconstruction + reward + ending).mean()
+        total = (weights * (explained.kl + reconstruction + reward + ending)).mean()
         elbo = (explained.kl + reconstruction).mean() + explained.constant(variance)
         parts = {
             "loss": total,

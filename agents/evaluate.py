@@ -100,17 +100,13 @@ def play(
     frame_stack: int = 1,
     deterministic: bool = True,
 ) -> tuple[Frames, NDArray[Any], NDArray[np.float64]]:
-    """Play one episode and record every frame, those between decisions too.
+    """Play one episode of at most ``steps`` steps; record every frame, those between decisions too.
 
     Args:
-        env: an environment with images (H, W, C) or vectors (D,), without ``HoldAction``.
-        policy: decides every ``hold`` steps.
-        seed: of the episode.
+        env, policy, seed, hold, deterministic: as in ``evaluate``; without ``HoldAction``.
         steps: stop after that many.
-        hold: steps that an action is held.
         frame_stack: frames (of decisions) that the policy sees, stacked along the channels as
             ``VecFrameStack`` does: the newest last, zeros before the first.
-        deterministic: handed to ``policy.predict``.
 
     Returns:
         the frames (T + 1, *observation), actions (T, *action) and rewards (T,), T <= steps.

@@ -101,12 +101,7 @@ class ImaginedVecEnv(VecEnv):
         fps: int = 4,
     ) -> None:
         check_model(model)
-        self.horizon = check_horizon(model.spec.window, hold, horizon)
-        if hold % model.stride:
-            raise ValueError(
-                f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of "
-                f"that, got {hold}"
-            )
+        self.horizon = check_horizon(model, hold, horizon)
         numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
         if terminations not in ("threshold", "sampled"):
             raise ValueError(
@@ -327,20 +322,26 @@ class ImaginedVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def check_horizon(window: int, hold: int, horizon: int | None) -> int:
-    """The number of decisions of an episode; None means as many as fit.
+def check_horizon(
+    model: WorldModel, hold: int, horizon: int | None, argument: str = "horizon"
+) -> int:
+    """The number of decisions to imagine, of ``hold`` steps each; None means as many as fit.
 
     Raises:
-        ValueError: a number is below 1, or ``horizon * hold`` exceeds the window.
+        ValueError: a number is below 1, the steps exceed the model's window, or ``hold`` is not a
+            multiple of its stride.
     """
-    if hold < 1 or (horizon is not None and horizon < 1):
-        raise ValueError(f"hold, horizon: expected at least 1, got {hold}, {horizon}")
-    fits = window // hold
-    if fits < 1:
-        raise ValueError(f"hold: {hold} steps exceed the model's window of {window}")
-    if horizon is not None and horizon > fits:
+    numbers_at_least(1, hold=hold, **{argument: 1 if horizon is None else horizon})
+    window, fits = model.spec.window, model.spec.window // hold
+    horizon = max(1, fits) if horizon is None else horizon
+    if horizon > fits:
         raise ValueError(
-            f"horizon: {horizon} decisions of {hold} steps exceed the model's window of {window}; "
-            f"at most {fits} fit"
+            f"{argument}: {horizon} decisions of {hold} steps exceed the model's window of "
+            f"{window}; at most {fits} fit"
         )
-    return fits if horizon is None else horizon
+    if hold % model.stride:
+        raise ValueError(
+            f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of that, "
+            f"got {hold}"
+        )
+    return horizon

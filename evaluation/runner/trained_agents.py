@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import worldmodel
 from agents import InversePolicy, InversePolicyConfig
-from agents.planners import Agent
+from agents.planners.base import Agent
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from evaluation.runner.partial_results import on_terminal

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from agent_fakes import SPEC, FakeEnv, FakeModel, Scripted, frames
 
+from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.evaluate import evaluate, play
-from agents.planners import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.training.imagined_ppo import train_in_imagination
 
 STARTS = frames(0, 1, 2, 3)

@@ -16,9 +16,9 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from agents import RandomAgent
 from agents.evaluate import evaluate
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
-from agents.planners import RandomAgent
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel import make as make_model

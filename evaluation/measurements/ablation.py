@@ -56,10 +56,6 @@ class Ablation(Measurement):
     """JUMP's additions to the paper, at equal steps and at equal time."""
 
     name = "ablation"
-    columns = (
-        "equal", "variant", "parameters", "step", "seconds", "seen", "min-of-n", "mean-of-n",
-        "copy-last", "kl", "negative_elbo",
-    )  # fmt: skip
     variants: tuple[str, ...] = tuple(VARIANTS)
     steps: int = 2000
     """After which variants are compared at equal steps."""

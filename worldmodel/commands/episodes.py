@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from worldmodel.commands.scenes import make_env
+from worldmodel.commands.scenes import sized_env
 from worldmodel.common.config_checks import check_seed
 from worldmodel.data.collect import collect
 from worldmodel.data.episodes import unpack
@@ -45,7 +45,7 @@ class Collect:
         check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
         episodes = collect(
-            partial(make_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
+            partial(sized_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
             folder=self.out, resume=self.resume, workers=self.workers, address=self.ray,
         )  # fmt: skip
         yield f"{len(episodes)} episodes, {episodes.steps} steps: {self.out}"

@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from worldmodel import checkpoint, imagine
-from worldmodel.commands.scenes import check_source_options, make_env, scene_stream
+from worldmodel.commands.scenes import check_source_options, scene_stream, sized_env
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
 from worldmodel.data.episodes import Episodes
@@ -64,7 +64,7 @@ class Imagine:
     def _scenes(self, spec: Spec) -> SceneBatch:
         check_source_options(self.env, self.episodes)
         if self.env is not None:
-            env = make_env(self.env, spec.observation[-1], split="test")
+            env = sized_env(self.env, spec.observation[-1], split="test")
             return scene_stream(env, self.env)(self.scenes, seed=self.seed).batch(0)
         assert self.episodes is not None
         source = Episodes.load(self.episodes).windows(

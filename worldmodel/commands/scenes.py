@@ -17,7 +17,7 @@ def check_source_options(env: str | None, episodes: Path | None) -> None:
         raise ValueError("env, episodes: give exactly one of them")
 
 
-def make_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, Any]:
+def sized_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, Any]:
     """The environment, its frame ``size`` set unless None.
 
     Raises:

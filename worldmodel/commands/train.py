@@ -16,7 +16,7 @@ import torch
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.commands.scenes import check_source_options, make_env, scene_stream
+from worldmodel.commands.scenes import check_source_options, scene_stream, sized_env
 from worldmodel.common import results
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
@@ -168,10 +168,10 @@ class Train:
         if self.memory is not None:
             raise ValueError("memory: only with --episodes; an env's scenes are made when needed")
         assert self.env is not None
-        env = make_env(self.env, self.size)
+        env = sized_env(self.env, self.size)
         settings = {"device": device, "seed": self.seed, "hold": self.hold}
         training = scene_stream(env, self.env)(self.batch_size, **settings)
-        test = scene_stream(make_env(self.env, self.size, split="test"), self.env)
+        test = scene_stream(sized_env(self.env, self.size, split="test"), self.env)
         scenes = training.batch(0)
         pose = 0
         if self.poses:

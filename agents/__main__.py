@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from agents.adapt import adapt
 from agents.evaluate import evaluate, play
 from agents.imagination import Imagination
-from agents.planners import Agent, Cem, Mppi, Planner, RandomAgent, RandomShooting, TreeSearch
-from agents.planners.base import Before
+from agents.planners.base import Agent, Before, Planner, RandomAgent
 from agents.planners.base import Plan as ScoredPlans
+from agents.planners.random_shooting import RandomShooting
+from agents.planners.refining import Cem, Mppi
+from agents.planners.tree_search import TreeSearch
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from worldmodel import checkpoint
@@ -142,7 +144,7 @@ class Enjoy:
         agent, config = runs.load(self.folder)
         lookahead = config.method == "lookahead"
         if lookahead and self.video is not None:
-            raise ValueError("video: agents with lookahead cannot be filmed yet")
+            raise ValueError("video: not possible for agents with lookahead yet")
         model = checkpoint.load(str(config.model)) if lookahead else None
         returns = config.play(agent, model, self.episodes, self.seed)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
@@ -172,11 +174,11 @@ def _write_video(
     with open_env(make_env) as env:
         shape = env.observation_space.shape
         if shape is None or len(shape) != 3:
-            print("no film: the agent sees vectors (--pixels shows it rendered frames)")
+            print("no video: observations are vectors (--pixels gives rendered frames)")
             return
         frames, _, _ = play(env, agent, seed, 1000, hold, frame_stack)
     large = frames.repeat(4, 1).repeat(4, 2).repeat(3 // frames.shape[-1], -1)
-    print(f"film: {write_video(path, large, fps=8)}")
+    print(f"video: {write_video(path, large, fps=8)}")
 
 
 def _print_returns(

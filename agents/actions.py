@@ -19,20 +19,14 @@ def to_tensor(
 ) -> Tensor:
     """Actions of a Gymnasium space to (*lead, *action) on a device.
 
-    Args:
-        spec: of the actions.
-        actions: array or tensor; leading axes of size 1 may be missing or extra, as long as the
-            number of entries is right.
-        lead: the leading shape of the result.
-        device: of the result.
-        argument: name of the argument in errors.
+    Leading axes of size 1 may be missing or extra, as long as the number of entries is right.
 
     Returns:
         int64 for discrete kinds, float32 for boxes and bits.
 
     Raises:
-        ValueError: the shape does not fit, or a value is NaN, infinite or, of discrete kinds, no
-            whole number.
+        ValueError: (names ``argument``) the shape does not fit, or a value is NaN, infinite or, of
+            discrete kinds, no whole number.
     """
     integers = spec.kind in ("none", "discrete", "multi_discrete")
     values = torch.as_tensor(actions)

@@ -56,13 +56,10 @@ class History:
 
 
 def context_indices(count: int, limit: int | None, first: bool = True) -> list[int]:
-    """Indices of the frames that a model is given as context: the first and the latest ones.
+    """Which of ``count`` frames a model is given as context: the first and the latest ones.
 
-    Args:
-        count: frames that there are.
-        limit: frames that the model takes at most (``WorldModel.max_context``); None for any.
-        first: whether the first frame, the origin of the window, is among them; False takes only
-            the latest, for models that need consecutive frames.
+    ``limit`` is how many it takes at most (``WorldModel.max_context``), None for any number. The
+    first frame is the origin of the window; models that need consecutive frames go without it.
     """
     if limit is None or count <= limit:
         return list(range(count))
@@ -103,14 +100,7 @@ def to_context(
     pairs: Sequence[Sequence[int]],
     device: torch.device,
 ) -> Context:
-    """Batch chosen frames of each scene for ``model.observe``.
-
-    Args:
-        spec: of the model.
-        histories: B scenes.
-        pairs: indices of the frames of each scene, at least one.
-        device: of the result.
-    """
+    """Batch frames of B scenes for ``model.observe``; ``pairs`` are the indices of each scene's."""
     shape, dtype = spec.border
     lead = (len(histories), max(len(own) for own in pairs))
     frames = np.zeros((*lead, *shape), dtype)

@@ -149,14 +149,11 @@ class Imagination:
         rows = self._rows(rows)
         frames = check_frames(self.spec, observations, "observations", len(rows))
         steps = np.asarray(actions)
-        if steps.ndim < 2 or steps.shape[0] != len(rows) or steps.shape[1] < 1:
+        sizes = (len(rows), *self.spec.action.shape)
+        if steps.ndim < 2 or steps.shape[1] < 1 or (len(steps), *steps.shape[2:]) != sizes:
             raise ValueError(
-                f"actions: expected shape ({len(rows)}, T, *action) with T >= 1, got {steps.shape}"
-            )
-        if steps.shape[2:] != self.spec.action.shape:
-            raise ValueError(
-                f"actions: expected {self.spec.action.shape} as the shape of one action, got "
-                f"{steps.shape[2:]}"
+                f"actions: expected shape ({len(rows)}, T, *action) with T >= 1 and an action of "
+                f"shape {self.spec.action.shape}, got {steps.shape}"
             )
         before = {row: len(self._histories[row].frames) for row in rows}
         for row, frame, own in zip(rows, frames, steps, strict=True):

@@ -24,6 +24,7 @@ from agents import actions as action_border
 from agents.history import Frames
 from agents.imagination import Imagination, check_model
 from agents.policies import SmallCnn
+from agents.vec_env import check_horizon
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
@@ -87,7 +88,8 @@ class LookaheadVecWrapper(VecEnvWrapper):
         seed: int = 0,
     ) -> None:
         check_model(model)
-        _check_numbers(model, jumps, hold, worlds)
+        numbers_at_least(1, worlds=worlds)
+        check_horizon(model, hold, jumps, "jumps")
         spec = model.spec
         spec.check_spaces(venv.observation_space, venv.action_space, "venv")
         self.candidates = choose_candidates(spec.action, candidates, seed)
@@ -274,20 +276,6 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
     if outside or not np.allclose(chosen, given):
         raise ValueError(f"candidates: expected actions of {space}, got {given.tolist()}")
     return chosen
-
-
-def _check_numbers(model: WorldModel, jumps: int, hold: int, worlds: int) -> None:
-    numbers_at_least(1, jumps=jumps, hold=hold, worlds=worlds)
-    if jumps * hold > model.spec.window:
-        raise ValueError(
-            f"jumps, hold: {jumps} jumps of {hold} steps exceed the model's window of "
-            f"{model.spec.window}; at most {model.spec.window // hold} fit"
-        )
-    if hold % model.stride:
-        raise ValueError(
-            f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of that, "
-            f"got {hold}"
-        )
 
 
 def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.Dict:

@@ -123,12 +123,7 @@ def start_sampler(
 ) -> StartSampler:
     """A function ``(num, numpy generator)`` that returns the beginnings of ``num`` episodes.
 
-    Args:
-        starts: see ``ImaginedVecEnv``; an environment must have been made.
-        model: whose window, context and spaces the beginnings must fit.
-        ahead: steps of the model's window that must be left.
-        hold: steps between the frames of a context.
-        parts: of Dict observations.
+    ``ahead`` steps of the model's window are left; frames of a context lie ``hold`` steps apart.
 
     Raises:
         TypeError, ValueError: the starts are not what the model was made for.

@@ -24,18 +24,10 @@ Value = Callable[[NDArray[Any]], Any]
 def terminal_value(
     model: WorldModel, worlds: Worlds, times: Tensor, plans: Tensor, value: Value, at_once: int
 ) -> Tensor:
-    """The value of what the worlds show at one time of each plan; only those frames are rendered.
+    """The value (B, S, N), float32, of what B x S worlds show at one time of each plan.
 
-    Args:
-        model: that the worlds were sampled from.
-        worlds: B x S worlds.
-        times: int64 (B, 1), steps from each window's origin.
-        plans: (B, N, L, \\*action), long enough to reach these times.
-        value: function of observations as the environment shows them.
-        at_once: worlds x plans that are rendered at once, about.
-
-    Returns:
-        float32 (B, S, N).
+    Only the frames at ``times`` (B, 1), steps from each window's origin, are rendered; plans
+    (B, N, L, \\*action) reach them. About ``at_once`` worlds x plans are rendered at once.
 
     Raises:
         ValueError: ``value`` returns another shape than (n,), NaN or infinity.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -32,13 +32,10 @@ class ImaginedVecEnv(VecEnv):
 
     An episode begins at a start, for which worlds are sampled; it takes place in the first of them.
     An action is held for ``hold`` steps, for which **one** frame is rendered; the rewards of these
-    steps are summed. The episode is terminated when the model says so, and truncated after
-    ``horizon`` decisions, so that SB3 bootstraps the value. The spaces are those of the real
-    environment: an agent that was trained here runs on ``HoldAction(env, hold)`` unchanged, with
-    ``chunk`` on ``ChunkAction(env, hold)``.
-
-    The first episodes after ``reset()`` are shortened by different amounts (``stagger``), so that
-    the environments do not all end in the same step.
+    steps are summed. The episode is terminated with the probability 1 - ``alive`` that the model
+    predicts, and truncated after ``horizon`` decisions, so that SB3 bootstraps the value. The
+    spaces are those of the real environment: an agent that was trained here runs on
+    ``HoldAction(env, hold)`` unchanged, with ``chunk`` on ``ChunkAction(env, hold)``.
 
     Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
     that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
@@ -58,9 +55,6 @@ class ImaginedVecEnv(VecEnv):
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
         chunk: whether a decision is ``hold`` different actions instead of one held action.
-        terminations: "sampled" ends an episode with probability 1 - alive, "threshold" where alive
-            < 0.5. Sampled ones are as frequent as the model expects; a model that is unsure when an
-            episode ends never passes the threshold, and the agent learns that nothing can end it.
         penalty: factor of the worlds' disagreement, which is subtracted from the reward.
         worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
             that they predict for the decision. It contains the scene's randomness as well as the
@@ -68,7 +62,9 @@ class ImaginedVecEnv(VecEnv):
         observation_space: of the real environment, if that is a Dict: exactly one part is what the
             model imagines, the others stay as the start gives them. Starts are then dicts.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
-        stagger: whether to shorten the first episodes.
+        stagger: for training: shorten the first episodes after ``reset()`` by different amounts, so
+            that the environments do not all end in the same step. Their last infos hold
+            ``staggered``, and ``monitor_and_stack`` leaves them out of its statistics.
         fps: frames (decisions) per second of recorded videos.
 
     Raises:
@@ -92,26 +88,16 @@ class ImaginedVecEnv(VecEnv):
         horizon: int | None = None,
         *,
         chunk: bool = False,
-        terminations: Literal["threshold", "sampled"] = "sampled",
         penalty: float = 0.0,
         worlds: int = 1,
         observation_space: gym.spaces.Dict | None = None,
         seed: int = 0,
-        stagger: bool = True,
+        stagger: bool = False,
         fps: int = 4,
     ) -> None:
         check_model(model)
-        self.horizon = check_horizon(model.spec.window, hold, horizon)
-        if hold % model.stride:
-            raise ValueError(
-                f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of "
-                f"that, got {hold}"
-            )
+        self.horizon = check_horizon(model, hold, horizon)
         numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
-        if terminations not in ("threshold", "sampled"):
-            raise ValueError(
-                f"terminations: expected 'threshold' or 'sampled', got {terminations!r}"
-            )
         if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2):
             raise ValueError(
                 f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
@@ -122,7 +108,7 @@ class ImaginedVecEnv(VecEnv):
         if observation_space is not None:
             self.parts = DictObservation.of(observation_space, model)
         self.hold, self.chunk, self.stagger = hold, chunk, stagger
-        self.terminations, self.penalty, self.worlds = terminations, penalty, worlds
+        self.penalty, self.worlds = penalty, worlds
         self._made: Env | None = None
         if is_env_to_make(starts):
             starts = self._made = make_env(cast(EnvLike, starts))
@@ -187,8 +173,7 @@ class ImaginedVecEnv(VecEnv):
         self._worlds = self.model.advance(worlds, chosen)
 
         self._decisions += 1
-        bar = self._rng.random(self.num_envs) if self.terminations == "sampled" else 0.5
-        terminated = alive < bar
+        terminated = alive < self._rng.random(self.num_envs)
         truncated = (self._decisions >= self._limits) & ~terminated
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [
@@ -204,6 +189,8 @@ class ImaginedVecEnv(VecEnv):
                 info["disagreement"] = float(value)
         if dones.any():
             ended = self._observations()
+            for i in np.flatnonzero(truncated & (self._limits < self.horizon)):
+                infos[i]["staggered"] = True
             for i in np.flatnonzero(dones):
                 infos[i]["terminal_observation"] = (
                     {name: part[i].copy() for name, part in ended.items()}
@@ -327,20 +314,30 @@ class ImaginedVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def check_horizon(window: int, hold: int, horizon: int | None) -> int:
-    """The number of decisions of an episode; None means as many as fit.
+def check_horizon(
+    model: WorldModel, hold: int, horizon: int | None, argument: str = "horizon"
+) -> int:
+    """The number of decisions to imagine, of ``hold`` steps each; None means as many as fit.
 
     Raises:
-        ValueError: a number is below 1, or ``horizon * hold`` exceeds the window.
+        ValueError: a number is below 1, the steps exceed the model's window, or ``hold`` is not a
+            multiple of its stride.
     """
-    if hold < 1 or (horizon is not None and horizon < 1):
-        raise ValueError(f"hold, horizon: expected at least 1, got {hold}, {horizon}")
-    fits = window // hold
-    if fits < 1:
-        raise ValueError(f"hold: {hold} steps exceed the model's window of {window}")
-    if horizon is not None and horizon > fits:
+    numbers_at_least(1, hold=hold, **{argument: 1 if horizon is None else horizon})
+    window, fits = model.spec.window, model.spec.window // hold
+    if fits == 0:
         raise ValueError(
-            f"horizon: {horizon} decisions of {hold} steps exceed the model's window of {window}; "
-            f"at most {fits} fit"
+            f"hold: {hold} steps exceed the model's window of {window}; hold at most that many"
         )
-    return fits if horizon is None else horizon
+    horizon = fits if horizon is None else horizon
+    if horizon > fits:
+        raise ValueError(
+            f"{argument}: {horizon} decisions of {hold} steps exceed the model's window of "
+            f"{window}; at most {fits} fit"
+        )
+    if hold % model.stride:
+        raise ValueError(
+            f"hold: {model.name} takes {model.stride} steps at once; expected a multiple of that, "
+            f"got {hold}"
+        )
+    return horizon

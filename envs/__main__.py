@@ -120,7 +120,7 @@ class Bench:
             check_writable(self.json)
         atari = yardstick()
         if atari is None:
-            print("no yardstick: install ale-py to measure ALE/Pong-v5 beside ours")
+            print("no yardstick: install ale-py to measure ALE/Pong-v5 with ours")
         ids = [*self.envs, *([atari] if atari else [])]
         rows = bench(ids, self.batches, self.size, self.seconds, self.seed)
         for row in rows:

@@ -1,10 +1,11 @@
 """Stochastic moving digits: handwritten digits that bounce off walls in new directions.
 
 Rules, on a canvas of 64 x 64 whatever the frame size: digits of 32 x 32; a corner anywhere in
-0 .. 31, a velocity of -4 .. 4 on each axis, both uniform integers. Before a frame is drawn each
+0 .. 31, a velocity of -4 .. 4 on each axis, both uniform integers. Before a frame is rendered each
 digit is held inside: one above the top (below the bottom) is set to the wall's pixel, and gets a
 new velocity, 1 .. 4 away from the wall and -4 .. 4 along it; then the same for left and right,
-which may draw anew. Then it is drawn, then it moves. Digits add up, clipped at 1.
+which may set new velocities again. Then the frame is rendered, then digits move. Where digits
+overlap, they add up, clipped at 1.
 
 Source: Denton and Fergus 2018, sec. 4.1 (SM-MNIST), in the rules of their published code.
 """

@@ -1,4 +1,4 @@
-"""Counter-based randomness: a number is named, not drawn in turn.
+"""Counter-based randomness.
 
 Every draw is a hash of (scene id, stream, counter), computed in 64-bit integers, so a scene is the
 same in a batch of 1 or 256, on CPU or GPU, and in whatever order scenes are requested.

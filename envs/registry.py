@@ -50,5 +50,5 @@ def simulator_of(env_id: str) -> Simulator[Any]:
     if "simulator" not in settings:
         raise ValueError(f"source must be the id of an environment of envs, got {env_id!r}")
     name = settings.pop("simulator")
-    settings.pop("size", None)  # how large it is drawn is not the simulator's affair
+    settings.pop("size", None)  # the frames' size is no setting of the simulator
     return make_simulator(name, **settings)

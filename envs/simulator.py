@@ -1,7 +1,7 @@
 """What every kind of scene shares: how scenes begin, go on, and look, in batches.
 
 One simulator serves the single environment, the vector environment and the streams that models
-train on. Its randomness is named by scene id and never drawn in turn (see ``randomness``), so a
+train on. Its randomness is a function of the scene id (see ``randomness``), so a
 scene is the same in all three.
 """
 

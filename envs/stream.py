@@ -1,8 +1,8 @@
 """Scenes in batches, made on the device that trains on them.
 
 A stream is endless and has no state: batch ``index`` always holds the same scenes and actions, so
-a training run resumes exactly by remembering one number. Trajectories are simulated, pixels are
-drawn only for the frames that are requested.
+a training run resumes exactly by remembering one number. Trajectories are simulated; only
+the frames that are requested are rendered.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class SceneStream:
         batch_size: scenes in a batch.
         split: ``train`` or ``test``; they share no scene.
         size: height and width of frames in pixels, a multiple of 8.
-        device: where scenes are made and drawn.
+        device: where scenes are simulated and rendered.
         seed: another seed, another stream.
         hold: steps for which each uniformly random action is held; None for the simulator's own.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from worldmodel.commands.episodes import Collect, Unpack
-from worldmodel.commands.imagine import Imagine
-from worldmodel.commands.models import Info, List, Push
-from worldmodel.commands.train import Bench, Train
+from worldmodel.commands.models import Imagine, Info, List, Push
+from worldmodel.commands.train import Bench, Collect, Train, Unpack
 from worldmodel.common import cli
 
 VERBS = {

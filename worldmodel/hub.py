@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face hub: three files each, and nothing that is ever unpickled."""
+"""Checkpoints on the Hugging Face hub: three files each, none of which is ever unpickled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ tags:
 - reinforcement-learning
 ---
 """
-"""How the hub sorts a card that says nothing of itself."""
+"""Begins a card that has no metadata of its own."""
 
 
 def push(
@@ -28,10 +28,10 @@ def push(
     message: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Upload a checkpoint; ``worldmodel.load(name)`` has it then, everywhere.
+    """Upload a checkpoint; then ``worldmodel.load(name)`` loads it anywhere.
 
-    config.json, model.safetensors and README.md (the card) go there, nothing else that lies in the
-    folder. An existing repository gets a new commit; what it held before stays in its history.
+    config.json, model.safetensors and README.md (the card) are uploaded, no other file of the
+    folder. An existing repository gets a new commit; its history stays.
 
     Args:
         model: a model, or a checkpoint: folder or shipped name. It is loaded strictly first.
@@ -68,17 +68,17 @@ def push(
                 commit_message=message or "Upload a world model",
             )
         except Exception as error:  # the client's, and those of the HTTP library that it uses
-            raise _told(name, error) from error
+            raise _translated(name, error) from error
     return str(commit.commit_url)
 
 
 def _stage(model: WorldModel | str | Path, folder: Path, name: str) -> None:
-    """Fill ``folder`` with the three files as they go to the hub."""
+    """Write the three files to ``folder`` as they are uploaded."""
     if isinstance(model, WorldModel):
         checkpoint.save(model, folder)
     else:
         source = find(model)
-        checkpoint.load(source)  # a broken one stays at home
+        checkpoint.load(source)  # raises if it is broken
         for file in FILES:
             if (source / file).is_file():
                 shutil.copy(source / file, folder / file)
@@ -88,8 +88,8 @@ def _stage(model: WorldModel | str | Path, folder: Path, name: str) -> None:
     card.write_text(text if text.startswith("---\n") else METADATA + text)
 
 
-def _told(name: str, error: Exception) -> Exception:
-    """What to do about it."""
+def _translated(name: str, error: Exception) -> Exception:
+    """The hub's error as one that says what to do."""
     from huggingface_hub.errors import LocalTokenNotFoundError
 
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -1,1 +1,1 @@
-"""What a person sees of an agent and its world model: callbacks, comparisons, videos."""
+"""Callbacks, comparisons and videos that show an agent and its world model."""

@@ -26,14 +26,14 @@ class Comparison:
     Attributes:
         real: uint8 (T, H, W, C), the frames that the model reaches.
         imagined: uint8 (S, T, H, W, C); the first frame is the real one.
-        paid: the sum of the real rewards until the last of these frames.
-        promised: float64 (S,), that sum as the worlds predict it.
+        real_return: the sum of the real rewards until the last of these frames.
+        imagined_returns: float64 (S,), that sum as the worlds predict it.
     """
 
     real: Frames
     imagined: Frames
-    paid: float
-    promised: NDArray[np.float64]
+    real_return: float
+    imagined_returns: NDArray[np.float64]
 
     def clips(self) -> tuple[Frames, list[str]]:
         """Rows for ``add_video(..., columns=S)``: real, imagined, and the absolute difference.
@@ -44,9 +44,9 @@ class Comparison:
         """
         real = np.broadcast_to(self.real, self.imagined.shape)
         difference = np.abs(real.astype(np.int16) - self.imagined).astype(np.uint8)
-        captions = [f"real: reward {self.paid:.3g}"] * len(self.promised)
-        captions += [f"imagined {i}: {x:.3g}" for i, x in enumerate(self.promised, 1)]
-        captions += [f"difference {i + 1}" for i in range(len(self.promised))]
+        captions = [f"real: reward {self.real_return:.3g}"] * len(self.imagined_returns)
+        captions += [f"imagined {i}: {x:.3g}" for i, x in enumerate(self.imagined_returns, 1)]
+        captions += [f"difference {i + 1}" for i in range(len(self.imagined_returns))]
         return np.concatenate([real, self.imagined, difference]), captions
 
     def side_by_side(self, gap: int = 2) -> Frames:
@@ -109,9 +109,9 @@ def compare(
     assert answer.observations is not None
     imagined = model.spec.to_numpy(answer.observations[0, :, 0])
     first = np.broadcast_to(frames[:1], (worlds, *frames[:1].shape))
-    paid = float(rewards[: times[-1]].sum())
-    promised = total_rewards(answer).double().cpu().numpy()
-    return Comparison(real, np.concatenate([first, imagined], 1), paid, promised)
+    returns = total_rewards(answer).double().cpu().numpy()
+    total = float(rewards[: times[-1]].sum())
+    return Comparison(real, np.concatenate([first, imagined], 1), total, returns)
 
 
 def total_rewards(prediction: Prediction) -> Tensor:

@@ -48,16 +48,8 @@ def imagination_error(
         worlds: S, sampled for the calibration, at least 2.
 
     Returns:
-        * ``mse``: the mean squared error of the observations that the model reaches, in one world,
-          in the model's range ([0, 1] for images);
-        * ``reward_error``: the absolute error of the sum of their steps' rewards in that world;
-        * ``frame_calibration``: the mean ``calibration_score`` of up to four of these frames among
-          S sampled ones: S / (S + 1) on average if the model is calibrated, lower if it is too
-          sure or wrong;
-        * ``reward_calibration``: the same for the sum of the rewards. Models predict the expected
-          rewards of a world; randomness that they do not sample lowers this score.
-
-        All are NaN if the episode was shorter than a stride of the model.
+        the measures of ``callbacks.ModelError`` for this episode; all are NaN if it was shorter
+        than a stride of the model.
     """
     training = model.training
     with open_env(env) as real_env:
@@ -68,7 +60,7 @@ def imagination_error(
     if count == 0:
         return ImaginationError(*[math.nan] * 4)
     real = model.spec.to_model(torch.from_numpy(frames[:: model.stride][1:])).to(model.device)
-    paid = torch.tensor([rewards[: model.stride * count].sum()], device=model.device)
+    total = torch.tensor([rewards[: model.stride * count].sum()], device=model.device)
     imagination = Imagination(model, seed)
     imagination.reset(frames[:1])
     times = model.stride * np.arange(1, count + 1)
@@ -83,20 +75,19 @@ def imagination_error(
     imagined = model.spec.to_model(rounded.to(model.device))
     return ImaginationError(
         float((one.observations[0, 0, 0] - real).square().mean()),
-        float((total_rewards(one)[0] - paid).abs()),
+        float((total_rewards(one)[0] - total).abs()),
         float(calibration_score(real[chosen], imagined).mean()),
-        float(calibration_score(paid, total_rewards(several)[:, None]).mean()),
+        float(calibration_score(total, total_rewards(several)[:, None]).mean()),
     )
 
 
 def calibration_score(real: Tensor, imagined: Tensor) -> Tensor:
     """Whether the real outcome is NOT the outlier among itself and S imagined ones.
 
-    Each of the S + 1 outcomes is compared with the mean of the other S; the outlier has the largest
-    mean squared distance. If the model is calibrated, the real outcome and the sampled ones come
-    from the same distribution, so each is the outlier equally often: **the mean of this score is
-    then S / (S + 1), whatever the distribution**. It is lower if the model is too sure or wrong,
-    and higher if it is too unsure.
+    The outlier is the one with the largest mean squared distance from the mean of the other S. If
+    the model is calibrated, the real outcome and the sampled ones come from the same distribution,
+    so each is the outlier equally often: **the mean of this score is then S / (S + 1), whatever the
+    distribution**. It is lower if the model is too sure or wrong, and higher if it is too unsure.
 
     Args:
         real: (K, *) outcomes of K cases.

@@ -20,12 +20,11 @@ def coarse_to_fine(
     Args:
         plans: (B, N, ...).
         cheap: float32 (B, N), their first scores.
-        share: of the plans that are scored in full, the best by their first score; at least one.
+        share: of the plans, the best by their first score, that are scored in full; at least one.
         full: function of plans (B, n, ...) that returns their full scores (B, n).
 
     Returns:
-        float32 (B, N): the full scores; for the other plans their first ones, minus the number for
-        each scene that puts them below.
+        float32 (B, N).
     """
     count = max(1, round(share * cheap.shape[1]))
     chosen = cheap.topk(count, 1).indices

@@ -62,10 +62,9 @@ def train(
         FileExistsError: there is an agent in the folder already.
         BlockingIOError: another run is at work in the folder.
         FileNotFoundError: no such checkpoint, or no such episodes.
-        ValueError: a number is out of range; settings, spaces, algorithm and model do not fit each
-            other; the device is not there; or the folder holds an unfinished run with other
-            settings, or with another world model of the same name.
-        OSError: the disk is full, for example; the last checkpoint is still there.
+        ValueError: a number is out of range; settings, spaces, algorithm, model and device do not
+            fit each other; or the folder holds an unfinished run with other settings or another
+            world model of the same name.
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written, with Dyna for PPO that
             of the last round.
     """

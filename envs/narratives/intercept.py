@@ -42,8 +42,8 @@ class Intercept(Story[InterceptState]):
 
     Actions: stay, up, down, left, right; a move that would leave the canvas is not made. Each
     arrival at a city that the ring surrounds (middles at most 0.1 apart) brings 1. The order is not
-    shown: where he goes is seen only as he goes there, and then most cities are too far. The story
-    ends with his last arrival, after 20 steps.
+    visible: a leg shows its city only once it has begun, and then most cities are too far. The
+    story ends with his last arrival, after 20 steps.
 
     Args:
         controlled: must be True; without a ring it is TravelingSalesman.

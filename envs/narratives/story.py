@@ -2,7 +2,7 @@
 
 A story is a batch of scenes that evolve in steps. Between *decision points* shapes do what was
 decided; at a decision point somebody, nature or the agent, decides what comes next. A story says
-how a scene begins and how it advances; here casts are drawn, find room, and are painted.
+how a scene begins and how it advances; here casts are sampled, placed and rendered.
 
 Source: Consistent Jumpy Predictions, sec. 4.1 "Narratives".
 """

@@ -19,22 +19,19 @@ from agents import Imagination
 from agents.actions import draw_actions
 from envs import sample_scenes
 from evaluation.metrics import statistics
-from evaluation.runner.measurement import Measurement, Row, environment
+from evaluation.runner.measurement import OfCheckpoint, Row, environment
 from evaluation.runner.partial_results import PartialResults, progress
 from evaluation.runner.trained_agents import decisions
 from worldmodel import WorldModel
 
 
 @dataclass(frozen=True)
-class CommonWorlds(Measurement):
+class CommonWorlds(OfCheckpoint):
     """Variance of the difference between two plans' scores, in the same worlds and in others."""
 
     name = "common-worlds"
-    columns = ("plans", "shared", "independent", "ratio", "low", "high", "n")
-    checkpoint: tyro.conf.Positional[str]
+    checkpoint: tyro.conf.Positional[str] = "traveling-salesman"
     """Folder, shipped name or hub id."""
-    env: str | None = None
-    """One of our environments with an agent; by default the one that the checkpoint records."""
     scenes: int = 64
     """Of the test split; the first frame of each is the context."""
     pairs: int = 8
@@ -42,14 +39,10 @@ class CommonWorlds(Measurement):
     worlds: int = 8
     """That each plan is scored in."""
     draws: int = 32
-    """Times that worlds are sampled anew."""
+    """How often worlds are sampled, for the variance."""
     hold: int = 5
     """Steps for which each decision of a plan is held."""
     seed: int = 0
-
-    def measured_checkpoints(self) -> tuple[str, ...]:
-        """The model."""
-        return (self.checkpoint,)
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Those of ``of_model``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 import worldmodel
 from evaluation.metrics import dice_consistency as dice
 from evaluation.metrics.story_consistency import AGENT, NATURE, story_consistency
@@ -20,6 +22,8 @@ class Consistency(OfWorlds):
 
     name = "consistency"
     columns = ("checkpoint", "model", "metric", "value", "low", "high", "n")
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman",)
+    """Folders, shipped names or hub ids."""
     scenes: int = 200
     """Of the test split."""
     worlds: int = 8

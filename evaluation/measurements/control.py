@@ -12,23 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import agents
 import worldmodel
-from agents import (
-    Cem,
-    CemConfig,
-    Mppi,
-    MppiConfig,
-    RandomAgent,
-    RandomShooting,
-    RandomShootingConfig,
-    TreeSearch,
-    TreeSearchConfig,
-    evaluate,
-)
 from agents.actions import count_choices, draw_actions
 from envs import play, simulator_of
 from evaluation.metrics.statistics import normalised_return
-from evaluation.runner.measurement import Measurement, Row, Scattered, environment
+from evaluation.runner.measurement import OfCheckpoint, Row, Scattered, environment
 from evaluation.runner.partial_results import PartialResults
 from evaluation.runner.trained_agents import Contestant, Recipe, decisions, trained_agents
 from worldmodel import ActionSpec, WorldModel
@@ -48,15 +37,11 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Control(Measurement, Scattered):
+class Control(OfCheckpoint, Scattered):
     """Real returns of planners and agents, normalised to random play 0 and the oracle 1."""
 
     name = "control"
     columns = ("agent", "real_steps", "return", "normalised_return", "low", "high", "episodes")
-    checkpoint: str = "traveling-salesman"
-    """World model of the planners: folder, shipped name or hub id."""
-    env: str | None = None
-    """One of our environments with an agent; by default the one that the checkpoint records."""
     episodes: int = 200
     """Real test episodes, the same for all; at least 2."""
     plans: int = 256
@@ -68,12 +53,8 @@ class Control(Measurement, Scattered):
     real_steps: int = 0
     """Agents that learn from as many real steps play, too; 0 for planners only."""
     seed: int = 0
-    """Of the first episode; agents are seeded anew by the first episode of each block."""
+    """Of the first episode; agents are seeded by the first episode of each block."""
     device: str = "cpu"
-
-    def measured_checkpoints(self) -> tuple[str, ...]:
-        """The planners' world model."""
-        return (self.checkpoint,)
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Those of ``play``, of all planners and, with ``real_steps``, of agents that learn."""
@@ -94,17 +75,17 @@ class Control(Measurement, Scattered):
         }  # fmt: skip
         rounds = 4  # of refinement: each planner draws as many plans in all
         refined = {**shared, "plans": max(1, self.plans // rounds), "iterations": rounds}
-        shooting = RandomShooting(model, RandomShootingConfig(plans=self.plans, **shared))
+        plans = agents.RandomShootingConfig(plans=self.plans, **shared)
         planners = {
-            "random": Contestant(RandomAgent(model.spec.action.to_space(), self.seed)),
-            "random shooting": Contestant(shooting),
-            "CEM": Contestant(Cem(model, CemConfig(**refined))),
-            "MPPI": Contestant(Mppi(model, MppiConfig(**refined))),
+            "random": Contestant(agents.RandomAgent(model.spec.action.to_space(), self.seed)),
+            "random shooting": Contestant(agents.RandomShooting(model, plans)),
+            "CEM": Contestant(agents.Cem(model, agents.CemConfig(**refined))),
+            "MPPI": Contestant(agents.Mppi(model, agents.MppiConfig(**refined))),
         }
         choices = count_choices(model.spec.action)
         if choices is not None and self.plans >= choices * horizon:
-            tree = TreeSearchConfig(plans=self.plans, **shared)
-            planners["tree search"] = Contestant(TreeSearch(model, tree))
+            tree = agents.TreeSearchConfig(plans=self.plans, **shared)
+            planners["tree search"] = Contestant(agents.TreeSearch(model, tree))
         return planners
 
     def play(
@@ -169,7 +150,7 @@ def _play(env: str, size: int, hold: int, task: Task) -> tuple[int, NDArray[np.f
         if reseed is not None:
             reseed(block.start)
         returns.append(
-            evaluate(
+            agents.evaluate(
                 one.agent, make, len(block), seed=block.start, hold=hold,
                 frame_stack=one.frame_stack, wrap=one.wrap, progress=True,
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -120,18 +119,17 @@ def transitions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDA
     Raises:
         ValueError: no episode has k steps.
     """
-    found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    owner = []
+    numbers, before, actions, after = [], [], [], []
     for number, episode in enumerate(episodes):
-        states = episode.observations
         for start in range(len(episode.actions) - k + 1):
-            end = start + k
-            found.append((states[start], episode.actions[start:end], states[end]))
-            owner.append(number)
-    if not found:
+            numbers.append(number)
+            before.append(episode.observations[start])
+            actions.append(episode.actions[start : start + k])
+            after.append(episode.observations[start + k])
+    if not numbers:
         raise ValueError(f"episodes: none of them has {k} steps")
-    before, actions, after = (torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
-    return before, actions, after, np.array(owner)
+    states, plans, later = (torch.from_numpy(np.stack(x)) for x in (before, actions, after))
+    return states, plans, later, np.array(numbers)
 
 
 def errors(
@@ -156,7 +154,6 @@ class Dynamics(Measurement):
     """Error of a jump of k steps on vectors, and of a per-step model."""
 
     name = "dynamics"
-    columns = ("env", "model", "k", "mse", "low", "high", "n")
     envs: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
     """Gymnasium ids, with float vectors as observations."""
     episodes: int = 2000

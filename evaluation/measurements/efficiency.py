@@ -17,18 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
+import agents
 import worldmodel
-from agents import (
-    HoldAction,
-    RandomAgent,
-    RandomShooting,
-    RandomShootingConfig,
-    RealReturns,
-    RecordEpisodes,
-    adapt,
-    evaluate,
-    train_in_imagination,
-)
 from agents.training.imagined_ppo import make_ppo
 from evaluation.metrics.statistics import Interval
 from evaluation.runner.measurement import Measurement, Row, Scattered
@@ -99,22 +89,19 @@ class Efficiency(Measurement, Scattered):
         in imagination one of ``agent`` "ratio" with ``of``, ``value``, ``low``, ``high`` (95%, over
         runs and episodes).
         """
-        random = self.play(RandomAgent(self.make_env().action_space), stacked=False)
+        random = self.play(agents.RandomAgent(self.make_env().action_space), stacked=False)
         seeds = range(self.seeds)
-        parts: dict[str, tuple[int, int | None]] = {
-            _part(seed, None): (seed, None) for seed in seeds
+        parts = [(seed, size) for seed in seeds for size in (None, *self.sizes)]
+        names = {
+            f"seed {seed}, {f'a model of {size} steps' if size else FREE}": (seed, size)
+            for seed, size in parts
         }
-        parts |= {_part(seed, size): (seed, size) for seed in seeds for size in self.sizes}
-        values = partial_results.each(self._run_one, parts, self.name, "run", **self.cluster())
-        of_part = dict(zip(parts, values, strict=True))
-        runs: dict[str, list[Curve]] = {
-            name: [_curve(of_part[_part(seed, None)][name]) for seed in seeds]
-            if name == FREE
-            else [
-                _curve([of_part[_part(seed, size)][name] for size in self.sizes]) for seed in seeds
-            ]
-            for name in (FREE, PPO, PLANNER)
-        }
+        values = partial_results.each(self._run_one, names, self.name, "run", **self.cluster())
+        results = dict(zip(parts, values, strict=True))
+        runs = {FREE: [_curve(results[seed, None][FREE]) for seed in seeds]}
+        for name in (PPO, PLANNER):
+            points = [[results[seed, size][name] for size in self.sizes] for seed in seeds]
+            runs[name] = [_curve(of_seed) for of_seed in points]
         rows: list[Row] = [{"agent": "random play", "return": float(random.mean())}]
         for name, curves in runs.items():
             for seed, curve in enumerate(curves):
@@ -128,11 +115,11 @@ class Efficiency(Measurement, Scattered):
 
     def make_env(self) -> Any:
         """The real environment."""
-        return adapt(self.env, self.size)
+        return agents.adapt(self.env, self.size)
 
     def play(self, agent: Any, stacked: bool = True) -> Returns:
         """Returns (episodes,), always of the same real episodes."""
-        return evaluate(
+        return agents.evaluate(
             agent, self.make_env, self.episodes, TEST_SEED, self.hold,
             self.frame_stack if stacked else 1,
         )  # fmt: skip
@@ -153,8 +140,10 @@ class Efficiency(Measurement, Scattered):
     def _without_imagination(self, seed: int) -> Curve:
         """One run of PPO on real steps."""
         settings = dict(TUNED.get(self.env, {"num_envs": 8, "n_steps": 64}))
-        counted = [RecordEpisodes(self.make_env(), 1) for _ in range(settings.pop("num_envs"))]
-        makers = [partial(HoldAction, env, self.hold) for env in counted]
+        counted = [
+            agents.RecordEpisodes(self.make_env(), 1) for _ in range(settings.pop("num_envs"))
+        ]
+        makers = [partial(agents.HoldAction, env, self.hold) for env in counted]
         venv: VecEnv = VecMonitor(DummyVecEnv([*makers]))
         if self.frame_stack > 1:
             venv = VecFrameStack(venv, self.frame_stack)
@@ -181,36 +170,31 @@ class Efficiency(Measurement, Scattered):
         episodes = collect(self.make_env(), steps=size, hold=self.hold, seed=seed * 10**5)
         model = worldmodel.make("jump", self.spec(), seed=seed)
         fit(model, episodes.windows(self.window, 32, seed), self.fit_steps, seed=seed)
-        agent = train_in_imagination(
+        agent = agents.train_in_imagination(
             model, episodes, self.imagined_steps, hold=self.hold, horizon=self.horizon,
             frame_stack=self.frame_stack, seed=seed, progress_bar=on_terminal(),
         )  # fmt: skip
         horizon = self.window // self.hold
         ahead = horizon if self.markov else 1
-        config = RandomShootingConfig(
+        config = agents.RandomShootingConfig(
             self.plans, 2, horizon, hold=self.hold, ahead=ahead, seed=seed
         )
-        planner = RandomShooting(model, config)
+        planner = agents.RandomShooting(model, config)
         returns = {PPO: self.play(agent), PLANNER: self.play(planner, stacked=False)}
         return episodes.steps, returns
 
 
-class _Measured(RealReturns):
+class _Measured(agents.RealReturns):
     """Counts the real steps of the environments by the time of each evaluation."""
 
-    def __init__(self, counted: Sequence[RecordEpisodes], *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(self, counted: Sequence[agents.RecordEpisodes], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.counted = counted
         self.curve: Curve = []
 
     def _measure(self) -> None:
         super()._measure()
         self.curve.append((sum(env.total for env in self.counted), self.history[-1][1]))
-
-
-def _part(seed: int, size: int | None) -> str:
-    """The name of a run: of a model of so many real steps, or without one."""
-    return f"seed {seed}, {FREE if size is None else f'a model of {size} steps'}"
 
 
 def _curve(points: Iterable[tuple[int, Sequence[float]]]) -> Curve:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import tyro
 from torch import Tensor
 
 from evaluation.metrics import statistics
@@ -31,8 +30,6 @@ class Elbo(OfEachModel):
 
     name = "elbo"
     columns = ("checkpoint", "model", "env", "metric", "value", "low", "high", "n")
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
-    """Folders, shipped names or hub ids."""
     pixel_variance: float = 0.1
     """For all models alike, and as in their configs: squared errors are divided by it, so the
     likelihood is a Gaussian of half of it."""

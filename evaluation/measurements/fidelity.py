@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import tyro
 from torch import Tensor
 
 from envs import sample_scenes
@@ -31,8 +30,6 @@ class Fidelity(OfWorlds):
 
     name = "fidelity"
     columns = ("checkpoint", "model", "metric", "worlds", "value", "low", "high", "n")
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
-    """Folders, shipped names or hub ids."""
     scenes: int = 200
     """Of the test split."""
     worlds: int | None = None

@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -155,8 +154,6 @@ class Perceptual(OfWorlds):
 
     name = "perceptual"
     columns = ("checkpoint", "model", "env", "metric", "worlds", "value", "low", "high", "n")
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
-    """Folders, shipped names or hub ids."""
     lpips: bool = False
     """Needs torchvision (the extra "perceptual") and its AlexNet weights in torch's hub folder."""
     i3d: Path | None = None

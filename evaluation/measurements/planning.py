@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import tyro
 
 import worldmodel
 from agents import RandomShooting, RandomShootingConfig
@@ -29,6 +30,8 @@ class Planning(OfCheckpoints, Scattered):
         "model", "plans", "worlds", "seconds", "plans_per_second", "normalised_return", "low",
         "high", "episodes",
     )  # fmt: skip
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman",)
+    """Folders, shipped names or hub ids."""
     budgets: tuple[int, ...] = (64, 256)
     """Plans of a decision."""
     worlds: int = 4
@@ -55,7 +58,7 @@ class Planning(OfCheckpoints, Scattered):
 
         Args:
             models: by name, made for one environment at one frame size.
-            partial_results: holds the episodes that were played; time is taken anew.
+            partial_results: holds the episodes that were played; times are measured again.
 
         Raises:
             ValueError: ``hold`` is not between 1 and a model's window, or ``episodes`` is neither 0

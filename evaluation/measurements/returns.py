@@ -24,7 +24,6 @@ class Returns(Measurement):
     """The scale of returns: what random play gets, and the best possible."""
 
     name = "returns"
-    columns = ("env", "hold", "metric", "value", "low", "high", "n")
     envs: tuple[str, ...] = WITH_AN_AGENT
     """Ids of ours, each with a colon and the steps that a random action is held; the best return
     does not depend on them."""

@@ -20,7 +20,7 @@ import worldmodel
 from agents import RandomShooting, RandomShootingConfig
 from evaluation.measurements.control import Control
 from evaluation.metrics import statistics
-from evaluation.runner.measurement import Measurement, Row, environment
+from evaluation.runner.measurement import OfCheckpoint, Row, environment
 from evaluation.runner.partial_results import PartialResults, progress
 from evaluation.runner.trained_agents import Contestant
 from worldmodel import collect
@@ -32,15 +32,10 @@ EVERY = 50
 
 
 @dataclass(frozen=True)
-class Scaling(Measurement):
+class Scaling(OfCheckpoint):
     """Throughput of collection, evaluation and training with one worker and with two."""
 
     name = "scaling"
-    columns = ("kind", "workers", "unit", "per_second", "speedup", "low", "high", "n", "load")
-    checkpoint: str = "traveling-salesman"
-    """World model of the planners: folder, shipped name or hub id."""
-    env: str | None = None
-    """One of our environments with an agent; by default the one that the checkpoint records."""
     workers: tuple[int, ...] = (1, 2)
     """Numbers of Ray's workers, and of training processes; the first is the measure."""
     episodes: int = 400
@@ -55,10 +50,6 @@ class Scaling(Measurement):
     """Scenes of a training step over all processes, a multiple of each number of workers."""
     repeats: int = 6
     """Rounds, in which the numbers of workers take turns; from 6 on their intervals are of 95%."""
-
-    def measured_checkpoints(self) -> tuple[str, ...]:
-        """The planners' world model."""
-        return (self.checkpoint,)
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Rows ``kind, workers, unit, per_second, speedup, low, high, n, load``.

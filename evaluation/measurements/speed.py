@@ -158,7 +158,7 @@ def wide(rows: Sequence[Row], kind: str = "seconds", interval: bool = False) -> 
     Args:
         rows: of ``Speed``.
         kind: "seconds" or "ratio".
-        interval: show low and high beside each median, as text.
+        interval: add low and high to each median, as text.
     """
     lines: dict[tuple[str, str, int], Row] = {}
     for r in rows:

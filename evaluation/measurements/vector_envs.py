@@ -1,8 +1,8 @@
 """Returns on vector environments: the README's two recipes, from random real steps to an agent.
 
 A world model is trained on recorded random episodes, and an agent in imagined ones that branch off
-from them. Every seed records episodes, trains and plays anew; the seed 0 is what the README's
-snippets do, all of whose settings are here.
+from them. Every seed is a run of its own, from recording to playing; seed 0 is what the README's
+snippets do, with the settings that stand here.
 """
 
 from __future__ import annotations
@@ -90,11 +90,8 @@ class VectorEnvs(Measurement, Scattered):
     """Real returns of the README's recipes for CartPole and Pendulum, learned in imagination."""
 
     name = "vector-envs"
-    columns = (
-        "env", "agent", "real_steps", "imagined_steps", "seed", "return", "low", "high", "episodes",
-    )  # fmt: skip
     seeds: int = 1
-    """Runs of each, three to five minutes each; each records, trains and learns anew."""
+    """Runs of each, three to five minutes each; each records and trains by itself."""
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Those of ``follow``, of the README's recipes."""
@@ -106,7 +103,7 @@ class VectorEnvs(Measurement, Scattered):
         """Rows ``env, agent, real_steps, imagined_steps, seed, return, low, high, episodes``.
 
         ``return`` is the mean over real episodes, the same ones for all agents of an environment,
-        with its 95% interval over these; how much runs differ is seen across seeds. Random play,
+        with its 95% interval over these; how much runs differ shows across seeds. Random play,
         for comparison, has ``agent`` "random play" and the seed 0.
 
         Args:
@@ -170,9 +167,7 @@ def _ppo(
 def _sac(
     recipe: Recipe, model: WorldModel, episodes: Episodes, seed: int
 ) -> Iterator[tuple[int, Agent]]:
-    venv = ImaginedVecEnv(
-        model, episodes, num_envs=16, horizon=recipe.horizon, terminations="threshold", seed=seed
-    )
+    venv = ImaginedVecEnv(model, episodes, num_envs=16, horizon=recipe.horizon, seed=seed)
     agent = SAC("MlpPolicy", venv, seed=seed, **SAC_SETTINGS)
     for wanted in recipe.imagined_steps:
         agent.learn(

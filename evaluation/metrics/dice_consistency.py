@@ -110,7 +110,7 @@ def draw(
     The five context views have a yellow border; the three others show the hidden side.
 
     Args:
-        models: of one frame size, by the names that are written beside them.
+        models: of one frame size, by the names that are written on their left.
         out: a PNG file.
         scene: number of the scene in the test split.
         worlds: of each model.

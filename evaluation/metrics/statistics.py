@@ -42,20 +42,6 @@ def rows(
     return lines
 
 
-def share(hits: NDArray[np.bool_]) -> Interval:
-    """A proportion with Wilson's interval; ``hits`` bool (n,).
-
-    Raises:
-        ValueError: ``hits`` is empty.
-    """
-    n = int(hits.size)
-    if n == 0:
-        raise ValueError("hits: empty; a share needs at least one sample")
-    test = scipy.stats.binomtest(int(hits.sum()), n)
-    low, high = test.proportion_ci(method="wilson")
-    return Interval(float(hits.mean()), float(low), float(high), n)
-
-
 def mean(values: Array, seed: int = 0) -> Interval:
     """A mean with its BCa bootstrap interval; ``values`` (n,).
 

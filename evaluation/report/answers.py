@@ -6,22 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 
 from evaluation.report.load_results import Result, Row, by_seed, mean_curve, of
-from evaluation.report.names import in_words, interval, label, number
+from evaluation.report.names import in_words, interval_of, label, number
 
 Results = Mapping[str, Result]
 HORIZONS = (10, 40, 160)
 NOT_MEASURED = "not measured"
-RATIOS = "ratios are made round by round"
 
 
 def faster(results: Results) -> list[str]:
     """How much faster a jump is than each other model, at three distances; a paragraph each."""
     if "speed-all" not in results:
         return [f"{NOT_MEASURED.capitalize()} (no speed-all.json)."]
-    rows = results["speed-all"].rows
-    rounds = results["speed-all"].envelope["settings"].get("repeats")
-    parts = [_at(rows, distance) for distance in HORIZONS]
-    return [*parts, f"Medians of {rounds} rounds in which all models took turns; {RATIOS}."]
+    result = results["speed-all"]
+    rounds = result.envelope["settings"].get("repeats")
+    return [
+        *(_at(result.rows, distance) for distance in HORIZONS),
+        f"Medians of {rounds} rounds in which all models took turns; ratios are made round by "
+        "round.",
+    ]
 
 
 def _at(rows: Sequence[Row], distance: int) -> str:
@@ -35,7 +37,7 @@ def _at(rows: Sequence[Row], distance: int) -> str:
         ("Slower, by this factor", 1), ("No significant difference", 0), ("Faster", -1),
     ):  # fmt: skip
         some = [
-            f"{label(row['model'], row['preset'])} {ratio_text(row)}"
+            f"{label(row['model'], row['preset'])} {interval_of(row, 'ratio')}"
             for row in times
             if sign(row) == wanted
         ]
@@ -51,40 +53,28 @@ def sign(row: Row) -> int:
     return -1 if row["high"] < 1 else 0
 
 
-def ratio_text(row: Row) -> str:
-    """``41.7 [40.2, 43.1]``."""
-    return interval(row["ratio"], row["low"], row["high"])
-
-
 def fidelity(results: Results) -> list[str]:
     """Whether jumping costs quality: models after equal training, then the released model."""
-    parts = []
+    equal = f"After equal training: {NOT_MEASURED} (no model-comparison.json)."
     if "model-comparison" in results:
-        parts.append(_after_equal_training(results["model-comparison"]))
-    else:
-        parts.append(f"After equal training: {NOT_MEASURED} (no model-comparison.json).")
-    errors = [
-        (row, copied)
+        equal = _after_equal_training(results["model-comparison"])
+    longer = [
+        f"Trained for longer, {_samples(row)} has {interval_of(row)}, where repeating the last "
+        f"frame has {interval_of(copied)}."
         for result in of(results, "fidelity")
         for row in result.rows
         for copied in result.rows
         if row["metric"] == "mse, min-of-n" and copied["metric"] == "mse, copy-last"
         and _samples(row) == _samples(copied)
     ]  # fmt: skip
-    for row, copied in errors:
-        parts.append(
-            f"Trained for longer, {_samples(row)} has {_interval(row)}, where repeating the last "
-            f"frame has {_interval(copied)}."
-        )
-    if not errors:
-        parts.append(f"After longer training: {NOT_MEASURED}.")
-    return parts
+    return [equal, *(longer or [f"After longer training: {NOT_MEASURED}."])]
 
 
 def _after_equal_training(result: Result) -> str:
     compared = [row for row in result.rows if row.get("min-of-n") is not None]
-    own = min((row for row in compared if row["model"] == "jump"), key=_error, default=None)
-    others = sorted((row for row in compared if row["model"] != "jump"), key=_error)
+    compared.sort(key=lambda row: float(row["min-of-n"]))
+    own = next((row for row in compared if row["model"] == "jump"), None)
+    others = [row for row in compared if row["model"] != "jump"]
     if own is None or not others:
         return (
             f"After equal training: {NOT_MEASURED} (no JUMP and others in model-comparison.json)."
@@ -96,8 +86,8 @@ def _after_equal_training(result: Result) -> str:
     verdict = "Yes" if better else "No" if not same else "Not significantly"
     text = (
         f"{verdict}, after {seconds:g} s of training each: the closest of 30 futures has a squared "
-        f"error of {_best(own)} with {_name(own)} and {_best(others[0])} with the best of the "
-        f"others, {_name(others[0])}."
+        f"error of {interval_of(own, 'min-of-n')} with {_name(own)} and "
+        f"{interval_of(others[0], 'min-of-n')} with the best of the others, {_name(others[0])}."
     )
     for what, models in (
         ("Better than", better), ("Not significantly different from", same), ("Worse than", worse),
@@ -107,20 +97,8 @@ def _after_equal_training(result: Result) -> str:
     return text
 
 
-def _error(row: Row) -> float:
-    return float(row["min-of-n"])
-
-
 def _name(row: Row) -> str:
     return label(row["model"], row.get("preset", ""))
-
-
-def _best(row: Row) -> str:
-    return interval(row["min-of-n"], row["low"], row["high"])
-
-
-def _interval(row: Row) -> str:
-    return interval(row["value"], row["low"], row["high"])
 
 
 def _samples(row: Row) -> str:
@@ -159,11 +137,12 @@ def consistent(results: Results) -> list[str]:
         for row in stories
     ]
     dice = [row for row in rows if str(row.get("env", "")).startswith("dice/")]
-    for name, row in named([row for row in dice if row["metric"] == "KL3 / KL1"]):
-        parts.append(f"Dice, {name}: {_pays(row, _same_checkpoint(row, 'KL1', dice))}")
-    for name, row in named([row for row in dice if row["metric"] == "same digit, one world"]):
-        chance = _same_checkpoint(row, "same digit, two worlds", dice)
-        parts.append(f"Dice, {name}: {_agrees(row, chance)}")
+    for metric, other, sentence in (
+        ("KL3 / KL1", "KL1", _pays),
+        ("same digit, one world", "same digit, two worlds", _agrees),
+    ):
+        for name, row in named([row for row in dice if row["metric"] == metric]):
+            parts.append(f"Dice, {name}: {sentence(row, _same_checkpoint(row, other, dice))}")
     for model in ("jump", "badj", "gqn"):
         if not any(row["model"] == model for row in [*stories, *dice]):
             parts.append(f"{label(model)}: {NOT_MEASURED}.")
@@ -185,7 +164,7 @@ def _same_checkpoint(row: Row, metric: str, rows: Sequence[Row]) -> Row | None:
 
 def _pays(row: Row, one: Row | None) -> str:
     nats = "" if one is None else f" ({number(one['value'])})"
-    text = f"three views of the hidden side cost {_interval(row)} times the nats of one{nats}"
+    text = f"three views of the hidden side cost {interval_of(row)} times the nats of one{nats}"
     if row["high"] < 2:
         return f"{text}, nearer to 1 (one scene) than to 3 (each view anew): consistent."
     if row["low"] > 2:
@@ -222,7 +201,7 @@ def _fewer(row: Row) -> str:
     level = f"{100 * row.get('level', 0.8):.0f}% of the way from random play to where PPO ends"
     if row["value"] == 0:
         return f"never comes {level} with its real steps"
-    fewer = f"{_interval(row)} times fewer real steps to come {level}"
+    fewer = f"{interval_of(row)} times fewer real steps to come {level}"
     if row["low"] <= 1:
         fewer += "; the interval includes 1, so this may be no saving at all"
     return f"{fewer} (n = {row['n']} seeds)"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Style(NamedTuple):
@@ -66,6 +67,11 @@ def number(value: float) -> str:
 def interval(value: float, low: float, high: float) -> str:
     """``0.951 [0.919, 0.973]``."""
     return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def interval_of(row: Mapping[str, Any], column: str = "value") -> str:
+    """Of a row's number in that column."""
+    return interval(row[column], row["low"], row["high"])
 
 
 def in_words(parts: list[str]) -> str:

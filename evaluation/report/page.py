@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evaluation.report import answers, plots
 from evaluation.report.load_results import Result, Row, of, read
-from evaluation.report.names import interval, label
+from evaluation.report.names import interval_of, label
 from evaluation.runner.manifest import RESULTS, find
 from worldmodel.common.files import atomic
 
 Results = Mapping[str, Result]
 KNOWN = {result.name for result in RESULTS}
-SHEETS = {  # pictures that other commands leave beside the page, and what they show
+SHEETS = {  # pictures that other commands write next to the page, and what they show
     "model-comparison.png": "Two futures by each model of nature's Traveling Salesman, after the "
     "same short training: frame 6 of the context (yellow border), and 11, 16 and 21, imagined.",
     "dice.png": "Views of the side of the dice that no context view shows, in sampled scenes.",
@@ -60,9 +61,9 @@ class _Page:
     def add(self, *parts: str) -> None:
         self.parts.extend(parts)
 
-    def picture(self, name: str, alt: str, draw: Callable[[Path], None]) -> None:
-        """Draw ``report/name`` and show it."""
-        draw(self.out / "report" / name)
+    def picture(self, name: str, alt: str, plot: Callable[[Path, Any], None], data: Any) -> None:
+        """Plot the data into ``report/name`` and add it."""
+        plot(self.out / "report" / name, data)
         self.add(f"![{alt}](report/{name})")
 
     def made_by(self, *results: Result) -> None:
@@ -127,7 +128,7 @@ def _speed(page: _Page) -> None:
         result = page.results["speed-all"]
         rows = [row for row in result.rows if row["batch"] == 1]
         taken = [row for row in rows if row["kind"] == "seconds"]
-        page.picture("speed.png", "Seconds against distance", lambda path: plots.speed(path, taken))
+        page.picture("speed.png", "Seconds against distance", plots.speed, taken)
         page.add("How many times as long as JUMP others take to the frame at distance T:")
         page.add(_ratios([row for row in rows if row["kind"] == "ratio"]))
         page.made_by(result)
@@ -139,7 +140,7 @@ def _ratios(rows: Sequence[Row]) -> str:
     by_model: dict[str, dict[int, str]] = {}
     for row in rows:
         times = by_model.setdefault(label(row["model"], row["preset"]), {})
-        times[row["distance"]] = answers.ratio_text(row)
+        times[row["distance"]] = interval_of(row, "ratio")
     lines = [
         [name, *(times.get(t, answers.NOT_MEASURED) for t in distances)]
         for name, times in by_model.items()
@@ -151,10 +152,8 @@ def _quality(page: _Page) -> None:
     page.add("## Quality against time")
     if "model-comparison" in page.results:
         result = page.results["model-comparison"]
-        page.picture(
-            "quality.png", "Error of the closest of 30 futures against time",
-            lambda path: plots.quality(path, result.rows),
-        )  # fmt: skip
+        alt = "Error of the closest of 30 futures against time"
+        page.picture("quality.png", alt, plots.quality, result.rows)
         page.add(
             "Every model learned from the same scenes for about the same time: lower left is best."
         )
@@ -164,19 +163,19 @@ def _quality(page: _Page) -> None:
 
 def _fidelity(page: _Page) -> None:
     page.add("## Fidelity of released models")
-    for result in of(page.results, "fidelity"):
-        page.add(_measured(result))
-        page.made_by(result)
+    _metrics(page, of(page.results, "fidelity"))
     page.missing("fidelity")
 
 
-def _measured(result: Result) -> str:
-    """A table of rows with a metric, a value and its interval."""
-    lines = [
-        [name, str(row["metric"]), interval(row["value"], row["low"], row["high"]), _count(row)]
-        for name, row in answers.named(result.rows)
-    ]
-    return table(["model", "metric", "value, 95% interval", "n"], lines)
+def _metrics(page: _Page, results: Iterable[Result]) -> None:
+    """A table of each result, whose rows have a metric, a value and its interval."""
+    for result in results:
+        lines = [
+            [name, str(row["metric"]), interval_of(row), _count(row)]
+            for name, row in answers.named(result.rows)
+        ]
+        page.add(table(["model", "metric", "value, 95% interval", "n"], lines))
+        page.made_by(result)
 
 
 def _count(row: Row) -> str:
@@ -190,23 +189,17 @@ def _consistency(page: _Page) -> None:
     for name, row in answers.named([row for result in files for row in result.rows]):
         kinds.setdefault(str(row["env"]).partition("/")[0], []).append((name, row))
     for kind, rows in sorted(kinds.items()):
-        page.picture(
-            f"consistency-{kind}.png", f"Consistency of samples: {kind}",
-            lambda path, rows=rows: plots.consistency(path, rows),  # type: ignore[misc]
-        )  # fmt: skip
-    for result in files:
-        page.add(_measured(result))
-        page.made_by(result)
+        alt = f"Consistency of samples: {kind}"
+        page.picture(f"consistency-{kind}.png", alt, plots.consistency, rows)
+    _metrics(page, files)
     page.missing("consistency", "consistency-nature")
 
 
 def _control(page: _Page) -> None:
     page.add("## Returns in the real environment")
     for result in of(page.results, "control"):
-        page.picture(
-            f"{result.name}.png", "Normalised returns of agents",
-            lambda path, rows=result.rows: plots.control(path, rows),  # type: ignore[misc]
-        )  # fmt: skip
+        alt = "Normalised returns of agents"
+        page.picture(f"{result.name}.png", alt, plots.control, result.rows)
         lines = [
             [r["agent"], f"{r['real_steps']:,}", _return(r), str(r["episodes"])]
             for r in result.rows
@@ -223,36 +216,29 @@ def _return(row: Row) -> str:
 def _efficiency(page: _Page) -> None:
     page.add("## Returns against real steps")
     files = of(page.results, "efficiency")
+    ratios = [
+        [_env(result), str(row["of"]), interval_of(row), _count(row)]
+        for result in files
+        for row in result.rows
+        if row["agent"] == "ratio"
+    ]
     if files:
-        tables = [(_title(result), result.rows) for result in files]
-        page.picture(
-            "efficiency.png", "Returns against real steps",
-            lambda path: plots.efficiency(path, tables),
-        )  # fmt: skip
+        tables = []
+        for result in files:  # the title: the environment, and below it the ratios
+            env = _env(result)
+            lines = [f"{agent}: {ratio}" for of, agent, ratio, _ in ratios if of == env]
+            title = "\n".join([f"{env}: times fewer real steps", *lines])
+            tables.append((title, result.rows))
+        alt = "Returns against real steps"
+        page.picture("efficiency.png", alt, plots.efficiency, tables)
         page.add(
             "Thin lines are single seeds, thick ones their means. World models learned from random "
             "real steps alone; how many times fewer it takes to come 80% of the way from random "
             "play to where PPO ends (0: never):"
         )
-        lines = [
-            [_env(result), row["of"], interval(row["value"], row["low"], row["high"]), _count(row)]
-            for result in files
-            for row in result.rows
-            if row["agent"] == "ratio"
-        ]
-        page.add(table(["environment", "agent", "times fewer", "seeds"], lines))
+        page.add(table(["environment", "agent", "times fewer", "seeds"], ratios))
         page.made_by(*files)
     page.missing("efficiency-cartpole", "efficiency-tsp")
-
-
-def _title(result: Result) -> str:
-    """The environment, and below it the ratios with their intervals."""
-    ratios = [
-        f"{row['of']}: {interval(row['value'], row['low'], row['high'])}"
-        for row in result.rows
-        if row["agent"] == "ratio"
-    ]
-    return "\n".join([f"{_env(result)}: times fewer real steps", *ratios])
 
 
 def _env(result: Result) -> str:

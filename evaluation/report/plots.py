@@ -112,9 +112,7 @@ def quality(path: Path, rows: Sequence[Row]) -> None:
                 if row.get(y) is None or (x == "seconds" and not row[x]):
                     continue  # a stride that reaches no such frame; nothing to train
                 style = names.style(row["model"], row["preset"])
-                ends = None
-                if y == "min-of-n":
-                    ends = [[row[y] - row["low"]], [row["high"] - row[y]]]
+                ends = _error_bar(row, y) if y == "min-of-n" else None
                 filled = style.colour if style.line == "-" else "white"  # relatives differ
                 ax.errorbar(
                     row[x], row[y], ends, fmt=style.marker, color=style.colour, label=style.label,
@@ -171,10 +169,14 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
 
 
 def _bar(ax: Axes, place: int, row: Row) -> None:
-    value = row["value"]
-    ends = [[value - row["low"]], [row["high"] - value]]
+    value, ends = row["value"], _error_bar(row, "value")
     ax.barh(place, value, 0.62, color=names.style(row["model"]).colour)
     ax.errorbar(value, place, xerr=ends, color=names.BLACK, capsize=3, linewidth=1.3)
+
+
+def _error_bar(row: Row, column: str) -> list[list[float]]:
+    """Lengths below and above, as matplotlib takes them."""
+    return [[row[column] - row["low"]], [row["high"] - row[column]]]
 
 
 def control(path: Path, rows: Sequence[Row]) -> None:
@@ -184,11 +186,10 @@ def control(path: Path, rows: Sequence[Row]) -> None:
         ax = axes[0, 0]
         for place, row in enumerate(best):
             colour, marker = agent_style(row["agent"])
-            value = row["normalised_return"]
-            ends = [[value - row["low"]], [row["high"] - value]]
+            ends = _error_bar(row, "normalised_return")
             ax.errorbar(
-                value, place, xerr=ends, fmt=marker, color=colour, capsize=3, markersize=7,
-                linewidth=2,
+                row["normalised_return"], place, xerr=ends, fmt=marker, color=colour, capsize=3,
+                markersize=7, linewidth=2,
             )  # fmt: skip
         ax.set_yticks(
             range(len(best)), [f"{r['agent']} ({r['real_steps']:,} real steps)" for r in best]

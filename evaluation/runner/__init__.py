@@ -1,1 +1,1 @@
-"""What runs measurements: commands, parts that are kept, the list of all results."""
+"""What runs measurements: their base classes, partial results, the list of all result files."""

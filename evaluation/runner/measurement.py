@@ -41,15 +41,16 @@ class Verb(ABC):
 class Measurement(Verb, ABC):
     """A command that measures, prints a table and writes a JSON file."""
 
-    columns: ClassVar[tuple[str, ...]]
-    """Those of the rows that are printed."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Those of the rows that are printed; () for all."""
 
     num_threads: int = 1
     """CPU threads; more than the free cores can be many times slower."""
     json: Path | None = None
     """File for the result. Partial results stay in a folder next to it until it is written."""
     resume: bool = False
-    """Go on from the partial results of a stopped run. Times that are compared are taken anew."""
+    """Go on from the partial results of a stopped run. Timings that are compared are measured
+    again."""
 
     @abstractmethod
     def rows(self, partial_results: PartialResults) -> list[Row]:
@@ -61,7 +62,7 @@ class Measurement(Verb, ABC):
 
     def text(self, rows: list[Row]) -> str:
         """What is printed: a table."""
-        return results.table(rows, self.columns)
+        return results.table(rows, self.columns or list(dict.fromkeys(chain(*rows))))
 
     def measured_checkpoints(self) -> tuple[str, ...]:
         """Names of the checkpoints in use; the result records their digests."""
@@ -72,12 +73,14 @@ class Measurement(Verb, ABC):
         torch.set_num_threads(self.num_threads)
         if self.json is None:
             if self.resume:
-                raise ValueError("resume: needs --json, the file next to which parts were kept")
+                raise ValueError("resume: needs --json, the file next to which the parts are")
             yield self.text(self.measure())
             return
         check_writable(self.json)
         facts = results.envelope(self.name, asdict(self) | {"resume": False})
-        facts["command"] = facts["command"].replace(" --resume", "")  # what makes the same anew
+        facts["command"] = facts["command"].replace(
+            " --resume", ""
+        )  # the one that makes the same result
         weights = {name: checkpoint.digest(name) for name in self.measured_checkpoints()}
         if weights:
             facts["weights"] = weights
@@ -147,10 +150,24 @@ def environment(env: str | None, recorded: str | None) -> str:
 
 
 @dataclass(frozen=True)
+class OfCheckpoint(Measurement, ABC):
+    """A measurement of one trained model, in the environment that it was trained on."""
+
+    checkpoint: str = "traveling-salesman"
+    """World model of the planners: folder, shipped name or hub id."""
+    env: str | None = None
+    """One of our environments with an agent; by default the one that the checkpoint records."""
+
+    def measured_checkpoints(self) -> tuple[str, ...]:
+        """The model."""
+        return (self.checkpoint,)
+
+
+@dataclass(frozen=True)
 class OfCheckpoints(Measurement, ABC):
     """A measurement of several trained models."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman",)
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ("traveling-salesman-nature",)
     """Folders, shipped names or hub ids."""
     env: str | None = None
     """Id of one of our environments, whose test scenes are used; by default the one that each

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import worldmodel
 from agents import InversePolicy, InversePolicyConfig
-from agents.planners import Agent
+from agents.planners.base import Agent
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from evaluation.runner.partial_results import on_terminal
@@ -90,29 +90,23 @@ def trained_agents(
     size = model.spec.observation[1]
     horizon = decisions(model, hold)
     shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "seed": seed}
-    real: dict[str, Any] = {**shared, "steps": real_steps // hold, "num_envs": 8}
+    stacked = {**shared, "frame_stack": FRAME_STACK}
+    real: dict[str, Any] = {"steps": real_steps // hold, "num_envs": 8}
     dyna = {**real, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500}
-    runs_by_name = {
-        IMAGINED: RunConfig(
-            **shared, model=checkpoint, steps=imagined_steps, num_envs=32, frame_stack=FRAME_STACK
-        ),
-        "PPO with lookahead": RunConfig(**real, method="lookahead", model=checkpoint),
+    configs = {
+        IMAGINED: RunConfig(**stacked, model=checkpoint, steps=imagined_steps, num_envs=32),
+        "PPO with lookahead": RunConfig(**shared, **real, method="lookahead", model=checkpoint),
         "DQN with Dyna": RunConfig(
-            **dyna,
-            method="dyna",
-            algorithm="dqn",
-            model=checkpoint,
-            fit_steps=0,
-            frame_stack=FRAME_STACK,
+            **stacked, **dyna, method="dyna", algorithm="dqn", model=checkpoint, fit_steps=0
         ),
-        "PPO": RunConfig(**real, method="real", frame_stack=FRAME_STACK),
-        "DQN": RunConfig(**real, method="real", algorithm="dqn", frame_stack=FRAME_STACK),
+        "PPO": RunConfig(**stacked, **real, method="real"),
+        "DQN": RunConfig(**stacked, **real, method="real", algorithm="dqn"),
     }
     recipes: dict[str, Recipe] = {
         name: partial(_train, config, 0 if name == IMAGINED else real_steps)
-        for name, config in runs_by_name.items()
+        for name, config in configs.items()
     }
-    return {**recipes, "inverse policy": partial(_clone, runs_by_name["PPO"], real_steps)}
+    return {**recipes, "inverse policy": partial(_clone, configs["PPO"], real_steps)}
 
 
 def _train(config: RunConfig, real_steps: int) -> Contestant:

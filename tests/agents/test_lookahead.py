@@ -16,9 +16,9 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from agents import RandomAgent
 from agents.evaluate import evaluate
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
-from agents.planners import RandomAgent
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel import make as make_model
@@ -317,7 +317,7 @@ def test_imagined_environments_can_be_looked_ahead_in() -> None:
     model = FakeModel()
     starts = np.stack([FakeEnv().reset(seed=seed)[0] for seed in range(4)])
     venv = LookaheadVecWrapper(
-        ImaginedVecEnv(model, starts, 2, hold=2, horizon=3, stagger=False), model, jumps=2, hold=2
+        ImaginedVecEnv(model, starts, 2, hold=2, horizon=3), model, jumps=2, hold=2
     )
     venv.reset()
     for level in (2, 4):

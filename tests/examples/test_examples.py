@@ -70,7 +70,7 @@ def test_log_videos(run: Run, tmp_path: Path) -> None:
 
 def test_backwards_and_in_between(run: Run, tmp_path: Path) -> None:
     printed = run("backwards_and_in_between.py", "--worlds 1 --last 4")
-    assert "the past: shown [4], asked for 0 .. 4" in printed
+    assert "the past: context [4], queries 0 .. 4" in printed
     with Image.open(tmp_path / "video.gif") as clip:
         assert clip.n_frames == 5
     with Image.open(tmp_path / "sheet.png") as sheet:

@@ -38,7 +38,7 @@ SMALLER = {
     "steps=50_000": "steps=512",
     "episodes=50": "episodes=2",
     "episodes=8": "episodes=2",
-    "episodes=4, num": "episodes=1, num",
+    "episodes=4, hold": "episodes=1, hold",
     "plans=256": "plans=32",
     "learn(128)": "learn(1)",
     "n_steps=32": "n_steps=2",

@@ -45,6 +45,7 @@ TRUSTED = {  # what may run code, where: each says so in its docstring, and a pe
     ("agents/training/dyna/rounds.py", "run.agent.set_parameters"),
     ("agents/training/resume.py", "self.model.set_parameters"),
     ("evaluation/measurements/perceptual.py", "torch.jit.load"),
+    ("worldmodel/__init__.py", "import_module"),  # of its own table
     ("worldmodel/registry.py", "importlib.import_module"),
     ("agents/adapt.py", "importlib.import_module"),
     ("envs/bench.py", "importlib.import_module"),

@@ -1,4 +1,4 @@
-"""Verbs that train a model, and time its training."""
+"""Verbs that record and copy episodes, train models, and time their training."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import torch
+import tyro
 
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
-from worldmodel.commands.scenes import check_source_options, make_env, scene_stream
 from worldmodel.common import results
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
-from worldmodel.data.episodes import Episodes
+from worldmodel.data.collect import collect
+from worldmodel.data.episodes import Episodes, unpack
 from worldmodel.imagine import ImaginedVideo
 from worldmodel.registry import entry, make, preset, suggested
 from worldmodel.spec import Spec
@@ -31,6 +33,57 @@ from worldmodel.types import SceneBatch, SceneSource
 VIDEO_SCENES = 4
 """Scenes in a video of TensorBoard."""
 MAX_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record random play of any Gymnasium environment."""
+
+    env: str
+    """Gymnasium id, such as envs:narratives/TravelingSalesman-v0."""
+    out: Path
+    """Folder for the episodes."""
+    episodes: int = 100
+    hold: int = 1
+    """Steps for which each random action is held."""
+    size: int | None = None
+    """Frame size, for environments that take one."""
+    seed: int = 0
+    resume: bool = False
+    """Go on after the last shard in OUT."""
+    workers: int = 0
+    """Processes that play, through Ray; 0 plays in this one. The episodes are the same."""
+    ray: str | None = None
+    """Address of a Ray cluster whose machines play, as HOST:6379 or auto; None: this one does."""
+    num_threads: int = 1
+    """CPU threads of each process."""
+
+    def run(self) -> Iterator[str]:
+        """Record, and say how to train on the episodes."""
+        check_seed(self.seed)
+        torch.set_num_threads(self.num_threads)
+        episodes = collect(
+            partial(sized_env, self.env, self.size), self.episodes, hold=self.hold, seed=self.seed,
+            folder=self.out, resume=self.resume, workers=self.workers, address=self.ray,
+        )  # fmt: skip
+        yield f"{len(episodes)} episodes, {episodes.steps} steps: {self.out}"
+        words = ("train", "--episodes", str(self.out), "--window", "20", "--out", "runs/model")
+        yield f"train on them: python -m worldmodel {shlex.join(words)}"
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Copy recorded episodes so that ``train --memory`` can leave them on disk."""
+
+    episodes: tyro.conf.Positional[Path]
+    """Folder of recorded episodes."""
+    out: Path
+    """Folder for the copy, which is not compressed: frames alone take H x W x C bytes each."""
+
+    def run(self) -> Iterator[str]:
+        """Copy, and say how to train on the copy."""
+        out = shlex.quote(str(unpack(self.episodes, self.out)))
+        yield f"train on them: python -m worldmodel train --episodes {out} --memory 1 --window 20"
 
 
 @dataclass(frozen=True)
@@ -168,10 +221,10 @@ class Train:
         if self.memory is not None:
             raise ValueError("memory: only with --episodes; an env's scenes are made when needed")
         assert self.env is not None
-        env = make_env(self.env, self.size)
+        env = sized_env(self.env, self.size)
         settings = {"device": device, "seed": self.seed, "hold": self.hold}
         training = scene_stream(env, self.env)(self.batch_size, **settings)
-        test = scene_stream(make_env(self.env, self.size, split="test"), self.env)
+        test = scene_stream(sized_env(self.env, self.size, split="test"), self.env)
         scenes = training.batch(0)
         pose = 0
         if self.poses:
@@ -241,6 +294,50 @@ class Bench:
         if self.json is not None:
             result = results.envelope("bench", asdict(self), rows)
             yield f"result: {results.write(self.json, result)}"
+
+
+def check_source_options(env: str | None, episodes: Path | None) -> None:
+    """Raise ValueError unless exactly one of the two options is given."""
+    if (env is None) == (episodes is None):
+        raise ValueError("env, episodes: give exactly one of them")
+
+
+def sized_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, Any]:
+    """The environment, its frame ``size`` set unless None.
+
+    Raises:
+        ValueError: there is no such id, or the environment does not take the settings.
+    """
+    if size is not None:
+        settings["size"] = size
+    try:
+        return gym.make(env_id, **settings)
+    except gym.error.UnregisteredEnv as error:
+        raise ValueError(
+            f"env: {error} An id may name the module that registers it, as in "
+            "envs:narratives/TravelingSalesman-v0"
+        ) from error
+    except TypeError as error:
+        raise ValueError(
+            f"env: {env_id} does not take {list(settings)} ({error}). To record it: `python -m "
+            f"worldmodel collect --env {env_id}`; then pass --episodes, for only ours "
+            "generate scenes by themselves"
+        ) from error
+
+
+def scene_stream(env: gym.Env[Any, Any], env_id: str) -> Callable[..., SceneSource]:
+    """The method ``scenes`` of an environment, which makes its scene stream.
+
+    Raises:
+        ValueError: it has none.
+    """
+    scenes: Callable[..., SceneSource] | None = getattr(env.unwrapped, "scenes", None)
+    if scenes is None:
+        raise ValueError(
+            f"env: {env_id} has no scene stream of its own; record it with "
+            "`python -m worldmodel collect` and pass --episodes"
+        )
+    return scenes
 
 
 def _device(device: str) -> str:

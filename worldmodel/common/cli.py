@@ -1,8 +1,4 @@
-"""How every command of this project begins and ends: ``python -m envs | worldmodel | ...``.
-
-The ``__main__`` modules of all four packages call it, ``envs`` too: that is the only thing that
-``envs`` takes from here.
-"""
+"""How every command of this project begins and ends: ``python -m envs | worldmodel | ...``."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ NO_MEMORY = (
     "Storage size calculation overflowed",
     "CUDA out of memory",
 )
-"""How torch says so: it raises a RuntimeError, as for much else."""
+"""Texts of the RuntimeErrors that torch raises when memory runs out."""
 
 
 class Verb(Protocol):
@@ -31,7 +27,7 @@ class Verb(Protocol):
     """
 
     def run(self) -> Iterable[str] | None:
-        """Do it; what to print as it comes, or nothing where it prints by itself."""
+        """Run, and yield what to print; None where it prints by itself."""
 
 
 def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: str | None) -> None:
@@ -40,8 +36,8 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
     Mistakes of the user (``ValueError``, ``TypeError``, ``OSError``, ``ImportError``, numbers that
     are not finite, Gymnasium's errors), too little memory, Ctrl-C and SIGTERM end with one line on
     stderr and exit status 1; with ``--debug`` anywhere on the command line, with the traceback.
-    Any other exception is a mistake of ours and keeps its traceback. A reader that has gone away
-    (``| head``) ends the command silently, as it does for the commands of a shell.
+    Any other exception is a bug of ours and has its traceback. Where the reader of a pipe has ended
+    (``| head``), the command ends silently, as those of a shell do.
     """
     words = sys.argv[1:]
     debug = DEBUG in words
@@ -59,13 +55,13 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
     except KeyboardInterrupt as error:
         if debug:
             raise
-        # Of several processes that train together the first speaks for all: they stop together.
+        # Processes that train together stop together; only the first prints.
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         sys.exit((_one_line(error) or "stopped") if first else 1)
     except Exception as error:
         if not debug and _no_memory(error):
-            said = str(error).partition("\n")[0] or type(error).__name__
-            sys.exit(f"error: this does not fit into memory; ask for less at a time ({said})")
+            text = str(error).partition("\n")[0] or type(error).__name__
+            sys.exit(f"error: this does not fit into memory; ask for less at a time ({text})")
         if debug or not isinstance(error, _mistakes()):
             raise
         sys.exit(f"error: {_one_line(error) or type(error).__name__}")
@@ -73,16 +69,16 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
 
 @contextmanager
 def _one_line_each(debug: bool) -> Iterator[None]:
-    """Within it, SIGTERM is as Ctrl-C, and TensorBoard's thread is silent about a full disk: its
-    next call raises the same OSError where ``main`` tells it.
+    """Within it, SIGTERM is as Ctrl-C, and TensorBoard's thread prints no OSError of a full disk:
+    its next call raises the same one, which ``main`` prints.
     """
     hook = threading.excepthook
 
-    def told(failed: threading.ExceptHookArgs) -> None:
+    def all_but_os_errors(failed: threading.ExceptHookArgs) -> None:
         if debug or not isinstance(failed.exc_value, OSError):
             hook(failed)
 
-    threading.excepthook = told
+    threading.excepthook = all_but_os_errors
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -106,7 +102,7 @@ def _run(
         args=words,
     )
     threads = getattr(command, "num_threads", 1)  # of all verbs that compute
-    if threads < 1:  # of which torch says too little, and with a traceback
+    if threads < 1:  # torch's own message is short, and comes with a traceback
         raise ValueError(f"num_threads: expected at least 1, got {threads}")
     for text in command.run() or ():
         print(text, flush=True)  # noqa: T201 (the one place for all commands)

@@ -1,7 +1,7 @@
 """The same function of many items, here or on the machines of a Ray cluster.
 
 What comes out depends on the items alone: an item carries its own seed, results come in the order
-of the items, and one whose worker died is done anew.
+of the items, and one whose worker died is computed again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 INSTALL = "pip install 'jumpy-worldmodel[cluster]'"
 RETRIES = 3
-"""Times that an item is begun anew after the process that did it died."""
+"""Times that an item is computed again after its process died."""
 OWN_STORE = 512 * 2**20
 """Bytes of shared memory, of a Ray that is started here: results wait in it."""
 REACH = 10.0
@@ -41,20 +41,20 @@ def scatter(
     """``map(function, items)``, in other processes on any number of machines.
 
     Function, items and results travel by cloudpickle, through Ray's object store: no folder has to
-    be shared. Workers have as many threads of torch as this process. An item is begun anew, up to
-    ``RETRIES`` times, if its process or machine dies; an exception of the function is raised here
-    as it is. What is running when the caller stops early is ended.
+    be shared. Workers have as many threads of torch as this process. An item is computed
+    again, up to ``RETRIES`` times, if its process or machine dies; an exception of the function is
+    raised here as it is. If the caller stops early, running items are cancelled.
 
     Args:
-        function: of one item. It shall depend on nothing else, random states included.
+        function: of one item; it must depend on nothing else, random states included.
         items: the arguments.
-        workers: items under way at a time, each on a CPU of its own; 0 does all in this process,
+        workers: items that run at a time, each on a CPU of its own; 0 computes all in this process,
             without Ray.
-        address: of a running cluster: "HOST:6379", or "auto" on one of its machines. None takes
-            the Ray that this process is connected to, else starts one here for as long as it takes.
+        address: of a running cluster: "HOST:6379", or "auto" on one of its machines. None uses
+            the Ray that this process is connected to, else starts one here until the end.
 
     Yields:
-        the results, in the order of the items, each as soon as those before it are there.
+        the results, in the order of the items, each as soon as those before it are done.
 
     Raises:
         ValueError: ``workers`` is negative, or an ``address`` is given without any.
@@ -97,12 +97,12 @@ def _in_order(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None
 ) -> Iterator[Result]:
     with connected(workers, address) as ray, closing(_done(ray, function, items, workers)) as done:
-        found = dict[int, Any]()
+        waiting = dict[int, Any]()
         for wanted in range(len(items)):
-            while wanted not in found:
+            while wanted not in waiting:
                 index, reference = next(done)
-                found[index] = reference
-            yield _result(ray, found.pop(wanted), wanted)  # an error waits for its turn
+                waiting[index] = reference
+            yield _result(ray, waiting.pop(wanted), wanted)  # an error waits for its turn
 
 
 def _as_completed(
@@ -118,7 +118,7 @@ def _done(
 ) -> Generator[tuple[int, Any], None, None]:
     """The number and the reference of each item when it is done, ``workers`` at a time."""
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda call, item: call(item))
-    # Shipped once, however many items.
+    # Sent once, however many items.
     shipped = ray.put(partial(_call, function, torch.get_num_threads()))
     upcoming, running = enumerate(items), dict[Any, int]()
     try:
@@ -151,7 +151,7 @@ def _result(ray: Any, reference: Any, index: int) -> Any:
 
 @contextmanager
 def connected(workers: int, address: str | None = None) -> Iterator[Any]:
-    """Ray, connected: see ``scatter``; what was begun here ends here."""
+    """Ray, connected: see ``scatter``; a Ray that is started here is shut down here."""
     try:
         import ray
     except ImportError as error:
@@ -171,7 +171,7 @@ def connected(workers: int, address: str | None = None) -> Iterator[Any]:
         "num_cpus": workers, "object_store_memory": OWN_STORE, "include_dashboard": False,
     }  # fmt: skip
     stop = signal.getsignal(signal.SIGTERM)
-    # "local" also where a cluster runs on this machine: nobody asked for that one.
+    # "local" also where a cluster runs on this machine: that one was not requested.
     ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
     if callable(stop) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)  # Ray's own would abort; ours ends as Ctrl-C does

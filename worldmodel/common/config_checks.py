@@ -70,8 +70,8 @@ def to_tuples(config: Any, *names: str) -> None:
 def from_json(kind: type[T], data: Any, longest: int | None = LONGEST) -> T:
     """An instance of the dataclass ``kind`` from what JSON made of it (lists are tuples again).
 
-    Nothing is converted: 3.5, "3" and true are no int. Types that JSON has no word for are left to
-    the class itself.
+    Nothing is converted: 3.5, "3" and true are no int. Types that JSON does not have are
+    checked by the class itself.
 
     Args:
         kind: a dataclass.
@@ -82,14 +82,14 @@ def from_json(kind: type[T], data: Any, longest: int | None = LONGEST) -> T:
         ValueError: a field is missing, unknown, of another type or refused by the class.
     """
     if not isinstance(data, dict):
-        raise ValueError(f"expected the settings of {kind.__name__}, got {_shown(data)}")
+        raise ValueError(f"expected the settings of {kind.__name__}, got {_short(data)}")
     known: Any = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     needed = [
         name
         for name, field in known.items()
         if field.default is MISSING and field.default_factory is MISSING
     ]
-    if wrong := sorted(map(_shown, data.keys() - known)):
+    if wrong := sorted(map(_short, data.keys() - known)):
         raise ValueError(f"{kind.__name__} has no {', '.join(wrong[:8])}; it has {list(known)}")
     if lacking := [name for name in needed if name not in data]:
         raise ValueError(f"{kind.__name__} lacks {lacking}")
@@ -122,7 +122,7 @@ def _value(name: str, value: Any, hint: Any, longest: int | None) -> Any:
             return value
     elif hint not in (int, str, bool, types.NoneType) or type(value) is hint:
         return value
-    raise ValueError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {_shown(value)}")
+    raise ValueError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {_short(value)}")
 
 
 def _entries(
@@ -133,7 +133,7 @@ def _entries(
         raise ValueError(f"{name}: expected at most {longest} entries, got {len(value)}")
     hints = [inner[0]] * len(value) if inner[1:] == (...,) else inner
     if len(hints) != len(value):
-        raise ValueError(f"{name}: expected {len(hints)} entries, got {_shown(value)}")
+        raise ValueError(f"{name}: expected {len(hints)} entries, got {_short(value)}")
     return tuple(_value(name, each, hint, longest) for each, hint in zip(value, hints, strict=True))
 
 
@@ -146,10 +146,10 @@ def difference(before: Any, now: Any, name: str = "") -> str | None:
             difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
             for key in [*now, *(key for key in before if key not in now)]
         )
-        return next((found for found in inside if found), None)
-    return None if before == now else f"{name} = {_shown(before)}, now it is {_shown(now)}"
+        return next(filter(None, inside), None)
+    return None if before == now else f"{name} = {_short(before)}, now it is {_short(now)}"
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

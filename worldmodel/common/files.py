@@ -1,4 +1,4 @@
-"""Files that outlive a kill and a full disk: written whole or not at all, by one run at a time."""
+"""Files that survive a kill and a full disk: written whole or not at all, by one run at a time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of ``folder``, which is made if need be, and sweep it.
+    """Lock ``folder``, which is made if need be, against other runs, and sweep it.
 
     The operating system holds the lock: a killed process leaves none behind.
 
@@ -74,17 +74,13 @@ def discard(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written, also in folders inside; only who holds the
-    folder's lock may.
-    """
+    """Remove what killed runs left half-written, also in inner folders. Only under its lock."""
     for partial in list(folder.rglob(".*.partial*")):
         _remove(partial)
 
 
 def sweep_of(path: Path) -> None:
-    """Remove what killed runs left half-written of one file or folder; only who alone may write it
-    does.
-    """
+    """Remove what killed runs left half-written of one file or folder. Only for its one writer."""
     head, tail = (re.escape(part) for part in (f".{path.stem}.", f".partial{path.suffix}"))
     for partial in list(path.parent.iterdir()):
         if re.fullmatch(f"{head}[0-9a-f]{{8}}{tail}", partial.name):
@@ -92,7 +88,7 @@ def sweep_of(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before hours of work whether a file can be written; its folder is made if need be.
+    """Check before hours of work that a file can be written; its folder is made if need be.
 
     Raises:
         ValueError: it is a device or a pipe.
@@ -113,7 +109,7 @@ def check_suffix(path: Path, *suffixes: str, name: str = "path") -> None:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A neighbour that is gone in the end; what the system has against it is said of ``path``."""
+    """A neighbour that is removed in the end; OSErrors about it name ``path``."""
     partial = _neighbour(path)
     try:
         yield partial
@@ -126,7 +122,7 @@ def _partial(path: Path) -> Iterator[Path]:
 
 
 def _real(path: Path) -> Path:
-    """What a link leads to; never a device, say /dev/null, which a file would take the place of."""
+    """The target of a link; never a device such as /dev/null, which a file would replace."""
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{path}: expected a regular file to write to, got a device or a pipe")
@@ -134,7 +130,7 @@ def _real(path: Path) -> Path:
 
 
 def _neighbour(path: Path) -> Path:
-    """A name of its own for each writer, so that two of one file do not mix."""
+    """A new name each time, so that two writers of one file do not mix."""
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
 
 

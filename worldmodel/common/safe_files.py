@@ -1,7 +1,7 @@
-"""Reading files that a stranger may have written.
+"""Reading of files from untrusted sources.
 
-Nothing in them is run or imported, what they claim is compared with what they are before memory
-is taken for it, and what does not fit is a ``ValueError`` that names the file.
+Nothing in them is run or imported, sizes that they claim are checked before memory is taken, and
+what does not fit is a ``ValueError`` that names the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""By what safetensors calls them; others are of no model."""
+"""By their names in safetensors; no model has others."""
 
 
 def regular(path: Path) -> Path:
@@ -74,22 +74,22 @@ def parse_json(text: str, path: Path, finite: bool = True) -> dict[str, Any]:
     """
     numbers: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _finite}
     try:
-        found = json.loads(text, object_pairs_hook=_unique, **(numbers if finite else {}))
+        parsed = json.loads(text, object_pairs_hook=_unique, **(numbers if finite else {}))
     except RecursionError as error:
         raise ValueError(f"{path}: not JSON that can be read (nested too deeply)") from error
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(parsed).__name__}")
+    return parsed
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"names stand twice: {sorted({n for n in names if names.count(n) > 1})}")
-    return found
+    return unique
 
 
 def _no_constant(text: str) -> float:
@@ -123,7 +123,7 @@ def layout(tensors: Mapping[str, Tensor]) -> Layout:
 class Tensors:
     """An open safetensors file: its header is read, its tensors not yet.
 
-    The header was compared with the file's size; shapes that overflow are refused.
+    The header is checked against the file's size; shapes that overflow are refused.
 
     Args:
         path: of the file.
@@ -170,20 +170,20 @@ class Tensors:
 
         Dtypes may be narrower than expected, of the same kind: half precision fits single.
         """
-        found = self.layout
-        missing, extra = sorted(expected.keys() - found), sorted(found.keys() - expected.keys())
+        file = self.layout
+        missing, extra = sorted(expected.keys() - file), sorted(file.keys() - expected.keys())
         if missing or extra:
             raise ValueError(
                 f"{self.path}: missing tensors {_some(missing)}, unexpected tensors {_some(extra)}"
             )
         wrong = [
-            f"{name} is {found[name][0]}, expected {shape}"
+            f"{name} is {file[name][0]}, expected {shape}"
             for name, (shape, _) in expected.items()
-            if found[name][0] != shape
+            if file[name][0] != shape
         ] or [
-            f"{name} is {found[name][1]}, expected {dtype}"
+            f"{name} is {file[name][1]}, expected {dtype}"
             for name, (_, dtype) in expected.items()
-            if not _fits(found[name][1], dtype)
+            if not _fits(file[name][1], dtype)
         ]
         if wrong:
             raise ValueError(f"{self.path}: {'; '.join(wrong[:8])}")
@@ -200,6 +200,6 @@ def _some(names: list[str]) -> str:
     return str(names) if len(names) <= 8 else f"{names[:8]} and {len(names) - 8} more"
 
 
-def _fits(found: torch.dtype, expected: torch.dtype) -> bool:
-    same_kind = found.is_floating_point == expected.is_floating_point
-    return same_kind and torch.promote_types(found, expected) == expected
+def _fits(dtype: torch.dtype, expected: torch.dtype) -> bool:
+    same_kind = dtype.is_floating_point == expected.is_floating_point
+    return same_kind and torch.promote_types(dtype, expected) == expected

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, told to who can stop at a good moment."""
+"""Ctrl-C and SIGTERM as an event, for loops that stop between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event, so that a step is never torn apart."""
+    """Within it, SIGINT and SIGTERM set the event; no step is interrupted."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped  # only the main thread may handle signals

@@ -1,4 +1,4 @@
-"""Timing that can be compared: interleaved rounds, warm-up, device synchronisation."""
+"""Comparable timing: interleaved rounds, warm-up, device synchronisation."""
 
 from __future__ import annotations
 

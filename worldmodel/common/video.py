@@ -26,7 +26,7 @@ __all__ = ["Video", "encode_gif", "side_by_side", "tile_videos", "write_video"]
 
 Video: TypeAlias = NDArray[Any] | torch.Tensor
 
-_BACKGROUND = 96  # grey of separators and captions' background: visible beside black and white
+_BACKGROUND = 96  # grey of separators and captions' background: visible next to black and white
 _CAPTION_COLOUR = 255
 _MAX_GIF_FPS = 50  # browsers slow down frames that are shorter than 2/100 s
 
@@ -80,7 +80,7 @@ def encode_gif(video: NDArray[np.uint8], fps: float) -> bytes:
     Other frames get the 256 colours that suit them (no dithering); a smoothly shaded scene is then
     off by about 10 of 255 at worst, several of different colours by more. A GIF counts time in
     1/100 s: frame times are rounded so that the whole clip lasts `T / fps`; above 50 fps it plays
-    at 50. Equal consecutive frames are stored as one longer frame.
+    at 50. Equal consecutive frames become one longer frame.
 
     Args:
         video: `(T, H, W, 3)` uint8.

@@ -1,4 +1,4 @@
-"""Training: the loop, what a run keeps on disk, and what a person sees of it."""
+"""Training: the loop, its checkpoints and training state, progress and validation."""
 
 from worldmodel.training.loop import fit
 from worldmodel.training.monitor import Callback, Progress

@@ -1,4 +1,4 @@
-"""A running average of the weights: often better than the last ones."""
+"""A running average of the weights, often better than the last weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast do models train, and how far is that from what the machine can do?"""
+"""Training steps per second, and their share of what the machine can do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WINDOW = 40
 
 @dataclass(frozen=True)
 class RandomScenes:
-    """A batch of noise: speed does not depend on what is seen."""
+    """A batch of noise: speed does not depend on the observations."""
 
     frames: Tensor
     actions: Tensor
@@ -55,7 +55,7 @@ class RandomScenes:
 def bench(
     models: Sequence[tuple[str, str]], size: int, batch: int, repeats: int, device: str
 ) -> list[dict[str, Any]]:
-    """Rows of two kinds, told apart by ``kind``.
+    """Rows of two kinds, as ``kind`` says.
 
     - ``ceiling``: ``name`` (matmul, convolution), ``flops_per_second`` in float32.
     - ``training``: ``steps_per_second``, ``flops`` of a step (forward and backward; a multiply-add
@@ -65,7 +65,7 @@ def bench(
         models: (name, preset) of the registry; weights are fresh.
         size: frame height and width in pixels.
         batch: training batch.
-        repeats: timed rounds of each kind, after one that is not; medians are reported.
+        repeats: timed rounds of each kind, after a warm-up; medians are reported.
         device: torch device.
 
     Raises:
@@ -83,7 +83,7 @@ def bench(
 
 
 def _ceilings(device: torch.device, repeats: int) -> list[dict[str, Any]]:
-    """The most that large operations reach here."""
+    """Speed of large operations on this machine, the most that models can reach."""
     square = torch.rand(1024, 1024, device=device)
     images = torch.rand(32, 64, 32, 32, device=device)
     weights = torch.rand(64, 64, 3, 3, device=device)
@@ -94,14 +94,8 @@ def _ceilings(device: torch.device, repeats: int) -> list[dict[str, Any]]:
     }
     with torch.inference_mode():
         seconds = interleaved(jobs, max(repeats, 5))
-    return [
-        {
-            "kind": "ceiling",
-            "name": name,
-            "flops_per_second": flops[name] / float(np.median(rounds)),
-        }
-        for name, rounds in seconds.items()
-    ]
+    speeds = {name: flops[name] / float(np.median(rounds)) for name, rounds in seconds.items()}
+    return [{"kind": "ceiling", "name": k, "flops_per_second": v} for k, v in speeds.items()]
 
 
 def _training(

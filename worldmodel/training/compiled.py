@@ -20,7 +20,7 @@ def compile_parts(model: WorldModel, attempt: Callable[[], object]) -> bool:
 
     Args:
         model: its encoder, renderer, scene vector and heads, and all LSTM cells, are compiled.
-        attempt: a training step's forward and backward pass, to find out.
+        attempt: a training step's forward and backward pass.
 
     Returns:
         whether it worked; if not, a warning says why.
@@ -28,7 +28,7 @@ def compile_parts(model: WorldModel, attempt: Callable[[], object]) -> bool:
     parts: list[nn.Module] = [m for m in model.modules() if isinstance(m, ConvLSTMCell)]
     named = (getattr(model, name, None) for name in ("encoder", "scene", "renderer", "heads"))
     parts += [part for part in named if isinstance(part, nn.Module)]
-    buffers = [buffer.clone() for buffer in model.buffers()]  # batch norms count what they see
+    buffers = [buffer.clone() for buffer in model.buffers()]  # batch norms count batches
     for part in parts:
         part.compile()
     try:

@@ -59,8 +59,8 @@ def fit(
         source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device. A
             model without an ``env_id`` takes that of its source, if it has one.
         steps: the whole run's, including those done before a resume; the schedules are scaled to
-            it, so a resumed run keeps it.
-        folder: where the checkpoint, the training state and TensorBoard's scalars go; None keeps
+            it, so a resumed run has the same.
+        folder: where the checkpoint, the training state and TensorBoard's scalars go; None writes
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
         seed: of the training draws; the source has its own.
@@ -73,13 +73,13 @@ def fit(
             validation and the trained model are then of the average. 0: of the last weights.
         compile: run the model's blocks through ``torch.compile``; a warning says if that failed.
         validation: scenes that are not trained on. Their losses are logged, and the weights with
-            the lowest are kept as a checkpoint in ``folder/best``.
+            the lowest are saved as a checkpoint in ``folder/best``.
         validate_every: steps between validations; the last step is validated too.
         log_every: steps between logs, callbacks and checks of the loss.
         save_minutes: time between checkpoints; one is also written at the end and on SIGINT or
             SIGTERM.
         callbacks: called at every log.
-        training: facts to keep in the checkpoint beside steps and seed.
+        training: further facts for the checkpoint, which has steps and seed.
         progress: show a progress bar, or a line every 30 s where there is no terminal.
 
     Raises:
@@ -124,8 +124,8 @@ def fit(
         model.train()
         if compile:
             compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
-        with stop_signals() as stopped, monitor, _neighbours(fabric, run):
-            while done < steps and not _agreed(fabric, stopped, done % log_every == 0):
+        with stop_signals() as stopped, monitor, _lost_process(fabric, run):
+            while done < steps and not _agree_to_stop(fabric, stopped, done % log_every == 0):
                 rate = run.set_rate(optimizer, done / steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
                 optimizer.zero_grad(set_to_none=True)
@@ -141,9 +141,9 @@ def fit(
                     monitor.log(done, parts, rate)
                 if lead and checks.due(done, steps):
                     with run.average.swapped():
-                        found = checks.measure(model)
-                        run.keep_best(done, found["loss"])
-                    monitor.validated(done, found)
+                        losses = checks.measure(model)
+                        run.save_best(done, losses["loss"])
+                    monitor.log_validation(done, losses)
                     model.train()
                 if lead and time.monotonic() - saved > save_minutes * 60:
                     run.save(done)
@@ -168,13 +168,11 @@ def _first_batch(
     scenes = source.batch(0)
     check_source(model.spec, source, scenes)
     if validation is not None:
-        unseen = validation.batch(0)
-        check_source(model.spec, validation, unseen)
-        if unseen.lengths.device.type != scenes.lengths.device.type:
-            raise ValueError(
-                f"validation: its batches are on {unseen.lengths.device.type}, those of source on "
-                f"{scenes.lengths.device.type}"
-            )
+        first = validation.batch(0)
+        check_source(model.spec, validation, first)
+        there, here = first.lengths.device.type, scenes.lengths.device.type
+        if there != here:
+            raise ValueError(f"validation: its batches are on {there}, those of source on {here}")
     return scenes
 
 
@@ -211,32 +209,32 @@ def _fabric(
     return fabric
 
 
-def _agreed(fabric: Any, stopped: threading.Event, ask: bool) -> bool:
-    """Whether to stop. Of several processes all stop at the same step, if one was told to.
+def _agree_to_stop(fabric: Any, stopped: threading.Event, now: bool) -> bool:
+    """Whether to stop. Of several processes all stop at the same step, if one got a signal.
 
-    They would wait for each other forever else. Asking costs a round: only at some steps.
+    They would wait for each other forever else. It costs communication: only at some steps.
     """
     if fabric.world_size == 1:
         return stopped.is_set()
-    if not ask:
+    if not now:
         return False
-    told = torch.tensor(float(stopped.is_set()), device=fabric.device)
-    return bool(fabric.all_reduce(told, reduce_op="max") > 0)
+    stop = torch.tensor(float(stopped.is_set()), device=fabric.device)
+    return bool(fabric.all_reduce(stop, reduce_op="max") > 0)
 
 
 @contextmanager
-def _neighbours(fabric: Any, run: Run) -> Iterator[None]:
-    """Say in words that another process is gone: torch tells of a socket, or of a timeout."""
+def _lost_process(fabric: Any, run: Run) -> Iterator[None]:
+    """Raise ConnectionError when another process is gone; torch names a socket or a timeout."""
     try:
         yield
     except RuntimeError as error:
         gone = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         if fabric.world_size == 1 or not gone:
             raise
-        kept = "nothing was kept" if run.folder is None else f"go on from {run.folder}: --resume"
+        hint = "nothing was kept" if run.folder is None else f"go on from {run.folder}: --resume"
         raise ConnectionError(
             f"process {fabric.global_rank} of {fabric.world_size}: another one died or fell "
-            f"silent, and this one stops with it; {kept} ({error})"
+            f"silent, and this one stops with it; {hint} ({error})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bar, TensorBoard, callbacks, warnings."""
+"""Progress of a run: progress bar, TensorBoard, callbacks, warnings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLLAPSE_STEPS = 500
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback sees.
+    """What a callback gets.
 
     Attributes:
         step: training steps done.
@@ -93,8 +93,8 @@ class Monitor:
                 "kept. Lower the learning rate, or look for NaN in the observations and rewards"
             )
         self._watch_latent(step)
-        shown = {name: f"{value:.4g}" for name, value in self.parts.items()}
-        self.bar.set_postfix(shown, refresh=sys.stderr.isatty())
+        postfix = {name: f"{value:.4g}" for name, value in self.parts.items()}
+        self.bar.set_postfix(postfix, refresh=sys.stderr.isatty())
         if self.writer is not None:
             for name, value in {**self.parts, "learning_rate": rate}.items():
                 self.writer.add_scalar(f"world_model/{name}", value, step)
@@ -103,14 +103,14 @@ class Monitor:
             callback(Progress(step, model.eval(), self.writer, self.parts))
         model.train()
 
-    def validated(self, step: int, found: dict[str, float]) -> None:
+    def log_validation(self, step: int, losses: dict[str, float]) -> None:
         """Log the losses of a validation."""
         if self.writer is not None:
-            for name, value in found.items():
+            for name, value in losses.items():
                 self.writer.add_scalar(f"validation/{name}", value, step)
 
     def _watch_latent(self, step: int) -> None:
-        """Warn once if the latent says nothing well into the training: it seldom wakes up again."""
+        """Warn once if the latent is unused late in the training: that seldom changes later."""
         late = step >= max(COLLAPSE_AFTER * self.run.identity["steps"], COLLAPSE_STEPS)
         if self.warned or not late or not self.run.model.stochastic:
             return
@@ -119,18 +119,18 @@ class Monitor:
         self.warned = True
         warnings.warn(
             f"KL is {self.parts['kl']:.2g} nats at step {step}: the latent is not used, all "
-            "sampled worlds will look alike. Right if the context tells the whole scene; else "
-            f"let the KL weigh less{self._lever()}",
+            "sampled worlds will look alike. Right if the context determines the scene; else "
+            f"let the KL weigh less{self._hint()}",
             stacklevel=4,
         )
 
-    def _lever(self) -> str:
-        """The settings of this model that say what a nat weighs against a pixel."""
-        levers = {
+    def _hint(self) -> str:
+        """The settings of this model that weigh a nat against a pixel."""
+        hints = {
             "variance_start": ": lower the pixel variance (variance_start, variance_end, or "
             "variance_steps that go down and up again) or show smaller contexts (context_min)",
             "variance": ": lower the pixel variance (variance)",
             "beta": " (beta)",
         }
         config = self.run.model.config
-        return next((text for name, text in levers.items() if hasattr(config, name)), "")
+        return next((text for name, text in hints.items() if hasattr(config, name)), "")

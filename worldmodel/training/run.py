@@ -1,4 +1,4 @@
-"""What a run keeps on disk: the checkpoint, and beside it all that resuming needs."""
+"""Files of a run: the checkpoint, and the training state for resuming."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BEST = "best"
 """Folder of the checkpoint with the lowest validation loss, inside the run's."""
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam keeps of each weight."""
+"""Adam's state of each weight."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a training state says beside its tensors.
+    """The training state without its tensors.
 
     Attributes:
         run: settings that a resumed run must share.
@@ -59,7 +59,7 @@ class State:
 
 
 def read_state(path: Path) -> tuple[Tensors, State]:
-    """The tensors of a training state, unread, and what it says of the run.
+    """The tensors of a training state, unread, and its other facts.
 
     Raises:
         FileNotFoundError: there is none.
@@ -99,13 +99,8 @@ class Run:
         self.best = math.inf
         if folder is not None:
             checkpoint.describe(model, training)  # raises before hours of training, not after them
-        identity = {
-            "model": model.name,
-            "config": asdict(model.config),
-            "spec": model.spec.to_dict(),
-            **settings,
-        }
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity))  # as a file gives it back
+        known = {"model": model.name, "config": asdict(model.config), "spec": model.spec.to_dict()}
+        self.identity: dict[str, Any] = json.loads(json.dumps(known | settings))  # as read back
         self.began, self.seconds = time.monotonic(), 0.0
 
     @contextmanager
@@ -153,24 +148,24 @@ class Run:
         """
         assert self.folder is not None
         path = self.folder / STATE
-        file, told = read_state(path)
+        file, state = read_state(path)
         for name, value in self.identity.items():
-            before = told.run.get(name)
+            before = state.run.get(name)
             if not _same(before, value):
                 raise ValueError(
                     f"resume: {path} was trained with {difference(before, value, name)}; give the "
                     "same, or begin another run with its weights (--start)"
                 )
-        self._take(file, told)
-        return told.step
+        self._restore(file, state)
+        return state.step
 
-    def _take(self, file: Tensors, told: State) -> None:
+    def _restore(self, file: Tensors, state: State) -> None:
         """Restore everything; nothing is changed if something does not fit."""
         parameters = list(self.model.parameters())
         expected: Layout = {f"weights.{k}": v for k, v in layout(self.model.state_dict()).items()}
         for index, parameter in enumerate(parameters):
             shape = (tuple(parameter.shape), parameter.dtype)
-            if told.updates:
+            if state.updates:
                 expected[f"average.{index}"] = shape
             for name in MOMENTS:
                 key = f"optimizer.{index}.{name}"
@@ -190,9 +185,10 @@ class Run:
         )
         groups = self.optimizer.state_dict()["param_groups"]  # made by the settings, not the file
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        kept = len(parameters) if told.updates else 0
-        self.average.restore([tensors[f"average.{index}"] for index in range(kept)], told.updates)
-        self.best, self.seconds, self.training = told.best, told.seconds, told.training
+        averages = len(parameters) if state.updates else 0
+        average = [tensors[f"average.{index}"] for index in range(averages)]
+        self.average.restore(average, state.updates)
+        self.best, self.seconds, self.training = state.best, state.seconds, state.training
 
     def save(self, step: int) -> None:
         """Write the training state and, after it, the checkpoint.
@@ -220,8 +216,8 @@ class Run:
         with self.average.swapped():
             checkpoint.save(self.model, self.folder, self._facts(step))
 
-    def keep_best(self, step: int, loss: float) -> None:
-        """Keep the model as it is in ``BEST`` if its validation loss is the lowest so far."""
+    def save_best(self, step: int, loss: float) -> None:
+        """Save the model to ``BEST`` if its validation loss is the lowest so far."""
         if self.folder is None or not loss < self.best:
             return
         self.best = loss

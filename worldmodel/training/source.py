@@ -1,4 +1,4 @@
-"""Sources of training batches: do they fit the model, and which one is it?"""
+"""Sources of training batches: whether they fit the model, and what identifies them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldmodel.types import SceneBatch, SceneSource
 def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
     """Raise ValueError unless a source, of which ``scenes`` is a batch, fits a model's spec."""
     first = torch.zeros_like(scenes.lengths).unsqueeze(1)
-    if spec.pose:  # poses say all that its actions could
+    if spec.pose:  # actions are irrelevant then
         poses = scenes.poses(first)
         numbers = 0 if poses is None else poses.shape[-1]
         if numbers != spec.pose:
@@ -29,10 +29,10 @@ def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
     steps = scenes.actions.shape[1]
     frames = scenes.observations(first)
     shape, dtype = spec.border
-    found = str(frames.dtype).removeprefix("torch.")
-    if found != dtype.name or tuple(frames.shape[2:]) != shape:
+    kind = str(frames.dtype).removeprefix("torch.")
+    if kind != dtype.name or tuple(frames.shape[2:]) != shape:
         raise ValueError(
-            f"source: its observations are {found} {tuple(frames.shape[2:])}, the model was made "
+            f"source: its observations are {kind} {tuple(frames.shape[2:])}, the model was made "
             f"for {dtype.name} {shape}"
         )
     if steps > spec.window:
@@ -42,7 +42,7 @@ def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
 
 
 def fingerprint(scenes: SceneBatch) -> str:
-    """Tells sources apart by their first batch's actions, rewards and ends, on whatever device."""
+    """Identifies a source by its first batch's actions, rewards and ends, on any device."""
     actions = np.ascontiguousarray(scenes.actions.cpu().numpy())
     digest = hashlib.sha256(repr(actions.shape).encode() + actions.tobytes())
     for part in (scenes.lengths, scenes.terminated, scenes.rewards.round(decimals=2)):
@@ -51,9 +51,9 @@ def fingerprint(scenes: SceneBatch) -> str:
 
 
 def brightness(scenes: SceneBatch) -> list[float]:
-    """Means of the first observations: these tell passive scenes apart.
+    """Means of the first observations, which identify passive scenes.
 
     They are compared with a tolerance: another device may render another last bit.
     """
-    seen = scenes.observations(torch.zeros_like(scenes.lengths).unsqueeze(1))
-    return [round(float(mean), 3) for mean in seen.float().flatten(1).mean(1)[:8]]
+    frames = scenes.observations(torch.zeros_like(scenes.lengths).unsqueeze(1))
+    return [round(float(mean), 3) for mean in frames.float().flatten(1).mean(1)[:8]]

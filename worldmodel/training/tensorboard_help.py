@@ -1,6 +1,6 @@
-"""Words that a run takes along: what its TensorBoard shows, and charts that belong together.
+"""Help texts in TensorBoard: what its curves mean, and charts that group them.
 
-The words stand in the *Text* tab under ``how_to_read``, the charts in the *Custom Scalars* tab.
+The texts stand in the *Text* tab under ``how_to_read``, the charts in the *Custom Scalars* tab.
 Training and Stable-Baselines3 callbacks explain what they write themselves, once per run.
 """
 
@@ -25,17 +25,17 @@ How a world model learns. Lower is better in every curve of `world_model` and `v
 | curve | what it says |
 |---|---|
 | `world_model/loss` | what training makes smaller; its scale depends on the settings |
-| `world_model/mse` | squared error of what is seen (pixels 0 to 1), while told the truth |
-| `world_model/kl` | nats that the latent tells: near 0, all sampled worlds look alike |
-| `world_model/negative_elbo` | nats to describe what was asked for |
+| `world_model/mse` | squared error of frames (pixels 0 to 1), with the posterior's latent |
+| `world_model/kl` | nats of information in the latent: near 0, all sampled worlds look alike |
+| `world_model/negative_elbo` | nats to describe the target frames |
 | `world_model/reward`, `continue` | nats for the rewards, and for whether the scene goes on |
 | `world_model/gradient` | length of the gradient: single peaks are harmless, steady growth is not |
 | `validation/...` | the same of scenes that are not trained on; where it rises, stop |
-| `validation/free_mse` | the same without being told: how far it is off in use |
-| `validation/..._step/08` | the same, eight steps after the last frame that was shown |
+| `validation/free_mse` | the same with the prior's latent: the error in use |
+| `validation/..._step/08` | the same, eight steps after the last frame of the context |
 
 **Images** (tick *Show actual image size*): `videos/real_imagined` has a column for each scene: what
-really happens in the top row, sampled worlds below. All know the first frame alone. A trained
+really happens in the top row, sampled worlds below. Their context is the first frame. A trained
 model's worlds differ from each other where the future is open, and nowhere else.
 """
 TRAINING_CHARTS: dict[str, list[str]] = {
@@ -43,14 +43,14 @@ TRAINING_CHARTS: dict[str, list[str]] = {
     "squared error: training, validation, imagined freely": [
         "world_model/mse", "validation/mse", "validation/free_mse",
     ],
-    "nats that the latent tells (near 0: unused)": ["world_model/kl", "validation/kl"],
+    "nats of information in the latent (near 0: unused)": ["world_model/kl", "validation/kl"],
 }  # fmt: skip
 
 
 def explain(
     writer: SummaryWriter, name: str, text: str, category: str, charts: Charts | None = None
 ) -> None:
-    """Write a text, and a group of charts beside those that this writer was given before.
+    """Write a text, and add a group of charts to those that this writer has.
 
     Args:
         writer: an open `SummaryWriter`.

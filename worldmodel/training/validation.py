@@ -1,4 +1,4 @@
-"""Losses on scenes that are not trained on, and the best weights by them."""
+"""Losses on scenes that are not trained on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.types import Context, Queries, SceneBatch, SceneSource
 
-BATCHES, LOOKS = 8, 20
+BATCHES, MAX_QUERIES = 8, 20
 
 
 class Validation:
@@ -36,15 +36,15 @@ class Validation:
         """Means over the first batches of the source; the model is left in eval mode.
 
         Returns:
-            the loss parts; ``free_mse``, the error of imagined frames (``free_running``) beside
-            ``mse``, for which the model is told the truth; and the losses' curves, one number for
-            each step of the training rollout, as ``kl_step/01`` and so on. Batches that say nothing
-            of a number, for their scenes are too short, do not count in its mean.
+            the loss parts; ``free_mse``, the error of imagined frames (``free_running``), while
+            ``mse`` is the error with the posterior's latent; and the losses' curves, one number for
+            each step of the training rollout, as ``kl_step/01`` and so on. Batches whose scenes are
+            too short for a number do not count in its mean.
         """
         assert self.source is not None
         model.eval()
         generator = torch.Generator(model.device).manual_seed(self.seed)
-        found: dict[str, list[float]] = {}
+        collected: dict[str, list[float]] = {}
         for index in range(BATCHES):
             scenes = self.source.batch(index)
             losses = model(scenes, 1.0, generator)
@@ -56,8 +56,8 @@ class Validation:
             if free is not None:
                 parts["free_mse"] = free
             for name, value in parts.items():
-                found.setdefault(name, []).append(value)
-        return {name: sum(values) / len(values) for name, values in found.items()}
+                collected.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in collected.items()}
 
 
 @torch.no_grad()
@@ -66,9 +66,9 @@ def free_running(
 ) -> float | None:
     """Mean squared error of frames that a model imagines by itself, in one world of each scene.
 
-    It is shown the first quarter of a window (fewer frames, if it was trained with fewer) and told
-    the actions; the rest counts, up to the ends of the scenes: of long windows some twenty times,
-    evenly. Vectors are compared as they are.
+    The context is the first quarter of a window (fewer frames, if it was trained with fewer); the
+    actions are the recorded ones. Later frames up to the scenes' ends are compared: of long windows
+    some twenty, evenly spaced. Vectors are compared as they are.
 
     Returns:
         the error, or None where there is nothing to compare: scenes that stand still (poses) or
@@ -82,13 +82,13 @@ def free_running(
     if model.spec.pose or len(going) == 0:
         return None
     times = torch.arange(last + 1, device=lengths.device)
-    seen, ahead = times[: present + 1], times[present + model.stride :: model.stride]
-    ahead = ahead[:: -(-len(ahead) // LOOKS)]
-    ends = torch.minimum(torch.cat([seen, ahead]), lengths[:, None])
+    past, ahead = times[: present + 1], times[present + model.stride :: model.stride]
+    ahead = ahead[:: -(-len(ahead) // MAX_QUERIES)]
+    ends = torch.minimum(torch.cat([past, ahead]), lengths[:, None])
     frames = model.spec.to_model(scenes.observations(ends))[going]
-    context, truth = frames[:, : len(seen)], frames[:, len(seen) :]
+    context, truth = frames[:, : len(past)], frames[:, len(past) :]
     actions = None if model.spec.passive else scenes.actions[going]
-    belief = model.observe(Context(context, seen.expand(len(going), -1), actions))
+    belief = model.observe(Context(context, past.expand(len(going), -1), actions))
     plans = None if actions is None else actions[:, None, present:last]
     queries = Queries(ahead.expand(len(going), -1), plans)
     answer = model.predict(model.sample(belief, 1, generator), queries).observations

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import VectorizedActionNoise
@@ -129,7 +128,7 @@ class DynaCallback(BaseCallback):
             world_model.spec.check_spaces(
                 recorder.observation_space, recorder.action_space, f"recorders[{number}]"
             )
-        check_horizon(world_model.spec.window, self.config.hold, self.config.horizon)
+        check_horizon(world_model, self.config.hold, self.config.horizon)
         self.fits = self.imagined = 0
         self.losses: dict[str, float] = {}
         self.error: dict[str, float] = {}
@@ -271,7 +270,7 @@ class DynaCallback(BaseCallback):
 
     def _make(self, starts: Starts) -> VecEnv:
         """The imagined environment, wrapped as the algorithm's own is."""
-        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits, stagger=False)
+        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits)
         venv = wrap_alike(imagined_env, self.training_env)
         for kind in ("observation_space", "action_space"):
             imagined, own = getattr(venv, kind), getattr(self.algorithm, kind)
@@ -312,19 +311,12 @@ class DynaCallback(BaseCallback):
 
     def _act(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Actions with the algorithm's exploration, and the same scaled as in the buffer."""
-        algorithm, space = self.algorithm, self.algorithm.action_space
-        noisy = algorithm.use_sde and algorithm.use_sde_at_warmup
-        if algorithm.num_timesteps < algorithm.learning_starts and not noisy:
-            chosen = np.array([space.sample() for _ in range(self.config.num_envs)])
-        else:
-            chosen, _ = algorithm.predict(self._observations, deterministic=False)
-        if not isinstance(space, spaces.Box):
-            return chosen, chosen
-        policy = algorithm.policy
-        scaled = policy.scale_action(chosen)
-        if self._noise is not None:
-            scaled = np.clip(scaled + self._noise(), -1, 1)
-        return policy.unscale_action(scaled), scaled
+        algorithm, count = self.algorithm, self.config.num_envs
+        real, algorithm._last_obs = algorithm._last_obs, self._observations
+        try:
+            return algorithm._sample_action(algorithm.learning_starts, self._noise, count)
+        finally:
+            algorithm._last_obs = real
 
     def _learn(self, imagined: int, rows: int) -> None:
         """Train as often for each imagined transition as for each of the rollout's real ones."""

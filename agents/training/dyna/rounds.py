@@ -30,7 +30,7 @@ from agents.training.imagined_ppo import (
 )
 from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
-from worldmodel.common.config_checks import at_least, from_json, numbers_at_least
+from worldmodel.common.config_checks import at_least, difference, from_json, numbers_at_least
 from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.episode import Episode
@@ -173,18 +173,19 @@ def train_dyna(
         if tensorboard_log is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            writer = SummaryWriter(str(Path(tensorboard_log) / "dyna"), purge_step=rounds.taken + 1)
+            log = str(Path(tensorboard_log) / "dyna")
+            writer = SummaryWriter(log, purge_step=rounds.real_steps + 1)
             opened.callback(writer.close)
         with tqdm(
             total=real_steps,
-            initial=rounds.taken,
+            initial=rounds.real_steps,
             desc="dyna",
             unit="step",
             disable=None if progress else True,
         ) as bar:
             try:
-                while rounds.taken < real_steps:
-                    row = rounds.play_on(real_steps - rounds.taken, callback)
+                while rounds.real_steps < real_steps:
+                    row = rounds.play_on(real_steps - rounds.real_steps, callback)
                     if files is not None:
                         files.write(rounds)
                     if writer is not None:
@@ -213,7 +214,7 @@ class _Rounds:
         self.fresh: list[Episode] = []  # those of the last round
 
     @property
-    def taken(self) -> int:
+    def real_steps(self) -> int:
         """Real steps of all rounds."""
         return self.rows[-1].real_steps if self.rows else 0
 
@@ -244,7 +245,7 @@ class _Rounds:
         imagined_return = self._learn(recorded, callback)
         self.rows.append(
             DynaRound(
-                self.taken + sum(len(episode.actions) for episode in self.fresh),
+                self.real_steps + sum(len(episode.actions) for episode in self.fresh),
                 len(returns),
                 float(np.mean(returns)) if returns else None,
                 self.agent.num_timesteps,
@@ -290,7 +291,7 @@ class _Rounds:
         return float(np.mean(returns)) if returns else None
 
     def _imagined(self, starts: Starts) -> VecEnv:
-        imagined = self.config.imagined_env(self.model, starts, len(self.rows))
+        imagined = self.config.imagined_env(self.model, starts, len(self.rows), stagger=True)
         return monitor_and_stack(imagined, self.config.frame_stack)
 
 
@@ -334,7 +335,7 @@ class _Files:
             run.to_episodes(run.fresh).save(partial / "episodes")
             run.agent.save(partial / "agent.zip")
             if run.model.trainable:
-                save(run.model, partial / "model", {"real steps": run.taken})
+                save(run.model, partial / "model", {"real steps": run.real_steps})
             (partial / "rounds.json").write_text(json.dumps(facts, indent=1) + "\n")
         self.rounds.append(self.folder / name)
         for before in self.rounds[:-1]:
@@ -357,12 +358,8 @@ class _Files:
             before = facts.get(group, now)  # earlier versions wrote only the config
             if not isinstance(before, dict):
                 raise ValueError(f"{path}: {group}: expected settings by name, got {before!r}")
-            for name in sorted(now.keys() | before.keys()):
-                if before.get(name) != now.get(name):
-                    raise ValueError(
-                        f"resume: {last} was made with {group}: {name} = {before.get(name)!r}, now "
-                        f"it is {now.get(name)!r}"
-                    )
+            if changed := difference(before, now):
+                raise ValueError(f"resume: {last} was made with {group}: {changed}")
         run.rows = [from_json(DynaRound, row) for row in rows]
         run.episodes = [
             episode for path in self.rounds for episode in Episodes.load(path / "episodes")

@@ -8,11 +8,11 @@ import pytest
 from agent_fakes import FakeEnv, FakeModel, frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents import RandomAgent
 from agents.evaluate import evaluate
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import compare
 from agents.monitoring.model_error import imagination_error
-from agents.planners import RandomAgent
 from agents.training.imagined_ppo import train_in_imagination
 
 STARTS = frames(0, 1, 2, 3)
@@ -132,8 +132,8 @@ def test_rows_are_real_imagined_and_difference() -> None:
     np.testing.assert_array_equal(clips[0], clips[1])
     assert (clips[2:4, 0] == clips[:2, 0]).all() and (clips[4:, 0] == 0).all()  # what was shown
     assert (np.abs(clips[4:, 1:].astype(int) - 25.5) <= 1).all()  # a tenth too bright
-    np.testing.assert_allclose(found.promised, found.paid / 2, atol=1e-5)
-    assert captions[0] == captions[1] == f"real: reward {found.paid:.3g}"
+    np.testing.assert_allclose(found.imagined_returns, found.real_return / 2, atol=1e-5)
+    assert captions[0] == captions[1] == f"real: reward {found.real_return:.3g}"
     assert captions[2].startswith("imagined 1: ") and captions[5] == "difference 2"
 
 

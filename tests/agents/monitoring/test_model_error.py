@@ -7,8 +7,8 @@ import pytest
 import torch
 from agent_fakes import FakeEnv, FakeModel
 
+from agents import RandomAgent
 from agents.monitoring.model_error import calibration_score, imagination_error
-from agents.planners import RandomAgent
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 4, 4)])

@@ -6,7 +6,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.planners import RandomAgent, RandomShooting, RandomShootingConfig
+from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.wrappers import HoldAction
 from worldmodel.spec import ActionSpec, Spec
 

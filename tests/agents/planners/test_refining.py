@@ -10,16 +10,8 @@ import torch
 from agent_fakes import SPEC, FakeModel, frames
 from torch import Tensor
 
+from agents import Cem, CemConfig, Mppi, MppiConfig, Planner, RandomShooting, RandomShootingConfig
 from agents.imagination import Imagination
-from agents.planners import (
-    Cem,
-    CemConfig,
-    Mppi,
-    MppiConfig,
-    Planner,
-    RandomShooting,
-    RandomShootingConfig,
-)
 from agents.planners.distribution import PlanDistribution
 from worldmodel.spec import ActionSpec, Spec
 

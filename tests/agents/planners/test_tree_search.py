@@ -10,14 +10,8 @@ import torch
 from agent_fakes import SPEC, FakeModel, frames
 from torch import Tensor
 
+from agents import Planner, RandomShooting, RandomShootingConfig, TreeSearch, TreeSearchConfig
 from agents import actions as action_border
-from agents.planners import (
-    Planner,
-    RandomShooting,
-    RandomShootingConfig,
-    TreeSearch,
-    TreeSearchConfig,
-)
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import Queries, StepPrediction, Worlds
 

@@ -144,7 +144,7 @@ def test_planning_with_vectors_has_no_film(
         monkeypatch, "plan", models[CART], "--env", CART, "--plans", 4, "--worlds", 1,
         "--horizon", 3, "--ahead", 3, "--episodes", 1, "--video", film,
     )  # fmt: skip
-    assert "no film" in capsys.readouterr().out and not film.exists()
+    assert "no video" in capsys.readouterr().out and not film.exists()
 
 
 def test_a_plan_holds_its_actions(monkeypatch: pytest.MonkeyPatch, models: dict[str, str]) -> None:

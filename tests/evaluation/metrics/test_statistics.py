@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.metrics.statistics import mean, median, normalised_return, share
-
-
-def test_share_is_wilsons_interval() -> None:
-    """8 of 10: Wilson (1927) gives 0.490 .. 0.943."""
-    interval = share(np.arange(10) < 8)
-    assert interval.value == 0.8 and interval.n == 10
-    assert (round(interval.low, 3), round(interval.high, 3)) == (0.490, 0.943)
-    with pytest.raises(ValueError, match="empty"):
-        share(np.zeros(0, np.bool_))
+from evaluation.metrics.statistics import mean, median, normalised_return
 
 
 def test_mean_covers_the_truth() -> None:

@@ -16,7 +16,7 @@ import torch
 from worldmodel.common import cli
 
 TOO_LARGE = "error: this does not fit into memory; ask for less at a time"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HEAVY = {
     "h5py", "huggingface_hub", "lightning", "matplotlib", "minari", "moviepy", "scipy.stats",
     "sklearn", "torchmetrics", "torchvision",

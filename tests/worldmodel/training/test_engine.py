@@ -43,8 +43,8 @@ def script(body: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    here = Path(__file__).parent  # and this checkout, whichever one is installed
-    path = os.pathsep.join([str(here), str(here.parents[1])])
+    here = Path(__file__).parent  # for ``test_engine``, ``scenes`` and this checkout
+    path = os.pathsep.join(map(str, (here, here.parent, here.parents[2])))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 

@@ -146,10 +146,11 @@ class FilmRenderer(Renderer):
         if self.attention is not None:
             placed = torch.cat([grid, self.coordinates.expand(count, -1, -1, -1)], 1)
             conditioning = torch.cat([conditioning, self.attention(placed, conditioning)], -1)
-        films = self.modulate(conditioning.flatten(0, 1))[..., None, None].split(self.splits, 1)
-        x = self.enter(_film(x, films[0]))
-        for convolution, film in zip(self.convolve, films[1:], strict=True):
-            x = x + convolution(_film(x, film).relu())
+        modulation = self.modulate(conditioning.flatten(0, 1))[..., None, None]
+        first, *others = modulation.split(self.splits, 1)
+        x = self.enter(_modulated(x, first))
+        for convolution, other in zip(self.convolve, others, strict=True):
+            x = x + convolution(_modulated(x, other).relu())
         frames: Tensor = self.upsample(x)
         return frames.view(count, queries, *frames.shape[1:])
 
@@ -220,8 +221,8 @@ def perceptron(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _film(x: Tensor, film: Tensor) -> Tensor:
-    scale, shift = film.chunk(2, 1)
+def _modulated(x: Tensor, modulation: Tensor) -> Tensor:
+    scale, shift = modulation.chunk(2, 1)
     return x * (1 + scale) + shift
 
 

@@ -191,7 +191,8 @@ class Jump(JumpyModel):
         memory, targets = self._memory(context), self._memory(self._encode(frames, keys, every))
         z, kl = self.latent.infer(memory, targets, generator)
         vector = self.scene(z, memory)
-        worlds = LatentWorlds(z, context["r"], vector, context.get("latest"))
+        r = memory[:, : self.encoder.channels]  # of one tensor, so that gradients add up in order
+        worlds = LatentWorlds(z, r, vector, context.get("latest"))
         return self._decode(worlds, keys), kl, vector
 
 

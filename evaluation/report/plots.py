@@ -53,12 +53,19 @@ MEANING = {
 
 
 @contextmanager
-def picture(path: Path, height: float, rows: int = 1, columns: int = 1) -> Iterator[Any]:
-    """A figure's axes (rows, columns), to be drawn on; then the file, without a date in it."""
+def picture(path: Path, height: float, panels: int = 1) -> Iterator[Any]:
+    """Axes (rows, columns) to draw on, at most two in a row, each of that height; then the file is
+    written, without a date in it.
+    """
+    columns = min(2, panels)
+    rows = -(-panels // columns)
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
         FigureCanvasAgg(figure)  # no window, whatever the machine has
-        yield figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for ax in axes.flat[panels:]:
+            ax.set_axis_off()
+        yield axes
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial:
             figure.savefig(partial, metadata={"Software": None})
@@ -106,7 +113,7 @@ def quality(path: Path, rows: Sequence[Row]) -> None:
     copied = [row for row in rows if row["model"] == "copy-last"]
     order = list(names.STYLES)
     rows = sorted(rows, key=lambda row: order.index(row["model"]) if row["model"] in order else 99)
-    with picture(path, 6.0, 1, 2) as axes:
+    with picture(path, 6.0, 2) as axes:
         for ax, (x, y, time, frames) in zip(axes[0], panels, strict=True):
             for row in rows:
                 if row.get(y) is None or (x == "seconds" and not row[x]):
@@ -142,10 +149,8 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
     and a bar is missing where a metric does not apply.
     """
     metrics = list(dict.fromkeys(row["metric"] for _, row in rows))
-    columns = min(2, len(metrics))
-    lines = -(-len(metrics) // columns)
     bars = list(dict.fromkeys(name for name, _ in rows))
-    with picture(path, lines * (1.1 + 0.36 * len(bars)), lines, columns) as axes:
+    with picture(path, 1.1 + 0.36 * len(bars), len(metrics)) as axes:
         for ax, metric in zip(axes.flat, metrics, strict=False):
             for name, row in rows:
                 if row["metric"] == metric:
@@ -164,8 +169,6 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
             ax.grid(False, axis="y")
             if "share" in title or "chance" in title:
                 ax.set_xlim(0, 1)
-        for ax in axes.flat[len(metrics) :]:
-            ax.set_axis_off()
 
 
 def _bar(ax: Axes, place: int, row: Row) -> None:
@@ -211,11 +214,7 @@ def agent_style(agent: str) -> tuple[str, str]:
 
 def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
     """Returns against real steps, one panel for each environment; thin lines are single seeds."""
-    columns = min(2, len(tables))
-    lines = -(-len(tables) // columns)
-    with picture(path, 0.5 + 3.9 * lines, lines, columns) as axes:
-        for ax in axes.flat[len(tables) :]:
-            ax.set_axis_off()
+    with picture(path, 4.4, len(tables)) as axes:
         for ax, (title, rows) in zip(axes.flat, tables, strict=False):
             floor = [row["return"] for row in rows if row["agent"] == "random play"]
             for value in floor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -100,7 +99,8 @@ def speed(path: Path, rows: Sequence[Row]) -> None:
         ax.set_ylabel("seconds")
         ax.set_title("Seconds to one frame T steps ahead: lower is faster, flat is jumpy")
         plain(ax.xaxis, sorted({row["distance"] for row in rows}))
-        plain(ax.yaxis, [10.0**k for k in range(-3, 2) if 10.0**k < 2 * _most(rows, "seconds")])
+        longest = max(float(row["seconds"]) for row in rows)
+        plain(ax.yaxis, [10.0**k for k in range(-3, 2) if 10.0**k < 2 * longest])
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="slowest first")
 
 
@@ -154,7 +154,12 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
         for ax, metric in zip(axes.flat, metrics, strict=False):
             for name, row in rows:
                 if row["metric"] == metric:
-                    _bar(ax, bars.index(name), row)
+                    place, ends = bars.index(name), _error_bar(row, "value")
+                    colour = names.style(row["model"]).colour
+                    ax.barh(place, row["value"], 0.62, color=colour)
+                    ax.errorbar(
+                        row["value"], place, xerr=ends, color=names.BLACK, capsize=3, linewidth=1.3
+                    )
             for value, meaning in REFERENCES.get(metric, ()):
                 ax.axvline(value, color=names.BLACK, linestyle=":", linewidth=1.2)
                 ax.text(
@@ -169,12 +174,6 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
             ax.grid(False, axis="y")
             if "share" in title or "chance" in title:
                 ax.set_xlim(0, 1)
-
-
-def _bar(ax: Axes, place: int, row: Row) -> None:
-    value, ends = row["value"], _error_bar(row, "value")
-    ax.barh(place, value, 0.62, color=names.style(row["model"]).colour)
-    ax.errorbar(value, place, xerr=ends, color=names.BLACK, capsize=3, linewidth=1.3)
 
 
 def _error_bar(row: Row, column: str) -> list[list[float]]:
@@ -237,7 +236,3 @@ def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
         axes[0, 0].figure.legend(
             *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
         )
-
-
-def _most(rows: Sequence[Row], column: str) -> float:
-    return max(float(row[column]) for row in rows)

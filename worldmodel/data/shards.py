@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import read_json, regular
 from worldmodel.data.episode import Episode
-from worldmodel.data.lazy import Arrays, map_arrays
+from worldmodel.data.lazy import Arrays, map_arrays, read_header
 from worldmodel.spec import Spec
 
 FORMAT = 1
@@ -152,11 +151,7 @@ def _check_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int) -
             f"{name}: says that it unpacks {member.compress_size:,} bytes to "
             f"{member.file_size:,}, in a file of {packed:,}"
         )
-    with file.open(member) as stream:
-        if npy.read_magic(stream) != (1, 0):
-            raise ValueError(f"{name}: no NumPy array of format 1.0")
-        shape, _, dtype = npy.read_array_header_1_0(stream)
-        begin = stream.tell()
+    shape, _, dtype, begin = read_header(file, member)
     if dtype.kind not in KINDS[name] or not shape or min(shape) < 0:
         raise ValueError(f"{name}: expected an array of numbers, got {dtype} {shape}")
     if not dtype.isnative or dtype.itemsize > 8:  # torch has no such numbers

@@ -138,8 +138,9 @@ def _entries(
 
 
 def difference(before: Any, now: Any, name: str = "") -> str | None:
-    """The first difference, as ``config.tower = 32, now it is 16``; None if there is none. Names are
-    those of nested dicts.
+    """The first difference, as ``config.tower = 32, now it is 16``; None if there is none.
+
+    Names are those of nested dicts.
     """
     if isinstance(before, dict) and isinstance(now, dict):
         inside = (

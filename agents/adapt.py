@@ -114,44 +114,32 @@ def _is_picture(space: gym.Space[Any]) -> bool:
 
 
 def _image(env: Env, size: int, grayscale: bool) -> Env:
-    shape = env.observation_space.shape
-    assert shape is not None
-    layout = _layout(shape)
-    if layout is None:
+    shape = env.observation_space.shape or ()
+    last_or_first = (1,) if len(shape) == 2 else (shape[-1], shape[0])
+    channels = next((count for count in last_or_first if count in (1, 3)), None)
+    if channels is None:
         raise ValueError(
             f"observation space: expected images of 1 or 3 channels, got {shape}; wrap the "
             "environment in gymnasium.wrappers.TransformObservation to make such (RGB of RGBA, or "
             "one frame of a stack)"
         )
-    axes, channels = layout
-    if axes is not None or len(shape) == 2 or shape[:2] != (size, size):
+    if shape != (size, size, channels):
         space = gym.spaces.Box(0, 255, (size, size, channels), np.uint8)
-        env = wrappers.TransformObservation(env, partial(_resize, size=size, axes=axes), space)
+        resize = partial(_resize, size=size, channels=channels)
+        env = wrappers.TransformObservation(env, resize, space)
     if grayscale and channels == 3:
         env = wrappers.GrayscaleObservation(env, keep_dim=True)
     return env
 
 
-def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, int] | None:
-    """The order of axes that puts channels last (None: they are), and how many channels."""
-    if len(shape) == 2:
-        return None, 1
-    if shape[-1] in (1, 3):
-        return None, shape[-1]
-    return ((1, 2, 0), shape[0]) if shape[0] in (1, 3) else None
-
-
-def _resize(
-    observation: NDArray[np.uint8], size: int, axes: tuple[int, ...] | None
-) -> NDArray[np.uint8]:
-    """uint8 (H, W), (H, W, C), or of other axes, to (size, size, C).
+def _resize(observation: NDArray[np.uint8], size: int, channels: int) -> NDArray[np.uint8]:
+    """uint8 (H, W), (H, W, C) or (C, H, W) to (size, size, C).
 
     By Pillow: ``gymnasium.wrappers.ResizeObservation`` would need OpenCV for the same.
     """
     image = np.asarray(observation)
-    if axes is not None:
-        image = image.transpose(axes)
-    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim == 3 and image.shape[-1] != channels:
+        image = image.transpose(1, 2, 0)
     picture = Image.fromarray(image if channels == 3 else image.reshape(image.shape[:2]))
     small = picture.resize((size, size), Image.Resampling.BOX)
     return np.array(small, np.uint8).reshape(size, size, channels)
@@ -179,8 +167,7 @@ def _vector(env: Env) -> Env:
 
 def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
     if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
-        parts = space.values() if isinstance(space, gym.spaces.Dict) else space.spaces
-        for part in parts:
+        for part in space.values() if isinstance(space, gym.spaces.Dict) else space.spaces:
             yield from _leaves(part)
     else:
         yield space

@@ -24,6 +24,7 @@ from agents import actions as action_border
 from agents.history import Frames, History, check_frames, context_indices, to_context
 from agents.values import Value, terminal_value
 from worldmodel.base import WorldModel
+from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
 STEPS_PER_FRAME = 32
@@ -83,8 +84,7 @@ class Imagination:
                 f"ahead: expected between 1 and the model's window of {model.spec.window} steps, "
                 f"got {ahead}"
             )
-        if chunk < 1:
-            raise ValueError(f"chunk: expected at least 1, got {chunk}")
+        numbers_at_least(1, chunk=chunk)
         self.model = model.eval()
         self.spec = model.spec
         self.ahead = ahead
@@ -124,13 +124,11 @@ class Imagination:
         Raises:
             TypeError, ValueError: bad observations, or rows out of range.
         """
+        count = None if rows is None else len(self._rows(rows))
+        frames = check_frames(self.spec, observations, "observations", count)
         if rows is None:
-            frames = check_frames(self.spec, observations, "observations")
-            self._histories = [History.start(frame) for frame in frames]
-            self._belief = None
+            self._histories, self._belief = [History.start(frame) for frame in frames], None
             return
-        rows = self._rows(rows)
-        frames = check_frames(self.spec, observations, "observations", len(rows))
         for row, frame in zip(rows, frames, strict=True):
             self._histories[row] = History.start(frame)
         self._renew(rows)
@@ -204,21 +202,18 @@ class Imagination:
     @torch.no_grad()
     def _renew(self, rows: Sequence[int]) -> None:
         """Compute the belief of these rows from all their frames."""
-        if self._belief is None or not rows:
-            return
-        if not self.model.extends or len(rows) == len(self._histories):
+        if rows and (not self.model.extends or len(rows) == len(self._histories)):
             self._belief = None
-            return
-        fresh = self.model.observe(self.context(rows))
-        self._belief = self._belief.put(self._where(rows), fresh)
+        if self._belief is not None and rows:
+            fresh = self.model.observe(self.context(rows))
+            self._belief = self._belief.put(self._where(rows), fresh)
 
     @torch.no_grad()
     def _update(self, rows: Sequence[int]) -> None:
         """Add these rows' latest frames to their belief, and remove those that are dropped."""
-        if self._belief is None or not rows:
-            return
-        if not self.model.extends:
+        if not self.model.extends and rows:
             self._belief = None
+        if self._belief is None or not rows:
             return
         counts = [len(self._histories[row].frames) for row in rows]
         where = self._where(rows)

@@ -12,13 +12,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bit_entropy
 from tqdm import tqdm
 
 from agents import actions as action_border
-from agents.policies import SmallCnn
+from agents.policies import SmallCnn, write_weights
 from worldmodel.common.config_checks import above_zero, at_least, check_seed, from_json, share
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
@@ -218,10 +217,7 @@ class InversePolicy:
     def save(self, folder: str | Path) -> Path:
         """Write ``inverse_policy.json`` and ``inverse_policy.safetensors``."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.cpu().contiguous() for name, t in self.net.state_dict().items()}
-        with atomic(folder / "inverse_policy.safetensors") as path:
-            path.write_bytes(to_bytes(tensors))
+        write_weights(self.net, folder / "inverse_policy.safetensors")
         facts = {"format": FORMAT, "spec": self.spec.to_dict(), "config": asdict(self.config)}
         with atomic(folder / "inverse_policy.json") as path:
             path.write_text(json.dumps(facts, indent=1) + "\n")

@@ -73,10 +73,14 @@ def save_policy(agent: BaseAlgorithm, path: str | Path) -> Path:
         agent: any of SB3's, such as PPO, DQN or SAC.
         path: of the file; it is moved into place whole.
     """
-    path = Path(path)
+    return write_weights(agent.policy, Path(path))
+
+
+def write_weights(module: nn.Module, path: Path) -> Path:
+    """Write a module's state as safetensors, atomically; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Cloned: safetensors refuses tensors that share memory.
-    tensors = {k: t.detach().cpu().clone() for k, t in agent.policy.state_dict().items()}
+    tensors = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
     with atomic(path) as partial:
         partial.write_bytes(to_bytes(tensors))
     return path

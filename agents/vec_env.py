@@ -124,9 +124,8 @@ class ImaginedVecEnv(VecEnv):
         # only now: VecEnv.__init__ replaces the metadata
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": fps}
 
-        self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(model.device)
-        self._generator.manual_seed(int(self._rng.integers(2**62)))
+        self._seed_all(seed)
         self._worlds: Worlds | None = None
         self._chosen: Tensor | None = None
         self._frames: Frames = np.zeros((num_envs, *imagined.shape), imagined.dtype)
@@ -140,8 +139,7 @@ class ImaginedVecEnv(VecEnv):
         """Begin an episode in every environment: (num_envs, *observation), or a dict of that."""
         seeds = [seed for seed in self._seeds if seed is not None]
         if seeds:
-            self._rng = np.random.default_rng(seeds)
-            self._generator.manual_seed(int(self._rng.integers(2**62)))
+            self._seed_all(seeds)
         self._reset_seeds()
         self._reset_options()
         self._frames, self._constants, self._worlds = self._begin(self.num_envs)
@@ -176,26 +174,20 @@ class ImaginedVecEnv(VecEnv):
         terminated = alive < self._rng.random(self.num_envs)
         truncated = (self._decisions >= self._limits) & ~terminated
         dones = terminated | truncated
-        infos: list[dict[str, Any]] = [
-            {
-                "steps": self.hold,
-                "alive": float(alive[i]),
-                "TimeLimit.truncated": bool(truncated[i]),
-            }
-            for i in range(self.num_envs)
-        ]
-        if self.worlds > 1:
-            for info, value in zip(infos, disagreement, strict=True):
-                info["disagreement"] = float(value)
+        infos: list[dict[str, Any]] = [{"steps": self.hold} for _ in range(self.num_envs)]
+        for i, info in enumerate(infos):
+            info |= {"alive": float(alive[i]), "TimeLimit.truncated": bool(truncated[i])}
+            if self.worlds > 1:
+                info["disagreement"] = float(disagreement[i])
         if dones.any():
             ended = self._observations()
-            for i in np.flatnonzero(truncated & (self._limits < self.horizon)):
-                infos[i]["staggered"] = True
-            for i in np.flatnonzero(dones):
-                infos[i]["terminal_observation"] = (
-                    {name: part[i].copy() for name, part in ended.items()}
+            for row in np.flatnonzero(truncated & (self._limits < self.horizon)):
+                infos[row]["staggered"] = True
+            for row in np.flatnonzero(dones):
+                infos[row]["terminal_observation"] = (
+                    {name: part[row].copy() for name, part in ended.items()}
                     if isinstance(ended, dict)
-                    else np.array(ended[i])
+                    else np.array(ended[row])
                 )
             self._restart(np.flatnonzero(dones))
         return self._observations(), rewards - self.penalty * disagreement, dones, infos
@@ -204,6 +196,10 @@ class ImaginedVecEnv(VecEnv):
         """Close the environment that gives the starts, if it was made here."""
         if self._made is not None:
             self._made.close()
+
+    def _seed_all(self, seed: int | list[int]) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._generator.manual_seed(int(self._rng.integers(2**62)))
 
     def _imagine(
         self, worlds: Worlds, chosen: Tensor
@@ -281,10 +277,7 @@ class ImaginedVecEnv(VecEnv):
             ValueError: only some environments were named; they share their attributes.
         """
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
-            raise ValueError(
-                f"indices: {attr_name!r} is shared by all environments of the batch; leave indices "
-                "away"
-            )
+            raise ValueError(f"indices: all environments share {attr_name!r}; leave indices away")
         setattr(self, attr_name, value)
 
     def env_method(
@@ -332,8 +325,8 @@ def check_horizon(
     horizon = fits if horizon is None else horizon
     if horizon > fits:
         raise ValueError(
-            f"{argument}: {horizon} decisions of {hold} steps exceed the model's window of "
-            f"{window}; at most {fits} fit"
+            f"{argument}: {horizon} decisions of {hold} steps exceed the "
+            f"model's window of {window}; at most {fits} fit"
         )
     if hold % model.stride:
         raise ValueError(

@@ -128,7 +128,7 @@ class Simulator(ABC, Generic[S]):
         """The frames of a ``state``, ``(B, size, size, 3)`` uint8; ``size`` a multiple of 8."""
 
     def poses(self, state: S) -> Tensor | None:
-        """Where the camera is, ``(B, P)`` float32; None if frames are told apart by time alone."""
+        """Where the camera is, ``(B, P)`` float32; None if time alone is the key."""
         return None
 
     def best_return(self, state: S) -> Tensor:

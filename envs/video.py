@@ -8,16 +8,13 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from worldmodel.common.video import tile_videos
 
 Frames = NDArray[np.uint8]
 
-_MARGIN: Final = 4
-_GROUND: Final = (250, 250, 250)
-_INK: Final = (30, 30, 30)
+_MARGIN: Final = 4  # pixels
 
 
 def random_videos(
@@ -79,7 +76,7 @@ def videos_of_all(env_ids: Sequence[str], side: int, seed: int) -> dict[str, Fra
 
 
 def contact_sheet(videos: dict[str, Frames], columns: int = 8) -> Frames:
-    """One row for each video: its name, and ``columns`` frames spread over it.
+    """One row for each video: ``columns`` frames spread over it, below its name.
 
     Args:
         videos: uint8 ``(frames, S, S, 3)`` by name, all of one S.
@@ -88,20 +85,11 @@ def contact_sheet(videos: dict[str, Frames], columns: int = 8) -> Frames:
     Returns:
         uint8 ``(H, W, 3)``.
     """
-    side = next(iter(videos.values())).shape[1]
-    width = 2 * side  # of the names, in the largest font up to 13 in which all fit
-    longest = max(ImageFont.load_default(13).getlength(name) for name in videos)
-    font = ImageFont.load_default(min(13, 13 * (width - 2 * _MARGIN) / longest))
-    shape = (width + columns * (side + _MARGIN), len(videos) * (side + _MARGIN))
-    sheet = Image.new("RGB", shape, _GROUND)
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, frames) in enumerate(videos.items()):
-        top = row * (side + _MARGIN)
-        draw.text((_MARGIN, top + side // 2), name, fill=_INK, font=font, anchor="lm")
-        for column, at in enumerate(np.linspace(0, len(frames) - 1, columns).round().astype(int)):
-            left = width + column * (side + _MARGIN)
-            sheet.paste(Image.fromarray(frames[at]), (left, top))
-    return np.asarray(sheet)
+    rows = [np.linspace(0, len(v) - 1, columns).round().astype(int) for v in videos.values()]
+    stills = [frames[times] for frames, times in zip(videos.values(), rows, strict=True)]
+    names = [text for name in videos for text in (name, *[""] * (columns - 1))]
+    sheet: Frames = tile_videos(np.concatenate(stills)[:, None], columns, _MARGIN, names)[0]
+    return sheet
 
 
 def mosaic(videos: dict[str, Frames], length: int, columns: int = 4) -> Frames:

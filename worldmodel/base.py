@@ -195,22 +195,19 @@ class WorldModel(nn.Module, ABC):
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
     ) -> Losses:
-        """Training loss on a batch.
-
-        Args:
-            scenes: B scenes, whose frames are fetched as needed.
-            progress: in [0, 1], the share of the training that is done; drives the schedules.
-            generator: of all random draws, on the model's device.
-        """
+        """``loss`` of ``scenes`` at ``progress`` with ``generator``, as ``model(...)`` calls it."""
         return self.loss(scenes, progress, generator)
 
     @abstractmethod
     def loss(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None
     ) -> Losses:
-        """What ``forward`` returns, of the same ``scenes``, ``progress`` and ``generator``.
+        """Training loss on a batch.
 
-        The model chooses the frames that it fetches.
+        Args:
+            scenes: B scenes; the model chooses the frames that it fetches.
+            progress: in [0, 1], the share of the training that is done; drives the schedules.
+            generator: of all random draws, on the model's device.
         """
 
     @abstractmethod

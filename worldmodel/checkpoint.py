@@ -178,10 +178,10 @@ def digest(name: str | Path) -> str:
         FileNotFoundError: there is no such checkpoint, or one of the two files is missing.
         ValueError: no such module; or one of the two is no regular file.
     """
-    folder, found = find(name), hashlib.sha256()
+    folder, content = find(name), hashlib.sha256()
     for file in ("config.json", "model.safetensors"):
-        found.update(regular(folder / file).read_bytes())
-    return found.hexdigest()
+        content.update(regular(folder / file).read_bytes())
+    return content.hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -11,23 +11,9 @@ import torch
 
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
-from worldmodel.models.baselines.copy_last import PRESETS as COPY_LAST_PRESETS
-from worldmodel.models.baselines.copy_last import CopyLast
-from worldmodel.models.baselines.replay import Replay
-from worldmodel.models.frame_by_frame.hierarchical_vrnn import PRESETS as VRNN_PRESETS
-from worldmodel.models.frame_by_frame.hierarchical_vrnn import HierarchicalVrnn
-from worldmodel.models.frame_by_frame.sssm import PRESETS as SSSM_PRESETS
-from worldmodel.models.frame_by_frame.sssm import DssmDet, DssmVae, Sssm
-from worldmodel.models.frame_by_frame.sv2p import PRESETS as SV2P_PRESETS
-from worldmodel.models.frame_by_frame.sv2p import Cdna, Sv2p
-from worldmodel.models.frame_by_frame.svg import PRESETS as SVG_PRESETS
-from worldmodel.models.frame_by_frame.svg import Svg, SvgDeterministic, SvgFixedPrior
-from worldmodel.models.jumpy.badj import PRESETS as BADJ_PRESETS
-from worldmodel.models.jumpy.badj import Badj
-from worldmodel.models.jumpy.gqn import PRESETS as GQN_PRESETS
-from worldmodel.models.jumpy.gqn import Gqn
-from worldmodel.models.jumpy.jump.config import PRESETS as JUMP_PRESETS
-from worldmodel.models.jumpy.jump.model import Jump
+from worldmodel.models.baselines import copy_last, replay
+from worldmodel.models.frame_by_frame import hierarchical_vrnn, sssm, sv2p, svg
+from worldmodel.models.jumpy import badj, gqn, jump
 from worldmodel.spec import Spec
 
 
@@ -40,20 +26,19 @@ class Entry:
 
 
 MODELS: dict[str, Entry] = {
-    Jump.name: Entry(Jump, JUMP_PRESETS),
-    Badj.name: Entry(Badj, BADJ_PRESETS),
-    Gqn.name: Entry(Gqn, GQN_PRESETS),
-    Svg.name: Entry(Svg, SVG_PRESETS),
-    SvgFixedPrior.name: Entry(SvgFixedPrior, SVG_PRESETS),
-    SvgDeterministic.name: Entry(SvgDeterministic, SVG_PRESETS),
-    CopyLast.name: Entry(CopyLast, COPY_LAST_PRESETS),
-    Replay.name: Entry(Replay, {}),
-    HierarchicalVrnn.name: Entry(HierarchicalVrnn, VRNN_PRESETS),
-    Sssm.name: Entry(Sssm, SSSM_PRESETS),
-    DssmVae.name: Entry(DssmVae, SSSM_PRESETS),
-    DssmDet.name: Entry(DssmDet, SSSM_PRESETS),
-    Sv2p.name: Entry(Sv2p, SV2P_PRESETS),
-    Cdna.name: Entry(Cdna, SV2P_PRESETS),
+    model.name: Entry(model, presets)
+    for presets, *models in (
+        (jump.PRESETS, jump.Jump),
+        (badj.PRESETS, badj.Badj),
+        (gqn.PRESETS, gqn.Gqn),
+        (svg.PRESETS, svg.Svg, svg.SvgFixedPrior, svg.SvgDeterministic),
+        (copy_last.PRESETS, copy_last.CopyLast),
+        ({}, replay.Replay),
+        (hierarchical_vrnn.PRESETS, hierarchical_vrnn.HierarchicalVrnn),
+        (sssm.PRESETS, sssm.Sssm, sssm.DssmVae, sssm.DssmDet),
+        (sv2p.PRESETS, sv2p.Sv2p, sv2p.Cdna),
+    )
+    for model in models
 }
 """What ``make`` knows; ``register`` adds to it."""
 

@@ -112,15 +112,10 @@ class ImaginationVideo(_VideoCallback):
     Without TensorBoard (``tensorboard_log=None``) it warns once and does nothing.
 
     Args:
-        env: of the model's spaces, without ``HoldAction``, used only here; see
-            ``worldmodel.EnvLike``.
+        env, every, hold, tag, fps: as in ``AgentVideo``; the spaces are those of the model.
         world_model: the model that imagines.
-        every: environment steps between clips; one is logged at the start and at the end as well.
-        hold: steps that an action is held, as in training.
         play: "policy" plays the policy that is being trained, "random" random actions.
         seed: of the episode and the worlds, always the same.
-        tag: name of the clip in TensorBoard.
-        fps: frames per second.
         worlds: futures side by side.
 
     Raises:
@@ -300,13 +295,10 @@ class ModelError(_PeriodicCallback):
       or wrong; higher: they differ too much.
 
     Args:
-        env: of the model's spaces, without ``HoldAction``, used only here; see
-            ``worldmodel.EnvLike``.
+        env, hold, frame_stack: as in ``AgentVideo``; the spaces are those of the model.
         world_model: the model that imagines.
         every: environment steps between measurements; one is made at the start and at the end.
         episodes: real episodes of one measurement.
-        hold: steps that an action is held.
-        frame_stack: frames that the policy sees.
         seed: of the first episode.
         worlds: sampled for the calibration, at least 2.
 

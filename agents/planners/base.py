@@ -91,7 +91,6 @@ class PlannerConfig:
             raise ValueError(
                 f"coarse: expected between 1 and the {self.worlds} worlds, got {self.coarse}"
             )
-
         if self.ahead > self.horizon:
             raise ValueError(
                 f"ahead: plans have {self.horizon} decisions; expected at most that, got "
@@ -142,11 +141,6 @@ class Memory:
 
     scenes: ImaginationState
     plans: NDArray[Any]
-
-    @property
-    def actions(self) -> NDArray[Any]:
-        """(B, \\*action): each row's last action."""
-        return np.asarray(self.plans[:, 0])
 
 
 Before = Sequence[NDArray[Any] | None]
@@ -305,20 +299,19 @@ class Planner(ABC):
         images = np.asarray(observation)
         single = images.ndim == len(self.model.spec.observation)
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
-        self._update(images, state, episode_start)
+        before = self._update(images, state, episode_start)
         with torch.no_grad():
-            plan = self.plan(self.imagination, _rests(state, episode_start))
-        self.last = plan
-        chosen = plan.chosen
+            self.last = self.plan(self.imagination, before)
+        chosen = self.last.chosen
         actions = np.array(chosen[:, 0])
         memory = Memory(self.imagination.state, chosen)
         return (np.asarray(actions[0]) if single else actions), memory
 
-    def _update(self, images: NDArray[Any], state: Any, start: Any) -> None:
-        """Add the new observations to the imagination."""
+    def _update(self, images: NDArray[Any], state: Any, start: Any) -> Before:
+        """Add the new observations to the imagination; return the rests of the plans before."""
         if state is None:
             self.imagination.reset(images)
-            return
+            return ()
         if not isinstance(state, Memory):
             raise TypeError(
                 f"state: expected what predict returned, or None, got {type(state).__name__}"
@@ -335,16 +328,9 @@ class Planner(ABC):
         if len(fresh):
             self.imagination.reset(images[fresh], fresh.tolist())
         if len(others):
-            held = np.repeat(state.actions[others, None], self.hold, 1)
+            held = np.repeat(state.plans[others, :1], self.hold, 1)
             self.imagination.observe(held, images[others], others.tolist())
-
-
-def _rests(state: Memory | None, start: Any) -> Before:
-    """The rest of each row's plan, after the decision that was carried out."""
-    if state is None:
-        return ()
-    begins = np.zeros(len(state.plans)) if start is None else np.atleast_1d(np.asarray(start))
-    return [None if begin else plan[1:] for plan, begin in zip(state.plans, begins, strict=True)]
+        return [None if new else plan[1:] for plan, new in zip(state.plans, begins, strict=True)]
 
 
 class RandomAgent:

@@ -22,7 +22,7 @@ PALETTE: Final = (
     (235, 20, 20), (20, 190, 50), (45, 70, 255), (255, 230, 0), (255, 120, 0), (135, 30, 215),
     (0, 225, 225), (255, 30, 200), (165, 255, 40), (255, 160, 160), (95, 165, 255), (255, 255, 255),
 )  # fmt: skip
-"""RGB, 0-255. Distinct in direction as well, so that a colour can be told on a blended edge."""
+"""RGB, 0-255. Distinct in direction as well, so that a blended edge shows its colour."""
 
 KIND_NAMES: Final = ("circle", "square", "triangle", "pentagon")
 RADII: Final = (0.06, 0.075, 0.09, 0.105)

@@ -2,8 +2,8 @@
 
 All variants have the same widths, data, seeds and constant schedules, so that a run can be compared
 at any point of it. Time is the CPU time of the training process alone, which other jobs on the
-machine hardly change. Attention is tried in the renderer (``attention_heads``). Product keys are
-not tried without the FiLM renderer: the paper's does not read a memory.
+machine hardly change. Attention is tried in the renderer (``attention_heads``), product keys only
+with the FiLM renderer: the paper's does not read a memory.
 """
 
 from __future__ import annotations

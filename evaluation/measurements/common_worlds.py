@@ -107,10 +107,6 @@ def _scores(
 
 def _compared(shared: Tensor, independent: Tensor) -> Row:
     """From differences (draws, B, pairs)."""
-    variances = [each.var(0).mean(1).numpy() for each in (shared, independent)]  # (B,)
-    ratio = statistics.ratio(variances[1], variances[0])
-    means = {
-        name: float(np.mean(each))
-        for name, each in zip(("shared", "independent"), variances, strict=True)
-    }
-    return {**means, "ratio": ratio.value, "low": ratio.low, "high": ratio.high, "n": ratio.n}
+    same, other = (each.var(0).mean(1).numpy() for each in (shared, independent))  # (B,)
+    means = {"shared": float(np.mean(same)), "independent": float(np.mean(other))}
+    return means | statistics.ratio(other, same).columns("ratio")

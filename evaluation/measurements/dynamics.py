@@ -144,8 +144,7 @@ def errors(
             predicted = torch.cat([predict(*part) for part in parts])
             error = ((predicted - after) / scale).square().mean(1).double().numpy()
             each = np.array([error[owner == number].mean() for number in np.unique(owner)])
-            value, low, high, n = statistics.mean(each)
-            rows.append({"model": name, "k": k, "low": low, "high": high, "n": n, "mse": value})
+            rows.append({"model": name, "k": k, **statistics.mean(each).columns("mse")})
     return rows
 
 

@@ -109,8 +109,8 @@ class Efficiency(Measurement, Scattered):
                     row = {"agent": name, "seed": seed, "real_steps": steps}
                     rows.append({**row, "return": float(returns.mean()), "episodes": len(returns)})
         for name in (PPO, PLANNER):
-            ratio = saved(random, runs[FREE], runs[name])._asdict()
-            rows.append({"agent": "ratio", "of": name, "level": LEVEL, **ratio})
+            ratio = saved(random, runs[FREE], runs[name])
+            rows.append({"agent": "ratio", "of": name, "level": LEVEL, **ratio.columns()})
         return rows
 
     def make_env(self) -> Any:

@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from torch import Tensor
 
 import worldmodel
@@ -102,7 +100,15 @@ class Imagination(Measurement):
         if min(*self.horizons, *self.plans, self.worlds, self.repeats) < 1:
             raise ValueError("horizons, plans, worlds, repeats: expected at least 1")
         for name, model in models.items():
-            _check(name, model, max(self.horizons))
+            if model.spec.pose:
+                raise ValueError(
+                    f"models: {name} looks from camera poses; expected one whose keys are times"
+                )
+            if max(self.horizons) > model.spec.window:
+                raise ValueError(
+                    f"horizons: {max(self.horizons)} steps leave the window of {name}; expected at "
+                    f"most {model.spec.window}"
+                )
         jobs: dict[tuple[str, int, int, str], Job] = {}
         for name, model in models.items():
             for horizon in self.horizons:
@@ -116,10 +122,11 @@ class Imagination(Measurement):
             row |= {"batch": batch, "size": spec.observation[int(spec.is_image)]}
             row |= {"device": models[name].device.type}
             amount = batch * (1 if kind == FRAMES else horizon)
-            rows.append({**row, "kind": kind, **_median("per_second", amount / seconds)})
+            rate = statistics.median(amount / seconds).columns("per_second")
+            rows.append({**row, "kind": kind, **rate})
             if kind == PLAN_STEPS:
-                times = rounds[name, horizon, plans, FRAMES] / seconds
-                rows.append({**row, "kind": "ratio", **_median("ratio", times)})
+                times = statistics.median(rounds[name, horizon, plans, FRAMES] / seconds)
+                rows.append({**row, "kind": "ratio", **times.columns("ratio")})
         return rows
 
     def _jobs(self, model: WorldModel, horizon: int, plans: int) -> dict[str, Job]:
@@ -161,20 +168,3 @@ class Imagination(Measurement):
             columns = [*self.columns, column, "low", "high", "n"]
             parts.append(f"{title} ({self.device})\n{results.table(of_kind, columns)}")
         return "\n\n".join(parts)
-
-
-def _check(name: str, model: WorldModel, horizon: int) -> None:
-    if model.spec.pose:
-        raise ValueError(
-            f"models: {name} looks from camera poses; expected one whose keys are times"
-        )
-    if horizon > model.spec.window:
-        raise ValueError(
-            f"horizons: {horizon} steps leave the window of {name}; expected at most "
-            f"{model.spec.window}"
-        )
-
-
-def _median(column: str, values: NDArray[np.float64]) -> Row:
-    value, low, high, n = statistics.median(values)
-    return {column: value, "low": low, "high": high, "n": n}

@@ -111,11 +111,11 @@ def _rows(
     for kind, amount in amounts.items():
         for count in workers:
             times = seconds[kind, count]
-            value, low, high, n = statistics.median(seconds[kind, workers[0]] / times)
+            speedup = statistics.median(seconds[kind, workers[0]] / times)
             row = {"kind": kind, "workers": count}
             row |= {"unit": "scenes" if kind == "training" else "episodes"}
-            row |= {"per_second": amount / float(np.median(times)), "speedup": value}
-            rows.append({**row, "low": low, "high": high, "n": n})
+            row |= {"per_second": amount / float(np.median(times))}
+            rows.append({**row, **speedup.columns("speedup")})
     return rows
 
 

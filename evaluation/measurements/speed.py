@@ -147,9 +147,8 @@ def exponents(rounds: Rounds) -> list[Row]:
 
 
 def _row(kind: str, model: Model, values: NDArray[np.float64], **more: Any) -> Row:
-    value, low, high, n = statistics.median(values)
     named = {"kind": kind, "model": model[0], "preset": model[1], **more}
-    return {**named, kind: value, "low": low, "high": high, "n": n}
+    return named | statistics.median(values).columns(kind)
 
 
 def wide(rows: Sequence[Row], kind: str = "seconds", interval: bool = False) -> list[Row]:

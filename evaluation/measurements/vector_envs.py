@@ -120,37 +120,32 @@ class VectorEnvs(Measurement, Scattered):
             runs[f"{recipe.env}, random play"] = (recipe, None)
             runs |= {f"{recipe.env}, seed {seed}": (recipe, seed) for seed in range(self.seeds)}
         done = (partial_results or PartialResults()).each(
-            _rows, runs, self.name, "run", **self.cluster()
+            _run, runs, self.name, "run", **self.cluster()
         )
         return list(chain(*done))
 
 
-def _rows(part: tuple[Recipe, int | None]) -> list[Row]:
-    """Of one run, or of random play."""
+def _run(part: tuple[Recipe, int | None]) -> list[Row]:
+    """One run: record, train the world model, train the agent in it, play it; or random play."""
     recipe, seed = part
-    if seed is not None:
-        return list(_run(recipe, seed))
-    env = gym.make(recipe.env)
-    random = RandomAgent(env.action_space, seed=0)
-    env.close()
-    row = {**_evaluated(recipe, random, 0), "agent": "random play"}
-    return [{**row, "real_steps": 0, "imagined_steps": 0}]
-
-
-def _run(recipe: Recipe, seed: int) -> Iterator[Row]:
-    """One run: record, train the world model, train the agent in it, play it."""
+    if seed is None:
+        env = gym.make(recipe.env)
+        random = RandomAgent(env.action_space, seed=0)
+        env.close()
+        row = {**_evaluated(recipe, random, 0), "agent": "random play"}
+        return [{**row, "real_steps": 0, "imagined_steps": 0}]
     parts = [
         collect(recipe.env, count, hold=hold, seed=seed * APART + first)
         for count, hold, first in recipe.recorded
     ]
     episodes = sum(parts[1:], parts[0])
     model = make("jump", episodes.spec(recipe.window), seed=seed)
-    source = episodes.windows(recipe.window, 32, seed)
-    fit(model, source, recipe.fit_steps, seed=seed)
+    fit(model, episodes.windows(recipe.window, 32, seed), recipe.fit_steps, seed=seed)
     learn = _ppo if recipe.agent == "PPO" else _sac
-    for steps, agent in learn(recipe, model, episodes, seed):
-        row = _evaluated(recipe, agent, seed)
-        yield {**row, "real_steps": episodes.steps, "imagined_steps": steps}
+    return [
+        {**_evaluated(recipe, agent, seed), "real_steps": episodes.steps, "imagined_steps": steps}
+        for steps, agent in learn(recipe, model, episodes, seed)
+    ]
 
 
 def _ppo(

@@ -51,6 +51,15 @@ class HiddenFaces:
     context: Context
     targets: Context
 
+    def on(self, device: torch.device, rows: slice) -> tuple[Context, Context]:
+        """Context and targets of some scenes, on a device."""
+
+        def part(views: Context) -> Context:
+            assert views.poses is not None
+            return Context.views(views.observations[rows].to(device), views.poses[rows].to(device))
+
+        return part(self.context), part(self.targets)
+
     @classmethod
     def sample(cls, scenes: int, size: int, seed: int = 0) -> HiddenFaces:
         """Of the test split; another seed, other scenes and views."""
@@ -91,8 +100,8 @@ def dice_consistency(
     faces = HiddenFaces.sample(scenes, size, seed)
     reader = train_reader(size, seed)
     parts = [
-        _measured(model, faces, rows, worlds, reader, seed)
-        for rows in progress(_rows(scenes), "views", "batch")
+        _measured(model, faces, slice(first, first + CHUNK), worlds, reader, seed)
+        for first in progress(range(0, scenes, CHUNK), "views", "batch")
     ]
     of_scenes = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     metrics: dict[str, Tensor | statistics.Interval] = {**of_scenes}
@@ -129,10 +138,7 @@ def draw(
 
 def _imagined(model: WorldModel, scene: int, worlds: int) -> Imagined:
     faces = HiddenFaces.sample(scene + 1, model.spec.observation[1])
-    rows = slice(scene, scene + 1)
-    context, targets = (
-        _slice(views, rows, model.device) for views in (faces.context, faces.targets)
-    )
+    context, targets = faces.on(model.device, slice(scene, scene + 1))
     assert context.poses is not None and targets.poses is not None
     truth = torch.cat([context.observations, targets.observations], 1)
     generator = torch.Generator(model.device).manual_seed(0)
@@ -159,17 +165,11 @@ def _check(model: WorldModel) -> None:
         )
 
 
-def _rows(scenes: int) -> list[slice]:
-    return [slice(first, first + CHUNK) for first in range(0, scenes, CHUNK)]
-
-
 def _measured(
     model: WorldModel, faces: HiddenFaces, rows: slice, worlds: int, reader: DigitReader, seed: int
 ) -> Metrics:
     """Each metric of some scenes, (rows,)."""
-    context, targets = (
-        _slice(views, rows, model.device) for views in (faces.context, faces.targets)
-    )
+    context, targets = faces.on(model.device, rows)
     generator = torch.Generator(model.device).manual_seed(seed + rows.start)
     with torch.inference_mode():
         belief = model.observe(context)
@@ -183,11 +183,6 @@ def _measured(
         metrics["contradictions"] = contradictions(model, sampled, queries, frames)
     label = pool().labels[faces.views.digit[rows]]
     return metrics | _digits(reader, frames.clamp(0, 1), targets.observations, label)
-
-
-def _slice(views: Context, rows: slice, device: torch.device) -> Context:
-    assert views.poses is not None
-    return Context.views(views.observations[rows].to(device), views.poses[rows].to(device))
 
 
 def _kls(

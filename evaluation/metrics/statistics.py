@@ -21,6 +21,10 @@ class Interval(NamedTuple):
     high: float
     n: int
 
+    def columns(self, name: str = "value") -> dict[str, Any]:
+        """``name, low, high, n`` for a row."""
+        return {name: self.value, "low": self.low, "high": self.high, "n": self.n}
+
 
 def rows(
     model: str, env: str, metrics: Mapping[str, Tensor | Interval], seed: int = 0, **columns: Any
@@ -38,7 +42,7 @@ def rows(
         if isinstance(values, Tensor):
             values = mean(values.double().numpy(), seed)
         row = {"model": model, "env": env, "metric": metric, **columns}
-        lines.append({**row, **values._asdict()})
+        lines.append({**row, **values.columns()})
     return lines
 
 

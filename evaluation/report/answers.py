@@ -39,18 +39,11 @@ def _at(rows: Sequence[Row], distance: int) -> str:
         some = [
             f"{label(row['model'], row['preset'])} {interval_of(row, 'ratio')}"
             for row in times
-            if sign(row) == wanted
+            if (row["low"] > 1) - (row["high"] < 1) == wanted
         ]
         if some:
             text += f" {what}: {', '.join(some)}."
     return text
-
-
-def sign(row: Row) -> int:
-    """Of a ratio: 1 where it takes longer, -1 where it takes less, 0 where the interval holds 1."""
-    if row["low"] > 1:
-        return 1
-    return -1 if row["high"] < 1 else 0
 
 
 def fidelity(results: Results) -> list[str]:

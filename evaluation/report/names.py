@@ -35,7 +35,6 @@ STYLES = {
     "dssm-det": Style("dSSM-DET", SKY, ":", "^"),
     "copy-last": Style("copy-last", GREY, ":", "x"),
 }
-STRIDE = "five steps at a time"
 PLAIN = ("small", "paper", "narrative", "dice")  # presets that are not mentioned
 
 
@@ -45,7 +44,7 @@ def style(model: str, preset: str = "") -> Style:
     if not preset or preset in PLAIN:
         return plain
     if model == "sssm" and preset.endswith("jumpy"):
-        return plain._replace(label=f"{plain.label} ({STRIDE})", line="-.", marker="D")
+        return plain._replace(label=f"{plain.label} (five steps at a time)", line="-.", marker="D")
     return plain._replace(label=f"{plain.label} {preset}", line="--", marker="s")
 
 

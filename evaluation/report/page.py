@@ -89,14 +89,8 @@ class _Page:
         for name in expected:
             if name not in self.results:
                 made = find(name)
-                self.add(
-                    f"Not measured: `{made.command}` makes {name}.json ({minutes(made.minutes)})."
-                )
-
-
-def minutes(count: int) -> str:
-    """``1 minute``, ``60 minutes``."""
-    return f"{count} minute{'s' if count != 1 else ''}"
+                time = f"{made.minutes} minute{'s' if made.minutes != 1 else ''}"
+                self.add(f"Not measured: `{made.command}` makes {name}.json ({time}).")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

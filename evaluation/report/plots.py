@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -53,12 +52,19 @@ MEANING = {
 
 
 @contextmanager
-def picture(path: Path, height: float, rows: int = 1, columns: int = 1) -> Iterator[Any]:
-    """A figure's axes (rows, columns), to be drawn on; then the file, without a date in it."""
+def picture(path: Path, height: float, panels: int = 1) -> Iterator[Any]:
+    """Axes (rows, columns) to draw on, at most two in a row, each of that height; then the file is
+    written, without a date in it.
+    """
+    columns = min(2, panels)
+    rows = -(-panels // columns)
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
         FigureCanvasAgg(figure)  # no window, whatever the machine has
-        yield figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for ax in axes.flat[panels:]:
+            ax.set_axis_off()
+        yield axes
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial:
             figure.savefig(partial, metadata={"Software": None})
@@ -93,7 +99,8 @@ def speed(path: Path, rows: Sequence[Row]) -> None:
         ax.set_ylabel("seconds")
         ax.set_title("Seconds to one frame T steps ahead: lower is faster, flat is jumpy")
         plain(ax.xaxis, sorted({row["distance"] for row in rows}))
-        plain(ax.yaxis, [10.0**k for k in range(-3, 2) if 10.0**k < 2 * _most(rows, "seconds")])
+        longest = max(float(row["seconds"]) for row in rows)
+        plain(ax.yaxis, [10.0**k for k in range(-3, 2) if 10.0**k < 2 * longest])
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="slowest first")
 
 
@@ -106,7 +113,7 @@ def quality(path: Path, rows: Sequence[Row]) -> None:
     copied = [row for row in rows if row["model"] == "copy-last"]
     order = list(names.STYLES)
     rows = sorted(rows, key=lambda row: order.index(row["model"]) if row["model"] in order else 99)
-    with picture(path, 6.0, 1, 2) as axes:
+    with picture(path, 6.0, 2) as axes:
         for ax, (x, y, time, frames) in zip(axes[0], panels, strict=True):
             for row in rows:
                 if row.get(y) is None or (x == "seconds" and not row[x]):
@@ -142,14 +149,17 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
     and a bar is missing where a metric does not apply.
     """
     metrics = list(dict.fromkeys(row["metric"] for _, row in rows))
-    columns = min(2, len(metrics))
-    lines = -(-len(metrics) // columns)
     bars = list(dict.fromkeys(name for name, _ in rows))
-    with picture(path, lines * (1.1 + 0.36 * len(bars)), lines, columns) as axes:
+    with picture(path, 1.1 + 0.36 * len(bars), len(metrics)) as axes:
         for ax, metric in zip(axes.flat, metrics, strict=False):
             for name, row in rows:
                 if row["metric"] == metric:
-                    _bar(ax, bars.index(name), row)
+                    place, ends = bars.index(name), _error_bar(row, "value")
+                    colour = names.style(row["model"]).colour
+                    ax.barh(place, row["value"], 0.62, color=colour)
+                    ax.errorbar(
+                        row["value"], place, xerr=ends, color=names.BLACK, capsize=3, linewidth=1.3
+                    )
             for value, meaning in REFERENCES.get(metric, ()):
                 ax.axvline(value, color=names.BLACK, linestyle=":", linewidth=1.2)
                 ax.text(
@@ -164,14 +174,6 @@ def consistency(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
             ax.grid(False, axis="y")
             if "share" in title or "chance" in title:
                 ax.set_xlim(0, 1)
-        for ax in axes.flat[len(metrics) :]:
-            ax.set_axis_off()
-
-
-def _bar(ax: Axes, place: int, row: Row) -> None:
-    value, ends = row["value"], _error_bar(row, "value")
-    ax.barh(place, value, 0.62, color=names.style(row["model"]).colour)
-    ax.errorbar(value, place, xerr=ends, color=names.BLACK, capsize=3, linewidth=1.3)
 
 
 def _error_bar(row: Row, column: str) -> list[list[float]]:
@@ -211,11 +213,7 @@ def agent_style(agent: str) -> tuple[str, str]:
 
 def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
     """Returns against real steps, one panel for each environment; thin lines are single seeds."""
-    columns = min(2, len(tables))
-    lines = -(-len(tables) // columns)
-    with picture(path, 0.5 + 3.9 * lines, lines, columns) as axes:
-        for ax in axes.flat[len(tables) :]:
-            ax.set_axis_off()
+    with picture(path, 4.4, len(tables)) as axes:
         for ax, (title, rows) in zip(axes.flat, tables, strict=False):
             floor = [row["return"] for row in rows if row["agent"] == "random play"]
             for value in floor:
@@ -238,7 +236,3 @@ def efficiency(path: Path, tables: Sequence[tuple[str, Sequence[Row]]]) -> None:
         axes[0, 0].figure.legend(
             *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
         )
-
-
-def _most(rows: Sequence[Row], column: str) -> float:
-    return max(float(row[column]) for row in rows)

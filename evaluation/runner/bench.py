@@ -8,12 +8,12 @@ import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
 from evaluation.report.load_results import read_one
 from evaluation.runner.manifest import RESULTS, ResultFile, find
-from evaluation.runner.measurement import Verb
 from evaluation.runner.partial_results import folder_of
 from worldmodel.common import results
 
@@ -21,10 +21,10 @@ FOLDER = Path("evaluation/results/cpu-2-cores")
 
 
 @dataclass(frozen=True)
-class Report(Verb):
+class Report:
     """One page, with pictures, of all results of a folder; the same JSON makes the same page."""
 
-    name = "report"
+    name: ClassVar[str] = "report"
     folder: Path = FOLDER
     """With the JSON files."""
     out: Path = Path("evaluation/results")
@@ -39,10 +39,10 @@ class Report(Verb):
 
 
 @dataclass(frozen=True)
-class Bench(Verb):
+class Bench:
     """Make the JSON of all documented measurements again, one command after the other."""
 
-    name = "bench"
+    name: ClassVar[str] = "bench"
     only: tyro.conf.Positional[tuple[str, ...]] = ()
     """Names of results, such as speed-all; none for all of them."""
     folder: Path = FOLDER

@@ -26,21 +26,11 @@ from worldmodel.models.jumpy.jump import set_refinements
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Verb(ABC):
-    """One command."""
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def run(self) -> Iterator[str]:
-        """Do it; what to print, as it comes."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Verb, ABC):
+class Measurement(ABC):
     """A command that measures, prints a table and writes a JSON file."""
 
+    name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
     """Those of the rows that are printed; () for all."""
 
@@ -69,7 +59,7 @@ class Measurement(Verb, ABC):
         return ()
 
     def run(self) -> Iterator[str]:
-        """Measure, print, write."""
+        """Measure, write; what to print, as it comes."""
         torch.set_num_threads(self.num_threads)
         if self.json is None:
             if self.resume:

@@ -117,11 +117,8 @@ class Episodes:
                 f"share: expected one that leaves episodes on both sides of {len(self)}, got "
                 f"{share}"
             )
-        first, last = self.episodes[:-held], self.episodes[-held:]
-        return (
-            Episodes(first, self.action, self.observation_space, self.env_id),
-            Episodes(last, self.action, self.observation_space, self.env_id),
-        )
+        spaces = self.action, self.observation_space, self.env_id
+        return Episodes(self.episodes[:-held], *spaces), Episodes(self.episodes[-held:], *spaces)
 
     def starts(self) -> NDArray[Any]:
         """The first observations, (episodes, *observation)."""
@@ -180,8 +177,8 @@ class Episodes:
             if len(shape) != 1:
                 action = ActionSpec.from_dict(meta.get("action", {}))
                 return cls(episodes, action, env_id=meta["env"])
-            aside = ("format", "shards", "collected", "env")
-            known = {k: v for k, v in meta.items() if k not in aside}
+            others = ("format", "shards", "collected", "env")
+            known = {k: v for k, v in meta.items() if k not in others}
             spec = Spec.from_dict({"observation": shape, "window": 1, **known})
             return cls(episodes, spec.action, spec.observation_space(), meta["env"])
         except ValueError as error:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Shard = TypeVar("Shard")
 Item = TypeVar("Item")
 Arrays = dict[str, NDArray[Any]]
+Header = tuple[tuple[int, ...], bool, np.dtype[Any], int]
+"""Shape, whether in Fortran order, dtype, and bytes of the header itself."""
 
 
 class ShardCache(Generic[Shard]):
@@ -61,7 +63,7 @@ class ShardCache(Generic[Shard]):
 
 
 class LazySequence(Sequence[Item]):
-    """Items of mapped shards, each made anew whenever it is accessed.
+    """Items of mapped shards, each made whenever it is accessed.
 
     An item keeps its shard in memory: copy what is to stay.
 
@@ -99,6 +101,16 @@ class LazySequence(Sequence[Item]):
         return self._make(self._shards[shard], index - begin)
 
 
+def read_header(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+    """The header of an array in an ``.npz`` file; ValueError if ``np.savez`` writes no such one."""
+    with packed.open(member) as stream:
+        if npy.read_magic(stream) != (1, 0):
+            name = member.filename.removesuffix(".npy")
+            raise ValueError(f"{name}: no NumPy array of format 1.0")
+        shape, fortran, dtype = npy.read_array_header_1_0(stream)
+        return shape, fortran, dtype, stream.tell()
+
+
 def map_arrays(path: Path) -> Arrays:
     """The arrays of an uncompressed ``.npz`` file, read-only, read from it when they are needed.
 
@@ -111,11 +123,7 @@ def map_arrays(path: Path) -> Arrays:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         arrays: Arrays = {}
         for member in packed.infolist():
-            with packed.open(member) as stream:
-                if npy.read_magic(stream) != (1, 0):
-                    raise ValueError(f"{member.filename}: no NumPy array of format 1.0")
-                shape, fortran, dtype = npy.read_array_header_1_0(stream)
-                header = stream.tell()
+            shape, fortran, dtype, header = read_header(packed, member)
             size = header + math.prod(shape) * dtype.itemsize
             if not size == member.file_size == member.compress_size:
                 raise ValueError(f"{member.filename}: {dtype} {shape} is not what is there")

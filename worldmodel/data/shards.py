@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import read_json, regular
 from worldmodel.data.episode import Episode
-from worldmodel.data.lazy import Arrays, map_arrays
+from worldmodel.data.lazy import Arrays, map_arrays, read_header
 from worldmodel.spec import Spec
 
 FORMAT = 1
@@ -33,9 +32,9 @@ ShardEntry = dict[str, Any]
 KINDS = {"observations": "uf", "actions": "biuf", "rewards": "f", "terminated": "b", "steps": "iu"}
 """Arrays of a shard, and of which of NumPy's kinds of dtype each is."""
 MOST_PACKED = 1100
-"""How many times smaller deflate makes its input at best (1032), and some."""
+"""Deflate's best ratio of compression (1032), and a margin."""
 MAGIC = b"PK\x03\x04"
-"""How an ``.npz`` file begins, for NumPy; zipfile looks for its end."""
+"""How an ``.npz`` file begins; zipfile checks its end alone."""
 BROKEN = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError, RuntimeError)
 """What zipfile and NumPy raise for files that are not whole (or locked: RuntimeError)."""
 
@@ -138,7 +137,7 @@ class Shard:
 
 
 def corrupt(path: Path, error: Exception) -> ValueError:
-    """What to raise for a shard in which ``error`` came up."""
+    """The error to raise for a shard that caused ``error``."""
     return ValueError(f"{path}: corrupt shard ({error}); record it again")
 
 
@@ -152,11 +151,7 @@ def _check_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int) -
             f"{name}: says that it unpacks {member.compress_size:,} bytes to "
             f"{member.file_size:,}, in a file of {packed:,}"
         )
-    with file.open(member) as stream:
-        if npy.read_magic(stream) != (1, 0):
-            raise ValueError(f"{name}: no NumPy array of format 1.0")
-        shape, _, dtype = npy.read_array_header_1_0(stream)
-        begin = stream.tell()
+    shape, _, dtype, begin = read_header(file, member)
     if dtype.kind not in KINDS[name] or not shape or min(shape) < 0:
         raise ValueError(f"{name}: expected an array of numbers, got {dtype} {shape}")
     if not dtype.isnative or dtype.itemsize > 8:  # torch has no such numbers
@@ -184,7 +179,7 @@ def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard
 
 
 def step_by_step(arrays: Arrays) -> dict[str, Any]:
-    """Laid out so that a step's numbers are neighbours in the file, which is read in part."""
+    """C-contiguous arrays: a step's numbers are neighbours in the file, which is read in part."""
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 

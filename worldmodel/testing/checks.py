@@ -18,12 +18,12 @@ from worldmodel.registry import MODELS
 from worldmodel.testing.noise import random_episodes
 from worldmodel.testing.probes import (
     alike,
-    ask,
     frames_of,
     generator,
     imagine,
     noise,
     plans_of,
+    predict_at,
     refuses,
     require,
     same,
@@ -45,7 +45,7 @@ def check_answers(model: WorldModel) -> None:
     now = size_of(model, 3) - 1
     require(model, worlds.present.tolist() == [now, now], f"present is {worlds.present}, not {now}")
     for plans in (2, None) if spec.passive else (2,):
-        answer = ask(model, worlds, [2, 4, 6], plans)
+        answer = predict_at(model, worlds, [2, 4, 6], plans)
         axes = (2, 3, plans or 1, 3)
         parts = {
             "rewards": answer.rewards,
@@ -64,24 +64,27 @@ def check_answers(model: WorldModel) -> None:
 def check_one_world(model: WorldModel) -> None:
     """Queries have one answer in any order, alone or with others, along one plan or many."""
     _, worlds = imagine(model, 3)
-    together, again = ask(model, worlds, [1, 3, 6]), ask(model, worlds, [6, 1, 3])
+    together, again = predict_at(model, worlds, [1, 3, 6]), predict_at(model, worlds, [6, 1, 3])
     order = torch.tensor([2, 0, 1])
     what = "the order of queries changes the"
     same(model, f"{what} frames", frames_of(together)[:, :, :, order], frames_of(again))
     same(model, f"{what} rewards", together.rewards[..., order], again.rewards)
     for k, step in enumerate([1, 3, 6]):
-        alone, one_of_many = ask(model, worlds, [step], plans=1), frames_of(together)[:, :, :1, k]
+        alone, one_of_many = (
+            predict_at(model, worlds, [step], plans=1),
+            frames_of(together)[:, :, :1, k],
+        )
         what = "a query among others, along one plan of many, differs from it alone in its"
         same(model, f"{what} frames", one_of_many, frames_of(alone)[:, :, :, 0])
         same(model, f"{what} alive", together.alive[:, :, :1, k], alone.alive[..., 0])
-    first = frames_of(ask(model, worlds.some(slice(1)), [1, 3, 6]))
+    first = frames_of(predict_at(model, worlds.some(slice(1)), [1, 3, 6]))
     same(model, "a world alone differs from it among others", frames_of(together)[:, :1], first)
 
 
 def check_rewards_add_up(model: WorldModel) -> None:
     """The sum of alive_(k-1) * rewards_k does not depend on where the intervals are cut."""
     _, worlds = imagine(model, 3)
-    whole, cut = ask(model, worlds, [6], 2), ask(model, worlds, [1, 2, 5, 6], 2)
+    whole, cut = predict_at(model, worlds, [6], 2), predict_at(model, worlds, [1, 2, 5, 6], 2)
     what = "of four intervals differ from those of one"
     same(model, f"rewards {what}", (cut.running * cut.rewards).sum(-1), whole.rewards[..., 0])
     same(model, f"alive {what}", cut.alive[..., -1], whole.alive[..., 0])
@@ -93,7 +96,7 @@ def check_seed(model: WorldModel) -> None:
     for seed, unrelated in ((0, 1), (0, 2), (1, 1)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(unrelated)
-            answers.append(frames_of(ask(model, imagine(model, 3, seed)[1], [6])))
+            answers.append(frames_of(predict_at(model, imagine(model, 3, seed)[1], [6])))
     one, repeated, other = answers
     require(
         model, torch.equal(one, repeated), "one seed, two answers: draw from the generator only"
@@ -121,7 +124,7 @@ def check_scoring(model: WorldModel) -> None:
 def check_advance(model: WorldModel) -> None:
     """Advancing along a plan, then predicting, equals predicting along the whole plan."""
     _, worlds = imagine(model, 3)
-    ahead, plans = ask(model, worlds, [2, 5], plans=1), plans_of(model, 2, 1)
+    ahead, plans = predict_at(model, worlds, [2, 5], plans=1), plans_of(model, 2, 1)
     done, times = 2 * model.stride, times_at(model, worlds, [2, 5])
     taken = torch.zeros(2, done) if plans is None else plans[:, 0, :done]
     rest = torch.zeros(2, 1, 1) if plans is None else plans[:, :, done:]
@@ -176,10 +179,10 @@ def check_put(model: WorldModel) -> None:
 
 def check_context_is_a_set(model: WorldModel) -> None:
     """The order of the context's pairs says nothing."""
-    given = noise(model, 4)
-    mixed = replace(given, observations=given.observations.flip(1), times=given.times.flip(1))
+    whole = noise(model, 4)
+    mixed = replace(whole, observations=whole.observations.flip(1), times=whole.times.flip(1))
     with torch.no_grad():
-        one, other = model.observe(given), model.observe(mixed)
+        one, other = model.observe(whole), model.observe(mixed)
     alike(model, "the order of the context's pairs changes the belief", one, other)
 
 
@@ -226,24 +229,24 @@ def check_past(model: WorldModel) -> None:
 
 def check_refusals(model: WorldModel) -> None:
     """Input that is wrong is refused: TypeError or ValueError, not an answer."""
-    spec, given = model.spec, noise(model, 3)
-    late, frames = spec.window + 1, given.observations
+    spec, whole = model.spec, noise(model, 3)
+    late, frames = spec.window + 1, whole.observations
     wrong: dict[str, dict[str, Any]] = {
         "uint8 observations": {"observations": torch.zeros_like(frames, dtype=torch.uint8)},
         "observations of another shape": {"observations": torch.cat([frames, frames], -1)},
         "NaN": {"observations": frames * math.nan},
-        "times beyond the window": {"times": given.times + late},
-        "times that are no integers": {"times": given.times.float()},
-        "an empty context": {"mask": torch.zeros_like(given.times, dtype=torch.bool)},
-        "a present before the last observation": {"present": given.times[:, -1] - 1},
+        "times beyond the window": {"times": whole.times + late},
+        "times that are no integers": {"times": whole.times.float()},
+        "an empty context": {"mask": torch.zeros_like(whole.times, dtype=torch.bool)},
+        "a present before the last observation": {"present": whole.times[:, -1] - 1},
     }
     if spec.is_image:
         wrong["observations up to 255"] = {"observations": frames * 0 + 255}
-    if given.actions is not None and given.actions.shape[1]:
+    if whole.actions is not None and whole.actions.shape[1]:
         wrong["no actions"] = {"actions": None}
-        wrong["actions that are too few"] = {"actions": given.actions[:, :-1]}
+        wrong["actions that are too few"] = {"actions": whole.actions[:, :-1]}
     for what, change in wrong.items():
-        bad = replace(given, **change)
+        bad = replace(whole, **change)
         refuses(model, (ValueError, TypeError), partial(model.observe, bad), what)
     _, worlds = imagine(model, 2)
     plans, times = plans_of(model, 2, 1), times_at(model, worlds, [1])
@@ -258,7 +261,7 @@ def check_refusals(model: WorldModel) -> None:
         queries["NaN in a plan"] = Queries(times, plans * math.nan)
     for what, query in queries.items():
         refuses(model, ValueError, partial(model.predict, worlds, query), what)
-    refuses(model, ValueError, lambda: model.sample(model.observe(given), 0), "no worlds")
+    refuses(model, ValueError, lambda: model.sample(model.observe(whole), 0), "no worlds")
 
 
 def check_training(model: WorldModel) -> None:
@@ -298,7 +301,7 @@ def check_checkpoint(model: WorldModel) -> None:
         loaded = load(save(model, folder))
     require(model, loaded.spec == model.spec, "checkpoint: the spec changed")
     require(model, loaded.config == model.config, "checkpoint: the config changed")
-    one, other = (ask(m, imagine(m, 2)[1], [6]) for m in (model, loaded))
+    one, other = (predict_at(m, imagine(m, 2)[1], [6]) for m in (model, loaded))
     same(model, "checkpoint: the frames changed", frames_of(other), frames_of(one))
     same(model, "checkpoint: the rewards changed", other.rewards, one.rewards)
 

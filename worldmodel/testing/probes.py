@@ -45,7 +45,7 @@ def plans_of(model: WorldModel, batch: int, n: int) -> Tensor | None:
     return None if actions is None else actions[:, :n]
 
 
-def ask(
+def predict_at(
     model: WorldModel, worlds: Worlds, steps: Sequence[int], plans: int | None = 3
 ) -> Prediction:
     """Predict all scenes some strides after their presents, along the first of some fixed plans."""

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldmodel.base import WorldModel
 from worldmodel.common.timing import interleaved
+from worldmodel.data.episode import Episode
+from worldmodel.data.windows import WindowBatch
 from worldmodel.registry import make
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.types import SceneBatch
 
 ACTION = ActionSpec("discrete", (), (4,))
 WINDOW = 40
-
-
-@dataclass(frozen=True)
-class RandomScenes:
-    """A batch of noise: speed does not depend on the observations."""
-
-    frames: Tensor
-    actions: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    lengths: Tensor
-
-    @classmethod
-    def draw(cls, spec: Spec, batch: int, device: torch.device) -> RandomScenes:
-        """``batch`` scenes that fill the window."""
-        steps, shape = spec.window, (batch, spec.window)
-        high, width, channels = spec.border[0]
-        size = (batch, steps + 1, high, width, channels)
-        frames = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
-        actions = torch.randint(0, 4, shape, device=device)
-        rewards = torch.zeros(shape, device=device)
-        ends = torch.zeros(shape, dtype=torch.bool, device=device)
-        lengths = torch.full((batch,), steps, device=device)
-        return cls(frames, actions, rewards, ends, lengths)
-
-    def observations(self, times: Tensor) -> Tensor:
-        """uint8 (B, n, H, W, C)."""
-        return self.frames[torch.arange(len(times), device=times.device)[:, None], times]
-
-    def poses(self, times: Tensor) -> None:
-        """None: there is no camera."""
 
 
 def bench(
@@ -72,8 +42,8 @@ def bench(
         ValueError: an unknown model or preset, or a number below 1.
     """
     if min(size, batch, repeats) < 1:
-        raise ValueError(f"size, batch, repeats: expected at least 1, got {size}, {batch}, "
-                         f"{repeats}")  # fmt: skip
+        got = f"{size}, {batch}, {repeats}"
+        raise ValueError(f"size, batch, repeats: expected at least 1, got {got}")
     spec = Spec((3, size, size), ACTION, WINDOW)
     made = {key: make(key[0], spec, key[1]).to(device) for key in models}
     rows = _ceilings(torch.device(device), repeats)
@@ -105,8 +75,7 @@ def _training(
     for key, model in models.items():
         if not model.trainable:
             continue
-        scenes = RandomScenes.draw(model.spec, batch, model.device)
-        jobs[key] = _training_step(model.train(), scenes)
+        jobs[key] = _training_step(model.train(), _noise(model.spec, batch, model.device))
         with FlopCounterMode(display=False) as counter:
             jobs[key]()
         flops[key] = counter.get_total_flops()
@@ -121,7 +90,16 @@ def _training(
     return rows
 
 
-def _training_step(model: WorldModel, scenes: RandomScenes) -> Callable[[], object]:
+def _noise(spec: Spec, batch: int, device: torch.device) -> WindowBatch:
+    """Scenes of one noisy episode that fills the window: speed does not depend on the frames."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (spec.window + 1, *spec.border[0]), np.uint8)
+    actions, rewards = random.integers(0, 4, spec.window), np.zeros(spec.window, np.float32)
+    episode = Episode(frames, actions, rewards, terminated=False)
+    return WindowBatch([(episode, 0)] * batch, spec.window, device)
+
+
+def _training_step(model: WorldModel, scenes: SceneBatch) -> Callable[[], object]:
     optimizer = torch.optim.Adam(model.parameters(), 1e-5)
     generator = torch.Generator(model.device).manual_seed(0)
 

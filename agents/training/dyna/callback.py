@@ -149,10 +149,8 @@ class DynaCallback(BaseCallback):
             TypeError: it has no replay buffer.
         """
         if not isinstance(self.model, OffPolicyAlgorithm):
-            raise TypeError(
-                f"DynaCallback: {type(self.model).__name__} is not off-policy; train_dyna is for "
-                "PPO"
-            )
+            kind = type(self.model).__name__
+            raise TypeError(f"DynaCallback: {kind} is not off-policy; train_dyna is for PPO")
         return self.model
 
     # -- called by SB3 ---------------------------------------------------------------------------
@@ -223,11 +221,10 @@ class DynaCallback(BaseCallback):
         """Read what ``save`` wrote; to be called when training starts."""
         facts = read_json(folder / "dyna.json")
         checkpoint.load_weights(self.world_model, folder / "model" / "model.safetensors")
-        for number, (recorder, total) in enumerate(
-            zip(self.recorders, facts.pop("totals"), strict=True)
-        ):
+        for number, total in enumerate(facts.pop("totals")):
             if total:
-                recorder.restore(Episodes.load(folder / f"recorder-{number}"), total)
+                recorded = Episodes.load(folder / f"recorder-{number}")
+                self.recorders[number].restore(recorded, total)
         for name in _COUNTS:
             setattr(self, name, facts[name])
         if self.fits:
@@ -245,10 +242,9 @@ class DynaCallback(BaseCallback):
         self.fits += 1
         self._fitted = [recorder.total for recorder in self.recorders]
         self._branch(recorded)
-        for name, value in self.losses.items():
-            self.logger.record(f"dyna_fit/{name}", value)
-        for name, value in self.error.items():
-            self.logger.record(f"dyna_error/{name}", value)
+        for group, losses in (("dyna_fit", self.losses), ("dyna_error", self.error)):
+            for name, value in losses.items():
+                self.logger.record(f"{group}/{name}", value)
         self.logger.record("dyna/fits", self.fits)
         self.logger.record("dyna/recorded_steps", recorded.steps)
 

@@ -164,38 +164,33 @@ def train_dyna(
         real_env = opened.enter_context(open_env(env))
         rounds = _Rounds(model, real_env, RoundsConfig() if config is None else config)
         rounds.make_agent(tensorboard_log, settings)
-        files = writer = None
-        if folder is not None:
-            opened.enter_context(locked(Path(folder)))
-            files = _Files(Path(folder), resume)
+        writer, path = None, None if folder is None else Path(folder)
+        if path is not None:
+            opened.enter_context(locked(path))
+            _check_folder(path, resume)
             if resume:
-                files.read(rounds)
+                _read_rounds(path, rounds)
         if tensorboard_log is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             log = str(Path(tensorboard_log) / "dyna")
             writer = SummaryWriter(log, purge_step=rounds.real_steps + 1)
             opened.callback(writer.close)
-        with tqdm(
-            total=real_steps,
-            initial=rounds.real_steps,
-            desc="dyna",
-            unit="step",
-            disable=None if progress else True,
-        ) as bar:
+        done, hide = rounds.real_steps, None if progress else True
+        with tqdm(total=real_steps, initial=done, desc="dyna", unit="step", disable=hide) as bar:
             try:
                 while rounds.real_steps < real_steps:
                     row = rounds.play_on(real_steps - rounds.real_steps, callback)
-                    if files is not None:
-                        files.write(rounds)
+                    if path is not None:
+                        _write_round(path, rounds)
                     if writer is not None:
                         for name, value in row.scalars().items():
                             writer.add_scalar(f"dyna/{name}", value, row.real_steps)
                     bar.update(row.real_steps - bar.n)
             except KeyboardInterrupt as error:  # maybe of a fit, whose message is about its steps
-                if files is None:
+                if path is None:
                     raise
-                raise KeyboardInterrupt(stopped_message(files.folder, "resume=True")) from error
+                raise KeyboardInterrupt(stopped_message(path, "resume=True")) from error
     return DynaResult(rounds.agent, rounds.to_episodes(rounds.episodes), rounds.rows)
 
 
@@ -263,15 +258,9 @@ class _Rounds:
         wanted = min(left, config.first_collect_steps if first else config.collect_steps)
         recorder, returns = RecordEpisodes(self.env), list[float]()
         while recorder.total < wanted:
-            play(
-                recorder,
-                player,
-                _episode_seed(config.seed, len(self.episodes) + len(returns)),
-                left - recorder.total,
-                config.hold,
-                config.frame_stack,
-                deterministic=False,
-            )
+            seed = _episode_seed(config.seed, len(self.episodes) + len(returns))
+            steps = left - recorder.total
+            play(recorder, player, seed, steps, config.hold, config.frame_stack, False)
             if not recorder.under_way:
                 returns.append(float(recorder.recorded()[-1].rewards.sum()))
         self.fresh = recorder.recorded()
@@ -308,66 +297,59 @@ def _episode_seed(seed: int, number: int) -> int:
     return int(np.random.default_rng([seed, number]).integers(2**31))
 
 
-class _Files:
-    """The files of a run: folders ``round-0000`` and so on, each written atomically.
+# A round is a folder, ``round-0000`` and so on, written atomically. It holds its own episodes and
+# the results of all rounds so far; only the last one holds weights.
 
-    A round holds its own episodes and the results of all rounds so far; only the last one holds
-    weights.
-    """
 
-    def __init__(self, folder: Path, resume: bool) -> None:
-        self.folder = folder
-        self.rounds = sorted(folder.glob("round-*"))
-        if resume and not self.rounds:
-            raise FileNotFoundError(f"resume: {folder} holds no round; nothing was trained there")
-        if self.rounds and not resume:
-            raise FileExistsError(
-                f"folder: {folder} already holds rounds; pass resume=True to go on, or another "
-                "folder"
-            )
+def _check_folder(folder: Path, resume: bool) -> None:
+    rounds = any(folder.glob("round-*"))
+    if resume and not rounds:
+        raise FileNotFoundError(f"resume: {folder} holds no round; nothing was trained there")
+    if rounds and not resume:
+        raise FileExistsError(
+            f"folder: {folder} already holds rounds; pass resume=True to go on, or another folder"
+        )
 
-    def write(self, run: _Rounds) -> None:
-        """Write the round that just ended."""
-        name = f"round-{len(run.rows) - 1:04d}"
-        rows = [asdict(row) for row in run.rows]
-        facts = {**_fixed_settings(run), "rounds": rows}
-        with atomic(self.folder / name) as partial:
-            run.to_episodes(run.fresh).save(partial / "episodes")
-            run.agent.save(partial / "agent.zip")
-            if run.model.trainable:
-                save(run.model, partial / "model", {"real steps": run.real_steps})
-            (partial / "rounds.json").write_text(json.dumps(facts, indent=1) + "\n")
-        self.rounds.append(self.folder / name)
-        for before in self.rounds[:-1]:
-            shutil.rmtree(before / "model", ignore_errors=True)
-            (before / "agent.zip").unlink(missing_ok=True)
 
-    def read(self, run: _Rounds) -> None:
-        """Set a fresh run to the state at the end of the last round.
-
-        Raises:
-            ValueError: the settings differ, or a file is corrupt.
-        """
-        last = self.rounds[-1]
-        path = last / "rounds.json"
-        facts = read_json(path, finite=False)  # a loss may have been NaN
-        rows = facts.get("rounds")
-        if not ("config" in facts and isinstance(rows, list) and rows):
-            raise ValueError(f"{path}: expected config and rounds, got {sorted(facts)}")
-        for group, now in _fixed_settings(run).items():
-            before = facts.get(group, now)  # earlier versions wrote only the config
-            if not isinstance(before, dict):
-                raise ValueError(f"{path}: {group}: expected settings by name, got {before!r}")
-            if changed := difference(before, now):
-                raise ValueError(f"resume: {last} was made with {group}: {changed}")
-        run.rows = [from_json(DynaRound, row) for row in rows]
-        run.episodes = [
-            episode for path in self.rounds for episode in Episodes.load(path / "episodes")
-        ]
+def _write_round(folder: Path, run: _Rounds) -> None:
+    """Write the round that just ended."""
+    before = sorted(folder.glob("round-*"))
+    facts = {**_fixed_settings(run), "rounds": [asdict(row) for row in run.rows]}
+    with atomic(folder / f"round-{len(run.rows) - 1:04d}") as partial:
+        run.to_episodes(run.fresh).save(partial / "episodes")
+        run.agent.save(partial / "agent.zip")
         if run.model.trainable:
-            load_weights(run.model, last / "model" / "model.safetensors")
-        run.agent.set_parameters(str(last / "agent.zip"))
-        run.agent.num_timesteps = run.rows[-1].imagined_steps
+            save(run.model, partial / "model", {"real steps": run.real_steps})
+        (partial / "rounds.json").write_text(json.dumps(facts, indent=1) + "\n")
+    for path in before:
+        shutil.rmtree(path / "model", ignore_errors=True)
+        (path / "agent.zip").unlink(missing_ok=True)
+
+
+def _read_rounds(folder: Path, run: _Rounds) -> None:
+    """Set a fresh run to the state at the end of the last round.
+
+    Raises:
+        ValueError: the settings differ, or a file is corrupt.
+    """
+    rounds = sorted(folder.glob("round-*"))
+    last, path = rounds[-1], rounds[-1] / "rounds.json"
+    facts = read_json(path, finite=False)  # a loss may have been NaN
+    rows = facts.get("rounds")
+    if not ("config" in facts and isinstance(rows, list) and rows):
+        raise ValueError(f"{path}: expected config and rounds, got {sorted(facts)}")
+    for group, now in _fixed_settings(run).items():
+        before = facts.get(group, now)  # earlier versions wrote only the config
+        if not isinstance(before, dict):
+            raise ValueError(f"{path}: {group}: expected settings by name, got {before!r}")
+        if changed := difference(before, now):
+            raise ValueError(f"resume: {last} was made with {group}: {changed}")
+    run.rows = [from_json(DynaRound, row) for row in rows]
+    run.episodes = [episode for path in rounds for episode in Episodes.load(path / "episodes")]
+    if run.model.trainable:
+        load_weights(run.model, last / "model" / "model.safetensors")
+    run.agent.set_parameters(str(last / "agent.zip"))
+    run.agent.num_timesteps = run.rows[-1].imagined_steps
 
 
 def _fixed_settings(run: _Rounds) -> dict[str, dict[str, Any]]:

@@ -47,7 +47,7 @@ class Explained(NamedTuple):
             they are vectors).
         numbers: in one frame: C * H * W, or D.
         scene: float32 (B, scene), the vector that the heads read.
-        path: float32 (B, T + 1, path), features of the actions up to each time.
+        path: float32 (B, window + 1, path), features of the actions up to each time.
     """
 
     kl: Tensor
@@ -169,14 +169,15 @@ class JumpyModel(WorldModel):
 
     # -- keys ------------------------------------------------------------------------------------
 
-    def _action_features(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:
-        """h_0 .. h_steps of actions from time 0: (B, steps + 1, path); path is 0 if passive."""
-        if self.path is None:
-            return torch.zeros(batch, steps + 1, 0, device=self.device)
-        start = self.path.start(batch)
-        if actions is None or steps == 0:
-            return start[:, None].expand(-1, steps + 1, -1)
-        return torch.cat([start[:, None], self.path(actions[:, :steps], start)], 1)
+    def _action_features(self, actions: Tensor | None, present: Tensor) -> Tensor:
+        """h of all times up to the present (B,): (B, window + 1, path), 0 behind it."""
+        steps, width = int(present.max()), 0 if self.path is None else self.path.features
+        table = torch.zeros(len(present), self.spec.window + 1, width, device=self.device)
+        if self.path is not None and actions is not None and steps:
+            taken = torch.arange(1, steps + 1, device=self.device) <= present[:, None]
+            states = self.path(actions[:, :steps], self.path.start(len(present)))
+            table[:, 1 : steps + 1] = states * taken.unsqueeze(-1)
+        return table
 
     def _keys(self, times: Tensor, path: Tensor, poses: Tensor | None = None) -> Tensor:
         """Keys (..., K, key) from times (..., K) and path features (..., K, path), or the poses."""
@@ -215,16 +216,11 @@ class JumpyModel(WorldModel):
         return Belief(context.present_times(), {**self._encode(*pairs), "path": table})
 
     def _pairs(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """h of all times up to the present (B, window + 1, path), 0 behind it; and the pairs:
-        frames (B, M, \\*observation), standardised, keys (B, M, key), mask (B, M).
+        """``_action_features``; frames (B, M, \\*observation), standardised; keys (B, M, key); and
+        mask (B, M).
         """
-        present, mask = context.present_times(), context.full_mask()
-        batch, window = context.times.shape[0], self.spec.window
-        steps = int(present.max())
-        path = self._action_features(context.actions, batch, steps)
-        taken = torch.arange(steps + 1, device=self.device) <= present[:, None]
-        table = path.new_zeros(batch, window + 1, path.shape[-1])
-        table[:, : steps + 1] = path * taken.unsqueeze(-1)
+        mask = context.full_mask()
+        table = self._action_features(context.actions, context.present_times())
         times = context.times.masked_fill(~mask, 0)
         path = table.gather(1, times[..., None].expand(-1, -1, table.shape[-1]))
         # masked pairs may hold anything, NaN included: blank them before they are multiplied by 0
@@ -361,14 +357,16 @@ class JumpyModel(WorldModel):
             targets: int64 (B, n), times to explain.
             generator: of the posterior's sample, on the device of the model.
         """
-        slots, steps = context.shape[1], int(scenes.lengths.max())
-        times = torch.cat([context, targets], 1)
-        frames = self._standardised(self.spec.to_model(scenes.observations(times)))
-        path = self._action_features(scenes.actions, len(times), steps)
-        index = times.clamp_max(steps)[..., None].expand(-1, -1, path.shape[-1])
-        poses = scenes.poses(times) if self.spec.pose else None
-        keys = self._keys(times, path.gather(1, index), poses)
-
+        slots, times = context.shape[1], torch.cat([context, targets], 1)
+        pairs = Context(
+            self.spec.to_model(scenes.observations(times)),
+            times,
+            scenes.actions,
+            torch.cat([mask, torch.ones_like(targets, dtype=torch.bool)], 1),
+            scenes.lengths,
+            scenes.poses(times) if self.spec.pose else None,
+        )
+        path, frames, keys, _ = self._pairs(pairs)
         encoded = self._encode(frames[:, :slots], keys[:, :slots], mask)
         truth = frames[:, slots:]
         means, kl, scene = self._explain(encoded, keys[:, slots:], truth, generator)
@@ -391,7 +389,7 @@ class JumpyModel(WorldModel):
         reconstruction = explained.squared.sum(1) / variance
         reward = ending = torch.zeros_like(explained.kl)
         if self.heads is not None:
-            path = explained.path[:, None, 1:]
+            path = explained.path[:, None, 1 : int(scenes.lengths.max()) + 1]
             times = torch.arange(1, path.shape[2] + 1, device=path.device).expand(len(path), -1)
             steps = self._step_rewards(explained.scene.unsqueeze(1), times, path)
             step_reward, step_logit = (value[:, 0, 0] for value in steps)

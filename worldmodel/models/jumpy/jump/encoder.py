@@ -71,6 +71,9 @@ class ProductKeyEncoder(nn.Module):
         return answer.view(*keys.shape[:2], self.content, *r.shape[-2:])
 
 
+Encoder = TiledKeyEncoder | ProductKeyEncoder
+
+
 def _coder(image: bool, in_channels: int, out_channels: int) -> nn.Sequential:
     """The paper's encoder: 8 2x2/2, 16 2x2/2, 32 3x3, ``out`` 3x3; no ReLU after the last.
 

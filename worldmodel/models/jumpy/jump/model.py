@@ -22,8 +22,8 @@ from worldmodel.models.jumpy.base import JumpyModel
 from worldmodel.models.jumpy.heads import SceneVector
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.draw import GlobalLatent
-from worldmodel.models.jumpy.jump.encoder import ProductKeyEncoder, TiledKeyEncoder
-from worldmodel.models.jumpy.jump.renderer import RENDERERS, LatentWorlds, Sizes
+from worldmodel.models.jumpy.jump.encoder import Encoder, ProductKeyEncoder, TiledKeyEncoder
+from worldmodel.models.jumpy.jump.renderer import RENDERERS, LatentWorlds
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Queries, State, Worlds
 
@@ -51,10 +51,10 @@ class Jump(JumpyModel):
                 f"images, got {config.renderer!r} for observations {spec.observation}"
             )
         self.refinements = config.refinements
-        image, channels = spec.is_image, spec.observation[0]
+        image, (channels, *sides) = spec.is_image, spec.observation
         cell = 2 if image else 1
-        grid = (spec.observation[1] // 8, spec.observation[2] // 8) if image else (1, 1)
-        self.encoder: TiledKeyEncoder | ProductKeyEncoder
+        grid = (sides[0] // 8, sides[1] // 8) if image else (1, 1)
+        self.encoder: Encoder
         if config.key_features:
             self.encoder = ProductKeyEncoder(channels, self.key, config.key_features, image)
         else:
@@ -63,8 +63,8 @@ class Jump(JumpyModel):
         self.latent = GlobalLatent(memory, cell, config)
         self.scene = SceneVector(memory, config.steps * config.latent, grid, cell, config.scene)
         self.heads = self._make_heads()
-        sizes = Sizes(spec.observation, self.key, self.encoder.channels, self.encoder.content)
-        self.renderer = RENDERERS[config.renderer](sizes, config)
+        make_renderer = RENDERERS[config.renderer]
+        self.renderer = make_renderer(spec.observation, self.key, self.encoder, config)
 
     @property
     def refinements(self) -> int:
@@ -191,7 +191,8 @@ class Jump(JumpyModel):
         memory, targets = self._memory(context), self._memory(self._encode(frames, keys, every))
         z, kl = self.latent.infer(memory, targets, generator)
         vector = self.scene(z, memory)
-        worlds = LatentWorlds(z, context["r"], vector, context.get("latest"))
+        r = memory[:, : self.encoder.channels]  # of one tensor, so that gradients add up in order
+        worlds = LatentWorlds(z, r, vector, context.get("latest"))
         return self._decode(worlds, keys), kl, vector
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.models.jumpy.jump.config import JumpConfig
+from worldmodel.models.jumpy.jump.encoder import Encoder
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 
 
@@ -35,24 +36,12 @@ class LatentWorlds(NamedTuple):
     latest: Tensor | None = None
 
 
-class Sizes(NamedTuple):
-    """Of what a renderer reads and makes.
-
-    Attributes:
-        observation: (C, H, W), or (D,).
-        key: features of a key.
-        memory: channels of r.
-        content: channels of what the encoder reads from r for a key; 0 for none.
-    """
-
-    observation: tuple[int, ...]
-    key: int
-    memory: int
-    content: int
-
-
 class Renderer(nn.Module, ABC):
-    """What ``JumpConfig.renderer`` names."""
+    """What ``JumpConfig.renderer`` names.
+
+    Each is made of the shape of an observation, the number of a key's features, the encoder, of
+    which it reads the sizes only, and the settings.
+    """
 
     @abstractmethod
     def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
@@ -68,15 +57,17 @@ class Renderer(nn.Module, ABC):
 class DrawRenderer(Renderer):
     """The paper's: nt LSTM steps add to a canvas at H/4, then one transposed convolution."""
 
-    def __init__(self, sizes: Sizes, config: JumpConfig) -> None:
+    def __init__(
+        self, observation: tuple[int, ...], key: int, encoder: Encoder, config: JumpConfig
+    ) -> None:
         super().__init__()
         self.canvas = config.canvas
         self.from_canvas = nn.Conv2d(config.canvas, config.canvas_in, 2, 2)
         self.lstm = ConvLSTMCell(
-            config.canvas_in + config.latent + sizes.key, config.hidden, config.kernel
+            config.canvas_in + config.latent + key, config.hidden, config.kernel
         )
         self.to_canvas = nn.ConvTranspose2d(config.hidden, config.canvas, 2, 2)
-        self.to_image = nn.ConvTranspose2d(config.canvas, sizes.observation[0], 4, 4)
+        self.to_image = nn.ConvTranspose2d(config.canvas, observation[0], 4, 4)
 
     def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
         """Frames (P, Q, C, H, W), from z and keys alone."""
@@ -103,18 +94,20 @@ class FilmRenderer(Renderer):
     coordinates: Tensor
     blocks = 3
 
-    def __init__(self, sizes: Sizes, config: JumpConfig) -> None:
+    def __init__(
+        self, observation: tuple[int, ...], key: int, encoder: Encoder, config: JumpConfig
+    ) -> None:
         super().__init__()
-        (channels, height, side), width = sizes.observation, config.film
+        (channels, height, side), width = observation, config.film
         waves = coordinate_waves(height // 4, side // 4)
         self.register_buffer("coordinates", waves, persistent=False)
         self.from_latent = nn.ConvTranspose2d(config.steps * config.latent, width, 2, 2)
-        self.from_memory = nn.Conv2d(sizes.memory, width, 3, padding=1)
+        self.from_memory = nn.Conv2d(encoder.channels, width, 3, padding=1)
         self.from_read = None
-        if sizes.content:
-            self.from_read = nn.Conv2d(sizes.content, width, 3, padding=1)
+        if encoder.content:
+            self.from_read = nn.Conv2d(encoder.content, width, 3, padding=1)
         wide = width + waves.shape[0]
-        conditioning, hidden = sizes.key + config.scene, [128]
+        conditioning, hidden = key + config.scene, [128]
         self.attention: SpatialAttention | None = None
         if config.attention_heads:
             self.attention = SpatialAttention(wide, conditioning, config.attention_heads)
@@ -146,10 +139,11 @@ class FilmRenderer(Renderer):
         if self.attention is not None:
             placed = torch.cat([grid, self.coordinates.expand(count, -1, -1, -1)], 1)
             conditioning = torch.cat([conditioning, self.attention(placed, conditioning)], -1)
-        films = self.modulate(conditioning.flatten(0, 1))[..., None, None].split(self.splits, 1)
-        x = self.enter(_film(x, films[0]))
-        for convolution, film in zip(self.convolve, films[1:], strict=True):
-            x = x + convolution(_film(x, film).relu())
+        modulation = self.modulate(conditioning.flatten(0, 1))[..., None, None]
+        first, *others = modulation.split(self.splits, 1)
+        x = self.enter(_modulated(x, first))
+        for convolution, other in zip(self.convolve, others, strict=True):
+            x = x + convolution(_modulated(x, other).relu())
         frames: Tensor = self.upsample(x)
         return frames.view(count, queries, *frames.shape[1:])
 
@@ -161,12 +155,14 @@ class VectorRenderer(Renderer):
     velocity. The output is a change of the latest vector.
     """
 
-    def __init__(self, sizes: Sizes, config: JumpConfig) -> None:
+    def __init__(
+        self, observation: tuple[int, ...], key: int, encoder: Encoder, config: JumpConfig
+    ) -> None:
         super().__init__()
         width = config.mlp
-        self.from_key = perceptron(sizes.key + sizes.content, width, 2 * width)
+        self.from_key = perceptron(key + encoder.content, width, 2 * width)
         self.from_scene = nn.Linear(config.scene, 2 * width)
-        self.out = nn.Sequential(nn.ReLU(), perceptron(width, width, width, *sizes.observation))
+        self.out = nn.Sequential(nn.ReLU(), perceptron(width, width, width, *observation))
 
     def forward(self, worlds: LatentWorlds, keys: Tensor, content: Tensor | None) -> Tensor:
         """Vectors (P, Q, D)."""
@@ -178,7 +174,7 @@ class VectorRenderer(Renderer):
         return worlds.latest.unsqueeze(1) + change
 
 
-RENDERERS: dict[str, Callable[[Sizes, JumpConfig], Renderer]] = {
+RENDERERS: dict[str, Callable[[tuple[int, ...], int, Encoder, JumpConfig], Renderer]] = {
     "draw": DrawRenderer,
     "film": FilmRenderer,
     "mlp": VectorRenderer,
@@ -220,8 +216,8 @@ def perceptron(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _film(x: Tensor, film: Tensor) -> Tensor:
-    scale, shift = film.chunk(2, 1)
+def _modulated(x: Tensor, modulation: Tensor) -> Tensor:
+    scale, shift = modulation.chunk(2, 1)
     return x * (1 + scale) + shift
 
 

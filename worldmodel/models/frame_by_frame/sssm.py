@@ -19,7 +19,7 @@ Sources: we did not have the paper. Equations and layers are those of the refere
 are second-hand (two public re-implementations that quote its figures, one with a report).
 Deviations and choices:
 
-- Rewards: a Gaussian in symlog space, and a Bernoulli of continuation, from s_t by the same kind of
+- Rewards: a Gaussian on their scale, and a Bernoulli of continuation, from s_t by the same kind of
   head. (There: the bits of floor(r_t), each a Bernoulli; no terminations.)
 - Actions are the features of any Gymnasium space (one-hot where discrete), tiled onto the map.
 - sigma = softplus(x - 0.1) + 0.1 from a stack of its own, for prior and posterior; z is drawn by
@@ -197,6 +197,7 @@ class Sssm(FrameByFrame):
             logits.detach().sigmoid(),
             kl,
             teacher_forcing.per_step(self.readout, s).unbind(-1),
+            self.reward_scale,
             self.config.reward_variance,
             scenes=counts,
             nll=nll,

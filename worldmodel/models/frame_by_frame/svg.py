@@ -37,7 +37,7 @@ from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.rewards import reward_layer
+from worldmodel.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -251,7 +251,14 @@ class Svg(FrameByFrame):
         frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, g.shape[:2])
         readouts, variance = self.readout(g).unbind(-1), self.config.reward_variance
         return teacher_forcing.losses(
-            segment, frames, kl, readouts, variance, scenes=counts, weight=self.beta
+            segment,
+            frames,
+            kl,
+            readouts,
+            self.reward_scale,
+            variance,
+            scenes=counts,
+            weight=self.beta,
         )
 
     def _infer(

@@ -12,8 +12,8 @@ from torch import Tensor
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least
 from worldmodel.models.frame_by_frame.base import at_times, broadcast
-from worldmodel.models.layers import rewards as reward_losses
 from worldmodel.models.layers.presents import draw_present
+from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -25,7 +25,7 @@ class TrainingConfig:
     Attributes:
         frames: frames 0 .. frames - 1 of each window are trained on; fewer where the window is
             shorter.
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
+        reward_variance: variance of the reward read-out's Gaussian, where rewards have variance 1.
         learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
     """
 
@@ -144,6 +144,7 @@ def losses(
     predicted: Tensor,
     kl: Tensor,
     readouts: tuple[Tensor, ...],
+    scale: RewardScale,
     variance: float,
     *,
     scenes: Tensor | None = None,
@@ -160,7 +161,8 @@ def losses(
         segment: the truth.
         predicted: (B, L, \\*obs), the observation after each step.
         kl: (B, L), nats of each step; or (B,), of the whole video.
-        readouts: the predicted reward in symlog space and continuation logit, each (B, L).
+        readouts: the predicted reward on its scale and continuation logit, each (B, L).
+        scale: of the rewards.
         variance: of the reward's Gaussian.
         scenes: (B,), what each scene counts in the loss (the parts are plain means); None for 1.
         weight: of what is in nats.
@@ -175,7 +177,7 @@ def losses(
     """
     valid, error = segment.valid, squared_error(predicted, segment)
     truth = (segment.rewards, segment.ended, valid)
-    reward, ending = reward_losses.nll(*truth, readouts[0], readouts[1], variance)
+    reward, ending = scale.nll(*truth, readouts[0], readouts[1], variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
     observed = ((pixels * error if nll is None else nll) * valid).sum(1)
     each = observed + weight * (beta * nats + reward + ending)

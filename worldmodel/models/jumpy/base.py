@@ -20,8 +20,8 @@ from worldmodel.base import Losses, WorldModel
 from worldmodel.models.jumpy.config import JumpyConfig
 from worldmodel.models.jumpy.heads import RewardContinueHead
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
-from worldmodel.models.layers import rewards
 from worldmodel.models.layers.presents import draw_present, subset_weights
+from worldmodel.rewards import PREPARE_BATCHES, RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import (
     Belief,
@@ -33,9 +33,6 @@ from worldmodel.types import (
     StepPrediction,
     Worlds,
 )
-
-PREPARE_BATCHES = 32
-"""Batches of the training source from which the mean and spread of vectors are estimated."""
 
 
 class Explained(NamedTuple):
@@ -105,6 +102,7 @@ class JumpyModel(WorldModel):
             self.register_buffer("shift", torch.zeros(spec.observation))
             self.register_buffer("scale", torch.ones(spec.observation))
             self.register_buffer("prepared", torch.tensor(False))
+        self.reward_scale = RewardScale()
         self.time = TimeFeatures(spec.window, config.time_bands)
         self.path = None if spec.passive else ActionPath(spec.action, config.path)
         self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
@@ -147,10 +145,8 @@ class JumpyModel(WorldModel):
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:
-        """Estimate mean and spread of vectors, by which they are standardised.
-
-        Only once: both are part of the checkpoint, and further training on other data uses them.
-        """
+        """Learn mean and spread of vectors and of rewards, by which they are standardised."""
+        super().prepare(source)
         if self.spec.is_image or bool(self.prepared):
             return
         self.prepared.fill_(True)
@@ -290,10 +286,10 @@ class JumpyModel(WorldModel):
             observations = self._render(worlds, keys, queries)
             if not self.spec.is_image:
                 observations = observations * self.scale + self.shift
-        return StepPrediction(rewards.symexp(reward), logit, observations)
+        return StepPrediction(self.reward_scale.decode(reward), logit, observations)
 
     def _step_rewards(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
-        """Symlog reward and continuation logit of steps, both (B, S, N, L).
+        """Reward, on its scale, and continuation logit of steps, both (B, S, N, L).
 
         Args:
             scene: (B, S, scene).
@@ -393,7 +389,7 @@ class JumpyModel(WorldModel):
             times = torch.arange(1, path.shape[2] + 1, device=path.device).expand(len(path), -1)
             steps = self._step_rewards(explained.scene.unsqueeze(1), times, path)
             step_reward, step_logit = (value[:, 0, 0] for value in steps)
-            reward, ending = rewards.loss(
+            reward, ending = self.reward_scale.loss(
                 scenes, step_reward, step_logit, self.config.reward_variance
             )
         total = (weights * (explained.kl + reconstruction + reward + ending)).mean()

@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.models.frame_by_frame.sssm import PRESETS, DssmDet, DssmVae, Sssm, SssmConfig
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
-from worldmodel.models.layers.rewards import nll
+from worldmodel.rewards import nll
 
 TINY = SssmConfig(channels=8, readout=4, frames=WINDOW)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -81,7 +81,12 @@ class RewardScale(nn.Module):
         return outputs * self.spread + self.mean
 
     def loss(
-        self, scenes: SceneBatch, reward: Tensor, logit: Tensor, variance: float
+        self,
+        scenes: SceneBatch,
+        reward: Tensor,
+        logit: Tensor,
+        variance: float,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Negative log likelihood of rewards and continuations, each (B,), over valid steps.
 
@@ -90,12 +95,17 @@ class RewardScale(nn.Module):
             reward: (B, L) of the first L steps, on this scale; a Gaussian (without its constant).
             logit: (B, L) of going on; a Bernoulli.
             variance: of the Gaussian.
+            present: (B,), the latest time that the context shows. That the episode goes on until
+                then is known, and would make ends seem rarer than they are: these steps count for
+                the rewards only. None counts all.
         """
         steps = reward.shape[1]
         index = torch.arange(1, steps + 1, device=reward.device)
         valid = (index <= scenes.lengths[:, None]).float()
         rewards, ended = scenes.rewards[:, :steps], scenes.terminated[:, :steps]
-        return self.nll(rewards, ended, valid, reward, logit, variance)
+        earned = self.nll(rewards, ended, valid, reward, logit, variance)[0]
+        open_yet = valid if present is None else valid * (index > present[:, None])
+        return earned, self.nll(rewards, ended, open_yet, reward, logit, variance)[1]
 
     def nll(
         self,

@@ -389,8 +389,9 @@ class JumpyModel(WorldModel):
             times = torch.arange(1, path.shape[2] + 1, device=path.device).expand(len(path), -1)
             steps = self._step_rewards(explained.scene.unsqueeze(1), times, path)
             step_reward, step_logit = (value[:, 0, 0] for value in steps)
+            latest = context.masked_fill(~mask, 0).amax(1)
             reward, ending = self.reward_scale.loss(
-                scenes, step_reward, step_logit, self.config.reward_variance
+                scenes, step_reward, step_logit, self.config.reward_variance, latest
             )
         total = (weights * (explained.kl + reconstruction + reward + ending)).mean()
         elbo = (explained.kl + reconstruction).mean() + explained.constant(variance)

@@ -22,7 +22,7 @@ from worldmodel import Context, Episodes, Queries, WorldModel
 WORLDS = 64
 """Sampled worlds whose mean is the expectation."""
 TESTED = 1000
-"""Recorded steps, unseen, from which is imagined."""
+"""Recorded steps, held out, from which is imagined."""
 SCALES = (1.0, 1e-2, 1e-4, 1e-6, 1e4, 1e6)
 """Factors of CartPole's rewards."""
 WIDTHS = {"mlp": 64, "path": 32, "tower": 16, "scene": 64, "head": 64, "targets": 6}
@@ -98,8 +98,8 @@ def expected_rewards(
     generator, parts = torch.Generator().manual_seed(seed), []
     for rows in np.array_split(np.arange(len(observations)), -(-len(observations) // 100)):
         now = torch.zeros(len(rows), 1, dtype=torch.int64)
-        seen = model.spec.to_model(torch.from_numpy(observations[rows][:, None]))
-        worlds = model.sample(model.observe(Context(seen, now)), WORLDS, generator)
+        first = model.spec.to_model(torch.from_numpy(observations[rows][:, None]))
+        worlds = model.sample(model.observe(Context(first, now)), WORLDS, generator)
         plans = torch.from_numpy(actions[rows][:, None])
         times = torch.arange(1, actions.shape[1] + 1).expand(len(rows), -1)
         answer = model.predict(worlds, Queries(times, plans), frames=False)
@@ -120,8 +120,8 @@ def _steps(episodes: Episodes, length: int) -> tuple[NDArray[Any], NDArray[Any],
         for i in range(len(e.actions) - length + 1)
     ]
     chosen = np.linspace(0, len(parts) - 1, min(TESTED, len(parts))).astype(int)
-    seen, actions, rewards = (np.stack([parts[i][k] for i in chosen]) for k in range(3))
-    return seen, actions, rewards
+    observations, actions, rewards = (np.stack([parts[i][k] for i in chosen]) for k in range(3))
+    return observations, actions, rewards
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Outcomes(Measurement):
     columns = ("case", "quantity", "seed", "real", "imagined")
     seeds: int = 3
     """Runs of each."""
-    steps: int = 1200
+    steps: int = 800
     """Of training; the lander's is three times as long."""
     episodes: int = 1000
     """Recorded random episodes to learn from; of the lander half as many, for they are longer."""
@@ -160,10 +160,9 @@ class Outcomes(Measurement):
     def bandit(self, seed: int) -> list[Row]:
         """The mean reward of either action, and how often the better one seems better."""
         model, _ = self._trained(Bandit, Bandit.steps, seed)
-        seen = np.random.default_rng(seed).uniform(-1, 1, (TESTED, 2)).astype(np.float32)
-        means = [
-            expected_rewards(model, seen, np.full((TESTED, 1), action), seed) for action in (0, 1)
-        ]
+        observations = np.random.default_rng(seed).uniform(-1, 1, (TESTED, 2)).astype(np.float32)
+        plans = [np.full((TESTED, 1), action) for action in (0, 1)]
+        means = [expected_rewards(model, observations, plan, seed) for plan in plans]
         rows = [_row(f"mean reward of action {i}", i + 1, x.mean()) for i, x in enumerate(means)]
         return [*rows, _row("share of decisions for action 1", 1, (means[1] > means[0]).mean())]
 
@@ -172,21 +171,21 @@ class Outcomes(Measurement):
         model, episodes = self._trained(EndsByChance, 10, seed)
         venv = ImaginedVecEnv(model, episodes, TESTED, horizon=10, seed=seed)
         agent = RandomAgent(venv.action_space, seed)
-        shown, going, total = venv.reset(), np.ones(TESTED, bool), 0
+        current, going, total = venv.reset(), np.ones(TESTED, bool), 0
         for _ in range(10):
             total += int(going.sum())
-            shown, _, dones, _ = venv.step(agent.predict(shown)[0])
+            current, _, dones, _ = venv.step(agent.predict(current)[0])
             going &= ~dones
         ahead = np.concatenate([np.minimum(np.arange(n, 0, -1), 10) for n in episodes.lengths])
         return [_row("steps of an episode, at most 10", ahead.mean(), total / TESTED)]
 
     def scale(self, factor: float, seed: int) -> list[Row]:
-        """R^2 of single rewards, up to five steps ahead, on unseen episodes."""
+        """R^2 of single rewards, up to five steps ahead, on held-out episodes."""
         make = partial(Balance, factor)
         model, _ = self._trained(make, 10, seed)
-        unseen = worldmodel.collect(make, 50, seed=seed + 10**6, progress=False)
-        seen, actions, rewards = _steps(unseen, 5)
-        imagined = expected_rewards(model, seen, actions, seed)
+        held_out = worldmodel.collect(make, 50, seed=seed + 10**6, progress=False)
+        observations, actions, rewards = _steps(held_out, 5)
+        imagined = expected_rewards(model, observations, actions, seed)
         return [_row("R^2 of rewards", 1.0, r_squared(rewards, imagined))]
 
     def lander(self, seed: int) -> list[Row]:
@@ -196,14 +195,14 @@ class Outcomes(Measurement):
         except gym.error.DependencyNotInstalled as error:
             return [{"quantity": f"not measured: {error}"}]
         model, _ = self._trained(LANDER, 20, seed, max(2, self.episodes // 2), 3 * self.steps)
-        unseen = worldmodel.collect(LANDER, 100, seed=seed + 10**6, progress=False)
-        crashes = [e for e in unseen if e.terminated and len(e.actions) >= LAST]
+        held_out = worldmodel.collect(LANDER, 100, seed=seed + 10**6, progress=False)
+        crashes = [e for e in held_out if e.terminated and len(e.actions) >= LAST]
         rows = []
         for count in (1, LAST):
-            seen = np.stack([episode.observations[-1 - count] for episode in crashes])
+            observations = np.stack([episode.observations[-1 - count] for episode in crashes])
             actions = np.stack([episode.actions[-count:] for episode in crashes])
             rewards = np.stack([episode.rewards[-count:] for episode in crashes])
-            imagined = expected_rewards(model, seen, actions, seed).sum(1).mean()
+            imagined = expected_rewards(model, observations, actions, seed).sum(1).mean()
             quantity = "reward of the last step" if count == 1 else f"of the last {count} steps"
             rows.append(_row(quantity, rewards.sum(1).mean(), imagined))
         return rows

@@ -27,6 +27,8 @@ SCALES = (1.0, 1e-2, 1e-4, 1e-6, 1e4, 1e6)
 """Factors of CartPole's rewards."""
 WIDTHS = {"mlp": 64, "path": 32, "tower": 16, "scene": 64, "head": 64, "targets": 6}
 """Of JUMP, below those of its preset for vectors: these environments are small."""
+AHEAD = 5
+"""Steps that are imagined of the bandit and of CartPole."""
 LANDER = "LunarLander-v3"
 LAST = 10
 """Steps before a crash from which the lander's rewards are imagined."""
@@ -134,7 +136,7 @@ class Outcomes(Measurement):
     columns = ("case", "quantity", "seed", "real", "imagined")
     seeds: int = 3
     """Runs of each."""
-    steps: int = 800
+    steps: int = 1200
     """Of training; the lander's is three times as long."""
     episodes: int = 1000
     """Recorded random episodes to learn from; of the lander half as many, for they are longer."""
@@ -159,11 +161,17 @@ class Outcomes(Measurement):
 
     def bandit(self, seed: int) -> list[Row]:
         """The mean reward of either action, and how often the better one seems better."""
-        model, _ = self._trained(Bandit, Bandit.steps, seed)
+        model, episodes = self._trained(Bandit, AHEAD, seed)
         observations = np.random.default_rng(seed).uniform(-1, 1, (TESTED, 2)).astype(np.float32)
         plans = [np.full((TESTED, 1), action) for action in (0, 1)]
         means = [expected_rewards(model, observations, plan, seed) for plan in plans]
-        rows = [_row(f"mean reward of action {i}", i + 1, x.mean()) for i, x in enumerate(means)]
+        actions, rewards = (
+            np.concatenate([getattr(e, part) for e in episodes]) for part in ("actions", "rewards")
+        )
+        rows = [
+            _row(f"mean reward of action {i}", rewards[actions == i].mean(), means[i].mean())
+            for i in (0, 1)
+        ]
         return [*rows, _row("share of decisions for action 1", 1, (means[1] > means[0]).mean())]
 
     def ends(self, seed: int) -> list[Row]:
@@ -180,11 +188,11 @@ class Outcomes(Measurement):
         return [_row("steps of an episode, at most 10", ahead.mean(), total / TESTED)]
 
     def scale(self, factor: float, seed: int) -> list[Row]:
-        """R^2 of single rewards, up to five steps ahead, on held-out episodes."""
+        """R^2 of single rewards, on held-out episodes."""
         make = partial(Balance, factor)
-        model, _ = self._trained(make, 10, seed)
+        model, _ = self._trained(make, AHEAD, seed)
         held_out = worldmodel.collect(make, 50, seed=seed + 10**6, progress=False)
-        observations, actions, rewards = _steps(held_out, 5)
+        observations, actions, rewards = _steps(held_out, AHEAD)
         imagined = expected_rewards(model, observations, actions, seed)
         return [_row("R^2 of rewards", 1.0, r_squared(rewards, imagined))]
 

@@ -150,12 +150,12 @@ def fit(
                     saved = time.monotonic()
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
-                if done == steps and validation is None:
-                    monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
             if fabric.world_size > 1:
                 fabric.barrier()  # who returns may load what the lead has saved
         run.average.apply()
         model.eval()
+        if lead and monitor.parts and validation is None and monitor.late(done):
+            monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
         if done < steps or stopped.is_set():  # a signal at the end is for whoever called, too
             more = run.folder and done < steps
             further = "; resume=True (--resume) goes on from there" if more else ""

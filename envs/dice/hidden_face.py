@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from envs.dice.raycast import render
-from envs.dice.scene import CAMERA_RADIUS, HALF, POOL, SIDES, DiceState, visible_sides
+from envs.dice.scene import CAMERA_RADIUS, HALF, POOL, SIDES, DiceState
 from envs.randomness import hash_ids, integers, uniform
 from envs.template_match import nearest, white_level
 
@@ -33,16 +33,12 @@ class HiddenFaceViews:
         digit: ``(B,)`` int64, the pool's row that it bears.
         context: ``(B, M)`` float32, angles on the camera's circle, radians.
         targets: ``(B, n)`` float32, likewise.
-        context_sides: ``(B, M, 4)`` bool, which sides each context view shows.
-        target_sides: ``(B, n, 4)`` bool.
     """
 
     hidden: Tensor
     digit: Tensor
     context: Tensor
     targets: Tensor
-    context_sides: Tensor
-    target_sides: Tensor
 
 
 def hidden_face_views(
@@ -88,8 +84,6 @@ def hidden_face_views(
         digit=state.faces.gather(1, hidden[:, None])[:, 0],
         context=context,
         targets=target,
-        context_sides=visible_sides(state, context),
-        target_sides=visible_sides(state, target),
     )
 
 

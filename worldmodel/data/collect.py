@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -114,7 +114,9 @@ def collect(
             "random": policy is None,
         }  # fmt: skip
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
-        with _Recording.opened(folder, resume, spec, facts, save_minutes) as recording:
+        folder = None if folder is None else Path(folder)
+        with nullcontext() if folder is None else locked(folder):
+            recording = _Recording(folder, resume, spec, facts, save_minutes)
             first = seed + len(recording.episodes)
             if workers:
                 blocks = _blocks(range(first, seed + total), workers)
@@ -126,33 +128,18 @@ def collect(
 
 
 class _Recording:
-    """The episodes so far: in memory, and shard by shard in a folder."""
+    """The episodes so far: in memory, and shard by shard in a folder, which is locked."""
 
     def __init__(
-        self, folder: Path | None, spec: Spec, facts: dict[str, Any], minutes: float
+        self, folder: Path | None, resume: bool, spec: Spec, facts: dict[str, Any], minutes: float
     ) -> None:
         self.folder, self.spec, self.facts, self.minutes = folder, spec, facts, minutes
         self.episodes: list[Episode] = []
         # Shards, and how many episodes they hold: one value, so that Ctrl-C cannot split it.
         self.on_disk: tuple[list[ShardEntry], int] = [], 0
         self.last_write = time.monotonic()
-
-    @classmethod
-    @contextmanager
-    def opened(
-        cls,
-        folder: str | Path | None,
-        resume: bool,
-        spec: Spec,
-        facts: dict[str, Any],
-        minutes: float,
-    ) -> Iterator[_Recording]:
-        """Begin with what the folder holds; within the context no other run writes there."""
-        recording = cls(None if folder is None else Path(folder), spec, facts, minutes)
-        with nullcontext() if recording.folder is None else locked(recording.folder):
-            if recording.folder is not None:
-                recording._read(recording.folder, resume)
-            yield recording
+        if folder is not None:
+            self._read(folder, resume)
 
     def fill(self, parts: Iterator[list[Episode]], total: int, unit: str, progress: bool) -> None:
         """Add the parts' episodes until there are so many episodes or steps, and write them. After

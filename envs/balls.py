@@ -76,7 +76,7 @@ class RandomWalk(Simulator[RandomWalkState]):
         return RandomWalkState(**at_start(scene_ids), cells=cells, colours=ranks[:, :BALLS])
 
     def advance(self, state: RandomWalkState, actions: Tensor) -> tuple[RandomWalkState, Tensor]:
-        """Walk."""
+        """Move every ball."""
         names = hash_ids(state.scene_ids, _MOVE_STREAM, state.steps)
         scores = uniform(names, 0, (self.moves, BALLS, len(MOVES)))
         directions = torch.tensor(MOVES, device=names.device).to(torch.int64)

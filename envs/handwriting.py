@@ -98,7 +98,7 @@ def _load(split: Split, source: str | None) -> Digits:
 
 
 def _bundled(split: Split) -> Digits:
-    """scikit-learn's digits, drawn out to pen strokes."""
+    """scikit-learn's digits, enlarged to even pen strokes."""
     from sklearn.datasets import load_digits as sklearn_digits  # takes a second
 
     data = sklearn_digits()
@@ -165,7 +165,7 @@ def _read_pair(directory: Path, stem: str) -> Digits:
 
 
 def _find(directory: Path, name: str, dimensions: int) -> Path | None:
-    """MNIST is spread under two spellings, packed or not."""
+    """The file under either of its two spellings, packed or not."""
     for spelling in (f"{name}-idx{dimensions}-ubyte", f"{name}.idx{dimensions}-ubyte"):
         for path in (directory / spelling, directory / f"{spelling}.gz"):
             if path.is_file():

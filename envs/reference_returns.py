@@ -48,7 +48,7 @@ def random_return(
 def best_return(
     source: Simulator[Any] | str, *, scenes: int = 1024, split: Split = "test", seed: int = 0
 ) -> tuple[float, float]:
-    """Mean of the simulator's ``best_return`` over random scenes; it says there how exact that is.
+    """Mean of the simulator's ``best_return`` over random scenes; see there how exact it is.
 
     Args:
         source, scenes, split, seed: as for :func:`random_return`; same seed, same scenes.

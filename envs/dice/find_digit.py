@@ -30,7 +30,7 @@ _BORDER: Final = (200, 30, 30)
 
 @dataclass(frozen=True)
 class FindDigitState(DiceState):
-    """Adds what is looked for.
+    """Adds the wanted digit.
 
     Attributes:
         wanted: ``(B,)`` int64, the side face whose digit is shown in the corner.

@@ -75,7 +75,7 @@ class Rays:
 
 
 class Bands(NamedTuple):
-    """Rows in which a thing can be seen in some scene; the others are not computed."""
+    """Rows in which each surface is visible in some scene; the others are not computed."""
 
     walls: Rays
     floor: Rays
@@ -85,7 +85,7 @@ class Bands(NamedTuple):
 
 @lru_cache(maxsize=16)
 def bands(size: int, device: torch.device) -> Bands:
-    """The rays through the middles of all pixels, by what they can meet."""
+    """The rays through the middles of all pixels, by the surfaces that they can meet."""
     reach = math.tan(FIELD_OF_VIEW / 2)
     place = ((torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1) * reach
     forward = math.cos(PITCH) + place * math.sin(PITCH)
@@ -115,7 +115,7 @@ def bands(size: int, device: torch.device) -> Bands:
 
 @lru_cache(maxsize=4)
 def digit_bitmaps(device: torch.device, source: str | None) -> Tensor:
-    """Ink of the 200 digits, ``(200, 64, 64)`` float32 in [0, 1], with a margin, softened.
+    """Ink of the 200 digits, ``(200, 64, 64)`` float32 in [0, 1], with a margin, blurred.
 
     Args:
         device: where they are used.
@@ -273,7 +273,7 @@ def _draw_side(canvas: Tensor, state: DiceState, view: Rays, axis: int) -> None:
     sign = torch.where(place[:, axis] < 0, -1.0, 1.0)[:, None, None]
     depth = HALF * sign - place[:, axis, None, None]
     depth = torch.where(depth * sign < 0, depth, 0.0)  # behind the plane: nothing is seen
-    # Once in millions of rays one runs along the plane exactly, and meets it nowhere.
+    # A ray may run exactly along the plane, and then never meets it.
     t = (depth / towards).nan_to_num_(0.0, 0.0, 0.0)
     right = sign if axis == 0 else -sign  # to the right along the face, seen from outside
     a = across.mul_(t).add_(place[:, 1 - axis, None, None]).mul_(right)

@@ -113,7 +113,7 @@ def _colours(scene_ids: Tensor) -> Tensor:
 
 
 def pool() -> Digits:
-    """The 100 digits of the faces, and behind them the 100 unseen ones: 200 rows."""
+    """The 100 digits of the faces, then the 100 unseen ones: 200 rows."""
     train, test = digit_pool("train", POOL), digit_pool("test", POOL)
     return Digits(torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels]))
 

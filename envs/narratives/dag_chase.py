@@ -73,7 +73,7 @@ class DAGChase(Story[DAGChaseState]):
         )
 
     def begin(self, scene_ids: Tensor) -> DAGChaseState:
-        """All stand apart."""
+        """No shape touches another one."""
         colours, kinds, sizes = draw_cast(scene_ids, SHAPES)
         if self.controlled:
             colours[:, :ROOT] %= _WHITE

@@ -1,4 +1,4 @@
-"""Checks that the models' settings share; each error names the setting and what would be right."""
+"""Checks of settings and arguments; each error names them and what would be right."""
 
 from __future__ import annotations
 
@@ -138,9 +138,7 @@ def _entries(
 
 
 def difference(before: Any, now: Any, name: str = "") -> str | None:
-    """The first thing that is another one, as ``config.tower = 32, now it is 16``; None if all is
-    the same. Names are those of dicts in dicts, as JSON gives them back.
-    """
+    """The first difference of nested dicts, as ``config.tower = 32, now it is 16``, or None."""
     if isinstance(before, dict) and isinstance(now, dict):
         inside = (
             difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)

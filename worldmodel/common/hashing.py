@@ -1,4 +1,4 @@
-"""Hashes of int64 tensors: random numbers that are named, not drawn in turn.
+"""Hashes of int64 tensors, for counter-based random numbers.
 
 Bit for bit the same on CPU and GPU, and in whatever order or batch they are computed.
 """

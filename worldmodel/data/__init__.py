@@ -1,1 +1,1 @@
-"""Recorded episodes: how they are collected, kept in memory or on disk, and cut into windows."""
+"""Recorded episodes: collected, held in memory or on disk, and cut into windows."""

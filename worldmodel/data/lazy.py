@@ -63,7 +63,7 @@ class ShardCache(Generic[Shard]):
 
 
 class LazySequence(Sequence[Item]):
-    """Items of mapped shards, each made anew whenever it is accessed.
+    """Items of mapped shards, each made whenever it is accessed.
 
     An item keeps its shard in memory: copy what is to stay.
 

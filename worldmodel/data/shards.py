@@ -32,9 +32,9 @@ ShardEntry = dict[str, Any]
 KINDS = {"observations": "uf", "actions": "biuf", "rewards": "f", "terminated": "b", "steps": "iu"}
 """Arrays of a shard, and of which of NumPy's kinds of dtype each is."""
 MOST_PACKED = 1100
-"""How many times smaller deflate makes its input at best (1032), and some."""
+"""Deflate's best ratio of compression (1032), and a margin."""
 MAGIC = b"PK\x03\x04"
-"""How an ``.npz`` file begins, for NumPy; zipfile looks for its end."""
+"""How an ``.npz`` file begins; zipfile checks its end alone."""
 BROKEN = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError, RuntimeError)
 """What zipfile and NumPy raise for files that are not whole (or locked: RuntimeError)."""
 
@@ -137,7 +137,7 @@ class Shard:
 
 
 def corrupt(path: Path, error: Exception) -> ValueError:
-    """What to raise for a shard in which ``error`` came up."""
+    """The error to raise for a shard that caused ``error``."""
     return ValueError(f"{path}: corrupt shard ({error}); record it again")
 
 
@@ -179,7 +179,7 @@ def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard
 
 
 def step_by_step(arrays: Arrays) -> dict[str, Any]:
-    """Laid out so that a step's numbers are neighbours in the file, which is read in part."""
+    """C-contiguous arrays: a step's numbers are neighbours in the file, which is read in part."""
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Average:
     """Exponential moving average of a module's parameters; its buffers stay as they are.
 
-    Early on the decay is (1 + n) / (10 + n) after n updates, so that the first weights are soon
-    forgotten.
+    Early on the decay is (1 + n) / (10 + n) after n updates, so that the first weights soon
+    count no more.
 
     Args:
         module: whose weights are averaged; they are read at each ``update``.
@@ -52,7 +52,7 @@ class Average:
             _copy(self.module, own)
 
     def apply(self) -> None:
-        """Give the module the average for good."""
+        """Make the average the module's weights."""
         _copy(self.module, self.weights)
 
     def restore(self, weights: list[Tensor], updates: int) -> None:

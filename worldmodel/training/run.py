@@ -74,7 +74,7 @@ def read_state(path: Path) -> tuple[Tensors, State]:
 
 
 def _same(before: Any, now: Any) -> bool:
-    """Equal; lists of numbers, nearly."""
+    """Whether they are equal; lists of numbers within a tolerance."""
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = list(zip(before, now, strict=True))
         if all(isinstance(number, int | float) for pair in pairs for number in pair):

@@ -7,6 +7,7 @@ from agents.adapt import adapt
 from agents.evaluate import evaluate
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
+from agents.known_functions import KnownFunctions
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import Comparison, compare
@@ -42,6 +43,7 @@ __all__ = [
     "ImaginedVecEnv",
     "InversePolicy",
     "InversePolicyConfig",
+    "KnownFunctions",
     "LoggerVideos",
     "LookaheadExtractor",
     "LookaheadVecWrapper",

@@ -20,6 +20,7 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.history import Frames, to_context
 from agents.imagination import check_finite, check_model
+from agents.known_functions import KnownFunctions, as_observed, check_known
 from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
@@ -67,15 +68,18 @@ class ImaginedVecEnv(VecEnv):
             model's ignorance; a deterministic model never disagrees.
         observation_space: of the real environment, if that is a Dict: exactly one part is what the
             model imagines, the others stay as the start gives them. Starts are then dicts.
+        known: functions in place of the model's heads. With ``reward`` or ``terminated`` every one
+            of the ``hold`` frames is rendered, in every world.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
         stagger: whether to shorten the first episodes.
         fps: frames (decisions) per second of recorded videos.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``, or the starts are not uint8.
+        TypeError: ``model`` is not a ``WorldModel``, the starts are not uint8, or ``known`` is no
+            ``KnownFunctions``.
         ValueError: a number is out of range, ``horizon * hold`` exceeds the model's window,
-            ``hold`` is no multiple of its stride, a penalty for less than two worlds, or the
-            starts or the space are not what the model was made for.
+            ``hold`` is no multiple of its stride, a penalty for less than two worlds, the model
+            cannot do with ``known``, or the starts or the space are not what it was made for.
 
     Example::
 
@@ -96,6 +100,7 @@ class ImaginedVecEnv(VecEnv):
         penalty: float = 0.0,
         worlds: int = 1,
         observation_space: gym.spaces.Dict | None = None,
+        known: KnownFunctions | None = None,
         seed: int = 0,
         stagger: bool = True,
         fps: int = 4,
@@ -113,6 +118,7 @@ class ImaginedVecEnv(VecEnv):
                 f"with worlds={worlds}"
             )
         self.model = model.eval()
+        self.known = check_known(known, model)
         self.parts: DictObservation | None = None
         if observation_space is not None:
             self.parts = DictObservation.of(observation_space, model)
@@ -139,6 +145,7 @@ class ImaginedVecEnv(VecEnv):
         self._chosen: Tensor | None = None
         self._frames: Frames = np.zeros((num_envs, *imagined.shape), imagined.dtype)
         self._constants: dict[str, NDArray[Any]] = {}
+        self._latest: Tensor | None = None  # of all worlds, where outcomes are known functions
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
@@ -152,6 +159,7 @@ class ImaginedVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._frames, self._constants, self._worlds = self._begin(self.num_envs)
+        self._latest = self._begun(self._frames)
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
         self._limits = self.horizon - cut * int(self.stagger)
@@ -217,7 +225,14 @@ class ImaginedVecEnv(VecEnv):
         Sets the current frames to those of the first world.
         """
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
-        first = self.model.predict(worlds.some(slice(1)), queries)
+        every: Tensor | None = None
+        if self.known.outcomes:
+            first = self.known.predict(self.model, worlds, queries, self._latest)
+            assert first.observations is not None
+            self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
+            every = first.rewards
+        else:
+            first = self.model.predict(worlds.some(slice(1)), queries)
         assert first.observations is not None
         check_finite(self.model, first.observations, first.rewards, first.alive)
         self._frames = self.model.spec.to_numpy(first.observations[:, 0, 0, 0])
@@ -226,14 +241,18 @@ class ImaginedVecEnv(VecEnv):
         )
         if self.worlds == 1:
             return rewards, alive, np.zeros_like(rewards)
-        others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
-        every = torch.cat([first.rewards, others.rewards], 1)[:, :, 0, 0].float()
-        return rewards, alive, every.std(1, correction=0).cpu().numpy()
+        if every is None:
+            others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
+            every = torch.cat([first.rewards, others.rewards], 1)
+        return rewards, alive, every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
 
     def _restart(self, rows: NDArray[np.int64]) -> None:
         frames, constants, fresh = self._begin(len(rows))
         self._frames = self._frames.copy()
         self._frames[rows] = frames
+        begun = self._begun(frames)
+        if self._latest is not None and begun is not None:
+            self._latest[torch.from_numpy(rows).to(begun.device)] = begun
         for name, values in constants.items():
             self._constants[name][rows] = values
         self._decisions[rows] = 0
@@ -255,6 +274,14 @@ class ImaginedVecEnv(VecEnv):
         frames = np.stack([history.frames[-1] for history in starts.histories])
         frames = frames.astype(spec.observation_space().dtype, copy=False)
         return frames, starts.constants, worlds
+
+    def _begun(self, frames: Frames) -> Tensor | None:
+        r"""The first frames in all worlds, (n, S, \*observation), for known functions."""
+        if not self.known.outcomes:
+            return None
+        spec = self.model.spec
+        first = spec.to_model(torch.from_numpy(frames).to(self.model.device))[:, None]
+        return first.repeat(1, self.worlds, *[1] * (first.dim() - 2))
 
     def _observations(self) -> VecEnvObs:
         """The current observations as fresh arrays, since SB3 holds on to what it is given."""

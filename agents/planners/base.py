@@ -16,6 +16,7 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.history import check_frames
 from agents.imagination import Imagination, ImaginationState, check_model
+from agents.known_functions import KnownFunctions
 from agents.planners.coarse import coarse_to_fine
 from agents.values import Value
 from worldmodel.base import WorldModel
@@ -161,17 +162,24 @@ class Planner(ABC):
             images (H, W, C) or float vectors, that estimates the return after a plan's end, n
             numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame of each plan
             is rendered for it; ``coarse`` avoids most of that. None takes 0.
+        known: functions in place of the model's heads; with ``reward`` or ``terminated`` every
+            frame of every plan is rendered.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``, or ``config`` of another planner.
-        ValueError: the model has no actions, ``hold`` does not fit its window, or plans are
-            shorter than its stride.
+        TypeError: ``model`` is not a ``WorldModel``, ``config`` of another planner, or ``known``
+            no ``KnownFunctions``.
+        ValueError: the model has no actions or cannot do with ``known``, ``hold`` does not fit
+            its window, or plans are shorter than its stride.
     """
 
     config_type: ClassVar[type[PlannerConfig]] = PlannerConfig
 
     def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, value: Value | None = None
+        self,
+        model: WorldModel,
+        config: PlannerConfig | None = None,
+        value: Value | None = None,
+        known: KnownFunctions | None = None,
     ) -> None:
         config = self.config_type() if config is None else config
         if not isinstance(config, self.config_type):
@@ -200,7 +208,7 @@ class Planner(ABC):
                 f"ahead: {config.ahead} decisions take {room} steps, the model's window is "
                 f"{spec.window}"
             )
-        self.imagination = Imagination(model, config.seed, max(room, model.stride))
+        self.imagination = Imagination(model, config.seed, max(room, model.stride), known=known)
         self.model = model
         self.value = value
         self.hold = hold

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.imagination import Imagination
+from agents.known_functions import KnownFunctions
 from agents.planners.base import Before, Plan, Planner, PlannerConfig
 from agents.values import Value
 from worldmodel.base import WorldModel
@@ -38,6 +39,7 @@ class TreeSearch(Planner):
         model: any world model whose actions are discrete, multi-discrete or bits.
         config: see ``TreeSearchConfig``; None takes its defaults.
         value: estimate of the return after a plan's end; see ``Planner``.
+        known: functions in place of the model's heads; see ``Planner``.
 
     Raises:
         ValueError: actions are numbers of a box, or too few plans for every action on each level.
@@ -47,9 +49,13 @@ class TreeSearch(Planner):
     config_type: ClassVar[type[PlannerConfig]] = TreeSearchConfig
 
     def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, value: Value | None = None
+        self,
+        model: WorldModel,
+        config: PlannerConfig | None = None,
+        value: Value | None = None,
+        known: KnownFunctions | None = None,
     ) -> None:
-        super().__init__(model, config, value)
+        super().__init__(model, config, value, known)
         config = self.config
         spec = model.spec.action
         choices = action_border.count_choices(spec)

@@ -17,7 +17,7 @@ StepFunction = Callable[[Tensor, Tensor, Tensor], Any]
 """P steps: observations, actions and next observations, (P, ...) each, to P values."""
 
 MaskFunction = Callable[[Tensor], Any]
-"""P observations to bool (P, n): which of n choices are legal; see ``mask_size``."""
+"""P observations to bool (P, n): which of n choices are legal."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,13 @@ class KnownFunctions:
         """
         assert self.action_mask is not None
         returned = _boolean(self.action_mask(observations), "action_mask")
-        return check_masks(returned, len(observations), spec, "known.action_mask")
+        shape = len(observations), sum(spec.choices)
+        if returned.shape != shape:
+            raise ValueError(
+                f"known.action_mask: expected bool {shape}, a row for each observation, got shape "
+                f"{tuple(returned.shape)}"
+            )
+        return returned.to(observations.device)
 
 
 def check_known(known: KnownFunctions | None, model: WorldModel) -> KnownFunctions:
@@ -155,8 +161,11 @@ def check_known(known: KnownFunctions | None, model: WorldModel) -> KnownFunctio
             f"known: reward and terminated need the observation after every step, but {model.name} "
             f"takes {model.stride} at once; give action_mask alone, or use a model of stride 1"
         )
-    if known.action_mask is not None:
-        mask_size(model.spec.action, "known.action_mask")
+    if known.action_mask is not None and not model.spec.action.choices:
+        raise ValueError(
+            "known: action_mask is for Discrete, MultiDiscrete and MultiBinary actions; the "
+            f"model's are {model.spec.action.to_space()}: leave it away"
+        )
     return known
 
 
@@ -172,44 +181,6 @@ def as_observed(spec: Spec, predicted: Tensor) -> Tensor:
     steps; still as models take them.
     """
     return spec.to_model(torch.from_numpy(spec.to_numpy(predicted)).to(predicted.device))
-
-
-def mask_size(spec: ActionSpec, argument: str) -> int:
-    """How many choices a mask has: those of all entries of an action.
-
-    Raises:
-        ValueError: actions are numbers of a box, or nothing is decided.
-    """
-    if spec.kind in ("box", "none"):
-        kind = "numbers of a box" if spec.kind == "box" else "none"
-        raise ValueError(
-            f"{argument}: masks are for Discrete, MultiDiscrete and MultiBinary actions; these are "
-            f"{kind}; leave it away"
-        )
-    return sum(spec.categories or (2,) * spec.features)
-
-
-def check_masks(masks: Tensor, count: int, spec: ActionSpec, argument: str) -> Tensor:
-    """Return ``masks`` if they are bool (count, n), each entry with a legal choice.
-
-    Raises:
-        ValueError: they are not.
-    """
-    size = mask_size(spec, argument)
-    if masks.shape != (count, size):
-        raise ValueError(
-            f"{argument}: expected bool ({count}, {size}), a row for each observation, got shape "
-            f"{tuple(masks.shape)}"
-        )
-    counts = spec.categories or (2,) * spec.features
-    for entry, choices in enumerate(masks.split(list(counts), 1)):
-        if not bool(choices.any(1).all()):
-            row = int((~choices.any(1)).long().argmax())
-            raise ValueError(
-                f"{argument}: row {row} leaves no choice for entry {entry} of the action; at least "
-                "one must be legal"
-            )
-    return masks
 
 
 def _inputs(

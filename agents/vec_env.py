@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import gymnasium as gym
@@ -21,6 +21,7 @@ from agents import actions as action_border
 from agents.history import Frames, to_context
 from agents.imagination import check_finite, check_model
 from agents.known_functions import KnownFunctions, as_observed, check_known
+from agents.legal_actions import check_some_legal
 from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
@@ -69,7 +70,8 @@ class ImaginedVecEnv(VecEnv):
         observation_space: of the real environment, if that is a Dict: exactly one part is what the
             model imagines, the others stay as the start gives them. Starts are then dicts.
         known: functions in place of the model's heads. With ``reward`` or ``terminated`` every one
-            of the ``hold`` frames is rendered, in every world.
+            of the ``hold`` frames is rendered, in every world. With ``action_mask`` there is a
+            method ``action_masks``, as MaskablePPO of sb3-contrib expects it.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
         stagger: whether to shorten the first episodes.
         fps: frames (decisions) per second of recorded videos.
@@ -79,7 +81,8 @@ class ImaginedVecEnv(VecEnv):
             ``KnownFunctions``.
         ValueError: a number is out of range, ``horizon * hold`` exceeds the model's window,
             ``hold`` is no multiple of its stride, a penalty for less than two worlds, the model
-            cannot do with ``known``, or the starts or the space are not what it was made for.
+            cannot do with ``known``, masks for chunks, or the starts or the space are not what it
+            was made for.
 
     Example::
 
@@ -119,6 +122,11 @@ class ImaginedVecEnv(VecEnv):
             )
         self.model = model.eval()
         self.known = check_known(known, model)
+        if chunk and self.known.action_mask is not None:
+            raise ValueError(
+                "chunk: known.action_mask is for one action, a chunk has later ones; leave chunk "
+                "away, which holds one action, or action_mask"
+            )
         self.parts: DictObservation | None = None
         if observation_space is not None:
             self.parts = DictObservation.of(observation_space, model)
@@ -322,18 +330,46 @@ class ImaginedVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Only ``render``: the environments of a batch are not objects of their own.
+        """Only ``render`` and ``action_masks``: the environments of a batch are no objects of
+        their own.
 
         Raises:
-            AttributeError: another method.
+            AttributeError: another method, or no masks are known.
         """
+        if method_name == "action_masks":
+            masks = self.action_masks()
+            return [masks[i] for i in self._get_indices(indices)]
         if method_name != "render":
             raise AttributeError(
-                f"env_method: imagined environments have no {method_name!r}, only 'render'; call "
-                "methods of the batch on venv.unwrapped"
+                f"env_method: imagined environments have no {method_name!r}, only 'render' and "
+                "'action_masks'; call methods of the batch on venv.unwrapped"
             )
         images = self.get_images()
         return [images[i] for i in self._get_indices(indices)]
+
+    @property  # so that it is missing where there are no masks, which is what sb3-contrib tests
+    def action_masks(self) -> Callable[[], NDArray[np.bool_]]:
+        """Call it for bool (num_envs, n): the legal actions of each current observation.
+
+        Raises:
+            AttributeError: no masks are known.
+            TypeError, ValueError: when called: the function returns no such masks, or leaves no
+                action.
+        """
+        if self.known.action_mask is None:
+            raise AttributeError(
+                "action_masks: models do not learn them; give ImaginedVecEnv a function, "
+                "known=KnownFunctions(action_mask=...)"
+            )
+        return self._masks
+
+    @torch.no_grad()
+    def _masks(self) -> NDArray[np.bool_]:
+        spec = self.model.spec
+        frames = torch.from_numpy(self._frames).to(self.model.device)
+        masks = self.known.masks(spec.to_model(frames), spec.action)
+        check_some_legal(spec.action, masks, "known.action_mask")
+        return np.asarray(masks.cpu().numpy())
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

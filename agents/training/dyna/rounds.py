@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from agents.evaluate import play
 from agents.known_functions import KnownFunctions, check_known
-from agents.planners.base import Agent, RandomAgent
+from agents.planners.base import Agent
+from agents.random_agent import RandomAgent
 from agents.starts import Starts
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit

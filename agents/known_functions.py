@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -110,9 +111,9 @@ class KnownFunctions:
         inputs = _inputs(model.spec, now, actions, path)
         size = (*path.shape[:2], queries.plans, length)
         if self.reward is not None:
-            rewards = _rewards(self.reward(*inputs), len(inputs[0])).to(path.device).view(size)
+            rewards = _rewards(self.reward(*inputs), math.prod(size)).to(path.device).view(size)
         if self.terminated is not None:
-            ends = _ends(self.terminated(*inputs), len(inputs[0])).to(path.device).view(size)
+            ends = _ends(self.terminated(*inputs), math.prod(size)).to(path.device).view(size)
             logits = torch.where(ends, -torch.inf, torch.inf)
         observations = None
         if frames and between:

@@ -37,6 +37,7 @@ from agents import (
     train_dyna,
     train_in_imagination,
 )
+from worldmodel import ActionSpec, Spec, make
 
 # -- what the true functions of two tiny environments are -----------------------------------------
 
@@ -169,11 +170,11 @@ PLANNERS = {
 def test_planners_do_what_the_functions_pay(name: str) -> None:
     """The model's heads pay for a treasure; the function for staying on the left."""
     kind, config = PLANNERS[name]
-    model, make = replay(Treasure), partial(gym.make, "TinyTreasure-v0")
+    model, real = replay(Treasure), partial(gym.make, "TinyTreasure-v0")
     paid = kind(model, config, known=KnownFunctions(treasure))
-    assert float(evaluate(paid, make, 1)[0]) == optimum(Treasure()) == 20
+    assert float(evaluate(paid, real, 1)[0]) == optimum(Treasure()) == 20
     left = kind(model, config, known=KnownFunctions(lambda *step: -step[2][:, 0]))
-    assert float(evaluate(left, make, 1)[0]) == 4
+    assert float(evaluate(left, real, 1)[0]) == 4
 
 
 class Line(LineEnv):
@@ -275,3 +276,44 @@ def test_a_model_of_long_strides_is_refused() -> None:
     with pytest.raises(ValueError, match="known: .*fake takes 2 at once; give action_mask alone"):
         Imagination(Strided(), known=KnownFunctions(treasure))
     Imagination(Strided(), known=KnownFunctions(action_mask=lambda x: x))
+
+
+# -- models that learn ----------------------------------------------------------------------------
+
+IMAGES = Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 8)
+VECTORS = Spec.from_spaces(gym.spaces.Box(-2, 2, (3,)), gym.spaces.Box(-1, 1, (2,)), 8)
+
+
+def grown(before: Tensor, action: Tensor, after: Tensor) -> Tensor:
+    return (after - before).flatten(1).mean(1) + action.float().reshape(len(action), -1).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "preset"),
+    [
+        ("jump", IMAGES, "small"),
+        ("jump", VECTORS, "vector"),
+        ("svg-lp", IMAGES, "small"),
+        ("copy-last", VECTORS, None),
+    ],
+)
+def test_every_model_pays_what_its_frames_say(name: str, spec: Spec, preset: str | None) -> None:
+    torch.manual_seed(0)
+    model = make(name, spec, preset) if preset else make(name, spec)
+    never = KnownFunctions(grown, lambda *step: step[2].flatten(1).mean(1) > 9)
+    imagination = Imagination(model, known=never)
+    shape, dtype = spec.border
+    top = 255 if spec.is_image else 1
+    first = np.random.default_rng(0).uniform(0, top, (2, *shape)).astype(dtype)
+    imagination.reset(first)
+    worlds, space = imagination.worlds(3), spec.action.to_space()
+    space.seed(0)
+    chosen = np.stack([[[space.sample() for _ in range(5)] for _ in range(4)] for _ in range(2)])
+    scores = imagination.score(worlds, chosen)
+    frames_after = imagination.render(worlds, [1, 2, 3, 4, 5], chosen)
+    after = spec.to_model(torch.from_numpy(frames_after)).flatten(4).mean(-1)
+    after = after.expand(2, 3, 4, 5)
+    before = spec.to_model(torch.from_numpy(first)).flatten(1).mean(1)[:, None, None]
+    moves = chosen.reshape(2, 1, 4, -1).sum(-1)
+    expected = (after[..., -1] - before + torch.from_numpy(moves)).mean(1)
+    torch.testing.assert_close(scores.double(), expected.double(), atol=1e-4, rtol=1e-4)

@@ -29,7 +29,7 @@ def to_tensor(
             discrete kinds, no whole number.
     """
     integers = spec.kind in ("none", "discrete", "multi_discrete")
-    values = torch.as_tensor(actions)
+    values = torch.as_tensor(actions).clone()  # the caller's may be a buffer
     shape = (*lead, *spec.shape)
     if values.numel() != int(np.prod(shape)) or values.shape[:1] != shape[:1]:
         raise ValueError(f"{argument}: expected shape {shape}, got {tuple(values.shape)}")

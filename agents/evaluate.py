@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -119,12 +120,13 @@ def play(
     while not ended and len(actions) < steps:
         stacked = np.concatenate([stacked[..., channels:], frame], -1)
         start = np.array([not actions])
-        action, state = policy.predict(stacked[None], state, start, deterministic=deterministic)
+        chosen, state = policy.predict(stacked[None], state, start, deterministic=deterministic)
+        action = np.array(chosen[0])
         for _ in range(min(hold, steps - len(actions))):
-            frame, reward, terminated, truncated, _ = env.step(action[0])
+            frame, reward, terminated, truncated, _ = env.step(deepcopy(chosen[0]))
             frame = np.asarray(frame)
             frames.append(frame.copy())
-            actions.append(np.asarray(action[0]))
+            actions.append(action)
             rewards.append(float(reward))
             ended = terminated or truncated
             if ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -254,8 +255,10 @@ class _Player:
         while not (terminated or truncated or len(actions) >= self.max_steps):
             if len(actions) % self.hold == 0:
                 policy = self.policy
-                action = env.action_space.sample() if policy is None else policy(frames[-1])
-            observation, reward, terminated, truncated, _ = env.step(action)
+                action = env.action_space.sample() if policy is None else policy(frames[-1].copy())
+                action = deepcopy(action)  # a policy's may be a buffer
+            # A copy: environments may change their action in place.
+            observation, reward, terminated, truncated, _ = env.step(deepcopy(action))
             step = f"{owner}, step {len(frames)}"
             frames.append(checked_observation(observation, spec, step))
             actions.append(np.array(action))

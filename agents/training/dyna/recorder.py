@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -83,7 +84,7 @@ class RecordEpisodes(
         if not self._frames:
             raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
         copied = np.array(action, self.action_space.dtype)
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = self.env.step(deepcopy(action))
         owner = f"{self._owner}, step {len(self._frames)}"
         frame = checked_observation(observation, self._spaces, owner)
         number = checked_reward(reward, owner)

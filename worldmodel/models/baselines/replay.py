@@ -162,7 +162,7 @@ class Replay(Untrained):
             if not over:
                 action: Any = 0  # of Discrete(1)
                 if not self.spec.passive:
-                    action = np.asarray(actions[step].numpy(), space.dtype)
+                    action = np.array(actions[step].numpy(), space.dtype)
                 observation, earned, terminated, truncated, _ = self.env.step(action)
                 over, reward = terminated or truncated, float(earned)
                 alive = 0.0 if terminated else 1.0

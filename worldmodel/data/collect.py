@@ -19,7 +19,12 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
+from worldmodel.data.env_checks import (
+    check_rounding,
+    checked_observation,
+    checked_reward,
+    env_name,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, open_env
@@ -249,6 +254,7 @@ class _Player:
         # Another stream than the environment's own, which is seeded with the same number.
         env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         frames = [checked_observation(observation, spec, f"{owner}, reset")]
+        exact = [] if spec.is_image else [np.array(observation)]
         actions: list[NDArray[Any]] = []
         rewards: list[float] = []
         terminated = truncated = False
@@ -261,9 +267,12 @@ class _Player:
             observation, reward, terminated, truncated, _ = env.step(deepcopy(action))
             step = f"{owner}, step {len(frames)}"
             frames.append(checked_observation(observation, spec, step))
+            if not spec.is_image:
+                exact.append(np.array(observation))
             actions.append(np.array(action))
             rewards.append(checked_reward(reward, step))
         try:
+            check_rounding(exact, spec)
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 rounded = np.array(rewards, np.float32)
             return Episode(np.stack(frames), np.stack(actions), rounded, bool(terminated))

@@ -10,7 +10,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
+from worldmodel.data.env_checks import (
+    check_rounding,
+    checked_observation,
+    checked_reward,
+    env_name,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
@@ -55,6 +60,7 @@ class RecordEpisodes(
         self._steps = 0
         self._finished: list[tuple[int, Episode]] = []  # each with the total where it began
         self._frames: list[NDArray[Any]] = []
+        self._exact: list[NDArray[Any]] = []  # vectors, before they are rounded
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
         self._owner = f"env: {env_name(env)}"
@@ -71,6 +77,7 @@ class RecordEpisodes(
         self._finish(terminated=False)
         self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
         self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
+        self._exact = [] if self._spaces.is_image else [np.array(observation)]
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -89,6 +96,8 @@ class RecordEpisodes(
         frame = checked_observation(observation, self._spaces, owner)
         number = checked_reward(reward, owner)
         self._frames.append(frame)
+        if not self._spaces.is_image:
+            self._exact.append(np.array(observation))
         self._actions.append(copied)
         self._rewards.append(number)
         self.total += 1
@@ -136,6 +145,7 @@ class RecordEpisodes(
         self._steps, self.total = episodes.steps, total
 
     def _episode(self, terminated: bool) -> Episode:
+        check_rounding(self._exact, self._spaces)
         return Episode(
             np.stack(self._frames),
             np.stack(self._actions),
@@ -147,7 +157,7 @@ class RecordEpisodes(
         if self._actions:
             begin = self.total - len(self._actions)
             self._finished.append((begin, self._episode(terminated)))
-        self._frames, self._actions, self._rewards = [], [], []
+        self._frames, self._exact, self._actions, self._rewards = [], [], [], []
 
     def _drop(self) -> None:
         latest = 0 if self._actions else 1

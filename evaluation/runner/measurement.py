@@ -22,6 +22,7 @@ from worldmodel.common import results
 from worldmodel.common.files import check_writable
 from worldmodel.common.safe_files import read_json
 from worldmodel.models.jumpy.jump import set_refinements
+from worldmodel.resolve import find
 
 Row = dict[str, Any]
 
@@ -151,6 +152,13 @@ class OfCheckpoint(Measurement, ABC):
     def measured_checkpoints(self) -> tuple[str, ...]:
         """The model."""
         return (self.checkpoint,)
+
+    def environment(self) -> str:
+        """See ``environment``; the model is not loaded."""
+        recorded = None
+        if self.env is None:
+            recorded = checkpoint.read_config(find(self.checkpoint))["env"]
+        return environment(self.env, recorded)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -50,7 +50,8 @@ def evaluate(
         progress: show a progress bar on a terminal.
         wrap: function that wraps all environments at once, before frames are stacked, such as
             ``lambda venv: LookaheadVecWrapper(venv, model, hold=5)``. What it draws at random
-            depends on ``num_envs``; the episodes do not.
+            depends on ``num_envs``; the episodes do not. Returns are those of the environment's
+            own rewards, whatever the wrapper makes of them (``VecNormalize``).
 
     Returns:
         float64 (episodes,): the undiscounted return of each episode, in order.
@@ -66,6 +67,7 @@ def evaluate(
     count = 1 if isinstance(env, gym.Env) else min(num_envs, episodes)
     makers = [partial(_SeededEpisodes, env, hold, seed + i, count) for i in range(count)]
     venv: VecEnv = DummyVecEnv([*makers])
+    real = venv
     if wrap is not None:
         venv = wrap(venv)
     if isinstance(agent, Planner):
@@ -82,9 +84,9 @@ def evaluate(
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
     while (current < episodes).any():
         actions, state = agent.predict(observations, state, starts, deterministic=deterministic)
-        observations, rewards, starts, _ = venv.step(actions)
+        observations, _, starts, _ = venv.step(actions)
         counts = current < episodes
-        returns[current[counts]] += rewards[counts]
+        returns[current[counts]] += np.array(real.get_attr("reward"))[counts]
         bar.update(int((counts & starts).sum()))
         current[starts] += count
     bar.close()
@@ -135,18 +137,28 @@ def play(
 
 
 class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
-    """Holds actions; the n-th reset gets the seed ``first + n * stride``."""
+    """Holds actions; the n-th reset gets the seed ``first + n * stride``.
+
+    Attributes:
+        reward: of the latest step, which no wrapper of all environments has changed.
+    """
 
     def __init__(self, env: EnvLike, hold: int, first: int, stride: int) -> None:
         super().__init__(HoldAction(make_env(env), hold))
         self.following, self.stride = first, stride
         self.given = isinstance(env, gym.Env)
+        self.reward = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         seed, self.following = self.following, self.following + self.stride
         return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        self.reward = float(result[1])
+        return result
 
     def close(self) -> None:
         if not self.given:

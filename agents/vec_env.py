@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -32,13 +32,10 @@ class ImaginedVecEnv(VecEnv):
 
     An episode begins at a start, for which worlds are sampled; it takes place in the first of them.
     An action is held for ``hold`` steps, for which **one** frame is rendered; the rewards of these
-    steps are summed. The episode is terminated when the model says so, and truncated after
-    ``horizon`` decisions, so that SB3 bootstraps the value. The spaces are those of the real
-    environment: an agent that was trained here runs on ``HoldAction(env, hold)`` unchanged, with
-    ``chunk`` on ``ChunkAction(env, hold)``.
-
-    The first episodes after ``reset()`` are shortened by different amounts (``stagger``), so that
-    the environments do not all end in the same step.
+    steps are summed. The episode is terminated with the probability 1 - ``alive`` that the model
+    predicts, and truncated after ``horizon`` decisions, so that SB3 bootstraps the value. The
+    spaces are those of the real environment: an agent that was trained here runs on
+    ``HoldAction(env, hold)`` unchanged, with ``chunk`` on ``ChunkAction(env, hold)``.
 
     Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
     that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
@@ -58,9 +55,6 @@ class ImaginedVecEnv(VecEnv):
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
         chunk: whether a decision is ``hold`` different actions instead of one held action.
-        terminations: "sampled" ends an episode with probability 1 - alive, "threshold" where alive
-            < 0.5. Sampled ones are as frequent as the model expects; a model that is unsure when an
-            episode ends never passes the threshold, and the agent learns that nothing can end it.
         penalty: factor of the worlds' disagreement, which is subtracted from the reward.
         worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
             that they predict for the decision. It contains the scene's randomness as well as the
@@ -68,7 +62,9 @@ class ImaginedVecEnv(VecEnv):
         observation_space: of the real environment, if that is a Dict: exactly one part is what the
             model imagines, the others stay as the start gives them. Starts are then dicts.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
-        stagger: whether to shorten the first episodes.
+        stagger: for training: shorten the first episodes after ``reset()`` by different amounts, so
+            that the environments do not all end in the same step. Their last infos hold
+            ``staggered``, and ``monitor_and_stack`` leaves them out of its statistics.
         fps: frames (decisions) per second of recorded videos.
 
     Raises:
@@ -92,21 +88,16 @@ class ImaginedVecEnv(VecEnv):
         horizon: int | None = None,
         *,
         chunk: bool = False,
-        terminations: Literal["threshold", "sampled"] = "sampled",
         penalty: float = 0.0,
         worlds: int = 1,
         observation_space: gym.spaces.Dict | None = None,
         seed: int = 0,
-        stagger: bool = True,
+        stagger: bool = False,
         fps: int = 4,
     ) -> None:
         check_model(model)
         self.horizon = check_horizon(model, hold, horizon)
         numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
-        if terminations not in ("threshold", "sampled"):
-            raise ValueError(
-                f"terminations: expected 'threshold' or 'sampled', got {terminations!r}"
-            )
         if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2):
             raise ValueError(
                 f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
@@ -117,7 +108,7 @@ class ImaginedVecEnv(VecEnv):
         if observation_space is not None:
             self.parts = DictObservation.of(observation_space, model)
         self.hold, self.chunk, self.stagger = hold, chunk, stagger
-        self.terminations, self.penalty, self.worlds = terminations, penalty, worlds
+        self.penalty, self.worlds = penalty, worlds
         self._made: Env | None = None
         if is_env_to_make(starts):
             starts = self._made = make_env(cast(EnvLike, starts))
@@ -180,8 +171,7 @@ class ImaginedVecEnv(VecEnv):
         self._worlds = self.model.advance(worlds, chosen)
 
         self._decisions += 1
-        bar = self._rng.random(self.num_envs) if self.terminations == "sampled" else 0.5
-        terminated = alive < bar
+        terminated = alive < self._rng.random(self.num_envs)
         truncated = (self._decisions >= self._limits) & ~terminated
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{"steps": self.hold} for _ in range(self.num_envs)]
@@ -191,6 +181,8 @@ class ImaginedVecEnv(VecEnv):
                 info["disagreement"] = float(disagreement[i])
         if dones.any():
             ended = self._observations()
+            for row in np.flatnonzero(truncated & (self._limits < self.horizon)):
+                infos[row]["staggered"] = True
             for row in np.flatnonzero(dones):
                 infos[row]["terminal_observation"] = (
                     {name: part[row].copy() for name, part in ended.items()}
@@ -326,10 +318,14 @@ def check_horizon(
     """
     numbers_at_least(1, hold=hold, **{argument: 1 if horizon is None else horizon})
     window, fits = model.spec.window, model.spec.window // hold
-    horizon = max(1, fits) if horizon is None else horizon
+    if fits == 0:
+        raise ValueError(
+            f"hold: {hold} steps exceed the model's window of {window}; hold at most that many"
+        )
+    horizon = fits if horizon is None else horizon
     if horizon > fits:
         raise ValueError(
-            f"{argument if fits else 'hold'}: {horizon} decisions of {hold} steps exceed the "
+            f"{argument}: {horizon} decisions of {hold} steps exceed the "
             f"model's window of {window}; at most {fits} fit"
         )
     if hold % model.stride:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import (
     Belief,
@@ -190,7 +191,13 @@ class WorldModel(nn.Module, ABC):
         return steps.at(ahead // self.stride, queries.plans)
 
     def prepare(self, source: SceneSource) -> None:
-        """Called by ``fit`` before the first step: estimate constants, such as scales."""
+        """Called by ``fit`` before the first step: learn constants, such as the rewards' scale.
+
+        Only once: they are part of the checkpoint, and further training on other data uses them.
+        """
+        for module in self.modules():
+            if isinstance(module, RewardScale):
+                module.prepare(source, self.stride)
 
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None

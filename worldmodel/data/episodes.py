@@ -58,16 +58,17 @@ class Episodes:
                 f"action: expected a worldmodel.ActionSpec, got {type(action).__name__}; "
                 "ActionSpec.from_space makes one of a Gymnasium space"
             )
-        single = isinstance(episodes, np.ndarray | Episode)
-        if not single and not episodes:
-            raise ValueError("episodes: empty; record at least one")
-        first = episodes if single else episodes[0]
-        if single or not isinstance(first, Episode):
+        if isinstance(episodes, np.ndarray | Episode) or (
+            len(episodes) and not isinstance(episodes[0], Episode)
+        ):
             raise TypeError(
-                "episodes: expected a list of worldmodel.Episode, got "
-                f"{'' if single else 'one of '}{type(first).__name__}; Episodes.from_arrays makes "
-                "them of arrays"
+                f"episodes: expected a list of worldmodel.Episode, got {type(episodes).__name__}; "
+                "Episodes.from_arrays makes them of arrays"
             )
+        if not len(episodes):
+            raise ValueError("episodes: empty; record at least one")
+        first = episodes[0]
+        lengths = list[int]()
         for number, episode in enumerate(episodes):
             if episode.observations.shape[1:] != first.observations.shape[1:]:
                 raise ValueError(
@@ -75,7 +76,9 @@ class Episodes:
                     f"of the first episode {first.observations.shape[1:]}"
                 )
             action.check(episode.actions, f"episodes[{number}]")
+            lengths.append(len(episode.actions))
         self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
+        self.lengths = np.array(lengths)
         self.action = action
         self.env_id = env_id
         if not isinstance(observation_space, gym.Space | None):
@@ -164,7 +167,7 @@ class Episodes:
     @property
     def steps(self) -> int:
         """Environment steps recorded in all."""
-        return sum(len(episode.actions) for episode in self.episodes)
+        return int(self.lengths.sum())
 
     def split(self, share: float) -> tuple[Episodes, Episodes]:
         """Two sets: all but the last episodes, and the last ``share`` of them, to validate on.
@@ -251,24 +254,25 @@ class Episodes:
         batch_size: int,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        anywhere: float = 0.5,
+        whole: bool = False,
     ) -> WindowSource:
-        """An endless source of training batches.
+        """An endless source of training batches: windows that begin at any step, all steps alike.
 
         Args:
             window: steps of a window, at most the model's.
             batch_size: windows of a batch.
             seed: of the draws; the same seed and index are the same batch.
             device: where the batches are made, and so where ``fit`` trains.
-            anywhere: share of the windows that begin at any step of an episode, also near its end;
-                the others show as many steps as there are.
+            whole: to look at, not to train on: begin no window so near an episode's end that it
+                is shorter than it need be. (Ends are then rarer than they are after all steps.)
 
         Raises:
             ValueError: a number is out of range.
         """
         source = WindowSource(
-            self.episodes, self.action, window, batch_size, seed, torch.device(device), anywhere
-        )
+            self.episodes, self.lengths, self.action, window, batch_size, seed,
+            torch.device(device), whole,
+        )  # fmt: skip
         source.env_id = self.env_id
         return source
 

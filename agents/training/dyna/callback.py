@@ -266,7 +266,7 @@ class DynaCallback(BaseCallback):
 
     def _make(self, starts: Starts) -> VecEnv:
         """The imagined environment, wrapped as the algorithm's own is."""
-        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits, stagger=False)
+        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits)
         venv = wrap_alike(imagined_env, self.training_env)
         for kind in ("observation_space", "action_space"):
             imagined, own = getattr(venv, kind), getattr(self.algorithm, kind)

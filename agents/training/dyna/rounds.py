@@ -280,7 +280,7 @@ class _Rounds:
         return float(np.mean(returns)) if returns else None
 
     def _imagined(self, starts: Starts) -> VecEnv:
-        imagined = self.config.imagined_env(self.model, starts, len(self.rows))
+        imagined = self.config.imagined_env(self.model, starts, len(self.rows), stagger=True)
         return monitor_and_stack(imagined, self.config.frame_stack)
 
 

@@ -18,6 +18,7 @@ from agents.planners.refining import Cem, CemConfig, Mppi, MppiConfig
 from agents.planners.tree_search import TreeSearch, TreeSearchConfig
 from agents.policies import SmallCnn, load_policy, save_policy
 from agents.random_agent import RandomAgent
+from agents.replay_buffer import from_replay_buffer
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
@@ -68,6 +69,7 @@ __all__ = [
     "compare",
     "critic",
     "evaluate",
+    "from_replay_buffer",
     "load_policy",
     "merge_episodes",
     "save_policy",

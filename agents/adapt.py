@@ -161,7 +161,9 @@ def _vector(env: Env) -> Env:
             )
         env = wrappers.FlattenObservation(env)
     if not np.issubdtype(env.observation_space.dtype, np.floating):
-        env = wrappers.DtypeObservation(env, np.float32)
+        exact = np.can_cast(np.dtype(env.observation_space.dtype), np.float32)
+        # else integers that float32 may round: as float64, recording them says if it matters
+        env = wrappers.DtypeObservation(env, np.float32 if exact else np.float64)
     return env
 
 

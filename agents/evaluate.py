@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any, SupportsFloat
 
@@ -135,14 +136,15 @@ def play(
         given = {}
         if masked and legal is not None:
             given = {"action_masks": np.asarray(legal())[None]}
-        action, state = policy.predict(
+        chosen, state = policy.predict(
             stacked[None], state, start, deterministic=deterministic, **given
         )
+        action = np.array(chosen[0])
         for _ in range(min(hold, steps - len(actions))):
-            frame, reward, terminated, truncated, _ = env.step(action[0])
+            frame, reward, terminated, truncated, _ = env.step(deepcopy(chosen[0]))
             frame = np.asarray(frame)
             frames.append(frame.copy())
-            actions.append(np.asarray(action[0]))
+            actions.append(action)
             rewards.append(float(reward))
             ended = terminated or truncated
             if ended:

@@ -129,7 +129,7 @@ def _padded_actions(
     if spec.passive or steps == 0:
         return None
     lead = (len(histories), steps)
-    actions = np.zeros((*lead, *action.shape), action.to_space().dtype)
+    actions = action.blank(*lead)
     for row, history in enumerate(histories):
         if history.actions:
             actions[row, : history.present] = np.stack(history.actions)

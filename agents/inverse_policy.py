@@ -190,7 +190,7 @@ class InversePolicy:
                     entries.append(logits.argmax(1))
                 else:
                     entries.append(logits.softmax(1).multinomial(1, generator=generator).squeeze(1))
-            return torch.stack(entries, 1).view(-1, *action.shape)
+            return (torch.stack(entries, 1) + action.first(output.device)).view(-1, *action.shape)
         if action.kind == "multi_binary":
             limit = 0.5 if generator is None else torch.rand(output.shape, generator=generator)
             return (output.sigmoid() > limit).float().view(-1, *action.shape)

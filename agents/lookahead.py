@@ -262,7 +262,7 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
     space = spec.to_space()
     if candidates is None:
         if spec.kind in ("none", "discrete"):
-            return np.arange(max(1, spec.features), dtype=np.int64)
+            return np.arange(max(1, spec.features), dtype=np.int64) + sum(spec.start)
         generator = torch.Generator().manual_seed(_spread(seed))
         random = action_border.draw_actions(spec, (RANDOM_CANDIDATES,), generator)
         return action_border.to_numpy(spec, random)

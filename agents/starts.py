@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,7 +179,8 @@ def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> S
         )
 
     def reset(num: int, rng: np.random.Generator) -> EpisodeStarts:
-        frames = [env.reset(seed=int(rng.integers(2**31)))[0] for _ in range(num)]
+        # Copies: the environment may return the same buffer each time.
+        frames = [deepcopy(env.reset(seed=int(rng.integers(2**31)))[0]) for _ in range(num)]
         if parts is None:
             return _first_frames(np.stack(frames), model, None, "starts")
         batch = {name: np.stack([frame[name] for frame in frames]) for name in parts.space.spaces}

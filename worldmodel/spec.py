@@ -29,6 +29,7 @@ class ActionSpec:
         categories: number of choices of each discrete entry; empty for binary and box.
         low, high: bounds of a box, flattened; empty otherwise.
         dtype: of a box.
+        start: the first choice of each discrete entry; empty if all are 0.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class ActionSpec:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dtype: str = "float32"
+    start: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -45,6 +47,13 @@ class ActionSpec:
             raise ValueError(
                 "shape, categories: expected at least 1 and below 2**31, got "
                 f"{self.shape} and {self.categories}"
+            )
+        if self.start and (
+            len(self.start) != len(self.categories) or not all(abs(n) < 2**31 for n in self.start)
+        ):
+            raise ValueError(
+                f"start: expected a number below 2**31 for each of {len(self.categories)} discrete "
+                f"entries, or none, got {self.start}"
             )
         entries = 0 if self.kind == "none" else math.prod(self.shape)
         choices = entries if self.kind in ("discrete", "multi_discrete") else 0
@@ -78,6 +87,11 @@ class ActionSpec:
         """
         return self.categories or (2,) * (self.features if self.kind == "multi_binary" else 0)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the actions are a box of whole numbers."""
+        return self.kind == "box" and np.dtype(self.dtype).kind in "iu"
+
     def encode(self, actions: Tensor) -> Tensor:
         """Actions (..., \\*shape) to float32 features (..., features); boxes are scaled to [-1, 1].
 
@@ -90,13 +104,14 @@ class ActionSpec:
         if self.categories:
             entries = actions.long().reshape(*lead, len(self.categories))
             limit = torch.tensor(self.categories, device=actions.device)
-            if bool(((entries < 0) | (entries >= limit)).any()):
+            numbers = entries - self.first(actions.device)
+            if bool(((numbers < 0) | (numbers >= limit)).any()):
                 raise ValueError(
-                    f"actions: entries must lie in [0, {list(self.categories)}), "
+                    f"actions: entries must lie in {self.to_space()}, "
                     f"got values from {int(entries.min())} to {int(entries.max())}"
                 )
             hot = [
-                torch.nn.functional.one_hot(entries[..., i], n)
+                torch.nn.functional.one_hot(numbers[..., i], n)
                 for i, n in enumerate(self.categories)
             ]
             return torch.cat(hot, -1).float()
@@ -107,6 +122,17 @@ class ActionSpec:
         high = torch.tensor(self.high, device=actions.device)
         return (2 * flat - low - high) / (high - low)
 
+    def first(self, device: torch.device) -> Tensor:
+        """The first choice of each discrete entry, flat, int64 (entries,)."""
+        return torch.tensor(self.start or (0,) * len(self.categories), device=device)
+
+    def blank(self, *lead: int) -> NDArray[Any]:
+        r"""Actions (\*lead, \*shape) for where none was taken: first choices, or zeros."""
+        space = self.to_space()
+        dtype = np.int64 if space.dtype is None else space.dtype
+        first: Any = np.reshape(self.start, self.shape) if self.start else 0
+        return np.array(np.broadcast_to(first, (*lead, *self.shape)), dtype)
+
     def check(self, actions: NDArray[Any], owner: str) -> None:
         """Raise ValueError, naming ``owner``, unless actions (n, \\*shape) are of this kind."""
         if self.shape != actions.shape[1:]:
@@ -116,7 +142,8 @@ class ActionSpec:
         if self.kind in ("none", "box"):
             return
         limit = np.array(self.categories or 2).reshape(self.shape if self.categories else ())
-        if not ((actions >= 0) & (actions < limit) & (actions % 1 == 0)).all():
+        low = np.reshape(self.start, self.shape) if self.start else 0
+        if not ((actions >= low) & (actions < low + limit) & (actions % 1 == 0)).all():
             raise ValueError(
                 f"{owner}: actions are not all of {self.to_space()}; they go from {actions.min()} "
                 f"to {actions.max()} ({actions.dtype})"
@@ -130,14 +157,18 @@ class ActionSpec:
             ValueError: the space is of another kind, or a box without finite bounds.
         """
         if isinstance(space, gym.spaces.Discrete):
-            if space.start != 0:
-                raise ValueError(f"action_space: Discrete must start at 0, got start={space.start}")
+            start = (int(space.start),) if space.start else ()
             n = int(space.n)
-            return cls("none") if n == 1 else cls("discrete", (), (n,))
+            if n == 1 and start:
+                raise ValueError(
+                    f"action_space: {space} leaves no choice, which is Discrete(1): gymnasium."
+                    f"wrappers.TransformAction(env, lambda action: {start[0]}, Discrete(1))"
+                )
+            return cls("none") if n == 1 else cls("discrete", (), (n,), start=start)
         if isinstance(space, gym.spaces.MultiDiscrete):
-            if space.start.any():
-                raise ValueError(f"action_space: MultiDiscrete must start at 0, got {space}")
-            return cls("multi_discrete", space.shape, tuple(int(n) for n in space.nvec.flatten()))
+            counts = tuple(int(n) for n in space.nvec.flatten())
+            first = tuple(int(n) for n in space.start.flatten()) if space.start.any() else ()
+            return cls("multi_discrete", space.shape, counts, start=first)
         if isinstance(space, gym.spaces.MultiBinary):
             return cls("multi_binary", tuple(space.shape))
         if isinstance(space, gym.spaces.Box):
@@ -178,9 +209,11 @@ class ActionSpec:
         if self.kind == "none":
             return gym.spaces.Discrete(1)
         if self.kind == "discrete":
-            return gym.spaces.Discrete(self.categories[0])
+            return gym.spaces.Discrete(self.categories[0], start=self.start[0] if self.start else 0)
         if self.kind == "multi_discrete":
-            return gym.spaces.MultiDiscrete(np.array(self.categories).reshape(self.shape))
+            counts = np.array(self.categories).reshape(self.shape)
+            start = np.reshape(self.start, self.shape) if self.start else None
+            return gym.spaces.MultiDiscrete(counts, start=start)
         if self.kind == "multi_binary":
             return gym.spaces.MultiBinary(self.shape if len(self.shape) > 1 else self.shape[0])
         low = np.array(self.low, self.dtype).reshape(self.shape)
@@ -355,7 +388,10 @@ class Spec:
             name: tuple(x if math.isfinite(x) else str(x) for x in getattr(self, name))
             for name in ("low", "high")
         }
-        return {**asdict(self), **bounds}
+        known = {**asdict(self), **bounds}
+        if not self.action.start:
+            del known["action"]["start"]  # earlier versions know none
+        return known
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Spec:

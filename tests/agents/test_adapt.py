@@ -196,8 +196,6 @@ def test_bad_arguments() -> None:
             adapt(Odd(render_mode=mode), pixels=True)
     with pytest.raises(ValueError, match="grayscale: expected images"):
         adapt(Odd(spaces.Discrete(2)), grayscale=True)
-    with pytest.raises(ValueError, match="Discrete must start at 0"):
-        adapt(Odd(action_space=spaces.Discrete(2, start=1)))
 
 
 def test_atari_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

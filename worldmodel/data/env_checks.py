@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 
 from worldmodel.spec import ActionSpec, Spec
 
+SMALLEST_CHANGE = 1e-6
+"""Of a number from step to step, in the environment's units."""
+
 
 def env_name(env: gym.Env[Any, Any]) -> str:
     """The name of an environment in recordings and messages: its id, or else its class."""
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
-def checked_observation(observation: Any, spec: Spec, owner: str) -> NDArray[Any]:
+def checked_observation(
+    observation: Any, spec: Spec, owner: str, lead: tuple[int, ...] = ()
+) -> NDArray[Any]:
     """A copy in the recording's dtype; environments may reuse their buffer.
 
     Args:
@@ -25,6 +30,7 @@ def checked_observation(observation: Any, spec: Spec, owner: str) -> NDArray[Any
             another dtype if uint8 can hold all of their numbers.
         spec: of the environment's spaces.
         owner: the environment or step that an error message names.
+        lead: axes before those of an observation, where there are several.
 
     Raises:
         ValueError: it has another shape, is no array of numbers, or would not be the same in uint8.
@@ -36,7 +42,7 @@ def checked_observation(observation: Any, spec: Spec, owner: str) -> NDArray[Any
         raise ValueError(
             f"{owner}: returned no array ({error}), its space is {spec.observation_space()}"
         ) from error
-    if given.shape != shape or given.dtype.kind not in "biuf":
+    if given.shape != (*lead, *shape) or given.dtype.kind not in "biuf":
         raise ValueError(
             f"{owner}: returned an observation of {given.dtype} {given.shape}, its space is "
             f"{spec.observation_space()}"
@@ -51,6 +57,37 @@ def checked_observation(observation: Any, spec: Spec, owner: str) -> NDArray[Any
             "gymnasium.wrappers.TransformObservation converts them"
         )
     return copy
+
+
+def check_rounding(observations: NDArray[Any] | list[NDArray[Any]], spec: Spec) -> None:
+    """Refuse an episode of vectors whose changes from step to step float32 cannot hold.
+
+    Args:
+        observations: (T + 1, D), as the environment returned them; images are not looked at.
+        spec: of the environment's spaces.
+
+    Raises:
+        ValueError: rounding is more than a tenth of a number's mean change. Changes below
+            ``SMALLEST_CHANGE`` are taken for noise of the arithmetic.
+    """
+    if spec.is_image:
+        return
+    observations = np.stack(list(observations))
+    if observations.dtype.kind == "b" or observations.dtype in (np.float16, np.float32):
+        return
+    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+        exact = np.diff(observations.astype(np.float64), axis=0)
+        rounded = np.diff(observations.astype(np.float32).astype(np.float64), axis=0)
+        change, error = np.abs(exact).mean(0), np.abs(exact - rounded).mean(0)
+        wrong = np.flatnonzero((change > SMALLEST_CHANGE) & (error > 0.1 * change))
+    if len(wrong):
+        number = int(wrong[0])
+        value = float(observations[0, number])
+        raise ValueError(
+            f"observations: number {number} changes by {change[number]:.3g} a step around "
+            f"{value:.6g}, and float32, in which models compute, loses that; subtract a constant, "
+            f"such as {value:.6g}, in gymnasium.wrappers.TransformObservation"
+        )
 
 
 def checked_reward(reward: Any, owner: str) -> float:

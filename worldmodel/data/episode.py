@@ -29,6 +29,17 @@ class Episode:
     masks: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("observations", "actions", "rewards"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise TypeError(
+                    f"{name}: expected a NumPy array, got {type(getattr(self, name)).__name__}; "
+                    "Episodes.from_arrays makes episodes of other arrays"
+                )
+        if not isinstance(self.terminated, bool | np.bool_):
+            raise TypeError(
+                "terminated: expected one bool, whether the last step ended the episode, got "
+                f"{type(self.terminated).__name__}; Episodes.from_arrays takes one for each step"
+            )
         frames, steps = self.observations, len(self.actions)
         if (str(frames.dtype), frames.ndim) not in (("uint8", 4), ("float32", 2)):
             raise ValueError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import check_memory
+from worldmodel.data.arrays import as_array, cut_arrays
 from worldmodel.data.episode import Episode
 from worldmodel.data.lazy import LazySequence, ShardCache
 from worldmodel.data.shards import (
@@ -41,6 +42,7 @@ class Episodes:
         env_id: the environment's, if known; models that are trained on them take it.
 
     Raises:
+        TypeError: something else than episodes, an ``ActionSpec`` and a Box.
         ValueError: there is none, shapes differ, an action is none of the space, or only some have
             masks.
     """
@@ -52,9 +54,22 @@ class Episodes:
         observation_space: gym.Space[Any] | None = None,
         env_id: str | None = None,
     ) -> None:
-        if not episodes:
+        if not isinstance(action, ActionSpec):
+            raise TypeError(
+                f"action: expected a worldmodel.ActionSpec, got {type(action).__name__}; "
+                "ActionSpec.from_space makes one of a Gymnasium space"
+            )
+        if isinstance(episodes, np.ndarray | Episode) or (
+            len(episodes) and not isinstance(episodes[0], Episode)
+        ):
+            raise TypeError(
+                f"episodes: expected a list of worldmodel.Episode, got {type(episodes).__name__}; "
+                "Episodes.from_arrays makes them of arrays"
+            )
+        if not len(episodes):
             raise ValueError("episodes: empty; record at least one")
-        first, lengths = episodes[0], list[int]()
+        first = episodes[0]
+        lengths = list[int]()
         for number, episode in enumerate(episodes):
             if episode.observations.shape[1:] != first.observations.shape[1:]:
                 raise ValueError(
@@ -68,6 +83,11 @@ class Episodes:
         self.lengths = np.array(lengths)
         self.action = action
         self.env_id = env_id
+        if not isinstance(observation_space, gym.Space | None):
+            raise TypeError(
+                "observation_space: expected a Gymnasium space, or None, got "
+                f"{type(observation_space).__name__}"
+            )
         self.observation_space = observation_space or _space_of(first.observations)
         _, dtype = self.spec(1).border
         space = self.observation_space
@@ -76,6 +96,50 @@ class Episodes:
                 f"observation_space: {space} does not fit observations of "
                 f"{first.observations.dtype} {first.observations.shape[1:]}"
             )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any = None,
+        *,
+        next_observations: Any = None,
+        action_space: gym.Space[Any],
+        observation_space: gym.Space[Any] | None = None,
+        env_id: str | None = None,
+    ) -> Episodes:
+        """Episodes from N logged steps, one after the other, episode after episode.
+
+        An episode ends where ``terminated`` or ``truncated`` says so, and with the last step.
+
+        Args:
+            observations: before each step, (N, \\*observation), with ``next_observations``; or
+                all, (N + episodes, \\*observation): before each step, and each episode's last.
+            actions: (N, \\*action).
+            rewards: (N,).
+            terminated: bool (N,), steps that ended their episode.
+            truncated: bool (N,), steps after which it was cut, by a time limit say; None: none.
+            next_observations: after each step, (N, \\*observation).
+            action_space: the environment's.
+            observation_space: the environment's; None for uint8 images (H, W, C), or vectors (D,)
+                without bounds.
+            env_id: the environment's, if known.
+
+        Raises:
+            ValueError: shapes do not fit each other or the spaces, a flag is no bool, an episode
+                goes on elsewhere than at the observation before, float32 cannot hold how vectors
+                change, or a value is none that ``Episode`` takes.
+        """
+        if observation_space is None:
+            observation_space = _space_of(as_array(observations, "observations"))
+        spec = Spec.from_spaces(observation_space, action_space, 1)
+        episodes = cut_arrays(
+            spec, observations, actions, rewards, terminated, truncated, next_observations
+        )
+        return cls(episodes, spec.action, observation_space, env_id)
 
     def __len__(self) -> int:
         return len(self.episodes)

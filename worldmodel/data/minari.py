@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from worldmodel.data.env_checks import check_rounding
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
@@ -53,6 +54,7 @@ def from_minari(
                 f"{int(terminated.argmax()) + 1} of {len(terminated)}; split it there"
             )
         try:
+            check_rounding(np.asarray(frames), spec)
             episode = Episode(
                 np.asarray(frames, dtype),
                 np.asarray(each.actions),

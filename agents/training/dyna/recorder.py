@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel.data.env_checks import (
+    check_rounding,
     checked_masks,
     checked_observation,
     checked_reward,
@@ -61,6 +63,7 @@ class RecordEpisodes(
         self._steps = 0
         self._finished: list[tuple[int, Episode]] = []  # each with the total where it began
         self._frames: list[NDArray[Any]] = []
+        self._exact: list[NDArray[Any]] = []  # vectors, before they are rounded
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
         self._masks: list[NDArray[np.bool_]] = []
@@ -79,6 +82,7 @@ class RecordEpisodes(
         self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
         self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
         self._record_masks(f"{self._owner}, reset")
+        self._exact = [] if self._spaces.is_image else [np.array(observation)]
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -92,12 +96,14 @@ class RecordEpisodes(
         if not self._frames:
             raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
         copied = np.array(action, self.action_space.dtype)
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = self.env.step(deepcopy(action))
         owner = f"{self._owner}, step {len(self._frames)}"
         frame = checked_observation(observation, self._spaces, owner)
         number = checked_reward(reward, owner)
         self._record_masks(owner)
         self._frames.append(frame)
+        if not self._spaces.is_image:
+            self._exact.append(np.array(observation))
         self._actions.append(copied)
         self._rewards.append(number)
         self.total += 1
@@ -145,6 +151,7 @@ class RecordEpisodes(
         self._steps, self.total = episodes.steps, total
 
     def _episode(self, terminated: bool) -> Episode:
+        check_rounding(self._exact, self._spaces)
         return Episode(
             np.stack(self._frames),
             np.stack(self._actions),
@@ -161,7 +168,8 @@ class RecordEpisodes(
         if self._actions:
             begin = self.total - len(self._actions)
             self._finished.append((begin, self._episode(terminated)))
-        self._frames, self._actions, self._rewards, self._masks = [], [], [], []
+        self._frames, self._exact, self._actions, self._rewards = [], [], [], []
+        self._masks = []
 
     def _drop(self) -> None:
         latest = 0 if self._actions else 1

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from worldmodel import ActionSpec, Episode, Episodes, collect, unpack
 
@@ -137,3 +138,11 @@ def test_what_an_environment_returns_is_checked() -> None:
 def test_environments_without_masks_record_none() -> None:
     assert collect("CartPole-v1", 1, progress=False)[0].masks is None
     assert isinstance(collect("CartPole-v1", 1, progress=False)[0], Episode)
+
+
+def test_vector_environments_with_masks_are_refused() -> None:
+    """After an automatic reset the masks of an episode's end are gone: no silent omission."""
+    for venv in (gym.vector.SyncVectorEnv([Seats] * 2), DummyVecEnv([Seats] * 2)):
+        with pytest.raises(ValueError, match="env: .*action_masks, which are recorded of one"):
+            collect(venv, 2, progress=False)
+    assert collect(Seats, 2, progress=False)[0].masks is not None  # the advice works

@@ -93,7 +93,7 @@ class Replay(Untrained):
         """
         present, action = context.present_times(), self.spec.action
         rows, dtype = len(present), torch.float32 if action.kind == "box" else torch.int64
-        path = torch.zeros(rows, self.spec.window, *action.shape, dtype=dtype)
+        path = torch.from_numpy(action.blank(rows, self.spec.window)).to(dtype)
         possible = torch.zeros(rows, self.config.episodes, dtype=torch.bool)
         for row, steps in enumerate(present.tolist()):
             if context.actions is not None and not self.spec.passive:
@@ -162,7 +162,7 @@ class Replay(Untrained):
             if not over:
                 action: Any = 0  # of Discrete(1)
                 if not self.spec.passive:
-                    action = np.asarray(actions[step].numpy(), space.dtype)
+                    action = np.array(actions[step].numpy(), space.dtype)
                 observation, earned, terminated, truncated, _ = self.env.step(action)
                 over, reward = terminated or truncated, float(earned)
                 alive = 0.0 if terminated else 1.0

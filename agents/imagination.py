@@ -118,7 +118,8 @@ class Imagination:
         """Begin all scenes anew, or those of ``rows``.
 
         Args:
-            observations: uint8 (B, H, W, C) or float32 (B, D), one for each scene.
+            observations: uint8 (B, H, W, C), float32 (B, D) or a dict of such by part, one for each
+                scene.
             rows: indices of the scenes; None replaces all, and may change their number.
 
         Raises:
@@ -138,7 +139,7 @@ class Imagination:
 
         Args:
             actions: (B, T, *action), those since the last frame, T >= 1.
-            observations: uint8 (B, H, W, C) or float32 (B, D), the new frames.
+            observations: the new frames, as for ``reset``.
             rows: indices of the scenes; None means all.
 
         Raises:
@@ -339,15 +340,16 @@ class Imagination:
         plans = None if plans is None else self._plans(plans)
         return self.model.predict(worlds, Queries(when, plans), frames)
 
-    def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Frames:
-        """Observations of the worlds: uint8 (B, S, N, K, H, W, C), or float32 (B, S, N, K, D).
+    def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Any:
+        """Observations of the worlds: uint8 (B, S, N, K, H, W, C), or float32 (B, S, N, K, D), or a
+        dict of such by part.
 
         Args:
             worlds, times, plans: as in ``predict``.
         """
         observations = self.predict(worlds, times, plans).observations
         assert observations is not None
-        return self.spec.to_numpy(observations)
+        return self.spec.unpack(self.spec.to_numpy(observations))
 
     # -- helpers ---------------------------------------------------------------------------------
 

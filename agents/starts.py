@@ -179,9 +179,9 @@ def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> S
 
     def reset(num: int, rng: np.random.Generator) -> EpisodeStarts:
         frames = [env.reset(seed=int(rng.integers(2**31)))[0] for _ in range(num)]
-        if parts is None:
+        if not isinstance(space, gym.spaces.Dict):
             return _first_frames(np.stack(frames), model, None, "starts")
-        batch = {name: np.stack([frame[name] for frame in frames]) for name in parts.space.spaces}
+        batch = {name: np.stack([frame[name] for frame in frames]) for name in space.spaces}
         return _first_frames(batch, model, parts, "starts")
 
     return reset

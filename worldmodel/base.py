@@ -59,6 +59,7 @@ class WorldModel(nn.Module, ABC):
         name: in the registry, in checkpoints and in tables.
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
+        takes_image_parts: whether they may be Dicts of an image and vectors.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
@@ -73,6 +74,7 @@ class WorldModel(nn.Module, ABC):
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
+    takes_image_parts: ClassVar[bool] = False
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
     extends: ClassVar[bool] = False

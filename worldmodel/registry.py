@@ -166,6 +166,12 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
             f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; jump takes "
             "both"
         )
+    if spec.image_part is not None and not model.takes_image_parts:
+        takers = sorted(title for title, one in MODELS.items() if one.model.takes_image_parts)
+        raise ValueError(
+            f"spec: {name} takes no Dicts that hold an image, got {[p.name for p in spec.parts]}; "
+            f"{', '.join(takers)} do"
+        )
     config = suggested(spec) if config is None else config
     if isinstance(config, str):
         config = preset(name, config)

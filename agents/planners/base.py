@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -158,9 +158,9 @@ class Planner(ABC):
         model: any world model that takes actions.
         config: of the planner's ``config_type``; None takes its defaults.
         value: function of observations (n, *observation) as the environment shows them, uint8
-            images (H, W, C) or float vectors, that estimates the return after a plan's end, n
-            numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame of each plan
-            is rendered for it; ``coarse`` avoids most of that. None takes 0.
+            images (H, W, C), float vectors or a dict of them, that estimates the return after a
+            plan's end, n numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame
+            of each plan is rendered for it; ``coarse`` avoids most of that. None takes 0.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``, or ``config`` of another planner.
@@ -284,7 +284,8 @@ class Planner(ABC):
         """Choose actions.
 
         Args:
-            observation: uint8 (n, H, W, C) or float (n, D); or one observation, without n.
+            observation: uint8 (n, H, W, C), float (n, D) or a dict of such by part; or one
+                observation, without n.
             state: what the previous call returned; None begins new episodes in all rows.
             episode_start: bool (n,), rows that begin a new episode.
             deterministic: without effect; the best plan is always carried out.
@@ -296,8 +297,8 @@ class Planner(ABC):
             TypeError: images that are not uint8, or a state that ``predict`` did not return.
             ValueError: observations of another shape, or another number of rows than in the state.
         """
-        images = np.asarray(observation)
-        single = images.ndim == len(self.model.spec.observation)
+        images = self.model.spec.pack(observation)
+        single = images.ndim == len(self.model.spec.border[0])
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
         before = self._update(images, state, episode_start)
         with torch.no_grad():
@@ -361,9 +362,11 @@ class RandomAgent:
     ) -> tuple[NDArray[Any], None]:
         """One random action for each ``observation`` (n, H, W, C) or (n, D), or for a single one.
 
-        ``state``, ``episode_start`` and ``deterministic`` are there for SB3 and not used.
+        Dicts hold such observations. ``state``, ``episode_start`` and ``deterministic`` are there
+        for SB3 and not used.
         """
-        images = np.asarray(observation)
-        lead = () if images.ndim in (1, 3) else (len(images),)
+        parts = observation.values() if isinstance(observation, Mapping) else [observation]
+        shape = max((np.shape(part) for part in parts), key=len)
+        lead = () if len(shape) in (1, 3) else shape[:1]
         actions = action_border.draw_actions(self.spec, lead, self.generator)
         return action_border.to_numpy(self.spec, actions), None

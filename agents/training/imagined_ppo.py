@@ -113,9 +113,15 @@ def make_ppo(
     kwargs: dict[str, Any] = {}
     if spec.is_image:
         kwargs = {"features_extractor_class": SmallCnn, "net_arch": {"pi": [64], "vf": [64]}}
-    policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
-    chosen = {"policy": policy, "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
+    chosen = {"policy": policy_name(spec), "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
     return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+
+
+def policy_name(spec: Spec) -> str:
+    """SB3's name of the policy for such observations."""
+    if spec.parts:
+        return "MultiInputPolicy"
+    return "CnnPolicy" if spec.is_image else "MlpPolicy"
 
 
 @contextmanager

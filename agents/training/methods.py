@@ -19,7 +19,7 @@ from agents.policies import SmallCnn
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.rounds import RoundsConfig, stopped_message, train_dyna
-from agents.training.imagined_ppo import make_ppo, train_in_imagination
+from agents.training.imagined_ppo import make_ppo, policy_name, train_in_imagination
 from agents.training.resume import checkpointed
 from agents.training.run_config import RunConfig
 from agents.wrappers import HoldAction
@@ -159,7 +159,7 @@ def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
         "seed": config.seed,
         "tensorboard_log": str(job.folder),
     }
-    policy = "CnnPolicy" if image else "MlpPolicy"
+    policy = policy_name(job.spec)
     if config.algorithm == "sac":
         return SAC(policy, venv, **settings)
     return DQN(

@@ -31,7 +31,7 @@ from worldmodel.data.shards import (
 )
 from worldmodel.spec import Spec
 
-Policy = Callable[[NDArray[Any]], Any]
+Policy = Callable[[Any], Any]
 BLOCKS_PER_WORKER = 8
 """Few, so that environments are seldom made; enough that no worker waits long for the last."""
 
@@ -58,8 +58,8 @@ def collect(
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
 
     Args:
-        env: an environment with uint8 (H, W, C) or float (D,) observations, a function that makes
-            one, or its id; see ``EnvLike``. One that was passed in is left open.
+        env: an environment with uint8 (H, W, C) or float (D,) observations or Dicts of such, a
+            function that makes one, or its id; see ``EnvLike``. What was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
         steps: instead of ``episodes``: as many as it takes to have that many steps.
         policy: observation to action; None samples uniformly from the action space.
@@ -254,7 +254,9 @@ class _Player:
         while not (terminated or truncated or len(actions) >= self.max_steps):
             if len(actions) % self.hold == 0:
                 policy = self.policy
-                action = env.action_space.sample() if policy is None else policy(frames[-1])
+                action = (
+                    env.action_space.sample() if policy is None else policy(spec.unpack(frames[-1]))
+                )
             observation, reward, terminated, truncated, _ = env.step(action)
             step = f"{owner}, step {len(frames)}"
             frames.append(checked_observation(observation, spec, step))

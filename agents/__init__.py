@@ -5,6 +5,7 @@
 
 from agents.adapt import adapt
 from agents.evaluate import evaluate
+from agents.goals import goal_reward
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
@@ -65,6 +66,7 @@ __all__ = [
     "compare",
     "critic",
     "evaluate",
+    "goal_reward",
     "load_policy",
     "merge_episodes",
     "save_policy",

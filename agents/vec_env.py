@@ -66,8 +66,9 @@ class ImaginedVecEnv(VecEnv):
             that they predict for the decision. It contains the scene's randomness as well as the
             model's ignorance; a deterministic model never disagrees.
         observation_space: of the real environment, if that is a Dict of which the model imagines
-            exactly one part; the others stay as the start gives them. Starts are then dicts. (A
-            model that was made for the Dict imagines all of it, without this.)
+            exactly one part; the others stay as the start gives them, and starts are dicts. An
+            environment is stepped once to check that they do. (A model that was made for the Dict
+            imagines all of it, without this.)
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
         stagger: whether to shorten the first episodes.
         fps: frames (decisions) per second of recorded videos.

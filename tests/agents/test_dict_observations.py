@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dict_envs import Reach
+import torch
+from dict_envs import Camera, Reach
 from stable_baselines3 import PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodel
-from agents import Imagination, ImaginedVecEnv, RandomAgent, critic, evaluate
+from agents import Imagination, ImaginedVecEnv, RandomAgent, critic, evaluate, goal_reward
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
@@ -206,3 +207,15 @@ class Broken(Reach):
 def test_environments_that_break_their_space_are_refused() -> None:
     with pytest.raises(ValueError, match=r"env: Broken, episode of seed 0, reset: 'desired_goal'"):
         collect(Broken(), 1, progress=False)
+
+
+def test_the_environments_reward_of_goals(recorded: Episodes) -> None:
+    reward, spec = goal_reward(Reach()), recorded.spec(1)
+    for episode in recorded:
+        frames = spec.split(spec.to_model(torch.from_numpy(episode.observations)))
+        before = {name: part[:-1] for name, part in frames.items()}
+        after = {name: part[1:] for name, part in frames.items()}
+        earned = reward(before, torch.from_numpy(episode.actions), after)
+        np.testing.assert_array_equal(earned.numpy(), episode.rewards)
+    with pytest.raises(TypeError, match="compute_reward"):
+        goal_reward(Camera())

@@ -324,14 +324,8 @@ class WorldModel(nn.Module, ABC):
                     "queries.actions: expected (B, N, L, *action), got "
                     f"{tuple(queries.actions.shape)}"
                 )
-            self._check_actions(
-                queries.actions, "queries.actions", tuple(queries.actions.shape[:2])
-            )
-            if queries.actions.shape[0] != worlds.shape[0]:
-                raise ValueError(
-                    f"queries.actions: expected {worlds.shape[0]} scenes, got "
-                    f"{queries.actions.shape[0]}"
-                )
+            lead = (worlds.shape[0], queries.plans)
+            self._check_actions(queries.actions, "queries.actions", lead)
             planned = queries.actions.shape[2]
         if not self.spec.passive and ahead > planned:
             raise ValueError(

@@ -231,3 +231,23 @@ def test_constant_parts_of_recorded_dicts() -> None:
     assert ImaginedVecEnv(whole, recorded).reset()["goal"].shape == (16, 2)
     with pytest.raises(ValueError, match="imagines all parts of it; leave observation_space away"):
         ImaginedVecEnv(whole, recorded, observation_space=space)
+
+
+def test_an_environment_may_be_named_or_made() -> None:
+    closed = []
+
+    class Closing(FakeEnv):
+        def close(self) -> None:
+            closed.append(True)
+
+    venvs = [ImaginedVecEnv(FakeModel(), env, 8, seed=3) for env in (FakeEnv(), FakeEnv, Closing)]
+    first, *others = [venv.reset() for venv in venvs]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    for venv in venvs:
+        venv.close()
+    assert closed == [True]
+    ImaginedVecEnv(FakeModel(), Closing(), 2).close()
+    assert closed == [True]  # one that was given stays open
+    with pytest.raises(ValueError, match="starts: the environment's spaces are"):
+        ImaginedVecEnv(FakeModel(), "CartPole-v1")

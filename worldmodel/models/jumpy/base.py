@@ -153,9 +153,13 @@ class JumpyModel(WorldModel):
     # -- keys ------------------------------------------------------------------------------------
 
     def _action_features(self, actions: Tensor | None, present: Tensor) -> Tensor:
-        """h of all times up to the present (B,): (B, window + 1, path), 0 behind it."""
+        """h of all times up to the present (B,): (B, window + 1, path), 0 behind it.
+
+        A present beyond the window, as of a recorded scene, makes the second axis longer.
+        """
         steps, width = int(present.max()), 0 if self.path is None else self.path.features
-        table = torch.zeros(len(present), self.spec.window + 1, width, device=self.device)
+        shape = (len(present), max(self.spec.window, steps) + 1, width)
+        table = torch.zeros(shape, device=self.device)
         if self.path is not None and actions is not None and steps:
             taken = torch.arange(1, steps + 1, device=self.device) <= present[:, None]
             states = self.path(actions[:, :steps], self.path.start(len(present)))

@@ -16,7 +16,7 @@ from agents.planners.base import Plan, Planner, RandomAgent
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.planners.refining import Cem, CemConfig, Mppi, MppiConfig
 from agents.planners.tree_search import TreeSearch, TreeSearchConfig
-from agents.policies import SmallCnn, load_policy, save_policy
+from agents.policies import SmallCnn, SmallMultiInput, load_policy, save_policy
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
@@ -58,6 +58,7 @@ __all__ = [
     "RecordEpisodes",
     "RoundsConfig",
     "SmallCnn",
+    "SmallMultiInput",
     "TreeSearch",
     "TreeSearchConfig",
     "VideoOutputFormat",

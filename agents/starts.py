@@ -125,7 +125,7 @@ class DictObservation:
         for name, values in episode.items():
             if name != self.imagined and (values != values[:1]).any():
                 raise ValueError(
-                    f"starts: part {name!r} changes in {where}, so that it cannot stay as the start "
+                    f"starts: part {name!r} changes in {where}, so it cannot stay as the start "
                     "gives it; imagine it, too: make the model for the whole Dict "
                     "(Spec.from_spaces, or agents.adapt where that refuses it), and leave "
                     "observation_space away"

@@ -1,7 +1,7 @@
 """The named parts of Dict observations, packed into one array and taken out of it again.
 
 Vectors are packed into one float32 vector, in the order of their names. With an image among them
-the array holds bytes, so that the image takes no more memory than it does alone.
+the array holds bytes, so that the image takes no more memory than it does alone; it comes first.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Part:
 
 
 def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
-    """The parts of a Dict space in the order of their names.
+    """The parts of a Dict space: its image, if any, and then vectors in the order of their names.
 
     Raises:
         ValueError: a part is neither a uint8 image nor a float vector, there is none, or more than
@@ -127,7 +127,7 @@ def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
             f"{images} of {list(space.spaces)}; gymnasium.wrappers.FilterObservation leaves parts "
             "away"
         )
-    return tuple(parts)
+    return tuple(sorted(parts, key=lambda part: not part.is_image))
 
 
 def holds_image(parts: Sequence[Part]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -13,11 +13,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from tqdm import tqdm
 
 from agents.history import Frames
+from agents.legal_actions import masks_of, takes_masks
 from agents.planners.base import Agent, Planner
 from agents.wrappers import HoldAction
 from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.data.env_checks import mask_function
 from worldmodel.data.make_env import Env, EnvLike, make_env
-from worldmodel.spec import Spec
+from worldmodel.spec import ActionSpec, Spec
 
 
 def evaluate(
@@ -37,7 +39,8 @@ def evaluate(
     Episode i is reset with ``seed + i``, however many environments run side by side.
 
     Args:
-        agent: anything with SB3's ``predict``: PPO, a planner, ``RandomAgent``.
+        agent: anything with SB3's ``predict``: PPO, a planner, ``RandomAgent``. One whose
+            ``predict`` takes ``action_masks`` is given those of environments that have them.
         env: Gymnasium id, function that makes the environment, or an environment (without
             ``HoldAction``). An environment plays all episodes one after the other and is left open;
             the episodes are the same, but for what the agent draws at random.
@@ -50,7 +53,8 @@ def evaluate(
         progress: show a progress bar on a terminal.
         wrap: function that wraps all environments at once, before frames are stacked, such as
             ``lambda venv: LookaheadVecWrapper(venv, model, hold=5)``. What it draws at random
-            depends on ``num_envs``; the episodes do not.
+            depends on ``num_envs``; the episodes do not. Returns are those of the environment's
+            own rewards, whatever the wrapper makes of them (``VecNormalize``).
 
     Returns:
         float64 (episodes,): the undiscounted return of each episode, in order.
@@ -66,6 +70,7 @@ def evaluate(
     count = 1 if isinstance(env, gym.Env) else min(num_envs, episodes)
     makers = [partial(_SeededEpisodes, env, hold, seed + i, count) for i in range(count)]
     venv: VecEnv = DummyVecEnv([*makers])
+    real = venv
     if wrap is not None:
         venv = wrap(venv)
     if isinstance(agent, Planner):
@@ -80,11 +85,16 @@ def evaluate(
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
+    masked = takes_masks(agent)
     while (current < episodes).any():
-        actions, state = agent.predict(observations, state, starts, deterministic=deterministic)
-        observations, rewards, starts, _ = venv.step(actions)
+        masks = masks_of(venv) if masked else None
+        given = {} if masks is None else {"action_masks": masks}
+        actions, state = agent.predict(
+            observations, state, starts, deterministic=deterministic, **given
+        )
+        observations, _, starts, _ = venv.step(actions)
         counts = current < episodes
-        returns[current[counts]] += rewards[counts]
+        returns[current[counts]] += np.array(real.get_attr("reward"))[counts]
         bar.update(int((counts & starts).sum()))
         current[starts] += count
     bar.close()
@@ -119,10 +129,15 @@ def play(
     observation = env.reset(seed=seed)[0]
     frames, actions, rewards = [record(observation)], list[NDArray[Any]](), list[float]()
     stack, state, ended = _FrameStack(frame_stack), None, False
+    masked = takes_masks(policy)
+    legal = mask_function(env, ActionSpec.from_space(env.action_space)) if masked else None
     while not ended and len(actions) < steps:
         start = np.array([not actions])
+        given = {}
+        if masked and legal is not None:
+            given = {"action_masks": np.asarray(legal())[None]}
         stacked = stack.add(observation)
-        action, state = policy.predict(stacked, state, start, deterministic=deterministic)
+        action, state = policy.predict(stacked, state, start, deterministic=deterministic, **given)
         for _ in range(min(hold, steps - len(actions))):
             observation, reward, terminated, truncated, _ = env.step(action[0])
             frames.append(record(observation))
@@ -158,18 +173,28 @@ class _FrameStack:
 
 
 class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):
-    """Holds actions; the n-th reset gets the seed ``first + n * stride``."""
+    """Holds actions; the n-th reset gets the seed ``first + n * stride``.
+
+    Attributes:
+        reward: of the latest step, which no wrapper of all environments has changed.
+    """
 
     def __init__(self, env: EnvLike, hold: int, first: int, stride: int) -> None:
         super().__init__(HoldAction(make_env(env), hold))
         self.following, self.stride = first, stride
         self.given = isinstance(env, gym.Env)
+        self.reward = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         seed, self.following = self.following, self.following + self.stride
         return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        self.reward = float(result[1])
+        return result
 
     def close(self) -> None:
         if not self.given:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +20,8 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.history import Frames, to_context
 from agents.imagination import check_finite, check_model
+from agents.known_functions import KnownFunctions, as_observed, check_known
+from agents.legal_actions import check_some_legal
 from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
@@ -32,13 +34,10 @@ class ImaginedVecEnv(VecEnv):
 
     An episode begins at a start, for which worlds are sampled; it takes place in the first of them.
     An action is held for ``hold`` steps, for which **one** frame is rendered; the rewards of these
-    steps are summed. The episode is terminated when the model says so, and truncated after
-    ``horizon`` decisions, so that SB3 bootstraps the value. The spaces are those of the real
-    environment: an agent that was trained here runs on ``HoldAction(env, hold)`` unchanged, with
-    ``chunk`` on ``ChunkAction(env, hold)``.
-
-    The first episodes after ``reset()`` are shortened by different amounts (``stagger``), so that
-    the environments do not all end in the same step.
+    steps are summed. The episode is terminated with the probability 1 - ``alive`` that the model
+    predicts, and truncated after ``horizon`` decisions, so that SB3 bootstraps the value. The
+    spaces are those of the real environment: an agent that was trained here runs on
+    ``HoldAction(env, hold)`` unchanged, with ``chunk`` on ``ChunkAction(env, hold)``.
 
     Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
     that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
@@ -58,9 +57,6 @@ class ImaginedVecEnv(VecEnv):
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
         chunk: whether a decision is ``hold`` different actions instead of one held action.
-        terminations: "sampled" ends an episode with probability 1 - alive, "threshold" where alive
-            < 0.5. Sampled ones are as frequent as the model expects; a model that is unsure when an
-            episode ends never passes the threshold, and the agent learns that nothing can end it.
         penalty: factor of the worlds' disagreement, which is subtracted from the reward.
         worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
             that they predict for the decision. It contains the scene's randomness as well as the
@@ -69,15 +65,22 @@ class ImaginedVecEnv(VecEnv):
             exactly one part; the others stay as the start gives them, and starts are dicts. An
             environment is stepped once to check that they do. (A model that was made for the Dict
             imagines all of it, without this.)
+        known: functions in place of the model's heads. With ``reward`` or ``terminated`` every one
+            of the ``hold`` frames is rendered, in every world. With ``action_mask`` there is a
+            method ``action_masks``, as MaskablePPO of sb3-contrib expects it.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
-        stagger: whether to shorten the first episodes.
+        stagger: for training: shorten the first episodes after ``reset()`` by different amounts, so
+            that the environments do not all end in the same step. Their last infos hold
+            ``staggered``, and ``monitor_and_stack`` leaves them out of its statistics.
         fps: frames (decisions) per second of recorded videos.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``, or the starts are not uint8.
+        TypeError: ``model`` is not a ``WorldModel``, the starts are not uint8, or ``known`` is no
+            ``KnownFunctions``.
         ValueError: a number is out of range, ``horizon * hold`` exceeds the model's window,
-            ``hold`` is no multiple of its stride, a penalty for less than two worlds, or the
-            starts or the space are not what the model was made for.
+            ``hold`` is no multiple of its stride, a penalty for less than two worlds, the model
+            cannot do with ``known``, masks for chunks, or the starts or the space are not what it
+            was made for.
 
     Example::
 
@@ -94,32 +97,34 @@ class ImaginedVecEnv(VecEnv):
         horizon: int | None = None,
         *,
         chunk: bool = False,
-        terminations: Literal["threshold", "sampled"] = "sampled",
         penalty: float = 0.0,
         worlds: int = 1,
         observation_space: gym.spaces.Dict | None = None,
+        known: KnownFunctions | None = None,
         seed: int = 0,
-        stagger: bool = True,
+        stagger: bool = False,
         fps: int = 4,
     ) -> None:
         check_model(model)
         self.horizon = check_horizon(model, hold, horizon)
         numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
-        if terminations not in ("threshold", "sampled"):
-            raise ValueError(
-                f"terminations: expected 'threshold' or 'sampled', got {terminations!r}"
-            )
         if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2):
             raise ValueError(
                 f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
                 f"with worlds={worlds}"
             )
         self.model = model.eval()
+        self.known = check_known(known, model)
+        if chunk and self.known.action_mask is not None:
+            raise ValueError(
+                "chunk: known.action_mask is for one action, a chunk has later ones; leave chunk "
+                "away, which holds one action, or action_mask"
+            )
         self.parts: DictObservation | None = None
         if observation_space is not None:
             self.parts = DictObservation.of(observation_space, model)
         self.hold, self.chunk, self.stagger = hold, chunk, stagger
-        self.terminations, self.penalty, self.worlds = terminations, penalty, worlds
+        self.penalty, self.worlds = penalty, worlds
         self._made: Env | None = None
         if is_env_to_make(starts):
             starts = self._made = make_env(cast(EnvLike, starts))
@@ -141,6 +146,7 @@ class ImaginedVecEnv(VecEnv):
         self._chosen: Tensor | None = None
         self._frames: Frames = np.zeros((num_envs, *shape), dtype)
         self._constants: dict[str, NDArray[Any]] = {}
+        self._latest: Tensor | None = None  # of all worlds, where outcomes are known functions
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
@@ -154,6 +160,7 @@ class ImaginedVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._frames, self._constants, self._worlds = self._begin(self.num_envs)
+        self._latest = self._begun(self._frames)
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
         self._limits = self.horizon - cut * int(self.stagger)
@@ -182,8 +189,7 @@ class ImaginedVecEnv(VecEnv):
         self._worlds = self.model.advance(worlds, chosen)
 
         self._decisions += 1
-        bar = self._rng.random(self.num_envs) if self.terminations == "sampled" else 0.5
-        terminated = alive < bar
+        terminated = alive < self._rng.random(self.num_envs)
         truncated = (self._decisions >= self._limits) & ~terminated
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{"steps": self.hold} for _ in range(self.num_envs)]
@@ -193,6 +199,8 @@ class ImaginedVecEnv(VecEnv):
                 info["disagreement"] = float(disagreement[i])
         if dones.any():
             ended = self._observations()
+            for row in np.flatnonzero(truncated & (self._limits < self.horizon)):
+                infos[row]["staggered"] = True
             for row in np.flatnonzero(dones):
                 infos[row]["terminal_observation"] = (
                     {name: part[row].copy() for name, part in ended.items()}
@@ -219,7 +227,14 @@ class ImaginedVecEnv(VecEnv):
         Sets the current frames to those of the first world.
         """
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
-        first = self.model.predict(worlds.some(slice(1)), queries)
+        every: Tensor | None = None
+        if self.known.outcomes:
+            first = self.known.predict(self.model, worlds, queries, self._latest)
+            assert first.observations is not None
+            self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
+            every = first.rewards
+        else:
+            first = self.model.predict(worlds.some(slice(1)), queries)
         assert first.observations is not None
         check_finite(self.model, first.observations, first.rewards, first.alive)
         self._frames = self.model.spec.to_numpy(first.observations[:, 0, 0, 0])
@@ -228,14 +243,18 @@ class ImaginedVecEnv(VecEnv):
         )
         if self.worlds == 1:
             return rewards, alive, np.zeros_like(rewards)
-        others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
-        every = torch.cat([first.rewards, others.rewards], 1)[:, :, 0, 0].float()
-        return rewards, alive, every.std(1, correction=0).cpu().numpy()
+        if every is None:
+            others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
+            every = torch.cat([first.rewards, others.rewards], 1)
+        return rewards, alive, every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
 
     def _restart(self, rows: NDArray[np.int64]) -> None:
         frames, constants, fresh = self._begin(len(rows))
         self._frames = self._frames.copy()
         self._frames[rows] = frames
+        begun = self._begun(frames)
+        if self._latest is not None and begun is not None:
+            self._latest[torch.from_numpy(rows).to(begun.device)] = begun
         for name, values in constants.items():
             self._constants[name][rows] = values
         self._decisions[rows] = 0
@@ -258,6 +277,14 @@ class ImaginedVecEnv(VecEnv):
         if not spec.parts:
             frames = frames.astype(spec.observation_space().dtype, copy=False)
         return frames, starts.constants, worlds
+
+    def _begun(self, frames: Frames) -> Tensor | None:
+        r"""The first frames in all worlds, (n, S, \*observation), for known functions."""
+        if not self.known.outcomes:
+            return None
+        spec = self.model.spec
+        first = spec.to_model(torch.from_numpy(frames).to(self.model.device))[:, None]
+        return first.repeat(1, self.worlds, *[1] * (first.dim() - 2))
 
     def _observations(self) -> VecEnvObs:
         """The current observations as fresh arrays, since SB3 holds on to what it is given."""
@@ -302,18 +329,46 @@ class ImaginedVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Only ``render``: the environments of a batch are not objects of their own.
+        """Only ``render`` and ``action_masks``: the environments of a batch are no objects of
+        their own.
 
         Raises:
-            AttributeError: another method.
+            AttributeError: another method, or no masks are known.
         """
+        if method_name == "action_masks":
+            masks = self.action_masks()
+            return [masks[i] for i in self._get_indices(indices)]
         if method_name != "render":
             raise AttributeError(
-                f"env_method: imagined environments have no {method_name!r}, only 'render'; call "
-                "methods of the batch on venv.unwrapped"
+                f"env_method: imagined environments have no {method_name!r}, only 'render' and "
+                "'action_masks'; call methods of the batch on venv.unwrapped"
             )
         images = self.get_images()
         return [images[i] for i in self._get_indices(indices)]
+
+    @property  # so that it is missing where there are no masks, which is what sb3-contrib tests
+    def action_masks(self) -> Callable[[], NDArray[np.bool_]]:
+        """Call it for bool (num_envs, n): the legal actions of each current observation.
+
+        Raises:
+            AttributeError: no masks are known.
+            TypeError, ValueError: when called: the function returns no such masks, or leaves no
+                action.
+        """
+        if self.known.action_mask is None:
+            raise AttributeError(
+                "action_masks: models do not learn them; give ImaginedVecEnv a function, "
+                "known=KnownFunctions(action_mask=...)"
+            )
+        return self._masks
+
+    @torch.no_grad()
+    def _masks(self) -> NDArray[np.bool_]:
+        spec = self.model.spec
+        frames = torch.from_numpy(self._frames).to(self.model.device)
+        masks = self.known.masks(spec.to_model(frames), spec)
+        check_some_legal(spec.action, masks, "known.action_mask")
+        return np.asarray(masks.cpu().numpy())
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
@@ -333,10 +388,14 @@ def check_horizon(
     """
     numbers_at_least(1, hold=hold, **{argument: 1 if horizon is None else horizon})
     window, fits = model.spec.window, model.spec.window // hold
-    horizon = max(1, fits) if horizon is None else horizon
+    if fits == 0:
+        raise ValueError(
+            f"hold: {hold} steps exceed the model's window of {window}; hold at most that many"
+        )
+    horizon = fits if horizon is None else horizon
     if horizon > fits:
         raise ValueError(
-            f"{argument if fits else 'hold'}: {horizon} decisions of {hold} steps exceed the "
+            f"{argument}: {horizon} decisions of {hold} steps exceed the "
             f"model's window of {window}; at most {fits} fit"
         )
     if hold % model.stride:

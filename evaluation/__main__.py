@@ -14,6 +14,7 @@ from evaluation.measurements.elbo import Elbo
 from evaluation.measurements.fidelity import Fidelity
 from evaluation.measurements.imagination import Imagination
 from evaluation.measurements.model_comparison import ModelComparison
+from evaluation.measurements.outcomes import Outcomes
 from evaluation.measurements.perceptual import Perceptual
 from evaluation.measurements.planning import Planning
 from evaluation.measurements.returns import Returns
@@ -27,8 +28,8 @@ VERBS: dict[str, Any] = {
     verb.name: verb
     for verb in (
         Speed, Imagination, Fidelity, Elbo, Perceptual, Consistency, ModelComparison, Ablation,
-        Dynamics, Returns, Control, Planning, CommonWorlds, Efficiency, VectorEnvs, Scaling, Bench,
-        Report,
+        Dynamics, Outcomes, Returns, Control, Planning, CommonWorlds, Efficiency, VectorEnvs,
+        Scaling, Bench, Report,
     )
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from worldmodel.common.safe_files import Tensors, layout, read_json, regular
 from worldmodel.models.baselines import Replay
 from worldmodel.registry import make, registered
 from worldmodel.resolve import find
+from worldmodel.rewards import older_scale
 from worldmodel.spec import Spec
 
 FORMAT = 1
@@ -157,9 +158,11 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
             shapes = layout(make(config["model"], spec, settings).state_dict())
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{folder / 'config.json'}: no model can be that: {error}") from error
+    older = older_scale(set(tensors.layout), set(shapes))
+    shapes = {name: shape for name, shape in shapes.items() if name not in older}
     tensors.check(shapes)
     model = make(config["model"], spec, settings)
-    model.load_state_dict(tensors.read(shapes))
+    model.load_state_dict({**tensors.read(shapes), **older})
     model.env_id = config["env"]
     return model.to(device).eval()
 

@@ -73,6 +73,13 @@ class ActionSpec:
             return 0
         return sum(self.categories) if self.categories else math.prod(self.shape)
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """How many choices each entry has, 2 for a bit; empty for boxes and passive scenes. Their
+        sum is the size of an action mask.
+        """
+        return self.categories or (2,) * (self.features if self.kind == "multi_binary" else 0)
+
     def encode(self, actions: Tensor) -> Tensor:
         """Actions (..., \\*shape) to float32 features (..., features); boxes are scaled to [-1, 1].
 

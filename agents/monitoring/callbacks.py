@@ -290,6 +290,9 @@ class ModelError(_PeriodicCallback):
       is not the outlier among itself and those of ``worlds`` sampled worlds, that is, the farthest
       from the mean of the others. ``model/reward_calibration``: the same for the summed rewards,
       once per episode;
+    * ``model/spread``: how much the worlds differ in these frames, relative to how far they are
+      from the real ones: the root of the ratio of mean squares, which is 1 if the model is
+      calibrated and near 0 where it averages what happens by chance;
     * ``model/calibration_ideal``, what both are on average if real episodes and sampled worlds come
       from the same distribution: ``worlds / (worlds + 1)``. Lower: the worlds are too much alike,
       or wrong; higher: they differ too much.

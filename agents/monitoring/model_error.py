@@ -30,6 +30,7 @@ class ImaginationError(NamedTuple):
     reward_error: float
     frame_calibration: float
     reward_calibration: float
+    spread: float
 
 
 def imagination_error(
@@ -58,7 +59,7 @@ def imagination_error(
         )
     count = len(actions) // model.stride
     if count == 0:
-        return ImaginationError(*[math.nan] * 4)
+        return ImaginationError(*[math.nan] * 5)
     real = model.spec.to_model(torch.from_numpy(frames[:: model.stride][1:])).to(model.device)
     total = torch.tensor([rewards[: model.stride * count].sum()], device=model.device)
     imagination = Imagination(model, seed)
@@ -78,7 +79,15 @@ def imagination_error(
         float((total_rewards(one)[0] - total).abs()),
         float(calibration_score(real[chosen], imagined).mean()),
         float(calibration_score(total, total_rewards(several)[:, None]).mean()),
+        _spread(real[chosen], imagined),
     )
+
+
+def _spread(real: Tensor, imagined: Tensor) -> float:
+    r"""Of frames (K, \*) and S imagined ones (S, K, \*); 1 if nothing is off."""
+    error = (imagined - real).square().mean()
+    difference = 2 * imagined.var(0).mean()  # the mean square between two worlds
+    return float((difference / error).sqrt()) if error > TIE else 1.0
 
 
 def calibration_score(real: Tensor, imagined: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ same actions, given the first observation alone.
 | `model/reward_error` | error of the reward of an episode; 0 is perfect |
 | `model/frame_calibration` | share of frames in which the real one is not the outlier among sampled ones |
 | `model/reward_calibration` | the same for the reward of an episode |
+| `model/spread` | how much sampled worlds differ, relative to their error: 1 is calibrated, near 0 all are alike |
 | `model/calibration_ideal` | the ideal of both. Below it the model is too sure or wrong, above it too unsure |
 """,  # noqa: E501
     {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from agents.policies import SmallCnn, SmallMultiInput
 from agents.starts import Starts
@@ -38,7 +39,6 @@ def train_in_imagination(
     horizon: int | None = None,
     frame_stack: int = 1,
     seed: int = 0,
-    terminations: Literal["threshold", "sampled"] = "sampled",
     callback: MaybeCallback = None,
     tensorboard_log: str | None = None,
     threads: int = 1,
@@ -52,7 +52,7 @@ def train_in_imagination(
     ``evaluate(agent, env, episodes, hold=hold, frame_stack=frame_stack)``.
 
     Args:
-        model, starts, num_envs, hold, horizon, terminations: as in ``ImaginedVecEnv``; of recorded
+        model, starts, num_envs, hold, horizon: as in ``ImaginedVecEnv``; of recorded
             episodes only the first frames are used if frames are stacked.
         steps: imagined decisions to train for.
         frame_stack: frames that the policy sees.
@@ -61,7 +61,7 @@ def train_in_imagination(
         tensorboard_log: folder of the TensorBoard log.
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
         progress_bar: show SB3's progress bar.
-        imagination: further arguments of ``ImaginedVecEnv``, such as ``worlds`` and ``penalty``.
+        imagination: further arguments of ``ImaginedVecEnv``, such as ``penalty`` and ``known``.
         settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
 
     Raises:
@@ -72,7 +72,7 @@ def train_in_imagination(
     check_frame_stack(model.spec, frame_stack)
     imagined = ImaginedVecEnv(
         model, stackable_starts(starts, frame_stack > 1), num_envs, hold, horizon,
-        terminations=terminations, seed=seed, **(imagination or {}),
+        seed=seed, **{"stagger": True, **(imagination or {})},
     )  # fmt: skip
     venv = monitor_and_stack(imagined, frame_stack)
     with torch_threads(threads):
@@ -100,9 +100,23 @@ def stackable_starts(starts: Starts, stacked: bool) -> Starts:
 
 
 def monitor_and_stack(venv: VecEnv, frame_stack: int) -> VecEnv:
-    """Add SB3's episode statistics, and stack frames."""
-    monitored = VecMonitor(venv)
+    """Add SB3's episode statistics, without staggered episodes, and stack frames."""
+    monitored = _WithoutStaggered(VecMonitor(venv))
     return VecFrameStack(monitored, frame_stack) if frame_stack > 1 else monitored
+
+
+class _WithoutStaggered(VecEnvWrapper):
+    """Takes the episodes that ``stagger`` has shortened from ``VecMonitor``'s statistics."""
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if info.get("staggered"):
+                info.pop("episode")
+        return observations, rewards, dones, infos
 
 
 def make_ppo(

@@ -162,9 +162,7 @@ def _ppo(
 def _sac(
     recipe: Recipe, model: WorldModel, episodes: Episodes, seed: int
 ) -> Iterator[tuple[int, Agent]]:
-    venv = ImaginedVecEnv(
-        model, episodes, num_envs=16, horizon=recipe.horizon, terminations="threshold", seed=seed
-    )
+    venv = ImaginedVecEnv(model, episodes, num_envs=16, horizon=recipe.horizon, seed=seed)
     agent = SAC("MlpPolicy", venv, seed=seed, **SAC_SETTINGS)
     for wanted in recipe.imagined_steps:
         agent.learn(

@@ -13,7 +13,15 @@ from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodel
-from agents import Imagination, ImaginedVecEnv, RandomAgent, critic, evaluate, goal_reward
+from agents import (
+    Imagination,
+    ImaginedVecEnv,
+    KnownFunctions,
+    RandomAgent,
+    critic,
+    evaluate,
+    goal_reward,
+)
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
@@ -217,5 +225,21 @@ def test_the_environments_reward_of_goals(recorded: Episodes) -> None:
         after = {name: part[1:] for name, part in frames.items()}
         earned = reward(before, torch.from_numpy(episode.actions), after)
         np.testing.assert_array_equal(earned.numpy(), episode.rewards)
+    model = make("copy-last", recorded.spec(8))
+    known = KnownFunctions(
+        reward=reward,
+        terminated=lambda before, action, after: (
+            (after["achieved_goal"] - after["desired_goal"]).abs().amax(1) < 0.1
+        ),
+    )
+    venv = ImaginedVecEnv(model, recorded, 64, known=known)
+    venv.reset()
+    shown, rewards, dones, _ = venv.step(np.zeros((64, 2), np.float32))
+    assert 0 < (rewards == -1).sum() < 64
+    going = {name: part[~dones] for name, part in shown.items()}
+    expected = Reach().compute_reward(going["achieved_goal"], going["desired_goal"], {})
+    np.testing.assert_array_equal(rewards[~dones], expected)
+    planner = RandomShooting(model, RandomShootingConfig(plans=4, horizon=2), known=known)
+    assert len(evaluate(planner, Reach, 1)) == 1
     with pytest.raises(TypeError, match="compute_reward"):
         goal_reward(Camera())

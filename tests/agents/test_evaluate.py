@@ -2,6 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from agent_fakes import SPEC, FakeEnv, FakeModel, Scripted, frames
+from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.evaluate import evaluate, play
@@ -36,6 +37,16 @@ def test_evaluate_stacks_frames_and_says_where_episodes_start() -> None:
     evaluate(agent, lambda: FakeEnv(steps=4), 2, hold=2, frame_stack=3, num_envs=1)
     assert agent.seen[0].shape == (1, 32, 32, 9)
     assert [bool(start[0]) for start in agent.starts] == [True, False, True, False]
+
+
+def test_returns_are_those_of_the_real_rewards() -> None:
+    """With ``VecNormalize`` they were sums of normalised rewards."""
+    settings = {"episodes": 7, "seed": 10, "hold": 3}
+    real = evaluate(Scripted(2), FakeEnv, **settings)
+    normalised = evaluate(
+        Scripted(2), FakeEnv, wrap=lambda venv: VecNormalize(venv, norm_obs=False), **settings
+    )
+    assert normalised.tolist() == real.tolist() and real.max() == 12
 
 
 def test_evaluate_takes_an_id() -> None:

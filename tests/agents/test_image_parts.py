@@ -12,7 +12,7 @@ from dict_envs import SIZE, Camera
 from stable_baselines3.common.env_checker import check_env
 
 import worldmodel
-from agents import ImaginedVecEnv, RandomShooting, RandomShootingConfig, evaluate
+from agents import ImaginedVecEnv, KnownFunctions, RandomShooting, RandomShootingConfig, evaluate
 from agents.training.imagined_ppo import train_in_imagination
 from worldmodel import Episodes, collect, fit, make
 
@@ -87,6 +87,19 @@ def test_image_and_vector_agree_in_imagination(recorded: Episodes, model) -> Non
         )
         assert np.corrcoef(column(shown["image"]), shown["state"][:, 0])[0, 1] > 0.8
     assert venv.get_images()[0].shape == (SIZE, SIZE, 3)
+
+
+def test_known_functions_see_dicts(recorded: Episodes) -> None:
+    def legal(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        assert parts["image"].shape[1:] == (3, SIZE, SIZE)
+        return parts["state"][:, :1] > torch.tensor([50.0, -1.0, -1.0])
+
+    made = make("copy-last", recorded.spec(8))
+    venv = ImaginedVecEnv(made, recorded, 32, known=KnownFunctions(action_mask=legal))
+    expected = venv.reset()["state"][:, 0] > 50
+    masks = np.stack(venv.env_method("action_masks"))
+    np.testing.assert_array_equal(masks[:, 0], expected)
+    assert 0 < expected.sum() < 32 and masks[:, 1:].all()
 
 
 def test_consistency_of_worlds(recorded: Episodes, model) -> None:

@@ -317,7 +317,7 @@ def test_imagined_environments_can_be_looked_ahead_in() -> None:
     model = FakeModel()
     starts = np.stack([FakeEnv().reset(seed=seed)[0] for seed in range(4)])
     venv = LookaheadVecWrapper(
-        ImaginedVecEnv(model, starts, 2, hold=2, horizon=3, stagger=False), model, jumps=2, hold=2
+        ImaginedVecEnv(model, starts, 2, hold=2, horizon=3), model, jumps=2, hold=2
     )
     venv.reset()
     for level in (2, 4):

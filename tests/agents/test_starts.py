@@ -66,7 +66,7 @@ def test_frame_by_frame_models_are_told_every_frame() -> None:
 def test_episodes_branch_at_every_recorded_step() -> None:
     recorded = Episodes([episode(12, 1), episode(2, 2)], SPEC.action)
     model = FakeModel()
-    venv = ImaginedVecEnv(model, recorded, 400, hold=2, horizon=2, stagger=False)
+    venv = ImaginedVecEnv(model, recorded, 400, hold=2, horizon=2)
     shown = venv.reset()
     wanted, level = shown[:, 0, 0, 0], shown[:, -1, -1, 0] // 10
     found = {(int(w), int(at)) for w, at in zip(wanted, level, strict=True)}
@@ -80,7 +80,7 @@ def test_episodes_branch_at_every_recorded_step() -> None:
 
 
 def test_a_live_environment_is_reset() -> None:
-    venv = ImaginedVecEnv(FakeModel(), FakeEnv(), 64, stagger=False)
+    venv = ImaginedVecEnv(FakeModel(), FakeEnv(), 64)
     assert set(venv.reset()[:, 0, 0, 0].tolist()) == {0, 1, 2, 3}
     with pytest.raises(ValueError, match="starts: the environment's spaces"):
         ImaginedVecEnv(FakeModel(), gym.make("CartPole-v1"))

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from agents.policies import SmallCnn
+from agents.training.imagined_ppo import monitor_and_stack
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.models.jumpy.jump.config import JumpConfig
@@ -39,13 +40,13 @@ def tiny_jump() -> Jump:
 
 
 def make(model: WorldModel | None = None, num_envs: int = 2, **kwargs: object) -> ImaginedVecEnv:
-    settings = {"hold": 3, "horizon": 4, "stagger": False, "terminations": "threshold", **kwargs}
+    settings = {"hold": 3, "horizon": 4, **kwargs}
     return ImaginedVecEnv(FakeModel() if model is None else model, STARTS, num_envs, **settings)
 
 
 def test_one_decision_is_hold_steps_and_one_frame() -> None:
     model = FakeModel()
-    venv = ImaginedVecEnv(model, lambda num, rng: frames(*range(num)), 3, hold=3, stagger=False)
+    venv = ImaginedVecEnv(model, lambda num, rng: frames(*range(num)), 3, hold=3)
     observations = venv.reset()
     np.testing.assert_array_equal(observations, frames(0, 1, 2))
     observations, rewards, dones, infos = venv.step(np.array([0, 1, 1]))
@@ -102,6 +103,19 @@ def test_first_episodes_are_staggered() -> None:
     ends = np.array([venv.step(np.zeros(4, int))[2] for _ in range(8)])
     assert ends.sum(1).tolist() == [1, 1, 1, 1, 1, 1, 1, 1]
     assert [int(np.flatnonzero(ends[:, i])[0]) + 1 for i in range(4)] == [4, 3, 2, 1]
+
+
+def test_statistics_show_no_shortened_episodes() -> None:
+    """``evaluate_policy`` showed lengths 1 to 4 where the horizon is 4."""
+    venv = VecMonitor(make(num_envs=4))
+    policy = PPO("CnnPolicy", venv, n_steps=4, batch_size=8, n_epochs=1, policy_kwargs=POLICY)
+    lengths = evaluate_policy(policy, venv, 8, return_episode_rewards=True)[1]
+    assert lengths == [4] * 8
+    trained = monitor_and_stack(make(num_envs=4, stagger=True), 1)
+    trained.reset()
+    infos = [info for _ in range(8) for info in trained.step(np.zeros(4, int))[3]]
+    assert [info["episode"]["l"] for info in infos if "episode" in info] == [4] * 5
+    assert sum("terminal_observation" in info for info in infos) == 8
 
 
 def test_arrays_and_infos_are_fresh() -> None:
@@ -199,7 +213,7 @@ def test_wrappers_together(tmp_path: Path) -> None:
 
 def test_a_chunk_is_a_decision_of_several_actions() -> None:
     model = FakeModel()
-    venv = ImaginedVecEnv(model, frames(1, 2), 2, hold=3, chunk=True, stagger=False)
+    venv = ImaginedVecEnv(model, frames(1, 2), 2, hold=3, chunk=True)
     assert venv.action_space == gym.spaces.MultiDiscrete([4, 4, 4])
     shown = venv.reset()
     wanted = shown[:, 0, 0, 0].astype(int)
@@ -218,15 +232,11 @@ def test_terminations_by_chance() -> None:
             seen = super().predict(worlds, queries, frames)
             return replace(seen, alive=torch.full_like(seen.alive, 0.75))
 
-    ends = {}
-    for terminations in ("threshold", "sampled"):
-        venv = make(Fading(), num_envs=400, horizon=4, terminations=terminations, seed=3)
-        venv.reset()
-        _, _, dones, infos = venv.step(np.zeros(400, np.int64))
-        assert not any(info["TimeLimit.truncated"] for info in infos)
-        ends[terminations] = dones.sum()
-    assert ends["threshold"] == 0
-    assert 70 < ends["sampled"] < 130  # 100 on the average, its deviation is 9
+    venv = make(Fading(), num_envs=400, horizon=4, seed=3)
+    venv.reset()
+    _, _, dones, infos = venv.step(np.zeros(400, np.int64))
+    assert not any(info["TimeLimit.truncated"] for info in infos)
+    assert 70 < dones.sum() < 130  # 100 on the average, its deviation is 9
 
 
 def test_disagreement_is_penalised() -> None:
@@ -309,8 +319,6 @@ def test_errors_teach() -> None:
     for settings in ({"worlds": 0}, {"penalty": -1.0, "worlds": 2}, {"penalty": 1.0}):
         with pytest.raises(ValueError, match="worlds|penalty"):
             ImaginedVecEnv(model, STARTS, **settings)
-    with pytest.raises(ValueError, match="terminations: expected 'threshold' or 'sampled'"):
-        ImaginedVecEnv(model, STARTS, terminations="often")
     passive = FakeModel(Spec(SPEC.observation, ActionSpec("none"), 12))
     with pytest.raises(ValueError, match="chunk: the environment has no actions"):
         ImaginedVecEnv(passive, STARTS, chunk=True)

@@ -240,7 +240,6 @@ def test_settings_that_are_no_numbers() -> None:
         "temperature": lambda bad: MppiConfig(temperature=bad),
         "penalty": lambda bad: ImaginedVecEnv(model, starts, 2, worlds=2, penalty=bad),
         "share": episodes.split,
-        "anywhere": lambda bad: episodes.windows(4, 2, anywhere=bad),
         "ema": lambda bad: fit(model, windows, 1, ema=bad, progress=False),
         "clip": lambda bad: fit(model, windows, 1, clip=-1 / bad, progress=False),
     }.items():

@@ -51,6 +51,21 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+ENDS = 0.1
+"""Chance of an end after each step of ``ended_by_chance``."""
+
+
+def ended_by_chance(episodes: int, seed: int = 0) -> Episodes:
+    """Vectors that say nothing, rewards of 1; each step ends it with the chance ``ENDS``."""
+    random = np.random.default_rng(seed)
+    recorded = []
+    for steps in random.geometric(ENDS, episodes):
+        vectors = random.normal(size=(steps + 1, 1)).astype(np.float32)
+        actions = random.integers(2, size=steps)
+        recorded.append(Episode(vectors, actions, np.ones(steps, np.float32), terminated=True))
+    return Episodes(recorded, ActionSpec("discrete", (), (2,)))
+
+
 def moving_square(episodes: int = 12, steps: int = 8, seed: int = 0) -> Episodes:
     """A white square that action 0/1/2 moves left, not at all, right; reward: how far right."""
     random = np.random.default_rng(seed)

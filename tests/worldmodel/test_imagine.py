@@ -23,7 +23,7 @@ ENV = "envs:narratives/TravelingSalesmanNature-v0"
 
 @pytest.mark.parametrize("seen", [(0,), (6, 7, 8), (0, 8), (4,)])
 def test_any_times_may_be_shown_and_asked(seen: tuple[int, ...]) -> None:
-    scenes = moving_square().windows(8, 4, anywhere=0.0).batch(0)
+    scenes = moving_square().windows(8, 4, whole=True).batch(0)
     imagined = imagine(fresh("jump", "small", DISCRETE), scenes, seen, (8, 0, 3), worlds=2)
     assert imagined.truth.shape == (4, 3, 32, 32, 3)
     assert imagined.worlds.shape == (4, 2, 3, 32, 32, 3)
@@ -36,7 +36,7 @@ def test_any_times_may_be_shown_and_asked(seen: tuple[int, ...]) -> None:
 
 
 def test_frame_by_frame_models_look_forwards_only() -> None:
-    scenes = moving_square().windows(8, 2, anywhere=0.0).batch(0)
+    scenes = moving_square().windows(8, 2, whole=True).batch(0)
     model = fresh("svg-lp", "small", DISCRETE)
     assert imagine(model, scenes, (0, 1, 2), (3, 8)).worlds.shape[2] == 2
     with pytest.raises(UnsupportedQuery):
@@ -44,7 +44,7 @@ def test_frame_by_frame_models_look_forwards_only() -> None:
 
 
 def test_films_show_what_a_stride_reaches(tmp_path: Path) -> None:
-    source = moving_square().windows(8, 2, anywhere=0.0)
+    source = moving_square().windows(8, 2, whole=True)
     model = make("sssm", DISCRETE, replace(preset("sssm", "small"), jump=3))
     video = ImaginedVideo(source.batch(0), every=1)
     fit(model, source, 1, folder=tmp_path, callbacks=[video], progress=False)
@@ -52,7 +52,7 @@ def test_films_show_what_a_stride_reaches(tmp_path: Path) -> None:
 
 
 def test_pictures(tmp_path: Path) -> None:
-    scenes = moving_square().windows(8, 2, anywhere=0.0).batch(0)
+    scenes = moving_square().windows(8, 2, whole=True).batch(0)
     imagined = imagine(fresh("jump", "small", DISCRETE), scenes, (0,), (0, 4, 8), worlds=3)
     drawn = sheet(imagined, scale=1)
     assert drawn.shape == (2 * 4 * 36, 3 * 36, 3)
@@ -72,7 +72,7 @@ def test_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seen", "asked"), [((), (0,)), ((0,), ()), ((9,), (0,)), ((0,), (-1,))])
 def test_times_outside_of_the_scene(seen: Any, asked: Any) -> None:
-    scenes = moving_square().windows(8, 2, anywhere=0.0).batch(0)
+    scenes = moving_square().windows(8, 2, whole=True).batch(0)
     with pytest.raises(ValueError, match="context|queries"):
         imagine(fresh("jump", "small", DISCRETE), scenes, seen, asked)
 
@@ -115,7 +115,7 @@ def test_command_line_on_recorded_episodes(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(ValueError, match="model: it sees vectors"):
         imagine(
             fresh("jump", "vector", VECTOR),
-            moving_square().windows(8, 2, anywhere=0.0).batch(0),
+            moving_square().windows(8, 2, whole=True).batch(0),
             [0],
             [1],
         )

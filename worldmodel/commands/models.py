@@ -157,7 +157,7 @@ class Imagine:
             return scene_stream(env, self.env)(self.scenes, seed=self.seed).batch(0)
         assert self.episodes is not None
         source = Episodes.load(self.episodes).windows(
-            spec.window, self.scenes, self.seed, anywhere=0.0
+            spec.window, self.scenes, self.seed, whole=True
         )
         scenes = source.batch(0)
         check_source(spec, source, scenes)

@@ -251,7 +251,7 @@ class Train:
                 )
             training, validation = training.split(0.1)
         cut = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
-        video = cut(validation, batch_size=VIDEO_SCENES, anywhere=0.0).batch(0)
+        video = cut(validation, batch_size=VIDEO_SCENES, whole=True).batch(0)
         first, second = (cut(part, batch_size=self.batch_size) for part in (training, validation))
         return Data(spec, first, second, video)
 

@@ -18,7 +18,14 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
+from worldmodel.data.env_checks import (
+    checked_masks,
+    checked_observation,
+    checked_reward,
+    env_name,
+    mask_function,
+    sample_legal,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, open_env
@@ -53,6 +60,9 @@ def collect(
     address: str | None = None,
 ) -> Episodes:
     """Record episodes in memory, and in a folder if one is given.
+
+    An environment's ``action_masks()``, by sb3-contrib's convention, are recorded as
+    ``Episode.masks``; random play chooses legal actions only.
 
     Episode i is a function of ``seed + i``, however many workers play: it is what
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
@@ -114,6 +124,8 @@ def collect(
             "random": policy is None,
         }  # fmt: skip
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        if mask_function(made, spec.action) is not None:
+            facts["masks"] = True
         folder = None if folder is None else Path(folder)
         with nullcontext() if folder is None else locked(folder):
             recording = _Recording(folder, resume, spec, facts, save_minutes)
@@ -248,23 +260,34 @@ class _Player:
         # Another stream than the environment's own, which is seeded with the same number.
         env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         frames = [checked_observation(observation, spec, f"{owner}, reset")]
+        legal = mask_function(env, spec.action)
+        masks: list[NDArray[np.bool_]] = []
+        if legal is not None:
+            masks.append(checked_masks(legal(), spec.action, f"{owner}, reset"))
         actions: list[NDArray[Any]] = []
         rewards: list[float] = []
         terminated = truncated = False
         while not (terminated or truncated or len(actions) >= self.max_steps):
             if len(actions) % self.hold == 0:
-                policy = self.policy
-                action = (
-                    env.action_space.sample() if policy is None else policy(spec.unpack(frames[-1]))
-                )
+                if self.policy is not None:
+                    action = self.policy(spec.unpack(frames[-1]))
+                elif masks:
+                    action = sample_legal(
+                        env.action_space, masks[-1], f"{owner}, step {len(frames)}"
+                    )
+                else:
+                    action = env.action_space.sample()
             observation, reward, terminated, truncated, _ = env.step(action)
             step = f"{owner}, step {len(frames)}"
+            if legal is not None:
+                masks.append(checked_masks(legal(), spec.action, step))
             frames.append(checked_observation(observation, spec, step))
             actions.append(np.array(action))
             rewards.append(checked_reward(reward, step))
         try:
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 rounded = np.array(rewards, np.float32)
-            return Episode(np.stack(frames), np.stack(actions), rounded, bool(terminated))
+            recorded = np.stack(masks) if masks else None
+            return Episode(np.stack(frames), np.stack(actions), rounded, bool(terminated), recorded)
         except ValueError as error:
             raise ValueError(f"{owner}: {error}") from error

@@ -43,7 +43,8 @@ class Episodes:
         env_id: the environment's, if known; models that are trained on them take it.
 
     Raises:
-        ValueError: there is none, shapes differ, or an action is none of the space.
+        ValueError: there is none, shapes differ, an action is none of the space, or only some have
+            masks.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Episodes:
     ) -> None:
         if not episodes:
             raise ValueError("episodes: empty; record at least one")
-        first = episodes[0]
+        first, lengths = episodes[0], list[int]()
         for number, episode in enumerate(episodes):
             if episode.observations.shape[1:] != first.observations.shape[1:]:
                 raise ValueError(
@@ -63,7 +64,10 @@ class Episodes:
                     f"of the first episode {first.observations.shape[1:]}"
                 )
             action.check(episode.actions, f"episodes[{number}]")
+            lengths.append(len(episode.actions))
+            _check_masks(episode, first, action, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
+        self.lengths = np.array(lengths)
         self.action = action
         self.env_id = env_id
         self.observation_space = observation_space or _space_of(first.observations)
@@ -102,7 +106,7 @@ class Episodes:
     @property
     def steps(self) -> int:
         """Environment steps recorded in all."""
-        return sum(len(episode.actions) for episode in self.episodes)
+        return int(self.lengths.sum())
 
     def split(self, share: float) -> tuple[Episodes, Episodes]:
         """Two sets: all but the last episodes, and the last ``share`` of them, to validate on.
@@ -194,26 +198,42 @@ class Episodes:
         batch_size: int,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        anywhere: float = 0.5,
+        whole: bool = False,
     ) -> WindowSource:
-        """An endless source of training batches.
+        """An endless source of training batches: windows that begin at any step, all steps alike.
 
         Args:
             window: steps of a window, at most the model's.
             batch_size: windows of a batch.
             seed: of the draws; the same seed and index are the same batch.
             device: where the batches are made, and so where ``fit`` trains.
-            anywhere: share of the windows that begin at any step of an episode, also near its end;
-                the others show as many steps as there are.
+            whole: to look at, not to train on: begin no window so near an episode's end that it
+                is shorter than it need be. (Ends are then rarer than they are after all steps.)
 
         Raises:
             ValueError: a number is out of range.
         """
         source = WindowSource(
-            self.episodes, self.action, window, batch_size, seed, torch.device(device), anywhere
-        )
+            self.episodes, self.lengths, self.action, window, batch_size, seed,
+            torch.device(device), whole,
+        )  # fmt: skip
         source.env_id = self.env_id
         return source
+
+
+def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: str) -> None:
+    """Raise ValueError unless masks are of the actions, and there as in the first episode."""
+    if (episode.masks is None) != (first.masks is None):
+        has = ("no", "some") if episode.masks is None else ("some", "none")
+        raise ValueError(
+            f"{owner}: has {has[0]} action masks, the first episode {has[1]}; leave them away in "
+            "all: dataclasses.replace(episode, masks=None)"
+        )
+    if episode.masks is not None and episode.masks.shape[1] != sum(action.choices):
+        raise ValueError(
+            f"{owner}: masks are of {episode.masks.shape[1]} choices, {action.to_space()} has "
+            f"{sum(action.choices)}"
+        )
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:

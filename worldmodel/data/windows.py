@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel.common.config_checks import check_seed
@@ -55,10 +56,10 @@ class WindowBatch:
 class WindowSource:
     """A ``SceneSource`` over recorded episodes: batch ``index`` is a function of seed and index.
 
-    Episodes are chosen uniformly. A share of the windows (``anywhere``) begins at any step of them,
-    the last ones too: agents begin a new window wherever they are, perhaps near the end. The others
-    hold as many steps as possible: an episode that is longer than the window is cut at a random
-    offset, a shorter one is taken whole, so that its origin stays the episode's start.
+    Every recorded step is as likely as any other to begin a window, whatever the length of its
+    episode. So what happens j steps after the beginning, such as an end, is as frequent in the
+    windows as after the recorded steps, where imagined episodes begin. A window near an episode's
+    end is shorter. The share of windows that begin where an episode does is episodes / steps.
     """
 
     env_id: str | None = None
@@ -66,37 +67,37 @@ class WindowSource:
     def __init__(
         self,
         episodes: Sequence[Episode],
+        lengths: NDArray[np.int64],
         action: ActionSpec,
         window: int,
         batch_size: int,
         seed: int,
         device: torch.device,
-        anywhere: float = 0.5,
+        whole: bool = False,
     ) -> None:
-        if not 0 <= anywhere <= 1:
-            raise ValueError(f"anywhere: expected a share between 0 and 1, got {anywhere}")
         if window < 1 or batch_size < 1:
             raise ValueError(
                 f"window, batch_size: expected at least 1, got {window} and {batch_size}"
             )
         check_seed(seed)
         self.episodes, self.window, self.batch_size = episodes, window, batch_size
-        self.seed, self.device, self.anywhere = seed, device, anywhere
+        self.seed, self.device = seed, device
         self.action_space = action.to_space()
+        self.beginnings = np.maximum(lengths - window + 1, 1) if whole else lengths
+        self._ends = np.cumsum(self.beginnings)
 
     def batch(self, index: int) -> WindowBatch:
         """The batch of that index, always the same one."""
         random = np.random.default_rng([self.seed, index])
-        numbers = random.integers(len(self.episodes), size=self.batch_size)
-        windows = [self._window(int(number), random) for number in numbers]
+        steps = random.integers(int(self._ends[-1]), size=self.batch_size)
+        windows = [self._window(int(step)) for step in steps]
         return WindowBatch(windows, self.window, self.device)
 
-    def _window(self, number: int, random: np.random.Generator) -> tuple[Episode, int]:
+    def _window(self, step: int) -> tuple[Episode, int]:
+        """The episode, and where in it the window begins, of a step among all beginnings."""
+        number = int(np.searchsorted(self._ends, step, side="right"))
+        offset = step - int(self._ends[number] - self.beginnings[number])
         episode = self.episodes[number]
-        steps = len(episode.actions)
-        tail = random.random() < self.anywhere
-        last = steps - 1 if tail else max(0, steps - self.window)
-        offset = int(random.integers(last + 1))
         if isinstance(self.episodes, LazySequence):
             return _copy(episode, offset, self.window), 0
         return episode, offset
@@ -111,4 +112,5 @@ def _copy(episode: Episode, offset: int, window: int) -> Episode:
         actions=episode.actions[offset:end].copy(),
         rewards=episode.rewards[offset:end].copy(),
         terminated=episode.terminated and end == len(episode.actions),
+        masks=None,  # of which windows make no use
     )

@@ -268,7 +268,7 @@ def check_training(model: WorldModel) -> None:
     """The loss is finite, a function of batch and generator, and gradients reach the weights."""
     if not model.trainable:
         return
-    source = random_episodes(model.spec).windows(model.spec.window, 4, anywhere=0.0)
+    source = random_episodes(model.spec).windows(model.spec.window, 4, whole=True)
     model.prepare(source)
     model.train()
     totals = []

@@ -150,6 +150,8 @@ def fit(
                     saved = time.monotonic()
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
+                if done == steps and validation is None:
+                    monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
             if fabric.world_size > 1:
                 fabric.barrier()  # who returns may load what the lead has saved
         run.average.apply()

@@ -25,6 +25,9 @@ COLLAPSE_AFTER = 0.25
 COLLAPSE_STEPS = 500
 """Share of the training, and steps, after which an unused latent is worth a warning."""
 
+NARROW = 0.5
+"""Spread (``validation.spread``) below which sampled worlds differ too little."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -69,7 +72,7 @@ class Monitor:
             mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
         )
         self.parts: dict[str, float] = {}
-        self.warned = False
+        self.warned = self.spread_warned = False
 
     def __enter__(self) -> Monitor:
         return self
@@ -104,15 +107,33 @@ class Monitor:
         model.train()
 
     def log_validation(self, step: int, losses: dict[str, float]) -> None:
-        """Log the losses of a validation."""
+        """Log the losses of a validation, and warn of worlds that are all alike."""
+        self.watch_spread(step, losses.get("spread"))
         if self.writer is not None:
             for name, value in losses.items():
                 self.writer.add_scalar(f"validation/{name}", value, step)
 
+    def watch_spread(self, step: int, spread: float | None) -> None:
+        """Warn once, late in the training, if sampled worlds differ much less than they err."""
+        if self.spread_warned or spread is None or spread >= NARROW or not self._late(step):
+            return
+        self.spread_warned = True
+        text = (
+            f"sampled worlds differ by {spread:.2g} of what they are off at step {step} (1 if they "
+            "are calibrated): what happens by chance is averaged, or not learned yet. Compare "
+            "imagined with recorded observations before an agent learns from them; train for "
+            "longer, or try a model or settings whose worlds differ more"
+        )
+        self.bar.write(text)
+        warnings.warn(text, stacklevel=3)
+
+    def _late(self, step: int) -> bool:
+        steps: int = self.run.identity["steps"]
+        return step >= max(COLLAPSE_AFTER * steps, COLLAPSE_STEPS)
+
     def _watch_latent(self, step: int) -> None:
         """Warn once if the latent is unused late in the training: that seldom changes later."""
-        late = step >= max(COLLAPSE_AFTER * self.run.identity["steps"], COLLAPSE_STEPS)
-        if self.warned or not late or not self.run.model.stochastic:
+        if self.warned or not self._late(step) or not self.run.model.stochastic:
             return
         if self.parts.get("kl", math.inf) >= COLLAPSED_KL:
             return

@@ -32,6 +32,7 @@ How a world model learns. Lower is better in every curve of `world_model` and `v
 | `world_model/gradient` | length of the gradient: single peaks are harmless, steady growth is not |
 | `validation/...` | the same of scenes that are not trained on; where it rises, stop |
 | `validation/free_mse` | the same with the prior's latent: the error in use |
+| `validation/spread` | how much worlds differ, relative to their error: ideally 1 |
 | `validation/..._step/08` | the same, eight steps after the last frame of the context |
 
 **Images** (tick *Show actual image size*): `videos/real_imagined` has a column for each scene: what

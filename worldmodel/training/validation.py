@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from worldmodel.base import WorldModel
 from worldmodel.types import Context, Queries, SceneBatch, SceneSource
 
-BATCHES, MAX_QUERIES = 8, 20
+BATCHES, SPREAD_BATCHES, MAX_QUERIES = 8, 2, 20
+UNEXPLAINED = 0.1
+"""Share of a number's variance: less is not worth a thought about what is random in it."""
 
 
 class Validation:
@@ -37,14 +43,16 @@ class Validation:
 
         Returns:
             the loss parts; ``free_mse``, the error of imagined frames (``free_running``), while
-            ``mse`` is the error with the posterior's latent; and the losses' curves, one number for
-            each step of the training rollout, as ``kl_step/01`` and so on. Batches whose scenes are
-            too short for a number do not count in its mean.
+            ``mse`` is the error with the posterior's latent; ``spread``, how much worlds differ,
+            relative to their error (see there), unless all is explained; and the losses' curves,
+            one number for each step of the training rollout, as ``kl_step/01`` and so on. Batches
+            whose scenes are too short for a number do not count in its mean.
         """
         assert self.source is not None
         model.eval()
         generator = torch.Generator(model.device).manual_seed(self.seed)
         collected: dict[str, list[float]] = {}
+        runs: list[FreeRunning] = []
         for index in range(BATCHES):
             scenes = self.source.batch(index)
             losses = model(scenes, 1.0, generator)
@@ -54,24 +62,75 @@ class Validation:
                 parts |= {f"{name}_step/{step:02d}": x for step, x in steps if x == x}  # not NaN
             free = free_running(model, scenes, generator)
             if free is not None:
-                parts["free_mse"] = free
+                parts["free_mse"] = free.mse
+                runs.append(free)
             for name, value in parts.items():
                 collected.setdefault(name, []).append(value)
-        return {name: sum(values) / len(values) for name, values in collected.items()}
+        means = {name: sum(values) / len(values) for name, values in collected.items()}
+        ratio = spread(runs) if runs else None
+        return means if ratio is None else {**means, "spread": ratio}
+
+    @torch.no_grad()
+    def spread(self, model: WorldModel) -> float | None:
+        """As ``measure`` does it, alone; the model is left in eval mode."""
+        assert self.source is not None
+        model.eval()
+        generator = torch.Generator(model.device).manual_seed(self.seed)
+        batches = (self.source.batch(index) for index in range(SPREAD_BATCHES))
+        runs = [run for batch in batches if (run := free_running(model, batch, generator))]
+        return spread(runs) if runs else None
+
+
+@dataclass(frozen=True)
+class FreeRunning:
+    """What a model imagined by itself, two worlds of each scene, compared with what was recorded.
+
+    Attributes:
+        mse: mean squared error of the first world's frames; of vectors, as they are.
+        error, difference, variance: float64 (D,) for each number of a vector, (1,) for images: mean
+            squares of an imagined minus the recorded, of one world minus the other, and of the
+            recorded minus their mean.
+    """
+
+    mse: float
+    error: Tensor
+    difference: Tensor
+    variance: Tensor
+
+
+def spread(runs: Sequence[FreeRunning]) -> float | None:
+    """How much sampled worlds differ, relative to how far they are from what happened.
+
+    It is sqrt(difference / error): what happened is to a calibrated model as one more world, so it
+    is 1 then, whatever is random. It is near 0 where worlds are all alike and still wrong: chance
+    that was averaged, or something that was not learned. Of vectors it is that of the number with
+    the lowest spread. What is explained up to ``UNEXPLAINED`` of its variance does not count.
+
+    Returns:
+        the spread; None if all is explained.
+    """
+    error, difference, variance = (
+        torch.stack([getattr(run, name) for run in runs]).mean(0)
+        for name in ("error", "difference", "variance")
+    )
+    open_yet = error > 2 * UNEXPLAINED * variance  # each of the two in it has a half
+    if not bool(open_yet.any()):
+        return None
+    return float((difference[open_yet] / error[open_yet]).min().sqrt())
 
 
 @torch.no_grad()
 def free_running(
     model: WorldModel, scenes: SceneBatch, generator: torch.Generator | None = None
-) -> float | None:
-    """Mean squared error of frames that a model imagines by itself, in one world of each scene.
+) -> FreeRunning | None:
+    """Compare the frames that a model imagines by itself with the recorded ones.
 
     The context is the first quarter of a window (fewer frames, if it was trained with fewer); the
     actions are the recorded ones. Later frames up to the scenes' ends are compared: of long windows
     some twenty, evenly spaced. Vectors are compared as they are.
 
     Returns:
-        the error, or None where there is nothing to compare: scenes that stand still (poses) or
+        the errors, or None where there is nothing to compare: scenes that stand still (poses) or
         end within the first quarter, or before the model's first stride from there.
     """
     lengths = scenes.lengths
@@ -91,8 +150,16 @@ def free_running(
     belief = model.observe(Context(context, past.expand(len(going), -1), actions))
     plans = None if actions is None else actions[:, None, present:last]
     queries = Queries(ahead.expand(len(going), -1), plans)
-    answer = model.predict(model.sample(belief, 1, generator), queries).observations
+    answer = model.predict(model.sample(belief, 2, generator), queries).observations
     assert answer is not None
-    valid = (ahead <= lengths[going, None]).float()
-    squared = (answer[:, 0, 0] - truth).square().flatten(2).mean(2)
-    return float((squared * valid).sum() / valid.sum().clamp_min(1))
+    valid = ahead <= lengths[going, None]
+    first, second = (answer[:, world, 0][valid].flatten(1).double() for world in (0, 1))
+    recorded = truth[valid].flatten(1).double()
+    squares = (first - recorded).square(), (first - second).square(), _deviations(recorded)
+    numbers = [part.mean(0) if len(model.spec.observation) == 1 else part.mean()[None]
+               for part in squares]  # fmt: skip
+    return FreeRunning(float(squares[0].mean()), *numbers)
+
+
+def _deviations(values: Tensor) -> Tensor:
+    return (values - values.mean(0)).square()

@@ -9,7 +9,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
+from worldmodel.data.env_checks import (
+    checked_masks,
+    checked_observation,
+    checked_reward,
+    env_name,
+    mask_function,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
@@ -49,6 +55,7 @@ class RecordEpisodes(
         gym.utils.RecordConstructorArgs.__init__(self, max_steps=max_steps)
         gym.Wrapper.__init__(self, env)
         self._spaces = Spec.from_spaces(env.observation_space, env.action_space, window=1)
+        self._legal = mask_function(env, self._spaces.action)
         self.max_steps = max_steps
         self.total = 0
         self._steps = 0
@@ -56,6 +63,7 @@ class RecordEpisodes(
         self._frames: list[NDArray[Any]] = []
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
+        self._masks: list[NDArray[np.bool_]] = []
         self._owner = f"env: {env_name(env)}"
 
     def reset(
@@ -70,6 +78,7 @@ class RecordEpisodes(
         self._finish(terminated=False)
         self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
         self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
+        self._record_masks(f"{self._owner}, reset")
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -87,6 +96,7 @@ class RecordEpisodes(
         owner = f"{self._owner}, step {len(self._frames)}"
         frame = checked_observation(observation, self._spaces, owner)
         number = checked_reward(reward, owner)
+        self._record_masks(owner)
         self._frames.append(frame)
         self._actions.append(copied)
         self._rewards.append(number)
@@ -140,13 +150,18 @@ class RecordEpisodes(
             np.stack(self._actions),
             np.array(self._rewards, np.float32),
             terminated,
+            np.stack(self._masks) if self._masks else None,
         )
+
+    def _record_masks(self, owner: str) -> None:
+        if self._legal is not None:
+            self._masks.append(checked_masks(self._legal(), self._spaces.action, owner))
 
     def _finish(self, terminated: bool) -> None:
         if self._actions:
             begin = self.total - len(self._actions)
             self._finished.append((begin, self._episode(terminated)))
-        self._frames, self._actions, self._rewards = [], [], []
+        self._frames, self._actions, self._rewards, self._masks = [], [], [], []
 
     def _drop(self) -> None:
         latest = 0 if self._actions else 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from agents.known_functions import KnownFunctions
 from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
@@ -30,7 +31,6 @@ class RefitConfig:
         hold: steps that an action is held; one decision, real or imagined, is that many steps.
         num_envs: imagined episodes side by side.
         horizon: decisions of an imagined episode; None takes what fits the model's window.
-        terminations: of imagined episodes, see ``ImaginedVecEnv``.
         seed: of everything random here.
         imagination: further arguments of ``ImaginedVecEnv``.
     """
@@ -41,22 +41,26 @@ class RefitConfig:
     hold: int = 1
     num_envs: int = 16
     horizon: int | None = None
-    terminations: Literal["threshold", "sampled"] = "sampled"
     seed: int = 0
     imagination: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
         at_least(1, self, "fit_batch_size", "hold", "num_envs")
-        own = {"model", "starts", "num_envs", "hold", "horizon", "terminations", "seed", "chunk"}
+        own = {"model", "starts", "num_envs", "hold", "horizon", "seed", "chunk", "known"}
         if own & set(self.imagination):
             raise ValueError(
                 f"imagination: {sorted(own & set(self.imagination))} follow from the other "
-                "settings; leave them away"
+                "settings and arguments; leave them away"
             )
 
     def imagined_env(
-        self, model: WorldModel, starts: Starts, number: int, **defaults: Any
+        self,
+        model: WorldModel,
+        starts: Starts,
+        number: int,
+        known: KnownFunctions | None = None,
+        **defaults: Any,
     ) -> ImaginedVecEnv:
         """The imagined episodes after the ``number``-th fit; ``defaults`` of ``imagination``."""
         return ImaginedVecEnv(
@@ -65,8 +69,8 @@ class RefitConfig:
             self.num_envs,
             self.hold,
             self.horizon,
-            terminations=self.terminations,
             seed=self.seed + number,
+            known=known,
             **{**defaults, **self.imagination},
         )
 

@@ -88,10 +88,12 @@ def test_model_error_is_that_of_one_imagined_episode(tmp_path: Path) -> None:
     found = imagination_error(FakeModel(goal=9), env, agent, seed=1)
     assert found.mse < 1e-9 and found.reward_error < 1e-5
     assert found.frame_calibration == found.reward_calibration == pytest.approx(0.9)  # all tie
+    assert found.spread == 1
     random = RandomAgent(env.action_space)
     found = imagination_error(Off(), env, random, seed=1)
     assert found.mse == pytest.approx(0.01, rel=1e-3)
     assert found.frame_calibration == 0  # sure, and wrong
+    assert found.spread == 0
     callback = ModelError(FakeEnv(steps=8), Off(), every=16, episodes=2, hold=4, frame_stack=2)
     train_in_imagination(
         FakeModel(), STARTS, 32, 4, hold=4, horizon=2, frame_stack=2, callback=callback,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from scenes import moving_square
 
-from worldmodel import ActionSpec, Episode, Episodes, SceneBatch, SceneSource, Spec, collect, unpack
+from worldmodel import ActionSpec, Episode, Episodes, Spec, collect, unpack
 
 
 class Counter(gym.Env[Any, Any]):
@@ -227,9 +227,9 @@ def test_broken_folders(tmp_path: Path) -> None:
         Episodes.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("anywhere", [0.0, 0.5])
+@pytest.mark.parametrize("whole", [False, True])
 def test_episodes_on_disk_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anywhere: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     monkeypatch.setattr("worldmodel.data.episodes.EPISODES_PER_SHARD", 4)
     images, vectors = moving_square(10, steps=9), collect("CartPole-v1", 10, progress=False)
@@ -243,7 +243,7 @@ def test_episodes_on_disk_are_the_same(
         assert np.array_equal(stored.starts(), kept.starts())
         for one, other in zip([kept, *kept.split(0.3)], [stored, *stored.split(0.3)], strict=True):
             for index in range(3):
-                pair = [e.windows(6, 16, 7, anywhere=anywhere).batch(index) for e in (one, other)]
+                pair = [e.windows(6, 16, 7, whole=whole).batch(index) for e in (one, other)]
                 times = torch.arange(7).expand(16, -1)
                 for part in ("actions", "rewards", "terminated", "lengths"):
                     assert torch.equal(*(getattr(batch, part) for batch in pair))
@@ -370,45 +370,6 @@ def test_bad_episodes() -> None:
     small = Episode(frames[:, :8, :8], actions, rewards, False)
     with pytest.raises(ValueError, match=r"episodes\[1\]: observations"):
         Episodes([Episode(frames, actions, rewards, False), small], action)
-
-
-def test_windows() -> None:
-    episodes = moving_square(6, steps=10)
-    source = episodes.windows(4, batch_size=64, seed=3, anywhere=0.0)
-    batch = source.batch(0)
-    assert isinstance(source, SceneSource) and isinstance(batch, SceneBatch)
-    assert batch.actions.shape == (64, 4) and batch.lengths.eq(4).all()
-    assert batch.terminated.any() and not batch.terminated[:, :3].any()
-    times = torch.arange(5).expand(64, -1)
-    frames = batch.observations(times)
-    assert frames.shape == (64, 5, 32, 32, 3) and frames.dtype == torch.uint8
-    left = frames[..., 0].amax(2).float().argmax(-1)  # left edge of the square
-    moved = (left[:, :-1] + 3 * (batch.actions - 1)).clamp(0, 26)
-    assert torch.equal(left[:, 1:], moved)
-    assert torch.equal(source.batch(0).actions, batch.actions)
-    assert not torch.equal(source.batch(1).actions, batch.actions)
-    short = moving_square(2, steps=3).windows(8, batch_size=4, anywhere=0.0).batch(0)
-    assert short.lengths.eq(3).all() and short.rewards[:, 3:].eq(0).all()
-    assert torch.equal(short.observations(torch.full((4, 1), 8)),
-                       short.observations(torch.full((4, 1), 3)))  # fmt: skip
-
-
-def test_windows_show_ends_at_every_time() -> None:
-    """Half of them begin anywhere: an end may be one step away from where an agent begins anew."""
-    for steps in (10, 3):  # longer than the window, and shorter
-        source = moving_square(6, steps=steps).windows(4, batch_size=512)
-        batch = source.batch(0)
-        ends = batch.terminated.sum(0)
-        assert (ends[: min(4, steps)] > 4).all()
-        whole = (batch.lengths == min(4, steps)).float().mean()
-        assert 0.5 < whole < 0.95
-        times = torch.arange(5).expand(512, -1)
-        shown = batch.observations(times)[..., 0].amax(2).float().argmax(-1)
-        moved = (shown[:, :-1] + 3 * (batch.actions - 1)).clamp(0, 26)
-        valid = times[:, 1:] <= batch.lengths[:, None]
-        assert torch.equal(shown[:, 1:][valid], moved[valid])
-    with pytest.raises(ValueError, match="anywhere: expected a share"):
-        moving_square(2).windows(4, 2, anywhere=1.5)
 
 
 def test_specs() -> None:

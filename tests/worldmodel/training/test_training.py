@@ -200,7 +200,9 @@ def test_interrupted_at_once(when: int, tmp_path: Path) -> None:
         calls = 0
 
     episodes = moving_square(4)
-    windows = Interrupting(episodes.episodes, episodes.action, 8, 4, 0, torch.device("cpu"))
+    windows = Interrupting(
+        episodes.episodes, episodes.lengths, episodes.action, 8, 4, 0, torch.device("cpu")
+    )
     with pytest.raises(KeyboardInterrupt, match=f"after step {when + 1}"):
         fit(fresh(), windows, 5, folder=tmp_path, **QUIET)
     assert json.loads((tmp_path / "config.json").read_text())["training"]["step"] == when + 1

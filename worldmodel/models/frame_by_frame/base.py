@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from worldmodel.base import UnsupportedQuery, WorldModel
-from worldmodel.models.layers.rewards import symexp
+from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
@@ -55,6 +55,7 @@ class FrameByFrame(WorldModel):
             )
         super().__init__(spec, config)
         self.gap = 1
+        self.reward_scale = RewardScale()
 
     # -- what a subclass implements --------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class FrameByFrame(WorldModel):
         """One step: actions (P, stride * action features) and noise (P, \\*noise_shape).
 
         Returns:
-            the state, which may have further entries for ``_decode``; the reward in symlog space
+            the state, which may have further entries for ``_decode``; the reward on its scale
             (P,) and the logit of the episode's continuation (P,).
         """
 
@@ -122,7 +123,7 @@ class FrameByFrame(WorldModel):
             feed_last: whether the last of them, which is queried, is fed back.
 
         Returns:
-            the last state (B * S * N, ...); rewards in symlog space and continuation logits, both
+            the last state (B * S * N, ...); rewards on their scale and continuation logits, both
             (B, S, N, L); observations (B, S, N, K, \\*obs).
         """
         (batch, count), (n, steps) = worlds.shape, plans.shape[1:3]
@@ -221,7 +222,9 @@ class FrameByFrame(WorldModel):
             ends = ends[:, :0]
         with running_statistics(self):
             _, reward, logit, observations = self._roll(worlds, plans, ends)
-        return StepPrediction(symexp(reward), logit, observations if frames else None)
+        return StepPrediction(
+            self.reward_scale.decode(reward), logit, observations if frames else None
+        )
 
     # -- shapes ----------------------------------------------------------------------------------
 

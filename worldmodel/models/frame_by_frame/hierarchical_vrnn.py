@@ -51,7 +51,7 @@ from worldmodel.models.frame_by_frame import hierarchical_vrnn_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.rewards import reward_layer
+from worldmodel.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -236,6 +236,7 @@ class HierarchicalVrnn(FrameByFrame):
             teacher_forcing.per_step(self.pixels, features),
             kl.sum(0),
             self.readout(pooled).unbind(-1),
+            self.reward_scale,
             self.config.reward_variance,
             pixels=segment.observations[0, 0].numel() / (2 * self.config.variance),
             beta=self.config.beta(progress),

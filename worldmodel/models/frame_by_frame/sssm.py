@@ -19,7 +19,7 @@ Sources: we did not have the paper. Equations and layers are those of the refere
 are second-hand (two public re-implementations that quote its figures, one with a report).
 Deviations and choices:
 
-- Rewards: a Gaussian in symlog space, and a Bernoulli of continuation, from s_t by the same kind of
+- Rewards: a Gaussian on their scale, and a Bernoulli of continuation, from s_t by the same kind of
   head. (There: the bits of floor(r_t), each a Bernoulli; no terminations.)
 - Actions are the features of any Gymnasium space (one-hot where discrete), tiled onto the map.
 - sigma = softplus(x - 0.1) + 0.1 from a stack of its own, for prior and posterior; z is drawn by
@@ -46,6 +46,7 @@ from worldmodel.models.frame_by_frame import sssm_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State
 from worldmodel.models.layers.gaussian import kl_divergence, standard_normal
+from worldmodel.models.layers.presents import draw_present
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -181,7 +182,7 @@ class Sssm(FrameByFrame):
         Parts and curves are those of ``teacher_forcing.losses``, with ``mse`` that of the
         Bernoulli's mean. ``progress`` is not used: nothing is annealed.
         """
-        first = self.draw_first(scenes.lengths, generator)
+        first, counts = self.draw_first(scenes.lengths, generator)
         longest = self.config.frames
         segment = teacher_forcing.take_segment(scenes, self.spec, longest, first, self.stride)
         recent = self.spec.to_model(scenes.observations(self._history(first)))
@@ -196,14 +197,22 @@ class Sssm(FrameByFrame):
             logits.detach().sigmoid(),
             kl,
             teacher_forcing.per_step(self.readout, s).unbind(-1),
+            self.reward_scale,
             self.config.reward_variance,
+            scenes=counts,
             nll=nll,
             beta=self.config.beta,
         )
 
-    def draw_first(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
-        """int64 (B,): where rollouts start, with a whole step before the length (B,), or at 0."""
-        return teacher_forcing.draw_time((lengths - self.stride + 1).clamp_min(1), generator)
+    def draw_first(
+        self, lengths: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """int64 (B,), where rollouts start, with a whole step before the length (B,), or at 0; and
+        float32 (B,), what each scene counts in the loss; see ``draw_present``.
+        """
+        latest = 1 - self.stride
+        starts = (lengths + latest).clamp_min(1)
+        return draw_present(starts, max(1, self.spec.window + latest), generator)
 
     def _infer(
         self, s: Tensor, frames: Tensor, actions: Tensor, generator: torch.Generator | None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, softplus
 
-from worldmodel.models.layers.rewards import reward_layer
+from worldmodel.rewards import reward_layer
 
 Layer = tuple[int, int]  # kernel and channels of a convolution
 
@@ -146,7 +146,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Readout(nn.Module):
-    """s_t to the reward in symlog space and the continuation logit: the paper's head, our sizes.
+    """s_t to the reward on its scale and the continuation logit: the paper's head, our sizes.
 
     Args:
         channels, cells: C, and the positions of the map.

@@ -43,7 +43,7 @@ from worldmodel.models.frame_by_frame import sv2p_nets as nets
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.rewards import reward_layer
+from worldmodel.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -222,13 +222,21 @@ class Cdna(FrameByFrame):
         frames. Outside of training, ``forced_mse`` is that of frames that follow the truth.
         """
         segment = teacher_forcing.take_segment(scenes, self.spec, self.steps)
-        last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
+        last, counts = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
         fixed, kl, anneal = self._infer(segment.observations, progress, generator)
         share = share_of_truth(progress, self.config.sampling)
         frames, readouts = self.unroll(segment, fixed, last, share, generator)
         variance, weight = self.config.reward_variance, self.beta
         result = teacher_forcing.losses(
-            segment, frames, kl, readouts, variance, weight=weight, beta=anneal
+            segment,
+            frames,
+            kl,
+            readouts,
+            self.reward_scale,
+            variance,
+            scenes=counts,
+            weight=weight,
+            beta=anneal,
         )
         if self.training:
             return result

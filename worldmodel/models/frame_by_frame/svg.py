@@ -37,7 +37,7 @@ from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.frame_by_frame.svg_coders import Backbone, coders
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
-from worldmodel.models.layers.rewards import reward_layer
+from worldmodel.rewards import reward_layer
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -245,12 +245,21 @@ class Svg(FrameByFrame):
         h, maps = self._encode(segment.observations)
         g, kl = self._infer(h, segment.actions, generator)
 
-        last = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
+        last, counts = self.config.draw_last(scenes.lengths.clamp_max(segment.steps), generator)
         sources = torch.minimum(torch.arange(segment.steps, device=last.device), last[:, None])
         skips = [at_times(skip, sources).flatten(0, 1) for skip in maps]
         frames = self.decoder(g.flatten(0, 1), skips).unflatten(0, g.shape[:2])
         readouts, variance = self.readout(g).unbind(-1), self.config.reward_variance
-        return teacher_forcing.losses(segment, frames, kl, readouts, variance, weight=self.beta)
+        return teacher_forcing.losses(
+            segment,
+            frames,
+            kl,
+            readouts,
+            self.reward_scale,
+            variance,
+            scenes=counts,
+            weight=self.beta,
+        )
 
     def _infer(
         self, h: Tensor, actions: Tensor, generator: torch.Generator | None

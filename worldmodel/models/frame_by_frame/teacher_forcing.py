@@ -12,7 +12,8 @@ from torch import Tensor
 from worldmodel.base import Losses
 from worldmodel.common.config_checks import above_zero, at_least
 from worldmodel.models.frame_by_frame.base import at_times, broadcast
-from worldmodel.models.layers import rewards as reward_losses
+from worldmodel.models.layers.presents import draw_present
+from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -24,7 +25,7 @@ class TrainingConfig:
     Attributes:
         frames: frames 0 .. frames - 1 of each window are trained on; fewer where the window is
             shorter.
-        reward_variance: variance of the reward read-out's Gaussian, in symlog space.
+        reward_variance: variance of the reward read-out's Gaussian, where rewards have variance 1.
         learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
     """
 
@@ -57,11 +58,15 @@ class PastConfig(TrainingConfig):
             )
         super().__post_init__()
 
-    def draw_last(self, lengths: Tensor, generator: torch.Generator | None) -> Tensor:
-        """int64 (B,): the last context frame of scenes of ``lengths`` (B,) steps."""
+    def draw_last(
+        self, lengths: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """int64 (B,), the last context frame of scenes of ``lengths`` (B,) steps, and float32 (B,),
+        what each scene counts in the loss; see ``draw_present``.
+        """
         if self.past:
-            return lengths.clamp_max(self.past - 1)
-        return draw_time(lengths, generator)
+            return lengths.clamp_max(self.past - 1), torch.ones(len(lengths), device=lengths.device)
+        return draw_present(lengths, self.frames - 1, generator)
 
 
 class Segment(NamedTuple):
@@ -76,8 +81,9 @@ class Segment(NamedTuple):
             actions there too, so actions must not reveal that the episode is over.
         rewards: float32 (B, L), summed over a step.
         ended: bool (B, L), whether the episode terminated within the step.
-        valid: float32 (B, L), 1 for steps that begin before the end and reach their own end or the
-            episode's. A recording that stops within a step does not say where the step leads.
+        valid: float32 (B, L), 1 for steps that begin before the end, lie wholly in the window, and
+            reach their own end or the episode's. A recording that stops within a step does not say
+            where the step leads.
     """
 
     observations: Tensor
@@ -111,7 +117,9 @@ def take_segment(
     rewards = at_times(scenes.rewards, times).masked_fill(~inside, 0.0).sum(2)
     ended = (at_times(scenes.terminated, times) & inside).any(2)
     begun = inside[..., 0]
-    valid = begun & (ended | (edges[:, 1:] <= lengths[:, None]))
+    # past the window's edge only ends would be seen: going on would not count, ending would
+    known = edges[:, 1:] <= scenes.actions.shape[1]
+    valid = begun & known & (ended | (edges[:, 1:] <= lengths[:, None]))
     if spec.passive:
         actions = rewards.new_zeros(*rewards.shape, 0)
     else:
@@ -119,12 +127,6 @@ def take_segment(
         encoded = action.encode(taken.masked_fill(~broadcast(begun, taken), 0))
         actions = encoded.masked_fill(~broadcast(begun, encoded), 0.0).flatten(2)
     return Segment(observations, actions, rewards, ended, valid.float())
-
-
-def draw_time(below: Tensor, generator: torch.Generator | None) -> Tensor:
-    """int64 (B,): half of the time 0, else uniform in [0, ``below`` (B,))."""
-    chance = torch.rand(2, len(below), generator=generator, device=below.device)
-    return torch.where(chance[0] < 0.5, 0, (chance[1] * below).long())
 
 
 def per_step(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -142,14 +144,16 @@ def losses(
     predicted: Tensor,
     kl: Tensor,
     readouts: tuple[Tensor, ...],
+    scale: RewardScale,
     variance: float,
     *,
+    scenes: Tensor | None = None,
     weight: float = 1.0,
     pixels: float = 1.0,
     nll: Tensor | None = None,
     beta: float = 1.0,
 ) -> Losses:
-    """The mean over scenes of the sum over valid steps of
+    """The mean over (weighted) scenes of the sum over valid steps of
 
         pixels * MSE + weight * (beta * KL + reward + continue)
 
@@ -157,8 +161,10 @@ def losses(
         segment: the truth.
         predicted: (B, L, \\*obs), the observation after each step.
         kl: (B, L), nats of each step; or (B,), of the whole video.
-        readouts: the predicted reward in symlog space and continuation logit, each (B, L).
+        readouts: the predicted reward on its scale and continuation logit, each (B, L).
+        scale: of the rewards.
         variance: of the reward's Gaussian.
+        scenes: (B,), what each scene counts in the loss (the parts are plain means); None for 1.
         weight: of what is in nats.
         pixels: weight of the squared error.
         nll: (B, L), the cost of each step's observation in nats, in place of pixels * MSE.
@@ -171,10 +177,11 @@ def losses(
     """
     valid, error = segment.valid, squared_error(predicted, segment)
     truth = (segment.rewards, segment.ended, valid)
-    reward, ending = reward_losses.nll(*truth, readouts[0], readouts[1], variance)
+    reward, ending = scale.nll(*truth, readouts[0], readouts[1], variance)
     nats = (kl * valid).sum(1) if kl.dim() == 2 else kl
     observed = ((pixels * error if nll is None else nll) * valid).sum(1)
-    total = (observed + weight * (beta * nats + reward + ending)).mean()
+    each = observed + weight * (beta * nats + reward + ending)
+    total = (each if scenes is None else scenes * each).mean()
     with torch.no_grad():
         parts = {
             "loss": total.detach(),

@@ -21,7 +21,8 @@ from worldmodel.base import Losses, WorldModel
 from worldmodel.models.jumpy.config import JumpyConfig
 from worldmodel.models.jumpy.heads import RewardContinueHead
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
-from worldmodel.models.layers import rewards
+from worldmodel.models.layers.presents import draw_present, subset_weights
+from worldmodel.rewards import PREPARE_BATCHES, RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import (
     Belief,
@@ -37,9 +38,6 @@ from worldmodel.types import (
 VECTOR_WEIGHT = 20.0
 """Of squared errors of vectors beside an image: by so much are the pixel variances of preset
 ``small`` above those of preset ``vector``, from start to end."""
-
-PREPARE_BATCHES = 32
-"""Batches of the training source from which the mean and spread of vectors are estimated."""
 
 
 class Explained(NamedTuple):
@@ -73,6 +71,22 @@ class Explained(NamedTuple):
         return 0.5 * self.squared.shape[1] * per_frame
 
 
+class TrainingTimes(NamedTuple):
+    """Which frames of B scenes a training step looks at.
+
+    Attributes:
+        context: int64 (B, context_max), which differ from each other.
+        mask: bool (B, context_max), True where a frame is there.
+        targets: int64 (B, targets), anywhere in 0 .. length.
+        weights: float32 (B,), what each scene counts in the loss; see ``draw_present``.
+    """
+
+    context: Tensor
+    mask: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
 class JumpyModel(WorldModel):
     """Everything but how a world is sampled and how it is rendered.
 
@@ -101,6 +115,7 @@ class JumpyModel(WorldModel):
             self.register_buffer("shift", torch.zeros(numbers))
             self.register_buffer("scale", torch.ones(numbers))
             self.register_buffer("prepared", torch.tensor(False))
+        self.reward_scale = RewardScale()
         self.time = TimeFeatures(spec.window, config.time_bands)
         self.path = None if spec.passive else ActionPath(spec.action, config.path)
         self.key = spec.pose or self.time.features + (config.path if self.path is not None else 0)
@@ -143,10 +158,8 @@ class JumpyModel(WorldModel):
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:
-        """Estimate mean and spread of vectors, by which they are standardised.
-
-        Only once: both are part of the checkpoint, and further training on other data uses them.
-        """
+        """Learn mean and spread of vectors and of rewards, by which they are standardised."""
+        super().prepare(source)
         if self.spec.is_image or bool(self.prepared):
             return
         self.prepared.fill_(True)
@@ -299,10 +312,10 @@ class JumpyModel(WorldModel):
             keys = self._query_keys(worlds, queries, paths)
             observations = self._render(worlds, keys, queries)
             observations = self._of_vectors(observations, lambda x: x * self.scale + self.shift)
-        return StepPrediction(rewards.symexp(reward), logit, observations)
+        return StepPrediction(self.reward_scale.decode(reward), logit, observations)
 
     def _step_rewards(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
-        """Symlog reward and continuation logit of steps, both (B, S, N, L).
+        """Reward, on its scale, and continuation logit of steps, both (B, S, N, L).
 
         Args:
             scene: (B, S, scene).
@@ -322,37 +335,32 @@ class JumpyModel(WorldModel):
 
     # -- training --------------------------------------------------------------------------------
 
-    def draw_times(
-        self, lengths: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def draw_times(self, lengths: Tensor, generator: torch.Generator | None) -> TrainingTimes:
         """Draw the frames of the context and those to predict.
 
         Args:
             lengths: int64 (B,), the last valid time of each scene.
             generator: on the device of ``lengths``.
-
-        Returns:
-            context times (B, context_max), their mask, target times (B, targets). Context times
-            differ from each other; targets lie anywhere in 0 .. length.
         """
         config, batch, device = self.config, lengths.shape[0], lengths.device
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator, device=device)
-
+        window, low, high = self.spec.window, config.context_min, config.context_max
+        slots = min(high, window + 1)
+        sizes = (
+            low + torch.rand(batch, generator=generator, device=device) * (high - low + 1)
+        ).long()
         if config.context_frames:
-            latest = lengths.clamp_max(config.context_frames - 1)
-        else:  # half of the presents are the origin's, where every episode and every plan begins
-            anywhere = (uniform(batch) * lengths.float()).long()
-            latest = torch.where(uniform(batch) < 0.5, 0, anywhere)
-        span = torch.arange(self.spec.window + 1, device=device)
-        score = uniform(batch, self.spec.window + 1).masked_fill(span > latest[:, None], -1.0)
-        slots = min(config.context_max, self.spec.window + 1)
-        value, times = score.topk(slots, 1)
-        sizes = config.context_min + uniform(batch) * (config.context_max - config.context_min + 1)
-        mask = (torch.arange(slots, device=device) < sizes.long()[:, None]) & (value >= 0)
-        targets = (uniform(batch, config.targets) * (lengths[:, None] + 1)).long()
-        return times, mask, targets
+            first = min(config.context_frames, window + 1)
+            latest = lengths.clamp_max(first - 1)
+            sizes = torch.minimum(sizes, latest + 1)
+            weights = subset_weights(latest + 1, sizes, first)
+        else:
+            latest, weights = draw_present(lengths, window, generator)
+        span = torch.arange(window + 1, device=device)
+        score = torch.rand(batch, window + 1, generator=generator, device=device)
+        value, times = score.masked_fill(span > latest[:, None], -1.0).topk(slots, 1)
+        mask = (torch.arange(slots, device=device) < sizes[:, None]) & (value >= 0)
+        chance = torch.rand(batch, config.targets, generator=generator, device=device)
+        return TrainingTimes(times, mask, (chance * (lengths[:, None] + 1)).long(), weights)
 
     def explain(
         self,
@@ -398,9 +406,11 @@ class JumpyModel(WorldModel):
 
         The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
         negative ELBO of the targets, in nats, is reported as well. For vectors it, and ``mse``, are
-        those of the standardised numbers.
+        those of the standardised numbers. The parts are plain means over scenes; in the loss
+        scenes are weighted, see ``draw_times``.
         """
-        explained = self.explain(scenes, *self.draw_times(scenes.lengths, generator), generator)
+        context, mask, targets, weights = self.draw_times(scenes.lengths, generator)
+        explained = self.explain(scenes, context, mask, targets, generator)
         variance = self.config.pixel_variance(progress)
         reconstruction = explained.squared.sum(1) / variance
         reward = ending = torch.zeros_like(explained.kl)
@@ -409,10 +419,11 @@ class JumpyModel(WorldModel):
             times = torch.arange(1, path.shape[2] + 1, device=path.device).expand(len(path), -1)
             steps = self._step_rewards(explained.scene.unsqueeze(1), times, path)
             step_reward, step_logit = (value[:, 0, 0] for value in steps)
-            reward, ending = rewards.loss(
-                scenes, step_reward, step_logit, self.config.reward_variance
+            latest = context.masked_fill(~mask, 0).amax(1)
+            reward, ending = self.reward_scale.loss(
+                scenes, step_reward, step_logit, self.config.reward_variance, latest
             )
-        total = (explained.kl + reconstruction + reward + ending).mean()
+        total = (weights * (explained.kl + reconstruction + reward + ending)).mean()
         elbo = (explained.kl + reconstruction).mean() + explained.constant(variance)
         parts = {
             "loss": total,

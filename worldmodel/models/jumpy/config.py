@@ -27,7 +27,7 @@ class JumpyConfig:
         context_frames: contexts come from the first that many frames (m); 0: from the frames up to
             a random present, half of the time the origin (where plans begin).
         targets: frames to predict, anywhere in the window (k).
-        reward_variance: variance of the reward head's Gaussian, in symlog space.
+        reward_variance: variance of the reward head's Gaussian, where rewards have variance 1.
         learning_rate, learning_rate_end: Adam, linear in between.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from worldmodel.models.layers.rewards import reward_layer
+from worldmodel.rewards import reward_layer
 
 
 class SceneVector(nn.Module):
@@ -62,7 +62,7 @@ class RewardContinueHead(nn.Module):
         """Scene vectors (B, S, scene), and ``from_key`` of the keys (B, N, L, 2 * hidden).
 
         Returns:
-            symlog reward and continuation logit of each step, both (B, S, N, L).
+            reward, on its scale, and continuation logit of each step, both (B, S, N, L).
         """
         s_add, s_gate = self.from_scene(scene)[:, :, None, None].chunk(2, -1)
         v_add, v_gate = key_features[:, None].chunk(2, -1)

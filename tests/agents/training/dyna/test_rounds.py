@@ -69,7 +69,7 @@ def test_real_steps_are_counted_exactly() -> None:
 
 
 def test_rows_say_what_happened() -> None:
-    result = run(32)
+    result = run(32, config=config(horizon=4))
     returns = [float(episode.rewards.sum()) for episode in result.episodes]
     expected = [np.mean(returns[:2]), returns[2], returns[3]]
     np.testing.assert_allclose([row.real_return for row in result.rounds], expected)

@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.models.frame_by_frame.sssm import PRESETS, DssmDet, DssmVae, Sssm, SssmConfig
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
-from worldmodel.models.layers.rewards import nll
+from worldmodel.rewards import nll
 
 TINY = SssmConfig(channels=8, readout=4, frames=WINDOW)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -135,7 +135,9 @@ def test_bad_config(change: dict[str, Any], name: str) -> None:
 def test_the_bound_is_the_one_of_torch_distributions(kind: type[Sssm]) -> None:
     """Walked step by step, with the posterior of frame t seeing the encoding of frame t."""
     model, batch = made(kind, replace(TINY, beta=0.5)), squares()
-    model.draw_first = lambda lengths, _: torch.zeros_like(lengths)  # type: ignore[method-assign]
+    model.draw_first = lambda lengths, _: (  # type: ignore[method-assign]
+        torch.zeros_like(lengths), torch.ones(len(lengths)),
+    )  # fmt: skip
     losses = model.loss(batch, 0.0, generator(4))
     segment = take_segment(batch, DISCRETE, WINDOW)
     noise = torch.randn(4, WINDOW, *model.noise_shape, generator=generator(4))
@@ -236,7 +238,7 @@ def test_posterior_is_drawn_from_and_sees_its_own_frame() -> None:
 @pytest.mark.parametrize("jump", [1, 3])
 def test_draw_first(jump: int) -> None:
     lengths = torch.tensor([8, 1, 0]).repeat(400)
-    drawn = made(config=replace(TINY, jump=jump)).draw_first(lengths, generator())
+    drawn = made(config=replace(TINY, jump=jump)).draw_first(lengths, generator())[0]
     assert drawn[::3].unique().tolist() == list(range(8 - jump + 1))  # a whole step is left
     assert 0.5 < (drawn[::3] == 0).float().mean() < 0.7
     assert (drawn[1::3] == 0).all() and (drawn[2::3] == 0).all()
@@ -252,7 +254,7 @@ def test_training_starts_from_the_frames_of_the_past(monkeypatch: pytest.MonkeyP
         asked.append(frames)
         return start(frames, *rest)
 
-    monkeypatch.setattr(model, "draw_first", lambda *_: first)
+    monkeypatch.setattr(model, "draw_first", lambda *_: (first, torch.ones(4)))
     monkeypatch.setattr(model, "_start", watched)
     model.loss(batch, 0.0, generator())
     times = torch.tensor([[0, 0, 0], [0, 1, 3], [1, 3, 5], [2, 4, 6]])

@@ -24,7 +24,8 @@ TINY = JumpConfig(
     variance_start=VARIANCE, variance_end=VARIANCE, learning_rate=1e-2, learning_rate_end=1e-2,
 )  # fmt: skip
 SPEC = Spec((1, 16, 16), ActionSpec("none"), 1)
-TIMES = torch.tensor([[0]]), torch.ones(1, 1, dtype=torch.bool), torch.tensor([[0, 1]])
+PAIR = torch.ones(1, 1, dtype=torch.bool)
+TIMES = torch.tensor([[0]]), PAIR, torch.tensor([[0, 1]]), torch.ones(1)
 
 
 def scenes(count: int = 64) -> Episodes:

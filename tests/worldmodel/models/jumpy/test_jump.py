@@ -96,7 +96,7 @@ def test_outcomes_by_hand() -> None:
 def test_training_draws() -> None:
     lengths = torch.tensor([8, 3] * 200)
     first = Jump(DISCRETE, JumpConfig(context_min=2, context_max=4, context_frames=5))
-    times, mask, targets = first.draw_times(lengths, generator())
+    times, mask, targets, weights = first.draw_times(lengths, generator())
     assert times.shape == (400, 4) and targets.shape == (400, 3)
     counts = mask.sum(1)
     assert set(counts.tolist()) == {2, 3, 4}
@@ -104,8 +104,9 @@ def test_training_draws() -> None:
     assert (targets <= lengths[:, None]).all() and targets.max() == 8
     for row, kept in zip(times[:50], mask[:50], strict=True):
         assert len(set(row[kept].tolist())) == int(kept.sum())
+    assert weights[::2].eq(1).all() and (weights[1::2] < 1).all() and weights.gt(0).all()
     anywhere = Jump(DISCRETE, JumpConfig(context_frames=0))
-    times, mask, _ = anywhere.draw_times(lengths, generator())
+    times, mask, *_ = anywhere.draw_times(lengths, generator())
     assert times[mask].max() > 5
     assert 0.4 < (times.masked_fill(~mask, 0).amax(1) == 0).float().mean() < 0.75
 

@@ -5,17 +5,21 @@
 
 from agents.adapt import adapt
 from agents.evaluate import evaluate
+from agents.goals import goal_reward
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
+from agents.known_functions import KnownFunctions
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import Comparison, compare
 from agents.monitoring.video import LoggerVideos, VideoOutputFormat
-from agents.planners.base import Plan, Planner, RandomAgent
+from agents.planners.base import Plan, Planner
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.planners.refining import Cem, CemConfig, Mppi, MppiConfig
 from agents.planners.tree_search import TreeSearch, TreeSearchConfig
-from agents.policies import SmallCnn, load_policy, save_policy
+from agents.policies import SmallCnn, SmallMultiInput, load_policy, save_policy
+from agents.random_agent import RandomAgent
+from agents.replay_buffer import from_replay_buffer
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
@@ -42,6 +46,7 @@ __all__ = [
     "ImaginedVecEnv",
     "InversePolicy",
     "InversePolicyConfig",
+    "KnownFunctions",
     "LoggerVideos",
     "LookaheadExtractor",
     "LookaheadVecWrapper",
@@ -57,6 +62,7 @@ __all__ = [
     "RecordEpisodes",
     "RoundsConfig",
     "SmallCnn",
+    "SmallMultiInput",
     "TreeSearch",
     "TreeSearchConfig",
     "VideoOutputFormat",
@@ -65,6 +71,8 @@ __all__ = [
     "compare",
     "critic",
     "evaluate",
+    "from_replay_buffer",
+    "goal_reward",
     "load_policy",
     "merge_episodes",
     "save_policy",

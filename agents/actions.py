@@ -29,7 +29,7 @@ def to_tensor(
             discrete kinds, no whole number.
     """
     integers = spec.kind in ("none", "discrete", "multi_discrete")
-    values = torch.as_tensor(actions)
+    values = torch.as_tensor(actions).clone()  # the caller's may be a buffer
     shape = (*lead, *spec.shape)
     if values.numel() != int(np.prod(shape)) or values.shape[:1] != shape[:1]:
         raise ValueError(f"{argument}: expected shape {shape}, got {tuple(values.shape)}")
@@ -42,14 +42,19 @@ def to_tensor(
 
 
 def to_numpy(spec: ActionSpec, actions: Tensor) -> NDArray[Any]:
-    """Actions (..., *action) as a fresh array of the dtype of ``spec.to_space()``."""
-    return np.array(actions.cpu().numpy(), dtype=spec.to_space().dtype)
+    """Actions (..., *action) as a fresh array of the dtype of ``spec.to_space()``.
+
+    Numbers of an integer box are rounded.
+    """
+    numbers = actions.cpu().numpy()
+    return np.array(np.rint(numbers) if spec.whole else numbers, dtype=spec.to_space().dtype)
 
 
 def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Uniform random actions (*lead, *action) on the generator's device.
 
-    int64 for discrete kinds, float32 in [low, high] for boxes and 0 or 1 for bits.
+    int64 for discrete kinds, float32 in [low, high] for boxes (whole numbers in integer ones, the
+    ends as likely as the rest) and 0 or 1 for bits.
     """
     shape = (*lead, *spec.shape)
     uniform = torch.rand(shape, generator=generator, device=generator.device)
@@ -61,9 +66,12 @@ def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Gener
     if spec.categories:
         count = torch.tensor(spec.categories, device=generator.device)
         chosen = (uniform.reshape(*lead, *own) * count.reshape(own)).long()
-        return chosen.minimum(count.reshape(own) - 1).reshape(shape)
+        chosen = chosen.minimum(count.reshape(own) - 1) + spec.first(generator.device).reshape(own)
+        return chosen.reshape(shape)
     low = torch.tensor(spec.low, device=generator.device).reshape(spec.shape)
     high = torch.tensor(spec.high, device=generator.device).reshape(spec.shape)
+    if spec.whole:
+        return (low + (uniform * (high - low + 1)).floor()).minimum(high)
     return low + uniform * (high - low)
 
 
@@ -80,7 +88,8 @@ def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:
         return gym.spaces.Box(low, high, dtype=low.dtype.type)
     if spec.kind == "multi_binary":
         return gym.spaces.MultiBinary(steps * spec.features)
-    return gym.spaces.MultiDiscrete(np.tile(spec.categories, steps))
+    start = np.tile(spec.start, steps) if spec.start else None
+    return gym.spaces.MultiDiscrete(np.tile(spec.categories, steps), start=start)
 
 
 def count_choices(spec: ActionSpec) -> int | None:
@@ -93,6 +102,8 @@ def count_choices(spec: ActionSpec) -> int | None:
 def all_choices(spec: ActionSpec, device: torch.device) -> Tensor:
     """Every action once, (A, *action), the first entry changing slowest; not for boxes."""
     counts = spec.categories or (2,) * spec.features
-    entries = torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts))
+    first = spec.start or (0,) * len(counts)
+    ranges = (torch.arange(a, a + n, device=device) for a, n in zip(first, counts, strict=True))
+    entries = torch.cartesian_prod(*ranges)
     actions = entries.reshape(-1, *spec.shape)
     return actions.float() if spec.kind == "multi_binary" else actions

@@ -28,6 +28,8 @@ def adapt(
 
     - Images (uint8, 0 to 255; RGB or grey, channels last, first or missing) are resized to ``size``
       x ``size`` by averaging areas; proportions are not preserved.
+    - Dicts of float vectors are left as they are; of Dicts with one image this is resized and each
+      other part becomes a float vector.
     - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, discrete values
       become one-hot, integers float32. With ``pixels``, the rendered picture takes its place.
 
@@ -99,6 +101,8 @@ def _fit(env: Env, size: int, pixels: bool, grayscale: bool) -> Env:
         raise ValueError(
             f"grayscale: expected images, got {env.observation_space}; pixels=True renders them"
         )
+    elif isinstance(env.observation_space, gym.spaces.Dict):
+        env = _dict(env, env.observation_space, size)
     else:
         env = _vector(env)
     Spec.from_spaces(env.observation_space, env.action_space, window=1)  # says what else is wrong
@@ -113,8 +117,9 @@ def _is_picture(space: gym.Space[Any]) -> bool:
     return every and len(space.shape) in (2, 3)
 
 
-def _image(env: Env, size: int, grayscale: bool) -> Env:
-    shape = env.observation_space.shape or ()
+def _channels(space: gym.Space[Any]) -> int:
+    """Of images, whose channels may stand last, first or not at all."""
+    shape = space.shape or ()
     last_or_first = (1,) if len(shape) == 2 else (shape[-1], shape[0])
     channels = next((count for count in last_or_first if count in (1, 3)), None)
     if channels is None:
@@ -123,6 +128,11 @@ def _image(env: Env, size: int, grayscale: bool) -> Env:
             "environment in gymnasium.wrappers.TransformObservation to make such (RGB of RGBA, or "
             "one frame of a stack)"
         )
+    return channels
+
+
+def _image(env: Env, size: int, grayscale: bool) -> Env:
+    shape, channels = env.observation_space.shape, _channels(env.observation_space)
     if shape != (size, size, channels):
         space = gym.spaces.Box(0, 255, (size, size, channels), np.uint8)
         resize = partial(_resize, size=size, channels=channels)
@@ -145,23 +155,83 @@ def _resize(observation: NDArray[np.uint8], size: int, channels: int) -> NDArray
     return np.array(small, np.uint8).reshape(size, size, channels)
 
 
+def _dict(env: Env, space: gym.spaces.Dict, size: int) -> Env:
+    """Dicts of float vectors, and of one image and other things; others as one vector."""
+    parts = space.spaces
+    pictures = [name for name, part in parts.items() if _is_picture(part)]
+    others = {name: part for name, part in parts.items() if name not in pictures}
+    if not pictures and all(_is_float_vector(part) for part in others.values()):
+        return env
+    large = any(_is_large(leaf) for part in others.values() for leaf in _leaves(part))
+    flat = all(map(_is_flattenable, others.values()))
+    if len(pictures) != 1 or large or not flat:
+        return _vector(env)
+    (picture,), adapted = pictures, dict[str, gym.Space[Any]]()
+    shape = (size, size, _channels(parts[picture]))
+    adapted[picture] = gym.spaces.Box(0, 255, shape, np.uint8)
+    for name, part in others.items():
+        if _is_float_vector(part):
+            adapted[name] = part
+            continue
+        box = gym.spaces.flatten_space(part)
+        assert isinstance(box, gym.spaces.Box)
+        low, high = box.low.astype(np.float32), box.high.astype(np.float32)
+        adapted[name] = gym.spaces.Box(low, high, dtype=np.float32)
+    target = gym.spaces.Dict(adapted)
+    return wrappers.TransformObservation(env, partial(_fit_parts, space, target, picture), target)
+
+
+def _fit_parts(
+    space: gym.spaces.Dict, target: gym.spaces.Dict, picture: str, observation: dict[str, Any]
+) -> dict[str, NDArray[Any]]:
+    """An observation of ``space`` as one of ``target``, of which one part is a picture."""
+    fitted = {}
+    for name, part in space.spaces.items():
+        if name == picture:
+            size, _, channels = target[name].shape or ()
+            image = np.asarray(observation[name])
+            same = image.shape == (size, size, channels)
+            fitted[name] = image if same else _resize(image, size, channels)
+        elif _is_float_vector(part):
+            fitted[name] = np.asarray(observation[name])
+        else:
+            fitted[name] = np.asarray(gym.spaces.flatten(part, observation[name]), np.float32)
+    return fitted
+
+
+def _is_flattenable(space: gym.Space[Any]) -> bool:
+    try:
+        return space.is_np_flattenable
+    except NotImplementedError:  # spaces of others, such as MiniGrid's missions
+        return False
+
+
+def _is_float_vector(space: gym.Space[Any]) -> bool:
+    box = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    return box and np.issubdtype(space.dtype, np.floating)
+
+
 def _vector(env: Env) -> Env:
     space = env.observation_space
     if any(_is_large(leaf) for leaf in _leaves(space)):
         raise ValueError(
             f"observation space: {space} holds images beside other things, or such that are not "
             "uint8 from 0 to 255; pixels=True shows the rendered frames instead, "
-            "gymnasium.wrappers.TransformObservation can pick or convert one"
+            "gymnasium.wrappers.TransformObservation can pick or convert one, and "
+            "FilterObservation leave parts of a Dict away"
         )
     if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
-        if not space.is_np_flattenable:
+        if not _is_flattenable(space):
             raise ValueError(
                 f"observation space: {space} cannot be flattened; pixels=True shows rendered "
-                "frames instead, gymnasium.wrappers.TransformObservation can pick a part"
+                "frames instead, gymnasium.wrappers.TransformObservation can pick a part, and "
+                "FilterObservation leave parts of a Dict away"
             )
         env = wrappers.FlattenObservation(env)
     if not np.issubdtype(env.observation_space.dtype, np.floating):
-        env = wrappers.DtypeObservation(env, np.float32)
+        exact = np.can_cast(np.dtype(env.observation_space.dtype), np.float32)
+        # else integers that float32 may round: as float64, recording them says if it matters
+        env = wrappers.DtypeObservation(env, np.float32 if exact else np.float64)
     return env
 
 

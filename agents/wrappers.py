@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from itertools import repeat
 from typing import Any, SupportsFloat
 
@@ -28,10 +29,13 @@ class _Decision(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
         self.steps = steps
 
     def _take(self, actions: Iterable[Any]) -> Step:
-        """Take the actions until the episode ends; rewards are summed."""
+        """Take the actions until the episode ends; rewards are summed.
+
+        Each step gets a copy: environments may change their action in place.
+        """
         total, count = 0.0, 0
         for action in actions:
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(deepcopy(action))
             total += float(reward)
             count += 1
             if terminated or truncated:

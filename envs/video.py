@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 import gymnasium as gym
@@ -45,7 +46,7 @@ def random_videos(
         while not over:
             if (len(frames) - 1) % hold == 0:
                 action = env.action_space.sample()
-            _, _, terminated, truncated, _ = env.step(action)
+            _, _, terminated, truncated, _ = env.step(deepcopy(action))
             frames.append(env.render())
             over = terminated or truncated
         videos.append(np.stack(frames))

@@ -60,6 +60,7 @@ class WorldModel(nn.Module, ABC):
         name: in the registry, in checkpoints and in tables.
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
+        takes_image_parts: whether they may be Dicts of an image and vectors.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
@@ -74,6 +75,7 @@ class WorldModel(nn.Module, ABC):
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
+    takes_image_parts: ClassVar[bool] = False
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
     extends: ClassVar[bool] = False
@@ -185,10 +187,19 @@ class WorldModel(nn.Module, ABC):
                 model.
             ValueError: a time lies beyond the window or beyond the plans, or shapes do not fit.
         """
-        self._check_queries(worlds, queries)
-        steps = self._predict(worlds, queries, frames)
+        steps = self.predict_steps(worlds, queries, frames)
         ahead = (queries.times - worlds.present.unsqueeze(1)).clamp_min(0)
         return steps.at(ahead // self.stride, queries.plans)
+
+    def predict_steps(
+        self, worlds: Worlds, queries: Queries, frames: bool = True
+    ) -> StepPrediction:
+        """What ``predict`` sums up: the reward and the end of each step of the plans.
+
+        ``worlds``, ``queries``, ``frames`` and errors are as there.
+        """
+        self._check_queries(worlds, queries)
+        return self._predict(worlds, queries, frames)
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before the first step: learn constants, such as the rewards' scale.
@@ -278,11 +289,12 @@ class WorldModel(nn.Module, ABC):
         valid = frames[mask]
         if not bool(torch.isfinite(valid).all()):
             raise ValueError("context.observations: holds NaN or infinity")
-        outside = float(valid.min()) < -1e-3 or float(valid.max()) > 1 + 1e-3
-        if self.spec.is_image and outside:
+        image = self.spec.image_part
+        pixels = valid if image is None else valid[..., : image.size]
+        low, high = float(pixels.min()), float(pixels.max())
+        if (self.spec.is_image or image is not None) and (low < -1e-3 or high > 1 + 1e-3):
             raise ValueError(
-                f"context.observations: values lie in [{float(valid.min()):.3g}, "
-                f"{float(valid.max()):.3g}], expected [0, 1]"
+                f"context.observations: pixels lie in [{low:.3g}, {high:.3g}], expected [0, 1]"
             )
         self._check_times(times[mask], "context.times")
         self._check_poses(context.poses, times, "context.poses")
@@ -329,14 +341,8 @@ class WorldModel(nn.Module, ABC):
                     "queries.actions: expected (B, N, L, *action), got "
                     f"{tuple(queries.actions.shape)}"
                 )
-            self._check_actions(
-                queries.actions, "queries.actions", tuple(queries.actions.shape[:2])
-            )
-            if queries.actions.shape[0] != worlds.shape[0]:
-                raise ValueError(
-                    f"queries.actions: expected {worlds.shape[0]} scenes, got "
-                    f"{queries.actions.shape[0]}"
-                )
+            lead = (worlds.shape[0], queries.plans)
+            self._check_actions(queries.actions, "queries.actions", lead)
             planned = queries.actions.shape[2]
         if not self.spec.passive and ahead > planned:
             raise ValueError(

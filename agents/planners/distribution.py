@@ -27,6 +27,10 @@ class PlanDistribution:
     centre: Tensor
     spread: Tensor | None
 
+    @property
+    def _first(self) -> Tensor:
+        return self.spec.first(self.centre.device)
+
     @classmethod
     def uniform(
         cls, spec: ActionSpec, batch: int, decisions: int, device: torch.device
@@ -44,7 +48,7 @@ class PlanDistribution:
     def sample(self, plans: int, generator: torch.Generator) -> Tensor:
         """Plans (B, N, D, \\*action), from a generator on the distribution's device.
 
-        Numbers of a box are clipped to its bounds.
+        Numbers of a box are clipped to its bounds, those of an integer box rounded.
         """
         batch, decisions, entries = self.centre.shape[:3]
         lead = (batch, plans, decisions)
@@ -53,10 +57,15 @@ class PlanDistribution:
             noise = torch.randn(*lead, entries, generator=generator, device=device)
             numbers = self.centre[:, None] + self.spread[:, None] * noise
             low, high = _bounds(self.spec, device)
-            return numbers.clamp(low, high).view(*lead, *self.spec.shape)
+            numbers = numbers.clamp(low, high)
+            if self.spec.whole:
+                numbers = numbers.round().clamp(low + 0.5, high - 0.5)
+            return numbers.view(*lead, *self.spec.shape)
         uniform = torch.rand(*lead, entries, 1, generator=generator, device=device)
         passed = (uniform >= self.centre.cumsum(-1)[:, None]).sum(-1)
         last = (_allowed(self.spec, device).sum(-1) - 1).long()  # rounding may pass them all
+        if self.spec.categories:
+            passed, last = passed + self._first, last + self._first
         chosen = passed.minimum(last).view(*lead, *self.spec.shape)
         return chosen.float() if self.spec.kind == "multi_binary" else chosen
 
@@ -84,7 +93,8 @@ class PlanDistribution:
                 self.spec, centre, spread.maximum(min_spread * (high - low) / math.sqrt(12))
             )
         allowed = _allowed(self.spec, flat.device)
-        chosen = one_hot(flat.long(), allowed.shape[-1]).float()
+        numbers = flat.long() - self._first if self.spec.categories else flat.long()
+        chosen = one_hot(numbers, allowed.shape[-1]).float()
         chances = torch.lerp((share.unsqueeze(-1) * chosen).sum(1), self.centre, momentum)
         equal = allowed / allowed.sum(-1, keepdim=True)
         return PlanDistribution(
@@ -100,4 +110,7 @@ def _allowed(spec: ActionSpec, device: torch.device) -> Tensor:
 
 
 def _bounds(spec: ActionSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(spec.low, device=device), torch.tensor(spec.high, device=device)
+    """Of a box; half a number more for an integer one, so that its ends are as likely as others."""
+    half = 0.5 * spec.whole
+    low, high = torch.tensor(spec.low, device=device), torch.tensor(spec.high, device=device)
+    return low - half, high + half

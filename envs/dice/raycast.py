@@ -29,13 +29,14 @@ from envs.dice.scene import (
     FIELD_OF_VIEW,
     HALF,
     JITTER,
+    PATTERN_SIDE,
     PITCH,
     ROOM,
     SIDES,
     DiceState,
+    patterns,
     pool,
 )
-from envs.dice.textures import PER_EDGE, SIDE, patterns
 from envs.handwriting import directory
 from envs.simulator import check_size
 
@@ -221,10 +222,11 @@ def _cover(canvas: Tensor, colour: Tensor, cover: Tensor) -> None:
 
 def _look_up(which: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Pattern ``which`` (F,) at places (F, rows, size) in cube edges."""
-    column = ((u + _FAR) * PER_EDGE).to(torch.int64).bitwise_and_(SIDE - 1)
-    row = ((v + _FAR) * PER_EDGE).to(torch.int64).bitwise_and_(SIDE - 1)
-    row += which[:, None, None] * SIDE
-    return patterns(u.device).flatten()[row.mul_(SIDE).add_(column)]
+    side, per_edge = PATTERN_SIDE, PATTERN_SIDE // 2
+    column = ((u + _FAR) * per_edge).to(torch.int64).bitwise_and_(side - 1)
+    row = ((v + _FAR) * per_edge).to(torch.int64).bitwise_and_(side - 1)
+    row += which[:, None, None] * side
+    return patterns(u.device).flatten()[row.mul_(side).add_(column)]
 
 
 def _shadow(state: DiceState, x: Tensor, y: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
 
-from envs.dice.textures import PATTERNS
 from envs.handwriting import Digits, digit_pool
 from envs.randomness import SPLIT_BIT, integers, uniform
 from envs.simulator import State, at_start
@@ -40,6 +41,12 @@ SIDES: Final = 4
 FACES: Final = 6
 POOL: Final = 100
 """Digits that faces choose from, ten of each class."""
+PATTERNS: Final = ("plain", "checks", "stripes", "planks", "bricks", "dots", "waves", "marble")
+PATTERN_SIDE: Final = 128
+"""Pixels of a bitmap of a pattern; it repeats every two cube edges."""
+
+_BLUR: Final = 9
+"""Width in pixels: about what one pixel of a 64-pixel frame covers on a wall."""
 
 _PLACE_STREAM: Final = 0
 _TURN_STREAM: Final = 1
@@ -110,6 +117,42 @@ def _colours(scene_ids: Tensor) -> Tensor:
     ink = 0.05 + 0.2 * random[:, 5:6]
     parts = [ground[:, :1], pattern[:, :1], ground[:, 1:], pattern[:, 1:], cube, ink]
     return torch.cat(parts, 1)
+
+
+@lru_cache(maxsize=4)
+def patterns(device: torch.device) -> Tensor:
+    """Bitmaps of all patterns, ``(8, 128, 128)`` float32 in [0, 1]: share of the second colour.
+
+    They are periodic, and soft enough to be looked up pixel by pixel.
+    """
+    place = (torch.arange(PATTERN_SIDE) + 0.5) / PATTERN_SIDE
+    y, x = (
+        place[:, None].expand(PATTERN_SIDE, PATTERN_SIDE),
+        place[None].expand(PATTERN_SIDE, PATTERN_SIDE),
+    )
+    wave = ((x + 0.08 * (4 * math.pi * y).sin()) * 4 % 1 < 0.5).float()
+    row = (y * 4).floor()
+    shifted = (x + 0.25 * (row % 2)) % 0.5
+    bricks = ((y * 4 % 1 < 0.16) | (shifted < 0.05)).float()
+    planks = ((x * 4 % 1 < 0.1) | ((y + 0.37 * (x * 4).floor()) % 1 < 0.03)).float()
+    grain = 0.35 * (0.5 + 0.5 * (2 * math.pi * (x * 4 + 0.3 * (2 * math.pi * y).sin())).sin())
+    dots = ((x * 4 % 1 - 0.5).square() + (y * 4 % 1 - 0.5).square() < 0.08).float()
+    vein = (2 * math.pi * (x + 0.3 * (2 * math.pi * y).sin() + 0.1 * (6 * math.pi * x).cos())).sin()
+    marble = 1 - vein.abs().clamp(0, 0.35) / 0.35
+    sharp = torch.stack(
+        [
+            torch.zeros(PATTERN_SIDE, PATTERN_SIDE),
+            ((x * 4).floor() + (y * 4).floor()) % 2,
+            (y * 4 % 1 < 0.5).float(),
+            torch.maximum(planks, grain),
+            bricks,
+            dots,
+            wave,
+            marble,
+        ]
+    )
+    soft = avg_pool2d(pad(sharp[:, None], (_BLUR // 2,) * 4, mode="circular"), _BLUR, 1)[:, 0]
+    return soft.to(device)
 
 
 def pool() -> Digits:

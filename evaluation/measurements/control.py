@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import worldmodel
 from agents.actions import count_choices, draw_actions
 from envs import play, simulator_of
 from evaluation.metrics.statistics import normalised_return
-from evaluation.runner.measurement import OfCheckpoint, Row, Scattered, environment
+from evaluation.runner.measurement import OfCheckpoint, Row, Scattered
 from evaluation.runner.partial_results import PartialResults
 from evaluation.runner.trained_agents import Contestant, Recipe, decisions, trained_agents
 from worldmodel import ActionSpec, WorldModel
@@ -59,14 +59,12 @@ class Control(OfCheckpoint, Scattered):
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Those of ``play``, of all planners and, with ``real_steps``, of agents that learn."""
         model = worldmodel.load(self.checkpoint, self.device)
-        env = environment(self.env, model.env_id)
         contestants: dict[str, Contestant | Recipe] = {**self._planners(model)}
         if self.real_steps:
             contestants |= trained_agents(
-                self.checkpoint, env, self.real_steps, hold=self.hold, seed=self.seed
+                self.checkpoint, self.environment(), self.real_steps, hold=self.hold, seed=self.seed
             )
-        size = model.spec.observation[1]
-        return replace(self, env=env).play(contestants, size, partial_results)
+        return self.play(contestants, model.spec.observation[1], partial_results)
 
     def _planners(self, model: WorldModel) -> dict[str, Contestant]:
         horizon = decisions(model, self.hold)
@@ -105,13 +103,13 @@ class Control(OfCheckpoint, Scattered):
             partial_results: holds the blocks that are done.
 
         Raises:
-            ValueError: no ``env`` is named; fewer than 2 episodes, of which there is no interval;
-                or ``hold`` is below 1.
+            ValueError: no environment is known; fewer than 2 episodes, of which there is no
+                interval; or ``hold`` is below 1.
         """
         episodes, seed = self.episodes, self.seed
         if episodes < 2:  # before anything is trained or played
             raise ValueError(f"episodes: expected at least 2, for an interval, got {episodes}")
-        env = environment(self.env, None)
+        env = self.environment()
         scale = reference(env, episodes, self.hold, seed)
         starts = range(0, episodes, BLOCK)
         blocks = [range(seed + i, seed + min(i + BLOCK, episodes)) for i in starts]

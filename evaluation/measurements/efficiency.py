@@ -203,10 +203,7 @@ def _curve(points: Iterable[tuple[int, Sequence[float]]]) -> Curve:
 
 
 def saved(
-    random: Returns,
-    without: Sequence[Curve],
-    with_it: Sequence[Curve],
-    seed: int = 0,
+    random: Returns, without: Sequence[Curve], with_it: Sequence[Curve], seed: int = 0
 ) -> Interval:
     """Real steps without imagination, over those with it, to reach the level.
 

@@ -53,13 +53,13 @@ class Imagination(Measurement):
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Those of ``compare``, with ``model`` and ``preset`` apart."""
-        rows = self.compare({name: self.load(name) for name in self.models})
+        rows = self.compare({name: self.load_model(name) for name in self.models})
         for row in rows:
             row["model"], _, preset = row["model"].partition(":")
             row["preset"] = preset or None  # a checkpoint
         return rows
 
-    def load(self, name: str) -> WorldModel:
+    def load_model(self, name: str) -> WorldModel:
         """``[module:]model:preset`` with fresh weights, for frames of ``size`` pixels and four
         actions; or a checkpoint, which knows its own frames, actions and window. In eval mode.
 

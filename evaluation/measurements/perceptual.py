@@ -24,10 +24,7 @@ from evaluation.runner.held_out_scenes import futures
 from evaluation.runner.measurement import OfWorlds, Row, environment
 from worldmodel import WorldModel, to_float
 
-CONTEXT_FRAMES = {
-    NATURE: fidelity.CONTEXT_FRAMES,
-    similarity.DIGITS: similarity.CONTEXT_FRAMES,
-}
+CONTEXT_FRAMES = {NATURE: fidelity.CONTEXT_FRAMES, similarity.DIGITS: similarity.CONTEXT_FRAMES}
 """Frames of the context, by env."""
 ALEXNET = "alexnet-owt-7be5be79.pth"
 SHORTEST = 10

@@ -20,7 +20,7 @@ import worldmodel
 from agents import RandomShooting, RandomShootingConfig
 from evaluation.measurements.control import Control
 from evaluation.metrics import statistics
-from evaluation.runner.measurement import OfCheckpoint, Row, environment
+from evaluation.runner.measurement import OfCheckpoint, Row
 from evaluation.runner.partial_results import PartialResults, progress
 from evaluation.runner.trained_agents import Contestant
 from worldmodel import collect
@@ -74,8 +74,7 @@ class Scaling(OfCheckpoint):
             )
         load = os.getloadavg()[0]
         model = worldmodel.load(self.checkpoint)
-        env = environment(self.env, model.env_id)
-        size, hold = model.spec.observation[1], 5
+        env, size, hold = self.environment(), model.spec.observation[1], 5
         make = partial(gym.make, f"envs:{env}", size=size)
         config = RandomShootingConfig(plans=64, hold=hold, horizon=model.spec.window // hold)
         agents = {

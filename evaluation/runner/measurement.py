@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from worldmodel.common import results
 from worldmodel.common.files import check_writable
 from worldmodel.common.safe_files import read_json
 from worldmodel.models.jumpy.jump import set_refinements
+from worldmodel.resolve import find
 
 Row = dict[str, Any]
 
@@ -44,7 +46,7 @@ class Measurement(ABC):
 
     @abstractmethod
     def rows(self, partial_results: PartialResults) -> list[Row]:
-        """Measure; ``partial`` holds the parts of a long measurement that are done."""
+        """Measure; ``partial_results`` holds the parts of a long measurement that are done."""
 
     def measure(self) -> list[Row]:
         """The rows, without writing or printing anything."""
@@ -152,6 +154,13 @@ class OfCheckpoint(Measurement, ABC):
         """The model."""
         return (self.checkpoint,)
 
+    def environment(self) -> str:
+        """See ``environment``; the model is not loaded."""
+        recorded = None
+        if self.env is None:
+            recorded = checkpoint.read_config(find(self.checkpoint))["env"]
+        return environment(self.env, recorded)
+
 
 @dataclass(frozen=True)
 class OfCheckpoints(Measurement, ABC):
@@ -184,13 +193,16 @@ class OfEachModel(OfCheckpoints, ABC):
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Of all models, with the names of their checkpoints."""
-
-        def measured(name: str) -> list[Row]:
-            rows = self.of_model(worldmodel.load(name, self.device))
-            return [{"checkpoint": name, **row} for row in rows]
-
         names = {name: name for name in self.checkpoints}
-        return list(chain(*partial_results.each(measured, names, self.name, "model")))
+        return list(chain(*partial_results.each(self._of_checkpoint, names, self.name, "model")))
+
+    def _of_checkpoint(self, name: str, refinements: int | None = None) -> list[Row]:
+        model = worldmodel.load(name, self.device)
+        columns: Row = {"checkpoint": name}
+        if refinements is not None:
+            set_refinements(model, refinements)
+            columns["refinements"] = refinements
+        return [{**columns, **row} for row in self.of_model(model)]
 
 
 @dataclass(frozen=True)
@@ -205,20 +217,12 @@ class OfWorlds(OfEachModel, ABC):
         """Of all models, for each number of refinements, which is a column if it was given."""
         if not self.refinements:
             return super().rows(partial_results)
-
-        def measured(part: tuple[str, int]) -> list[Row]:
-            name, count = part
-            model = worldmodel.load(name, self.device)
-            set_refinements(model, count)
-            columns = {"checkpoint": name, "refinements": count}
-            return [{**columns, **row} for row in self.of_model(model)]
-
         parts = {
-            f"{name}, refined {count}": (name, count)
+            f"{name}, refined {count}": partial(self._of_checkpoint, name, count)
             for name in self.checkpoints
             for count in self.refinements
         }
-        return list(chain(*partial_results.each(measured, parts, self.name)))
+        return list(chain(*partial_results.each(lambda part: part(), parts, self.name)))
 
     def text(self, rows: list[Row]) -> str:
         """A table, with a column of refinements if they were given."""

@@ -121,8 +121,7 @@ REFUSED = {
     "one row": ({"observation": spaces.Box(0, 255, (1, 16, 3), np.uint8)}, "at least 16"),
     "one column": ({"observation": spaces.Box(0, 255, (64, 1, 3), np.uint8)}, "at least 16"),
     "float images": ({"observation": spaces.Box(0, 1, (16, 16, 3))}, "uint8 Box of shape"),
-    "starts at 2": ({"action": spaces.Discrete(3, start=2)}, "must start at 0"),
-    "one that starts at 3": ({"action": spaces.Discrete(1, start=3)}, "must start at 0"),
+    "one that starts at 3": ({"action": spaces.Discrete(1, start=3)}, "leaves no choice"),
     "nothing to set": ({"action": spaces.Box(-1, 1, (0,))}, "at least one number"),
     "bounds too far apart": ({"action": spaces.Box(-HUGE, HUGE, (1,))}, "float32 ends"),
 }
@@ -151,6 +150,7 @@ HANDLED = {
     "largest reward": {"reward": HUGE},
     "lowest reward": {"reward": -HUGE},
     "one step": {"steps": 1},
+    "starts at 2": {"action": spaces.Discrete(3, start=2)},
     "one option": {"action": spaces.MultiDiscrete([1])},
     "one option of two": {"action": spaces.MultiDiscrete([1, 3])},
     "a bit": {"action": spaces.MultiBinary(1)},

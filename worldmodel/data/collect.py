@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
+from worldmodel.data.env_checks import env_name, mask_function
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.make_env import Env, EnvLike, open_env
+from worldmodel.data.make_env import Env, EnvLike, make_env, open_env
+from worldmodel.data.recorder import EpisodeRecorder, Policy
 from worldmodel.data.shards import (
     EPISODES_PER_SHARD,
     ShardEntry,
@@ -29,20 +31,25 @@ from worldmodel.data.shards import (
     write_meta,
     write_shard,
 )
+from worldmodel.data.vector import Vector, VectorPlayer, as_vector, is_vector
 from worldmodel.spec import Spec
 
-Policy = Callable[[NDArray[Any]], Any]
+SIDE_BY_SIDE = (
+    "workers: a vector environment plays side by side by itself; give workers=0, or the id of one "
+    "environment"
+)
 BLOCKS_PER_WORKER = 8
 """Few, so that environments are seldom made; enough that no worker waits long for the last."""
 
 
 def collect(
-    env: EnvLike,
+    env: EnvLike | Any,
     episodes: int | None = None,
     *,
     steps: int | None = None,
     policy: Policy | None = None,
     hold: int = 1,
+    options: dict[str, Any] | None = None,
     seed: int = 0,
     max_steps: int = 10_000,
     folder: str | Path | None = None,
@@ -54,16 +61,24 @@ def collect(
 ) -> Episodes:
     """Record episodes in memory, and in a folder if one is given.
 
+    An environment's ``action_masks()``, by sb3-contrib's convention, are recorded as
+    ``Episode.masks``; random play chooses legal actions only.
+
     Episode i is a function of ``seed + i``, however many workers play: it is what
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
 
     Args:
-        env: an environment with uint8 (H, W, C) or float (D,) observations, a function that makes
-            one, or its id; see ``EnvLike``. One that was passed in is left open.
+        env: an environment with uint8 (H, W, C) or float (D,) observations or Dicts of such, a
+            function that makes one, or its id; see ``EnvLike``. Or a vector environment of
+            Gymnasium or of Stable-Baselines3, or a function that makes it: the episodes are the
+            same, as far as its reset seeds the i-th environment with seed + i. Where episodes
+            differ in length, Gymnasium's ``AutoresetMode.DISABLED`` is the fastest: each
+            environment then begins its next episode at once. What was passed in is left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
         steps: instead of ``episodes``: as many as it takes to have that many steps.
         policy: observation to action; None samples uniformly from the action space.
         hold: steps for which each action is held, as by ``agents.HoldAction``.
+        options: of every reset.
         seed: of the environment and of the random policy.
         max_steps: an episode that has not ended by then is truncated.
         folder: where shards are written as they fill, for ``Episodes.load``; a kill costs what came
@@ -106,25 +121,54 @@ def collect(
         )
     if workers and isinstance(env, gym.Env):
         raise TypeError("env: workers make their own; pass its id, or a function that makes it")
-    player = _Player(env, policy, hold, max_steps)
-    with open_env(env) as made:
-        name = env_name(made)
-        facts = {
+    if workers and is_vector(env):
+        raise TypeError(SIDE_BY_SIDE)
+    player = _Player(env, policy, hold, max_steps, options)
+    with _open(env) as made:
+        name = made.name if isinstance(made, Vector) else env_name(made)
+        facts: dict[str, Any] = {
             "env": name, "seed": seed, "hold": hold, "max_steps": max_steps,
             "random": policy is None,
         }  # fmt: skip
+        if options is not None:
+            facts["options"] = repr(options)
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        if isinstance(made, Vector):
+            made.refuse_masks()
+        elif mask_function(made, spec.action) is not None:
+            facts["masks"] = True
         folder = None if folder is None else Path(folder)
         with nullcontext() if folder is None else locked(folder):
             recording = _Recording(folder, resume, spec, facts, save_minutes)
             first = seed + len(recording.episodes)
-            if workers:
+            parts: Iterator[list[Episode]]
+            if isinstance(made, Vector):
+                if workers:
+                    raise TypeError(SIDE_BY_SIDE)
+                begin = partial(player.begin, name, spec)
+                last = None if episodes is None else seed + episodes
+                parts = VectorPlayer(made, begin, options).play(first, last)
+            elif workers:
                 blocks = _blocks(range(first, seed + total), workers)
-                parts: Iterator[list[Episode]] = scatter(player.block, blocks, workers, address)
+                parts = scatter(player.block, blocks, workers, address)
             else:
                 parts = ([player.play(made, spec, one)] for one in count(first))
             recording.fill(parts, total, "step" if episodes is None else "episode", progress)
     return Episodes(recording.episodes, spec.action, spec.observation_space(), name)
+
+
+@contextmanager
+def _open(env: EnvLike | Any) -> Iterator[Env | Vector]:
+    """The environment, or vector environment, that ``env`` names, closed if it was made here."""
+    made = env if isinstance(env, str | gym.Env) or not callable(env) else env()
+    vector = as_vector(made) if is_vector(made) else None
+    opened = vector or make_env(made if isinstance(made, str) else lambda: made)
+    try:
+        yield opened
+    finally:
+        inner: Any = opened if vector is None else vector.venv
+        if inner is not env:
+            inner.close()
 
 
 class _Recording:
@@ -235,6 +279,7 @@ class _Player:
     policy: Policy | None
     hold: int
     max_steps: int
+    options: dict[str, Any] | None
 
     def block(self, seeds: Iterable[int]) -> list[Episode]:
         """In an environment of its own."""
@@ -243,26 +288,35 @@ class _Player:
             return [self.play(made, spec, seed) for seed in seeds]
 
     def play(self, env: Env, spec: Spec, seed: int) -> Episode:
-        owner = f"env: {env_name(env)}, episode of seed {seed}"
-        observation, _ = env.reset(seed=seed)
+        """The episode of one seed."""
+        observation, _ = env.reset(seed=seed, options=deepcopy(self.options))
+        masks = mask_function(env, spec.action)
+        recorder = self.begin(env_name(env), spec, seed, env.action_space, observation, masks)
+        while not recorder.over:
+            observation, reward, terminated, truncated, _ = env.step(recorder.action())
+            recorder.add(observation, reward, bool(terminated), bool(truncated))
+        return recorder.episode()
+
+    def begin(
+        self,
+        name: str,
+        spec: Spec,
+        seed: int,
+        action_space: gym.Space[Any],
+        observation: Any,
+        masks: Callable[[], Any] | None = None,
+    ) -> EpisodeRecorder:
+        """Seed the actions of an episode, and record its first observation."""
         # Another stream than the environment's own, which is seeded with the same number.
-        env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        frames = [checked_observation(observation, spec, f"{owner}, reset")]
-        actions: list[NDArray[Any]] = []
-        rewards: list[float] = []
-        terminated = truncated = False
-        while not (terminated or truncated or len(actions) >= self.max_steps):
-            if len(actions) % self.hold == 0:
-                policy = self.policy
-                action = env.action_space.sample() if policy is None else policy(frames[-1])
-            observation, reward, terminated, truncated, _ = env.step(action)
-            step = f"{owner}, step {len(frames)}"
-            frames.append(checked_observation(observation, spec, step))
-            actions.append(np.array(action))
-            rewards.append(checked_reward(reward, step))
-        try:
-            with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
-                rounded = np.array(rewards, np.float32)
-            return Episode(np.stack(frames), np.stack(actions), rounded, bool(terminated))
-        except ValueError as error:
-            raise ValueError(f"{owner}: {error}") from error
+        action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        owner = f"env: {name}, episode of seed {seed}"
+        return EpisodeRecorder(
+            owner,
+            spec,
+            observation,
+            action_space,
+            self.policy,
+            self.hold,
+            self.max_steps,
+            masks,
+        )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.spec import Spec
+from worldmodel.spec import ActionSpec, Spec
+
+SMALLEST_CHANGE = 1e-6
+"""Of a number from step to step, in the environment's units."""
 
 
 def env_name(env: gym.Env[Any, Any]) -> str:
@@ -16,40 +20,104 @@ def env_name(env: gym.Env[Any, Any]) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
-def checked_observation(observation: Any, spec: Spec, owner: str) -> NDArray[Any]:
-    """A copy in the recording's dtype; environments may reuse their buffer.
+def checked_observation(
+    observation: Any, spec: Spec, owner: str, lead: tuple[int, ...] = ()
+) -> NDArray[Any]:
+    """A copy in the recording's dtype; environments may reuse their buffer. Dicts are packed.
 
     Args:
         observation: what an environment returned. Vectors are rounded to float32; images may have
             another dtype if uint8 can hold all of their numbers.
         spec: of the environment's spaces.
         owner: the environment or step that an error message names.
+        lead: axes before those of an observation, where there are several.
 
     Raises:
-        ValueError: it has another shape, is no array of numbers, or would not be the same in uint8.
+        ValueError: it has another shape, is no array of numbers, or would not be the same in uint8;
+            or a Dict lacks a part.
     """
-    shape, dtype = spec.border
+    if not spec.parts:
+        return _checked(observation, spec.border, spec.observation_space(), owner, lead)
+    names = [part.name for part in spec.parts]
+    if not isinstance(observation, Mapping) or set(observation) != set(names):
+        got = list(observation) if isinstance(observation, Mapping) else type(observation).__name__
+        raise ValueError(f"{owner}: returned {got}, its space has the parts {names}")
+    checked = {}
+    for part in spec.parts:
+        border = part.shape, np.dtype(np.uint8 if part.is_image else np.float32)
+        name = f"{owner}: {part.name!r}"
+        checked[part.name] = _checked(observation[part.name], border, part.space(), name, lead)
+    return spec.pack(checked, owner)
+
+
+def _checked(
+    observation: Any,
+    border: tuple[tuple[int, ...], np.dtype[Any]],
+    space: gym.Space[Any],
+    owner: str,
+    lead: tuple[int, ...],
+) -> NDArray[Any]:
+    """An image or vector of that space as an array of that shape and dtype."""
+    shape, dtype = border
     try:
         given = np.asarray(observation)
     except (TypeError, ValueError) as error:
+        raise ValueError(f"{owner}: returned no array ({error}), its space is {space}") from error
+    if given.shape != (*lead, *shape) or given.dtype.kind not in "biuf":
         raise ValueError(
-            f"{owner}: returned no array ({error}), its space is {spec.observation_space()}"
-        ) from error
-    if given.shape != shape or given.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{owner}: returned an observation of {given.dtype} {given.shape}, its space is "
-            f"{spec.observation_space()}"
+            f"{owner}: returned an observation of {given.dtype} {given.shape}, its space is {space}"
         )
     with np.errstate(all="ignore"):  # what does not fit is refused, below or by the episode
         copy = np.array(given, dtype, order="C")
-    if spec.is_image and given.dtype != dtype and not np.array_equal(copy, given):
+    if dtype == np.uint8 and given.dtype != dtype and not np.array_equal(copy, given):
         other = given[copy != given][0]
         raise ValueError(
             f"{owner}: returned an observation of {given.dtype} that holds {other}, its "
-            f"space is {spec.observation_space()}: whole numbers from 0 to 255; "
+            f"space is {space}: whole numbers from 0 to 255; "
             "gymnasium.wrappers.TransformObservation converts them"
         )
     return copy
+
+
+def unrounded(observation: Any, spec: Spec) -> list[NDArray[Any]]:
+    """The numbers of an observation's vectors as the environment returned them: one array (D,), or
+    none where there are only images.
+    """
+    if spec.parts:
+        vectors = [np.ravel(observation[part.name]) for part in spec.parts if not part.is_image]
+        return [np.concatenate(vectors)] if vectors else []
+    return [] if spec.is_image else [np.array(observation)]
+
+
+def check_rounding(observations: NDArray[Any] | list[NDArray[Any]], spec: Spec) -> None:
+    """Refuse an episode of vectors whose changes from step to step float32 cannot hold.
+
+    Args:
+        observations: (T + 1, D), as the environment returned them (``unrounded``); may be empty.
+        spec: of the environment's spaces.
+
+    Raises:
+        ValueError: rounding is more than a tenth of a number's mean change. Changes below
+            ``SMALLEST_CHANGE`` are taken for noise of the arithmetic.
+    """
+    if spec.is_image or not len(observations):
+        return
+    observations = np.stack(list(observations))
+    if observations.dtype.kind == "b" or observations.dtype in (np.float16, np.float32):
+        return
+    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+        exact = np.diff(observations.astype(np.float64), axis=0)
+        rounded = np.diff(observations.astype(np.float32).astype(np.float64), axis=0)
+        change, error = np.abs(exact).mean(0), np.abs(exact - rounded).mean(0)
+        wrong = np.flatnonzero((change > SMALLEST_CHANGE) & (error > 0.1 * change))
+    if len(wrong):
+        number = int(wrong[0])
+        value = float(observations[0, number])
+        raise ValueError(
+            f"observations: number {number} changes by {change[number]:.3g} a step around "
+            f"{value:.6g}, and float32, in which models compute, loses that; subtract a constant, "
+            f"such as {value:.6g}, in gymnasium.wrappers.TransformObservation"
+        )
 
 
 def checked_reward(reward: Any, owner: str) -> float:
@@ -71,3 +139,71 @@ def checked_reward(reward: Any, owner: str) -> float:
         f"{owner}: returned a reward of type {type(reward).__name__}, expected one number, that a "
         "float can hold"
     )
+
+
+def mask_function(env: gym.Env[Any, Any], action: ActionSpec) -> Callable[[], Any] | None:
+    """The environment's ``action_masks``, as sb3-contrib calls it; None if it has none, or actions
+    are no choices.
+    """
+    if not action.choices or not env.has_wrapper_attr("action_masks"):
+        return None
+    function: Callable[[], Any] = env.get_wrapper_attr("action_masks")
+    return function
+
+
+def checked_masks(
+    masks: Any, action: ActionSpec, owner: str, count: int | None = None
+) -> NDArray[np.bool_]:
+    """A copy of action masks as bool (n,), or (count, n): which of all choices are legal.
+
+    Args:
+        masks: of numbers 0 and 1, or bool.
+        action: the actions.
+        owner: the environment, step or argument that an error message names.
+        count: rows; None if it is one mask.
+
+    Raises:
+        ValueError: they are something else, or for actions that are no choices.
+    """
+    size = sum(action.choices)
+    if not size:
+        raise ValueError(
+            f"{owner}: masks are for Discrete, MultiDiscrete and MultiBinary actions; these are "
+            f"{action.to_space()}: leave them away"
+        )
+    given, shape = np.asarray(masks), (size,) if count is None else (count, size)
+    if given.shape != shape or given.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{owner}: expected action masks bool {shape}, one for each choice of "
+            f"{action.to_space()}, got {given.dtype} {given.shape}"
+        )
+    if not ((given == 0) | (given == 1)).all():
+        raise ValueError(f"{owner}: expected action masks of True and False, got other numbers")
+    return given.astype(np.bool_)
+
+
+def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> Any:
+    """A uniformly random action among the legal ones of ``mask`` (n,).
+
+    Args:
+        space: Discrete, MultiDiscrete or MultiBinary; seeded by the caller.
+        mask: which choices are legal.
+        owner: the step that an error message names.
+
+    Raises:
+        ValueError: none is legal.
+    """
+    choices = ActionSpec.from_space(space).choices
+    entries = np.split(mask, np.cumsum(choices)[:-1])
+    if not all(entry.any() for entry in entries):
+        raise ValueError(
+            f"{owner}: action_masks leave no legal action; such a step should have ended the "
+            "episode (terminated)"
+        )
+    flags = tuple(entry.astype(np.int8) for entry in entries)
+    if isinstance(space, gym.spaces.Discrete):
+        return space.sample(mask=flags[0])
+    if isinstance(space, gym.spaces.MultiBinary):  # 2 leaves the bit free
+        bits = [2 if entry.all() else int(entry[1]) for entry in entries]
+        return space.sample(mask=np.array(bits, np.int8).reshape(space.shape))
+    return space.sample(mask=flags)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import check_memory
+from worldmodel.data.arrays import as_array, cut_arrays
 from worldmodel.data.episode import Episode
 from worldmodel.data.lazy import LazySequence, ShardCache
 from worldmodel.data.shards import (
@@ -28,6 +29,7 @@ from worldmodel.data.shards import (
     write_shard,
 )
 from worldmodel.data.windows import WindowSource
+from worldmodel.parts import Part
 from worldmodel.spec import ActionSpec, Spec
 
 
@@ -37,11 +39,14 @@ class Episodes:
     Args:
         episodes: at least one; observation and action shapes agree.
         action: what their actions are.
-        observation_space: the environment's; None for images, or vectors without bounds.
+        observation_space: the environment's; None for images, or vectors without bounds. Of
+            a Dict the episodes hold what ``Spec.pack`` makes of its parts.
         env_id: the environment's, if known; models that are trained on them take it.
 
     Raises:
-        ValueError: there is none, shapes differ, or an action is none of the space.
+        TypeError: something else than episodes, an ``ActionSpec`` and a Box.
+        ValueError: there is none, shapes differ, an action is none of the space, or only some have
+            masks.
     """
 
     def __init__(
@@ -51,9 +56,22 @@ class Episodes:
         observation_space: gym.Space[Any] | None = None,
         env_id: str | None = None,
     ) -> None:
-        if not episodes:
+        if not isinstance(action, ActionSpec):
+            raise TypeError(
+                f"action: expected a worldmodel.ActionSpec, got {type(action).__name__}; "
+                "ActionSpec.from_space makes one of a Gymnasium space"
+            )
+        if isinstance(episodes, np.ndarray | Episode) or (
+            len(episodes) and not isinstance(episodes[0], Episode)
+        ):
+            raise TypeError(
+                f"episodes: expected a list of worldmodel.Episode, got {type(episodes).__name__}; "
+                "Episodes.from_arrays makes them of arrays"
+            )
+        if not len(episodes):
             raise ValueError("episodes: empty; record at least one")
-        first, lengths = episodes[0], list[int]()
+        first = episodes[0]
+        lengths = list[int]()
         for number, episode in enumerate(episodes):
             if episode.observations.shape[1:] != first.observations.shape[1:]:
                 raise ValueError(
@@ -62,18 +80,67 @@ class Episodes:
                 )
             action.check(episode.actions, f"episodes[{number}]")
             lengths.append(len(episode.actions))
+            _check_masks(episode, first, action, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
         self.lengths = np.array(lengths)
         self.action = action
         self.env_id = env_id
+        if not isinstance(observation_space, gym.Space | None):
+            raise TypeError(
+                "observation_space: expected a Gymnasium space, or None, got "
+                f"{type(observation_space).__name__}"
+            )
         self.observation_space = observation_space or _space_of(first.observations)
-        _, dtype = self.spec(1).border
-        space = self.observation_space
-        if space.shape != first.observations.shape[1:] or dtype != first.observations.dtype:
+        border = self.spec(1).border
+        if border != (first.observations.shape[1:], first.observations.dtype):
             raise ValueError(
-                f"observation_space: {space} does not fit observations of "
+                f"observation_space: {self.observation_space} does not fit observations of "
                 f"{first.observations.dtype} {first.observations.shape[1:]}"
             )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any = None,
+        *,
+        next_observations: Any = None,
+        action_space: gym.Space[Any],
+        observation_space: gym.Space[Any] | None = None,
+        env_id: str | None = None,
+    ) -> Episodes:
+        """Episodes from N logged steps, one after the other, episode after episode.
+
+        An episode ends where ``terminated`` or ``truncated`` says so, and with the last step.
+
+        Args:
+            observations: before each step, (N, \\*observation), with ``next_observations``; or
+                all, (N + episodes, \\*observation): before each step, and each episode's last.
+            actions: (N, \\*action).
+            rewards: (N,).
+            terminated: bool (N,), steps that ended their episode.
+            truncated: bool (N,), steps after which it was cut, by a time limit say; None: none.
+            next_observations: after each step, (N, \\*observation).
+            action_space: the environment's.
+            observation_space: the environment's; None for uint8 images (H, W, C), or vectors (D,)
+                without bounds.
+            env_id: the environment's, if known.
+
+        Raises:
+            ValueError: shapes do not fit each other or the spaces, a flag is no bool, an episode
+                goes on elsewhere than at the observation before, float32 cannot hold how vectors
+                change, or a value is none that ``Episode`` takes.
+        """
+        if observation_space is None:
+            observation_space = _space_of(as_array(observations, "observations"))
+        spec = Spec.from_spaces(observation_space, action_space, 1)
+        episodes = cut_arrays(
+            spec, observations, actions, rewards, terminated, truncated, next_observations
+        )
+        return cls(episodes, spec.action, observation_space, env_id)
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -121,7 +188,7 @@ class Episodes:
         return Episodes(self.episodes[:-held], *spaces), Episodes(self.episodes[-held:], *spaces)
 
     def starts(self) -> NDArray[Any]:
-        """The first observations, (episodes, *observation)."""
+        """The first observations, (episodes, *observation), as episodes hold them."""
         first = self[0].observations[0]
         frames = np.empty((len(self), *first.shape), first.dtype)
         for number, episode in enumerate(self):
@@ -174,6 +241,11 @@ class Episodes:
             episodes = LazySequence(ShardCache(counts, memory, Shard.map), Shard.episode)
         shape = episodes[0].observations.shape[1:]
         try:
+            if "parts" in meta:
+                parts = meta["parts"] if isinstance(meta["parts"], list) else []
+                action = ActionSpec.from_dict(meta.get("action", {}))
+                spec = Spec.of_parts(tuple(map(Part.from_dict, parts)), action, window=1)
+                return cls(episodes, action, spec.observation_space(), meta["env"])
             if len(shape) != 1:
                 action = ActionSpec.from_dict(meta.get("action", {}))
                 return cls(episodes, action, env_id=meta["env"])
@@ -213,8 +285,29 @@ class Episodes:
         return source
 
 
+def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: str) -> None:
+    """Raise ValueError unless masks are of the actions, and there as in the first episode."""
+    if (episode.masks is None) != (first.masks is None):
+        has = ("no", "some") if episode.masks is None else ("some", "none")
+        raise ValueError(
+            f"{owner}: has {has[0]} action masks, the first episode {has[1]}; leave them away in "
+            "all: dataclasses.replace(episode, masks=None)"
+        )
+    if episode.masks is not None and episode.masks.shape[1] != sum(action.choices):
+        raise ValueError(
+            f"{owner}: masks are of {episode.masks.shape[1]} choices, {action.to_space()} has "
+            f"{sum(action.choices)}"
+        )
+
+
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
-    """The space of images, or of vectors without bounds, (T + 1, *observation)."""
+    """The space of images, or of vectors without bounds, (T + 1, *observation).
+
+    Raises:
+        ValueError: they are packed Dicts.
+    """
+    if observations.dtype == np.uint8 and observations.ndim == 2:
+        raise ValueError("observation_space: give that of the Dicts that Spec.pack has packed")
     if observations.dtype == np.uint8:
         return gym.spaces.Box(0, 255, observations.shape[1:], np.uint8)
     return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)

@@ -35,9 +35,12 @@ def make_env(env: EnvLike, **make_kwargs: Any) -> Env:
         )
     made = env if isinstance(env, gym.Env) or not callable(env) else env()
     if not isinstance(made, gym.Env):
+        hint = (
+            "; of vector environments collect alone takes any" if hasattr(made, "num_envs") else ""
+        )
         raise TypeError(
             "env: expected a Gymnasium id, a function that makes an environment, or an "
-            f"environment, got {type(made).__name__}"
+            f"environment, got {type(made).__name__}{hint}"
         )
     return made
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from worldmodel.data.env_checks import check_rounding
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
@@ -27,16 +28,16 @@ def from_minari(
 
     Args:
         dataset: loaded (``filter_episodes`` and ``split`` of Minari choose among its episodes), or
-            its id, such as "D4RL/pen/human-v2". uint8 images (H, W, C) or float vectors (D,);
-            any actions that an environment may have.
-        observation: the entry to take where observations are Dicts.
+            its id, such as "D4RL/pen/human-v2". uint8 images (H, W, C), float vectors (D,) or
+            Dicts of such; any actions that an environment may have.
+        observation: the entry to take where observations are Dicts; None takes all of them.
         download: fetch an id that is not on this machine; without it nothing goes to the network.
 
     Raises:
         ImportError: minari is not installed.
         FileNotFoundError: there is no data set of that id on this machine.
         ValueError: its spaces do not fit a world model, an episode does not hold what it should or
-            goes on after a termination, or ``observation`` is needed, or names no entry.
+            goes on after a termination, or ``observation`` names no entry.
     """
     if isinstance(dataset, str):
         dataset = _minari().load_dataset(dataset, download=download)
@@ -53,13 +54,14 @@ def from_minari(
                 f"{int(terminated.argmax()) + 1} of {len(terminated)}; split it there"
             )
         try:
+            check_rounding(np.asarray(frames), spec)
             episode = Episode(
-                np.asarray(frames, dtype),
+                spec.pack(frames, "observations") if spec.parts else np.asarray(frames, dtype),
                 np.asarray(each.actions),
                 np.asarray(each.rewards, np.float32),
                 bool(terminated[-1:].any()),
             )
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"dataset: episode {each.id}: {error}") from error
         episodes.append(episode)
     return Episodes(episodes, spec.action, spec.observation_space())
@@ -69,7 +71,7 @@ def to_minari(episodes: Episodes, dataset_id: str, **facts: Any) -> MinariDatase
     """Write episodes as a Minari data set of this machine, without loss (no JPEG).
 
     It lies in MINARI_DATASETS_PATH (~/.minari/datasets). An episode that did not terminate counts
-    as truncated.
+    as truncated. Action masks are not written: Minari has none.
 
     Args:
         episodes: what to write.
@@ -92,10 +94,13 @@ def to_minari(episodes: Episodes, dataset_id: str, **facts: Any) -> MinariDatase
             "choose another name or version"
         )
     space, action_space = episodes.observation_space, episodes.action.to_space()
+    spec = episodes.spec(1)
     buffers = [
         EpisodeBuffer(
             id=number,
-            observations=np.asarray(episode.observations, space.dtype),
+            observations=spec.unpack(episode.observations)
+            if spec.parts
+            else np.asarray(episode.observations, space.dtype),
             actions=np.asarray(episode.actions, action_space.dtype),
             rewards=episode.rewards,
             terminations=_at_the_end(episode, episode.terminated),
@@ -118,7 +123,7 @@ def _minari() -> Any:
 def _entry(space: gym.Space[Any], name: str | None) -> gym.Space[Any]:
     """The space of that entry of each observation, or of all of it."""
     entries = list(space.spaces) if isinstance(space, gym.spaces.Dict) else []
-    if name is None and not entries:
+    if name is None:
         return space
     if name not in entries:
         raise ValueError(f"observation: expected one of the entries {entries}, got {name!r}")

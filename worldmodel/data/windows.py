@@ -26,13 +26,14 @@ class WindowBatch:
         self._device = device
         batch = len(windows)
         action = windows[0][0].actions
-        actions = np.zeros((batch, window, *action.shape[1:]), action.dtype)
+        actions = np.empty((batch, window, *action.shape[1:]), action.dtype)
         rewards = np.zeros((batch, window), np.float32)
         terminated = np.zeros((batch, window), bool)
         lengths = np.zeros(batch, np.int64)
         for row, (episode, offset) in enumerate(windows):
             length = min(window, len(episode.actions) - offset)
             actions[row, :length] = episode.actions[offset : offset + length]
+            actions[row, length:] = episode.actions[offset + length - 1]  # any of the space
             rewards[row, :length] = episode.rewards[offset : offset + length]
             ended = episode.terminated and offset + length == len(episode.actions)
             terminated[row, length - 1] = ended
@@ -112,4 +113,5 @@ def _copy(episode: Episode, offset: int, window: int) -> Episode:
         actions=episode.actions[offset:end].copy(),
         rewards=episode.rewards[offset:end].copy(),
         terminated=episode.terminated and end == len(episode.actions),
+        masks=None,  # of which windows make no use
     )

@@ -83,18 +83,11 @@ def same(
     )
 
 
-def alike(
-    model: WorldModel,
-    what: str,
-    got: Belief,
-    expected: Belief,
-    rtol: float = 1e-4,
-    atol: float = 1e-5,
-) -> None:
+def alike(model: WorldModel, what: str, got: Belief, expected: Belief, **tolerances: float) -> None:
     """As ``same``, for beliefs."""
     require(model, torch.equal(got.present, expected.present), f"{what}: its present")
     for name, value in expected.state.items():
-        same(model, f"{what}: state[{name!r}]", got.state[name], value, rtol, atol)
+        same(model, f"{what}: state[{name!r}]", got.state[name], value, **tolerances)
 
 
 def refuses(

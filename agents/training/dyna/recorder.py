@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import checked_observation, checked_reward, env_name
+from worldmodel.data.env_checks import (
+    check_rounding,
+    checked_masks,
+    checked_observation,
+    checked_reward,
+    env_name,
+    mask_function,
+    unrounded,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
@@ -49,13 +58,16 @@ class RecordEpisodes(
         gym.utils.RecordConstructorArgs.__init__(self, max_steps=max_steps)
         gym.Wrapper.__init__(self, env)
         self._spaces = Spec.from_spaces(env.observation_space, env.action_space, window=1)
+        self._legal = mask_function(env, self._spaces.action)
         self.max_steps = max_steps
         self.total = 0
         self._steps = 0
         self._finished: list[tuple[int, Episode]] = []  # each with the total where it began
         self._frames: list[NDArray[Any]] = []
+        self._exact: list[NDArray[Any]] = []  # vectors, before they are rounded
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
+        self._masks: list[NDArray[np.bool_]] = []
         self._owner = f"env: {env_name(env)}"
 
     def reset(
@@ -70,6 +82,8 @@ class RecordEpisodes(
         self._finish(terminated=False)
         self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
         self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
+        self._record_masks(f"{self._owner}, reset")
+        self._exact = unrounded(observation, self._spaces)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -83,11 +97,13 @@ class RecordEpisodes(
         if not self._frames:
             raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
         copied = np.array(action, self.action_space.dtype)
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = self.env.step(deepcopy(action))
         owner = f"{self._owner}, step {len(self._frames)}"
         frame = checked_observation(observation, self._spaces, owner)
         number = checked_reward(reward, owner)
+        self._record_masks(owner)
         self._frames.append(frame)
+        self._exact += unrounded(observation, self._spaces)
         self._actions.append(copied)
         self._rewards.append(number)
         self.total += 1
@@ -135,18 +151,25 @@ class RecordEpisodes(
         self._steps, self.total = episodes.steps, total
 
     def _episode(self, terminated: bool) -> Episode:
+        check_rounding(self._exact, self._spaces)
         return Episode(
             np.stack(self._frames),
             np.stack(self._actions),
             np.array(self._rewards, np.float32),
             terminated,
+            np.stack(self._masks) if self._masks else None,
         )
+
+    def _record_masks(self, owner: str) -> None:
+        if self._legal is not None:
+            self._masks.append(checked_masks(self._legal(), self._spaces.action, owner))
 
     def _finish(self, terminated: bool) -> None:
         if self._actions:
             begin = self.total - len(self._actions)
             self._finished.append((begin, self._episode(terminated)))
-        self._frames, self._actions, self._rewards = [], [], []
+        self._frames, self._exact, self._actions, self._rewards = [], [], [], []
+        self._masks = []
 
     def _drop(self) -> None:
         latest = 0 if self._actions else 1

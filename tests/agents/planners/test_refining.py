@@ -184,3 +184,8 @@ def test_risk_counts_the_worst_worlds() -> None:
 def test_config_rejects(config: Any, bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         config(**bad)
+
+
+def test_the_config_of_another_planner_is_refused() -> None:
+    with pytest.raises(TypeError, match="config: expected a CemConfig, got MppiConfig"):
+        Cem(FakeModel(), MppiConfig())

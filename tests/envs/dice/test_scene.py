@@ -10,8 +10,17 @@ import torch
 
 from envs.dice import DiceState, Views, look, poses
 from envs.dice.raycast import Rays, _draw_side, render
-from envs.dice.scene import CAMERA_HEIGHT, CAMERA_RADIUS, PITCH, POOL, facing, pool, visible_sides
-from envs.dice.textures import PATTERNS, patterns
+from envs.dice.scene import (
+    CAMERA_HEIGHT,
+    CAMERA_RADIUS,
+    PATTERNS,
+    PITCH,
+    POOL,
+    facing,
+    patterns,
+    pool,
+    visible_sides,
+)
 
 TEST = 1 << 40
 

@@ -78,14 +78,14 @@ def test_passive_scenes_have_no_plans_to_score(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["jump:small", "sssm:jumpy", "svg-lp:small"])
 def test_models(name: str) -> None:
     settings = Imagination((name,), horizons=(3, 5), plans=(2,), worlds=2, size=16, repeats=1)
-    rows = settings.compare({name: settings.load(name)})
+    rows = settings.compare({name: settings.load_model(name)})
     reached = [5] if name == "sssm:jumpy" else [3, 5]
     assert [row["horizon"] for row in rows[::3]] == reached
     assert all(row.get("per_second", row.get("ratio")) > 0 for row in rows)
 
 
 def test_checkpoint() -> None:
-    model = Imagination().load("traveling-salesman")
+    model = Imagination().load_model("traveling-salesman")
     assert model.spec.observation == (3, 32, 32) and not model.training
 
 

@@ -1,0 +1,115 @@
+"""Episodes from logged arrays: steps one after the other, cut where episodes end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodel.data.env_checks import check_rounding, checked_observation
+from worldmodel.data.episode import Episode
+from worldmodel.spec import Spec
+
+Flags = NDArray[np.bool_]
+
+
+def cut_arrays(
+    spec: Spec,
+    observations: Any,
+    actions: Any,
+    rewards: Any,
+    terminated: Any,
+    truncated: Any = None,
+    next_observations: Any = None,
+) -> list[Episode]:
+    """The episodes of N logged steps; see ``Episodes.from_arrays``, also for the errors."""
+    observations = as_array(observations, "observations")
+    actions, rewards = as_array(actions, "actions"), as_array(rewards, "rewards")
+    steps = len(actions) if actions.ndim else 0
+    if not steps or rewards.shape != (steps,):
+        raise ValueError(
+            f"actions, rewards: expected (N, *action) and (N,) of at least 1 step, got "
+            f"{actions.shape} and {rewards.shape}"
+        )
+    ended = _flags(terminated, "terminated", steps)
+    cut = ended if truncated is None else ended | _flags(truncated, "truncated", steps)
+    last = np.union1d(np.flatnonzero(cut), [steps - 1])
+    first = np.concatenate([[0], last[:-1] + 1])
+    frames = _frames(spec, observations, next_observations, first, last)
+    episodes = []
+    for number, (begin, end) in enumerate(zip(first, last + 1, strict=True)):
+        owner = f"episode {number} (steps {begin} to {end - 1})"
+        exact = frames[begin + number : end + number + 1]
+        rounded = checked_observation(exact, spec, f"observations: {owner}", (len(exact),))
+        try:
+            check_rounding(exact, spec)
+            with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
+                paid = rewards[begin:end].astype(np.float32)
+            episodes.append(Episode(rounded, actions[begin:end].copy(), paid, bool(ended[end - 1])))
+        except ValueError as error:
+            raise ValueError(f"{owner}: {error}") from error
+    return episodes
+
+
+def as_array(values: Any, argument: str) -> NDArray[Any]:
+    """Numbers as one array, or ValueError that names ``argument``."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(
+            f"{argument}: expected one array of all steps, got {error}; np.concatenate joins those "
+            "of several episodes"
+        ) from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{argument}: expected numbers, got {array.dtype} {array.shape}")
+    return array
+
+
+def _flags(values: Any, argument: str, steps: int) -> Flags:
+    flags = as_array(values, argument)
+    if flags.shape != (steps,):
+        raise ValueError(
+            f"{argument}: expected one bool for each of the {steps} steps, got {flags.dtype} "
+            f"{flags.shape}"
+        )
+    if not ((flags == 0) | (flags == 1)).all():
+        raise ValueError(f"{argument}: expected bools, or 0 and 1, got {np.unique(flags)[:5]}")
+    return flags.astype(bool)
+
+
+def _frames(
+    spec: Spec,
+    observations: NDArray[Any],
+    following: Any,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+) -> NDArray[Any]:
+    """All frames, (N + episodes, \\*observation): before each step, and after the last ones."""
+    steps, episodes, shape = int(last[-1]) + 1, len(last), spec.border[0]
+    count = len(observations) if observations.ndim else 0
+    if following is None:
+        if observations.shape != (steps + episodes, *shape):
+            raise ValueError(
+                f"observations: {steps} steps in {episodes} episodes have "
+                f"{(steps + episodes, *shape)} observations, each episode's last one included, got "
+                f"{observations.shape}; give next_observations, too, if there is one for each step"
+            )
+        return observations
+    following = as_array(following, "next_observations")
+    if count != steps or observations.shape != following.shape:
+        raise ValueError(
+            f"observations, next_observations: expected {(steps, *shape)} each, got "
+            f"{observations.shape} and {following.shape}"
+        )
+    between = np.ones(steps, bool)
+    between[last] = False
+    before = np.flatnonzero(between)
+    same = (following[before] == observations[before + 1]).reshape(len(before), -1).all(1)
+    if not same.all():
+        step = int(before[~same][0])
+        raise ValueError(
+            f"next_observations: step {step} leads elsewhere than to where step {step + 1} begins; "
+            "if an episode was cut between them, set truncated there"
+        )
+    return np.insert(observations, last + 1, following[last], axis=0)

@@ -35,8 +35,8 @@ def test_a_sparse_reward_is_learned() -> None:
     share = np.mean([(each.rewards == 0).mean() for each in episodes])
     assert 0.02 < share < 0.06 and math.pi * RADIUS**2 / 4 == pytest.approx(0.034, abs=1e-3)
     small = {"mlp": 64, "path": 32, "tower": 16, "scene": 64, "head": 64, "targets": 6}
-    model = make("jump", episodes.spec(5), replace(preset("jump", "vector"), **small))
-    fit(model, episodes.windows(5, 64), 1500, progress=False)
+    model = make("jump", episodes.spec(5), replace(preset("jump", "vector"), **small), 0)
+    fit(model, episodes.windows(5, 64), 800, progress=False)
     axis = torch.linspace(-1, 1, 41)
     observations = torch.cartesian_prod(axis, axis)[:, None]
     now = torch.zeros(len(observations), 1, dtype=torch.int64)

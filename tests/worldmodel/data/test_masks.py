@@ -50,6 +50,13 @@ class Shifted(Seats):
         return int(action[0])
 
 
+class Numbered(Seats):
+    action_space = gym.spaces.Discrete(4, start=10)
+
+    def seat(self, action: Any) -> int:
+        return int(action) - 10
+
+
 class Bits(Seats):
     action_space = gym.spaces.MultiBinary(3)
 
@@ -61,7 +68,7 @@ class Bits(Seats):
         return int(self.free.argmax())
 
 
-@pytest.mark.parametrize("kind", [Seats, Shifted, Bits])
+@pytest.mark.parametrize("kind", [Seats, Shifted, Numbered, Bits])
 def test_random_play_is_legal_and_masks_are_recorded(kind: type[Seats]) -> None:
     episodes = collect(kind(), 20, progress=False)
     for episode in episodes:

@@ -153,3 +153,14 @@ def test_vector_environments_with_masks_are_refused() -> None:
         with pytest.raises(ValueError, match="env: .*action_masks, which are recorded of one"):
             collect(venv, 2, progress=False)
     assert collect(Seats, 2, progress=False)[0].masks is not None  # the advice works
+
+
+@pytest.mark.parametrize("wrong", [np.ones((9, 4), bool), np.ones(10, bool), np.ones((10, 4))])
+def test_corrupt_masks_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:
+    collect(Seats(), 2, folder=tmp_path, progress=False)
+    path = tmp_path / "episodes-00000.npz"
+    arrays = dict(np.load(path))
+    assert arrays["masks"].shape == (10, 4)
+    np.savez_compressed(path, **{**arrays, "masks": wrong})
+    with pytest.raises(ValueError, match="corrupt shard .*masks"):
+        Episodes.load(tmp_path)

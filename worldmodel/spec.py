@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel.common.config_checks import from_json
+from worldmodel.common.space_advice import observation_advice
 
 KINDS = ("none", "discrete", "multi_discrete", "multi_binary", "box")
 LARGEST_SIDE, LONGEST_WINDOW = 8192, 10**7
@@ -171,21 +172,28 @@ class ActionSpec:
                     "gymnasium.wrappers.TransformAction with a bounded Box"
                 )
             if not (space.low < space.high).all():
-                raise ValueError(f"action_space: every low must be below its high, got {space}")
+                raise ValueError(
+                    f"action_space: every low must be below its high, got {space}; gymnasium."
+                    "wrappers.TransformAction can add the numbers that never change to the others"
+                )
             with np.errstate(over="ignore"):
                 widest = (space.high.astype(np.float32) - space.low.astype(np.float32)) * 2
             if not np.isfinite(widest).all():
                 raise ValueError(
-                    f"action_space: bounds must lie within 1e38, where float32 ends, got {space}"
+                    f"action_space: bounds must lie within 1e38, where float32 ends, got {space}; "
+                    "gymnasium.wrappers.TransformAction can make such actions from a smaller Box"
                 )
             if not space.low.size:
-                raise ValueError(f"action_space: expected at least one number, got {space}")
+                raise ValueError(
+                    f"action_space: expected at least one number, got {space}; gymnasium.wrappers."
+                    "TransformAction can take Discrete(1) instead, which leaves no choice"
+                )
             low = tuple(float(x) for x in space.low.flatten())
             high = tuple(float(x) for x in space.high.flatten())
             return cls("box", space.shape, (), low, high, str(space.dtype))
         raise ValueError(
             f"action_space: {space} is not supported; use Discrete, MultiDiscrete, MultiBinary "
-            "or a bounded Box"
+            "or a bounded Box, from which gymnasium.wrappers.TransformAction can make such actions"
         )
 
     @classmethod
@@ -325,18 +333,25 @@ class Spec:
         action = ActionSpec("none") if pose else ActionSpec.from_space(action_space)
         if isinstance(box, gym.spaces.Box) and box.dtype == np.uint8 and len(box.shape) == 3:
             height, width, channels = box.shape
+            sides = [16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in (height, width)]
+            if channels not in (1, 3) or not all(sides):
+                raise ValueError(
+                    "observation_space: expected an image of 1 or 3 channels whose height and "
+                    f"width are multiples of 8, at least 16 and at most {LARGEST_SIDE}, got "
+                    f"(H, W, C) = {box.shape}; {observation_advice(box)}"
+                )
             return cls((channels, height, width), action, window, pose)
         if (
             isinstance(box, gym.spaces.Box)
             and np.issubdtype(box.dtype, np.floating)
             and len(box.shape) == 1
+            and box.shape[0]
         ):
             low, high = (tuple(float(x) for x in bound) for bound in (box.low, box.high))
             return cls(box.shape, action, window, pose, low, high, str(box.dtype))
         raise ValueError(
             "observation_space: expected a uint8 Box of shape (H, W, C) or a float Box of shape "
-            f"(D,), got {observation_space}; gymnasium.wrappers.AddRenderObservation and "
-            "ResizeObservation make images, FlattenObservation makes vectors"
+            f"(D,), got {observation_space}; {observation_advice(observation_space)}"
         )
 
     def observation_space(self) -> gym.spaces.Box:
@@ -351,7 +366,7 @@ class Spec:
         if not self.is_image:
             raise ValueError(
                 f"{owner}: it sees vectors {self.observation}; pictures need images, as "
-                "gymnasium.wrappers.AddRenderObservation makes them"
+                "agents.adapt(env, pixels=True) makes them"
             )
 
     def check_spaces(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.common.space_advice import is_codes
+from worldmodel.data.episode import Episode
 from worldmodel.spec import Spec
 
 SMALLEST_CHANGE = 1e-6
@@ -56,6 +60,19 @@ def checked_observation(
             "gymnasium.wrappers.TransformObservation converts them"
         )
     return copy
+
+
+def warn_of_codes(episodes: Sequence[Episode]) -> None:
+    """Warn if images hold small whole numbers only, which are codes rather than brightness."""
+    least = min(int(one.observations.min()) for one in episodes)
+    most = max(int(one.observations.max()) for one in episodes)
+    if is_codes(least, most):
+        warnings.warn(
+            f"observations: images hold whole numbers from {least} to {most} only, of 255; to a "
+            "model they all look black. If they are codes of things, agents.adapt(env, codes=N), N "
+            "their number, makes one-hot vectors",
+            stacklevel=3,
+        )
 
 
 def check_rounding(observations: NDArray[Any] | list[NDArray[Any]], spec: Spec) -> None:

@@ -7,15 +7,17 @@ from agents.adapt import adapt
 from agents.evaluate import evaluate
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
+from agents.known_functions import KnownFunctions
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import Comparison, compare
 from agents.monitoring.video import LoggerVideos, VideoOutputFormat
-from agents.planners.base import Plan, Planner, RandomAgent
+from agents.planners.base import Plan, Planner
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.planners.refining import Cem, CemConfig, Mppi, MppiConfig
 from agents.planners.tree_search import TreeSearch, TreeSearchConfig
 from agents.policies import SmallCnn, load_policy, save_policy
+from agents.random_agent import RandomAgent
 from agents.replay_buffer import from_replay_buffer
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
@@ -43,6 +45,7 @@ __all__ = [
     "ImaginedVecEnv",
     "InversePolicy",
     "InversePolicyConfig",
+    "KnownFunctions",
     "LoggerVideos",
     "LookaheadExtractor",
     "LookaheadVecWrapper",

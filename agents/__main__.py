@@ -13,15 +13,17 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agents.adapt import adapt
 from agents.evaluate import evaluate, play
 from agents.imagination import Imagination
-from agents.planners.base import Agent, Before, Planner, RandomAgent
+from agents.planners.base import Agent, Before, Planner
 from agents.planners.base import Plan as ScoredPlans
 from agents.planners.random_shooting import RandomShooting
 from agents.planners.refining import Cem, Mppi
 from agents.planners.tree_search import TreeSearch
+from agents.random_agent import RandomAgent
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from worldmodel import checkpoint
@@ -157,9 +159,11 @@ def _timed(planner: Planner) -> list[tuple[int, float]]:
     """A list to which the planner adds the rows and seconds of each decision from now on."""
     timings, plan = list[tuple[int, float]](), planner.plan
 
-    def timed(imagination: Imagination, before: Before = ()) -> ScoredPlans:
+    def timed(
+        imagination: Imagination, before: Before = (), masks: Tensor | None = None
+    ) -> ScoredPlans:
         began = time.perf_counter()
-        result = plan(imagination, before)
+        result = plan(imagination, before, masks)
         timings.append((len(result.best), time.perf_counter() - began))
         return result
 

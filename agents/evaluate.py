@@ -14,10 +14,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from tqdm import tqdm
 
 from agents.history import Frames
+from agents.legal_actions import masks_of, takes_masks
 from agents.planners.base import Agent, Planner
 from agents.wrappers import HoldAction
 from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.data.env_checks import mask_function
 from worldmodel.data.make_env import Env, EnvLike, make_env
+from worldmodel.spec import ActionSpec
 
 
 def evaluate(
@@ -37,7 +40,8 @@ def evaluate(
     Episode i is reset with ``seed + i``, however many environments run side by side.
 
     Args:
-        agent: anything with SB3's ``predict``: PPO, a planner, ``RandomAgent``.
+        agent: anything with SB3's ``predict``: PPO, a planner, ``RandomAgent``. One whose
+            ``predict`` takes ``action_masks`` is given those of environments that have them.
         env: Gymnasium id, function that makes the environment, or an environment (without
             ``HoldAction``). An environment plays all episodes one after the other and is left open;
             the episodes are the same, but for what the agent draws at random.
@@ -82,8 +86,13 @@ def evaluate(
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
+    masked = takes_masks(agent)
     while (current < episodes).any():
-        actions, state = agent.predict(observations, state, starts, deterministic=deterministic)
+        masks = masks_of(venv) if masked else None
+        given = {} if masks is None else {"action_masks": masks}
+        actions, state = agent.predict(
+            observations, state, starts, deterministic=deterministic, **given
+        )
         observations, _, starts, _ = venv.step(actions)
         counts = current < episodes
         returns[current[counts]] += np.array(real.get_attr("reward"))[counts]
@@ -119,10 +128,17 @@ def play(
     channels = frame.shape[-1]
     stacked = np.zeros((*frame.shape[:-1], channels * frame_stack), frame.dtype)
     state, ended = None, False
+    masked = takes_masks(policy)
+    legal = mask_function(env, ActionSpec.from_space(env.action_space)) if masked else None
     while not ended and len(actions) < steps:
         stacked = np.concatenate([stacked[..., channels:], frame], -1)
         start = np.array([not actions])
-        chosen, state = policy.predict(stacked[None], state, start, deterministic=deterministic)
+        given = {}
+        if masked and legal is not None:
+            given = {"action_masks": np.asarray(legal())[None]}
+        chosen, state = policy.predict(
+            stacked[None], state, start, deterministic=deterministic, **given
+        )
         action = np.array(chosen[0])
         for _ in range(min(hold, steps - len(actions))):
             frame, reward, terminated, truncated, _ = env.step(deepcopy(chosen[0]))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import Frames, History, check_frames, context_indices, to_context
+from agents.known_functions import KnownFunctions, check_known
 from agents.values import Value, terminal_value
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
@@ -68,15 +69,22 @@ class Imagination:
         seed: of the generator that worlds are sampled with.
         ahead: steps of the window that are always left for plans.
         chunk: worlds x plans x steps that ``score`` hands to the model at once, about; a frame that
-            is rendered for a value counts as 32 steps.
+            is rendered for a value, or for known functions, counts as 32 steps.
+        known: functions for ``score`` and ``predict`` in place of the model's heads.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``.
-        ValueError: ``ahead`` is not in [1, window], or ``chunk`` is below 1.
+        TypeError: ``model`` is not a ``WorldModel``, or ``known`` no ``KnownFunctions``.
+        ValueError: ``ahead`` is not in [1, window], ``chunk`` is below 1, or the model cannot do
+            with ``known``.
     """
 
     def __init__(
-        self, model: WorldModel, seed: int = 0, ahead: int = 1, chunk: int = 2**15
+        self,
+        model: WorldModel,
+        seed: int = 0,
+        ahead: int = 1,
+        chunk: int = 2**15,
+        known: KnownFunctions | None = None,
     ) -> None:
         check_model(model)
         if not 1 <= ahead <= model.spec.window:
@@ -86,6 +94,7 @@ class Imagination:
             )
         numbers_at_least(1, chunk=chunk)
         self.model = model.eval()
+        self.known = check_known(known, model)
         self.spec = model.spec
         self.ahead = ahead
         self.chunk = chunk
@@ -284,10 +293,11 @@ class Imagination:
         weight = discount ** (ahead - 1).float() * (ahead <= left)  # (B, L / stride)
         ahead = torch.minimum(ahead, left)
         times = present[:, None] + ahead
-        share = max(1, self.chunk // (batch * samples * steps))
-        scores = []
+        cost = STEPS_PER_FRAME if self.known.outcomes and self.spec.is_image else 1
+        share = max(1, self.chunk // (batch * samples * steps * cost))
+        now, scores = self._now(worlds), []
         for part in plans[:, :, :steps].split(share, 1):
-            answer = self.model.predict(worlds, Queries(times, part), frames=False)
+            answer = self.known.predict(self.model, worlds, Queries(times, part), now, False)
             total = (weight[:, None, None] * answer.running * answer.rewards).sum(-1)  # (B, S, N)
             if value is not None:
                 count = self.chunk // STEPS_PER_FRAME
@@ -325,7 +335,7 @@ class Imagination:
     def predict(
         self, worlds: Worlds, times: Any, plans: Any = None, frames: bool = True
     ) -> Prediction:
-        """``model.predict`` with numpy or torch input.
+        """``model.predict`` with numpy or torch input, and with ``known`` functions.
 
         Args:
             worlds: B x S worlds.
@@ -333,19 +343,17 @@ class Imagination:
             plans: (B, N, L, *action) or None.
             frames: whether to render.
         """
-        when = torch.as_tensor(times, device=self.model.device)
-        if when.dim() == 1:
-            when = when.expand(worlds.shape[0], -1)
-        plans = None if plans is None else self._plans(plans)
-        return self.model.predict(worlds, Queries(when, plans), frames)
+        queries = self._queries(worlds, times, plans)
+        return self.known.predict(self.model, worlds, queries, self._now(worlds), frames)
 
+    @torch.no_grad()
     def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Frames:
         """Observations of the worlds: uint8 (B, S, N, K, H, W, C), or float32 (B, S, N, K, D).
 
         Args:
             worlds, times, plans: as in ``predict``.
         """
-        observations = self.predict(worlds, times, plans).observations
+        observations = self.model.predict(worlds, self._queries(worlds, times, plans)).observations
         assert observations is not None
         return self.spec.to_numpy(observations)
 
@@ -357,6 +365,25 @@ class Imagination:
         if not chosen or any(not 0 <= row < count for row in chosen):
             raise ValueError(f"rows: expected some of the {count} scenes, got {chosen}")
         return chosen
+
+    def _queries(self, worlds: Worlds, times: Any, plans: Any) -> Queries:
+        when = torch.as_tensor(times, device=self.model.device)
+        if when.dim() == 1:
+            when = when.expand(worlds.shape[0], -1)
+        return Queries(when, None if plans is None else self._plans(plans))
+
+    def latest(self) -> Tensor:
+        """The latest observation of each scene as models take it, (B, \\*observation)."""
+        frames = np.stack([history.frames[-1] for history in self._histories])
+        return self.spec.to_model(torch.from_numpy(frames).to(self.model.device))
+
+    def _now(self, worlds: Worlds) -> Tensor | None:
+        """What known functions are given as the first observation: (B, 1, \\*observation) as it
+        was observed; None for worlds of another present, where the model predicts it.
+        """
+        if not self.known.outcomes or not np.array_equal(worlds.present.cpu(), self.present):
+            return None
+        return self.latest()[:, None]
 
     def _plans(self, plans: Any) -> Tensor:
         lead = tuple(plans.shape[:3])

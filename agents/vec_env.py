@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import gymnasium as gym
@@ -20,6 +20,8 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.history import Frames, to_context
 from agents.imagination import check_finite, check_model
+from agents.known_functions import KnownFunctions, as_observed, check_known
+from agents.legal_actions import check_some_legal
 from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
@@ -61,6 +63,9 @@ class ImaginedVecEnv(VecEnv):
             model's ignorance; a deterministic model never disagrees.
         observation_space: of the real environment, if that is a Dict: exactly one part is what the
             model imagines, the others stay as the start gives them. Starts are then dicts.
+        known: functions in place of the model's heads. With ``reward`` or ``terminated`` every one
+            of the ``hold`` frames is rendered, in every world. With ``action_mask`` there is a
+            method ``action_masks``, as MaskablePPO of sb3-contrib expects it.
         seed: of the starts and the worlds; ``seed()`` before ``reset()`` replaces it.
         stagger: for training: shorten the first episodes after ``reset()`` by different amounts, so
             that the environments do not all end in the same step. Their last infos hold
@@ -68,10 +73,12 @@ class ImaginedVecEnv(VecEnv):
         fps: frames (decisions) per second of recorded videos.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``, or the starts are not uint8.
+        TypeError: ``model`` is not a ``WorldModel``, the starts are not uint8, or ``known`` is no
+            ``KnownFunctions``.
         ValueError: a number is out of range, ``horizon * hold`` exceeds the model's window,
-            ``hold`` is no multiple of its stride, a penalty for less than two worlds, or the
-            starts or the space are not what the model was made for.
+            ``hold`` is no multiple of its stride, a penalty for less than two worlds, the model
+            cannot do with ``known``, masks for chunks, or the starts or the space are not what it
+            was made for.
 
     Example::
 
@@ -91,6 +98,7 @@ class ImaginedVecEnv(VecEnv):
         penalty: float = 0.0,
         worlds: int = 1,
         observation_space: gym.spaces.Dict | None = None,
+        known: KnownFunctions | None = None,
         seed: int = 0,
         stagger: bool = False,
         fps: int = 4,
@@ -104,6 +112,12 @@ class ImaginedVecEnv(VecEnv):
                 f"with worlds={worlds}"
             )
         self.model = model.eval()
+        self.known = check_known(known, model)
+        if chunk and self.known.action_mask is not None:
+            raise ValueError(
+                "chunk: known.action_mask is for one action, a chunk has later ones; leave chunk "
+                "away, which holds one action, or action_mask"
+            )
         self.parts: DictObservation | None = None
         if observation_space is not None:
             self.parts = DictObservation.of(observation_space, model)
@@ -130,6 +144,7 @@ class ImaginedVecEnv(VecEnv):
         self._chosen: Tensor | None = None
         self._frames: Frames = np.zeros((num_envs, *imagined.shape), imagined.dtype)
         self._constants: dict[str, NDArray[Any]] = {}
+        self._latest: Tensor | None = None  # of all worlds, where outcomes are known functions
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
@@ -143,6 +158,7 @@ class ImaginedVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._frames, self._constants, self._worlds = self._begin(self.num_envs)
+        self._latest = self._begun(self._frames)
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
         self._limits = self.horizon - cut * int(self.stagger)
@@ -209,7 +225,14 @@ class ImaginedVecEnv(VecEnv):
         Sets the current frames to those of the first world.
         """
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
-        first = self.model.predict(worlds.some(slice(1)), queries)
+        every: Tensor | None = None
+        if self.known.outcomes:
+            first = self.known.predict(self.model, worlds, queries, self._latest)
+            assert first.observations is not None
+            self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
+            every = first.rewards
+        else:
+            first = self.model.predict(worlds.some(slice(1)), queries)
         assert first.observations is not None
         check_finite(self.model, first.observations, first.rewards, first.alive)
         self._frames = self.model.spec.to_numpy(first.observations[:, 0, 0, 0])
@@ -218,14 +241,18 @@ class ImaginedVecEnv(VecEnv):
         )
         if self.worlds == 1:
             return rewards, alive, np.zeros_like(rewards)
-        others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
-        every = torch.cat([first.rewards, others.rewards], 1)[:, :, 0, 0].float()
-        return rewards, alive, every.std(1, correction=0).cpu().numpy()
+        if every is None:
+            others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
+            every = torch.cat([first.rewards, others.rewards], 1)
+        return rewards, alive, every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
 
     def _restart(self, rows: NDArray[np.int64]) -> None:
         frames, constants, fresh = self._begin(len(rows))
         self._frames = self._frames.copy()
         self._frames[rows] = frames
+        begun = self._begun(frames)
+        if self._latest is not None and begun is not None:
+            self._latest[torch.from_numpy(rows).to(begun.device)] = begun
         for name, values in constants.items():
             self._constants[name][rows] = values
         self._decisions[rows] = 0
@@ -247,6 +274,14 @@ class ImaginedVecEnv(VecEnv):
         frames = np.stack([history.frames[-1] for history in starts.histories])
         frames = frames.astype(spec.observation_space().dtype, copy=False)
         return frames, starts.constants, worlds
+
+    def _begun(self, frames: Frames) -> Tensor | None:
+        r"""The first frames in all worlds, (n, S, \*observation), for known functions."""
+        if not self.known.outcomes:
+            return None
+        spec = self.model.spec
+        first = spec.to_model(torch.from_numpy(frames).to(self.model.device))[:, None]
+        return first.repeat(1, self.worlds, *[1] * (first.dim() - 2))
 
     def _observations(self) -> VecEnvObs:
         """The current observations as fresh arrays, since SB3 holds on to what it is given."""
@@ -287,18 +322,46 @@ class ImaginedVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Only ``render``: the environments of a batch are not objects of their own.
+        """Only ``render`` and ``action_masks``: the environments of a batch are no objects of
+        their own.
 
         Raises:
-            AttributeError: another method.
+            AttributeError: another method, or no masks are known.
         """
+        if method_name == "action_masks":
+            masks = self.action_masks()
+            return [masks[i] for i in self._get_indices(indices)]
         if method_name != "render":
             raise AttributeError(
-                f"env_method: imagined environments have no {method_name!r}, only 'render'; call "
-                "methods of the batch on venv.unwrapped"
+                f"env_method: imagined environments have no {method_name!r}, only 'render' and "
+                "'action_masks'; call methods of the batch on venv.unwrapped"
             )
         images = self.get_images()
         return [images[i] for i in self._get_indices(indices)]
+
+    @property  # so that it is missing where there are no masks, which is what sb3-contrib tests
+    def action_masks(self) -> Callable[[], NDArray[np.bool_]]:
+        """Call it for bool (num_envs, n): the legal actions of each current observation.
+
+        Raises:
+            AttributeError: no masks are known.
+            TypeError, ValueError: when called: the function returns no such masks, or leaves no
+                action.
+        """
+        if self.known.action_mask is None:
+            raise AttributeError(
+                "action_masks: models do not learn them; give ImaginedVecEnv a function, "
+                "known=KnownFunctions(action_mask=...)"
+            )
+        return self._masks
+
+    @torch.no_grad()
+    def _masks(self) -> NDArray[np.bool_]:
+        spec = self.model.spec
+        frames = torch.from_numpy(self._frames).to(self.model.device)
+        masks = self.known.masks(spec.to_model(frames), spec.action)
+        check_some_legal(spec.action, masks, "known.action_mask")
+        return np.asarray(masks.cpu().numpy())
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

@@ -185,10 +185,19 @@ class WorldModel(nn.Module, ABC):
                 model.
             ValueError: a time lies beyond the window or beyond the plans, or shapes do not fit.
         """
-        self._check_queries(worlds, queries)
-        steps = self._predict(worlds, queries, frames)
+        steps = self.predict_steps(worlds, queries, frames)
         ahead = (queries.times - worlds.present.unsqueeze(1)).clamp_min(0)
         return steps.at(ahead // self.stride, queries.plans)
+
+    def predict_steps(
+        self, worlds: Worlds, queries: Queries, frames: bool = True
+    ) -> StepPrediction:
+        """What ``predict`` sums up: the reward and the end of each step of the plans.
+
+        ``worlds``, ``queries``, ``frames`` and errors are as there.
+        """
+        self._check_queries(worlds, queries)
+        return self._predict(worlds, queries, frames)
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before the first step: learn constants, such as the rewards' scale.

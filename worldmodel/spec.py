@@ -82,6 +82,13 @@ class ActionSpec:
         return sum(self.categories) if self.categories else math.prod(self.shape)
 
     @property
+    def choices(self) -> tuple[int, ...]:
+        """How many choices each entry has, 2 for a bit; empty for boxes and passive scenes. Their
+        sum is the size of an action mask.
+        """
+        return self.categories or (2,) * (self.features if self.kind == "multi_binary" else 0)
+
+    @property
     def whole(self) -> bool:
         """Whether the actions are a box of whole numbers."""
         return self.kind == "box" and np.dtype(self.dtype).kind in "iu"

@@ -11,7 +11,8 @@ from torch import Tensor
 from agents.evaluate import play
 from agents.history import Frames
 from agents.imagination import Imagination
-from agents.planners.base import Agent, RandomAgent
+from agents.planners.base import Agent
+from agents.random_agent import RandomAgent
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.common.video import tile_videos

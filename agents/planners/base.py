@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,11 +15,12 @@ from torch import Tensor
 from agents import actions as action_border
 from agents.history import check_frames
 from agents.imagination import Imagination, ImaginationState, check_model
+from agents.known_functions import KnownFunctions
+from agents.legal_actions import check_some_legal, legal_plans, legal_rows
 from agents.planners.coarse import coarse_to_fine
 from agents.values import Value
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least, share
-from worldmodel.spec import ActionSpec
 from worldmodel.types import Worlds
 
 
@@ -150,6 +150,9 @@ Before = Sequence[NDArray[Any] | None]
 class Planner(ABC):
     """Model-predictive control: plan at every decision, do the first action of the best plan.
 
+    A plan's first decision is legal by ``predict(..., action_masks=...)``, or else by the function
+    ``known.action_mask``; with that function so are the later ones.
+
     Each ``predict`` is one decision of ``hold`` steps: the environment is ``HoldAction(env, hold)``
     (or plain if ``hold`` is 1). It works in SB3's ``evaluate_policy`` and wherever an SB3 model's
     ``predict`` does. ``last`` holds the latest ``Plan``.
@@ -161,17 +164,24 @@ class Planner(ABC):
             images (H, W, C) or float vectors, that estimates the return after a plan's end, n
             numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame of each plan
             is rendered for it; ``coarse`` avoids most of that. None takes 0.
+        known: functions in place of the model's heads; with ``reward`` or ``terminated`` every
+            frame of every plan is rendered.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``, or ``config`` of another planner.
-        ValueError: the model has no actions, ``hold`` does not fit its window, or plans are
-            shorter than its stride.
+        TypeError: ``model`` is not a ``WorldModel``, ``config`` of another planner, or ``known``
+            no ``KnownFunctions``.
+        ValueError: the model has no actions or cannot do with ``known``, ``hold`` does not fit
+            its window, or plans are shorter than its stride.
     """
 
     config_type: ClassVar[type[PlannerConfig]] = PlannerConfig
 
     def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, value: Value | None = None
+        self,
+        model: WorldModel,
+        config: PlannerConfig | None = None,
+        value: Value | None = None,
+        known: KnownFunctions | None = None,
     ) -> None:
         config = self.config_type() if config is None else config
         if not isinstance(config, self.config_type):
@@ -200,7 +210,14 @@ class Planner(ABC):
                 f"ahead: {config.ahead} decisions take {room} steps, the model's window is "
                 f"{spec.window}"
             )
-        self.imagination = Imagination(model, config.seed, max(room, model.stride))
+        self.imagination = Imagination(model, config.seed, max(room, model.stride), known=known)
+        masked = self.imagination.known.action_mask is not None and config.horizon > 1
+        if masked and (hold % model.stride or config.later % model.stride):
+            raise ValueError(
+                f"hold: {model.name} takes {model.stride} steps at once, and known.action_mask "
+                "judges what it predicts before each decision; expected a multiple of that, got "
+                f"{hold} and later {config.later}"
+            )
         self.model = model
         self.value = value
         self.hold = hold
@@ -213,25 +230,34 @@ class Planner(ABC):
         self.imagination.generator.manual_seed(seed)
 
     @abstractmethod
-    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
+    def plan(
+        self, imagination: Imagination, before: Before = (), masks: Tensor | None = None
+    ) -> Plan:
         """Choose a plan of at least one decision for each scene of ``imagination``.
 
         Args:
             imagination: B scenes with their observations.
             before: the rest of each scene's previous plan, for ``warm_start``.
+            masks: bool (B, n), the legal choices of the first decision; None takes those of
+                ``known.action_mask``, if there is that.
         """
 
     # -- what planners are made of ---------------------------------------------------------------
 
     def initial_plans(
-        self, imagination: Imagination, worlds: Worlds, before: Before = ()
+        self,
+        imagination: Imagination,
+        worlds: Worlds,
+        before: Before = (),
+        masks: Tensor | None = None,
     ) -> Tensor:
-        """Uniformly random plans (B, N, D, \\*action); D as far as the window reaches.
+        """Uniformly random legal plans (B, N, D, \\*action); D as far as the window reaches.
 
         Args:
             imagination: B scenes, and the generator.
             worlds: sampled worlds of these scenes.
             before: the rest of each scene's previous plan, the first here with ``warm_start``.
+            masks: of the first decision; see ``plan``.
         """
         config = self.config
         decisions = config.decisions(int(imagination.left.max()))
@@ -242,7 +268,38 @@ class Planner(ABC):
                 if left is not None:
                     rest = torch.as_tensor(left[:decisions], device=plans.device).to(plans)
                     plans[row, 0, : len(rest)] = rest
-        return plans
+        return self.legal(imagination, worlds, plans, masks)[0]
+
+    def legal(
+        self,
+        imagination: Imagination,
+        worlds: Worlds,
+        plans: Tensor,
+        masks: Tensor | None = None,
+        fixed: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Replace illegal decisions of plans by random legal ones.
+
+        Args:
+            imagination: B scenes, and the generator.
+            worlds: sampled worlds of these scenes; the first ones say what is legal later.
+            plans: (B, N, D, \\*action).
+            masks: of the first decision; see ``plan``.
+            fixed: this many first decisions are not replaced.
+
+        Returns:
+            the plans, and bool (B, N): in which of them the fixed decisions are legal.
+
+        Raises:
+            TypeError, ValueError: ``known.action_mask`` returns no masks, or leaves no action.
+        """
+        known, action = imagination.known, self.model.spec.action
+        if masks is None and known.action_mask is not None:
+            masks = known.masks(imagination.latest(), action)
+        if masks is not None:
+            check_some_legal(action, masks, "action_masks")
+        starts = [0, *(self.config.steps(n + 1) for n in range(plans.shape[2]))]
+        return legal_plans(imagination, worlds, plans, starts, masks, fixed)
 
     def score(self, imagination: Imagination, worlds: Worlds, plans: Tensor) -> Tensor:
         """Scores (B, N) of plans (B, N, D, \\*action) of held actions; see ``Plan.scores``.
@@ -280,6 +337,7 @@ class Planner(ABC):
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[NDArray[Any], Memory]:
         """Choose actions.
 
@@ -288,20 +346,27 @@ class Planner(ABC):
             state: what the previous call returned; None begins new episodes in all rows.
             episode_start: bool (n,), rows that begin a new episode.
             deterministic: without effect; the best plan is always carried out.
+            action_masks: bool (n, choices), which actions are legal now, by sb3-contrib's
+                convention; None takes ``known.action_mask``, or all.
 
         Returns:
             Actions (n, *action), or (*action) for one observation, and the state for the next call.
 
         Raises:
             TypeError: images that are not uint8, or a state that ``predict`` did not return.
-            ValueError: observations of another shape, or another number of rows than in the state.
+            ValueError: observations or masks of another shape, no legal action, or another number
+                of rows than in the state.
         """
         images = np.asarray(observation)
         single = images.ndim == len(self.model.spec.observation)
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
+        masks = None
+        if action_masks is not None:
+            checked = legal_rows(self.model.spec.action, action_masks, len(images))
+            masks = torch.from_numpy(checked).to(self.model.device)
         before = self._update(images, state, episode_start)
         with torch.no_grad():
-            self.last = self.plan(self.imagination, before)
+            self.last = self.plan(self.imagination, before, masks)
         chosen = self.last.chosen
         actions = np.array(chosen[:, 0])
         memory = Memory(self.imagination.state, chosen)
@@ -331,39 +396,3 @@ class Planner(ABC):
             held = np.repeat(state.plans[others, :1], self.hold, 1)
             self.imagination.observe(held, images[others], others.tolist())
         return [None if new else plan[1:] for plan, new in zip(state.plans, begins, strict=True)]
-
-
-class RandomAgent:
-    """Uniformly random actions: the baseline that every agent is compared with.
-
-    Args:
-        action_space: of the environment.
-        seed: of the actions.
-
-    Raises:
-        ValueError: the action space is not supported.
-    """
-
-    def __init__(self, action_space: gym.Space[Any], seed: int = 0) -> None:
-        self.spec = ActionSpec.from_space(action_space)
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def set_random_seed(self, seed: int) -> None:
-        """Seed the random numbers."""
-        self.generator.manual_seed(seed)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], None]:
-        """One random action for each ``observation`` (n, H, W, C) or (n, D), or for a single one.
-
-        ``state``, ``episode_start`` and ``deterministic`` are there for SB3 and not used.
-        """
-        images = np.asarray(observation)
-        lead = () if images.ndim in (1, 3) else (len(images),)
-        actions = action_border.draw_actions(self.spec, lead, self.generator)
-        return action_border.to_numpy(self.spec, actions), None

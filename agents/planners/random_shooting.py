@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from agents.imagination import Imagination
 from agents.planners.base import Before, Plan, Planner, PlannerConfig
 
@@ -27,8 +29,10 @@ class RandomShooting(Planner):
 
     config_type: ClassVar[type[PlannerConfig]] = RandomShootingConfig
 
-    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
+    def plan(
+        self, imagination: Imagination, before: Before = (), masks: Tensor | None = None
+    ) -> Plan:
         """Draw plans, score them, choose the best; see ``Planner.plan``."""
         worlds = imagination.worlds(self.config.worlds)
-        plans = self.initial_plans(imagination, worlds, before)
+        plans = self.initial_plans(imagination, worlds, before, masks)
         return self.make_plan(plans, self.score(imagination, worlds, plans), worlds)

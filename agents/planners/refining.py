@@ -52,18 +52,21 @@ class Refining(Planner):
     def weights(self, scores: Tensor) -> Tensor:
         """The weight of each plan by its score: (B, N) to (B, N), of sum 1 in each scene."""
 
-    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
+    def plan(
+        self, imagination: Imagination, before: Before = (), masks: Tensor | None = None
+    ) -> Plan:
         """See ``Planner.plan``; the result holds the plans of all iterations."""
         config, spec = self.config, self.model.spec.action
         worlds = imagination.worlds(config.worlds)
-        plans = [self.initial_plans(imagination, worlds, before)]
+        plans = [self.initial_plans(imagination, worlds, before, masks)]
         batch, _, decisions = plans[0].shape[:3]
         scores = [self.score(imagination, worlds, plans[0])]
         fitted = PlanDistribution.uniform(spec, batch, decisions, plans[0].device)
         for _ in range(config.iterations - 1):
             weights = self.weights(scores[-1])
             fitted = fitted.fitted(plans[-1], weights, config.momentum, config.min_spread)
-            plans.append(fitted.sample(config.plans, imagination.generator))
+            fresh = fitted.sample(config.plans, imagination.generator)
+            plans.append(self.legal(imagination, worlds, fresh, masks)[0])
             scores.append(self.score(imagination, worlds, plans[-1]))
         return self.make_plan(torch.cat(plans, 1), torch.cat(scores, 1), worlds)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.imagination import Imagination
+from agents.known_functions import KnownFunctions
 from agents.planners.base import Before, Plan, Planner, PlannerConfig
 from agents.values import Value
 from worldmodel.base import WorldModel
@@ -38,6 +39,7 @@ class TreeSearch(Planner):
         model: any world model whose actions are discrete, multi-discrete or bits.
         config: see ``TreeSearchConfig``; None takes its defaults.
         value: estimate of the return after a plan's end; see ``Planner``.
+        known: functions in place of the model's heads; see ``Planner``.
 
     Raises:
         ValueError: actions are numbers of a box, or too few plans for every action on each level.
@@ -47,9 +49,13 @@ class TreeSearch(Planner):
     config_type: ClassVar[type[PlannerConfig]] = TreeSearchConfig
 
     def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, value: Value | None = None
+        self,
+        model: WorldModel,
+        config: PlannerConfig | None = None,
+        value: Value | None = None,
+        known: KnownFunctions | None = None,
     ) -> None:
-        super().__init__(model, config, value)
+        super().__init__(model, config, value, known)
         config = self.config
         spec = model.spec.action
         choices = action_border.count_choices(spec)
@@ -65,11 +71,13 @@ class TreeSearch(Planner):
             )
         self.choices = action_border.all_choices(spec, model.device)
 
-    def plan(self, imagination: Imagination, before: Before = ()) -> Plan:
+    def plan(
+        self, imagination: Imagination, before: Before = (), masks: Tensor | None = None
+    ) -> Plan:
         """See ``Planner.plan``; the result holds the plans of all levels."""
         config, count = self.config, len(self.choices)
         worlds = imagination.worlds(config.worlds)
-        beam = self._numbers(self.initial_plans(imagination, worlds, before)[:, :1])
+        beam = self._numbers(self.initial_plans(imagination, worlds, before, masks)[:, :1])
         levels, budget = beam.shape[2], config.plans
         plans, scores = list[Tensor](), list[Tensor]()
         for level in range(levels):
@@ -82,8 +90,14 @@ class TreeSearch(Planner):
                 share = budget // (below + 1) // (beam.shape[1] * count)
                 tails = _some_tails(beam, level, count, share, imagination.generator)
             children = _children(beam, level, tails)
+            fixed = levels if whole else level + 1
+            actions, legal = self.legal(
+                imagination, worlds, self.choices[children.flatten(1, 3)], masks, fixed
+            )
+            children = self._numbers(actions).view(children.shape)
             plans.append(children.flatten(1, 3))
-            scores.append(self.score(imagination, worlds, self.choices[plans[-1]]))
+            score = self.score(imagination, worlds, actions)
+            scores.append(score.masked_fill(~legal, -torch.inf))
             if whole:
                 break
             budget -= plans[-1].shape[1]

@@ -61,7 +61,7 @@ def train_in_imagination(
         tensorboard_log: folder of the TensorBoard log.
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
         progress_bar: show SB3's progress bar.
-        imagination: further arguments of ``ImaginedVecEnv``, such as ``worlds`` and ``penalty``.
+        imagination: further arguments of ``ImaginedVecEnv``, such as ``penalty`` and ``known``.
         settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
 
     Raises:

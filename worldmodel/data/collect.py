@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import env_name, warn_of_codes
+from worldmodel.data.env_checks import env_name, mask_function, warn_of_codes
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, make_env, open_env
@@ -60,6 +60,9 @@ def collect(
     address: str | None = None,
 ) -> Episodes:
     """Record episodes in memory, and in a folder if one is given.
+
+    An environment's ``action_masks()``, by sb3-contrib's convention, are recorded as
+    ``Episode.masks``; random play chooses legal actions only.
 
     Episode i is a function of ``seed + i``, however many workers play: it is what
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
@@ -130,6 +133,10 @@ def collect(
         if options is not None:
             facts["options"] = repr(options)
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        if isinstance(made, Vector):
+            made.refuse_masks()
+        elif mask_function(made, spec.action) is not None:
+            facts["masks"] = True
         folder = None if folder is None else Path(folder)
         with nullcontext() if folder is None else locked(folder):
             recording = _Recording(folder, resume, spec, facts, save_minutes)
@@ -285,19 +292,33 @@ class _Player:
     def play(self, env: Env, spec: Spec, seed: int) -> Episode:
         """The episode of one seed."""
         observation, _ = env.reset(seed=seed, options=deepcopy(self.options))
-        recorder = self.begin(env_name(env), spec, seed, env.action_space, observation)
+        masks = mask_function(env, spec.action)
+        recorder = self.begin(env_name(env), spec, seed, env.action_space, observation, masks)
         while not recorder.over:
             observation, reward, terminated, truncated, _ = env.step(recorder.action())
             recorder.add(observation, reward, bool(terminated), bool(truncated))
         return recorder.episode()
 
     def begin(
-        self, name: str, spec: Spec, seed: int, action_space: gym.Space[Any], observation: Any
+        self,
+        name: str,
+        spec: Spec,
+        seed: int,
+        action_space: gym.Space[Any],
+        observation: Any,
+        masks: Callable[[], Any] | None = None,
     ) -> EpisodeRecorder:
         """Seed the actions of an episode, and record its first observation."""
         # Another stream than the environment's own, which is seeded with the same number.
         action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         owner = f"env: {name}, episode of seed {seed}"
         return EpisodeRecorder(
-            owner, spec, observation, action_space, self.policy, self.hold, self.max_steps
+            owner,
+            spec,
+            observation,
+            action_space,
+            self.policy,
+            self.hold,
+            self.max_steps,
+            masks,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldmodel.common.space_advice import is_codes
 from worldmodel.data.episode import Episode
-from worldmodel.spec import Spec
+from worldmodel.spec import ActionSpec, Spec
 
 SMALLEST_CHANGE = 1e-6
 """Of a number from step to step, in the environment's units."""
@@ -125,3 +125,71 @@ def checked_reward(reward: Any, owner: str) -> float:
         f"{owner}: returned a reward of type {type(reward).__name__}, expected one number, that a "
         "float can hold"
     )
+
+
+def mask_function(env: gym.Env[Any, Any], action: ActionSpec) -> Callable[[], Any] | None:
+    """The environment's ``action_masks``, as sb3-contrib calls it; None if it has none, or actions
+    are no choices.
+    """
+    if not action.choices or not env.has_wrapper_attr("action_masks"):
+        return None
+    function: Callable[[], Any] = env.get_wrapper_attr("action_masks")
+    return function
+
+
+def checked_masks(
+    masks: Any, action: ActionSpec, owner: str, count: int | None = None
+) -> NDArray[np.bool_]:
+    """A copy of action masks as bool (n,), or (count, n): which of all choices are legal.
+
+    Args:
+        masks: of numbers 0 and 1, or bool.
+        action: the actions.
+        owner: the environment, step or argument that an error message names.
+        count: rows; None if it is one mask.
+
+    Raises:
+        ValueError: they are something else, or for actions that are no choices.
+    """
+    size = sum(action.choices)
+    if not size:
+        raise ValueError(
+            f"{owner}: masks are for Discrete, MultiDiscrete and MultiBinary actions; these are "
+            f"{action.to_space()}: leave them away"
+        )
+    given, shape = np.asarray(masks), (size,) if count is None else (count, size)
+    if given.shape != shape or given.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{owner}: expected action masks bool {shape}, one for each choice of "
+            f"{action.to_space()}, got {given.dtype} {given.shape}"
+        )
+    if not ((given == 0) | (given == 1)).all():
+        raise ValueError(f"{owner}: expected action masks of True and False, got other numbers")
+    return given.astype(np.bool_)
+
+
+def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> Any:
+    """A uniformly random action among the legal ones of ``mask`` (n,).
+
+    Args:
+        space: Discrete, MultiDiscrete or MultiBinary; seeded by the caller.
+        mask: which choices are legal.
+        owner: the step that an error message names.
+
+    Raises:
+        ValueError: none is legal.
+    """
+    choices = ActionSpec.from_space(space).choices
+    entries = np.split(mask, np.cumsum(choices)[:-1])
+    if not all(entry.any() for entry in entries):
+        raise ValueError(
+            f"{owner}: action_masks leave no legal action; such a step should have ended the "
+            "episode (terminated)"
+        )
+    flags = tuple(entry.astype(np.int8) for entry in entries)
+    if isinstance(space, gym.spaces.Discrete):
+        return space.sample(mask=flags[0])
+    if isinstance(space, gym.spaces.MultiBinary):  # 2 leaves the bit free
+        bits = [2 if entry.all() else int(entry[1]) for entry in entries]
+        return space.sample(mask=np.array(bits, np.int8).reshape(space.shape))
+    return space.sample(mask=flags)

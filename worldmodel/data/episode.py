@@ -18,12 +18,15 @@ class Episode:
         actions: (T, \\*action).
         rewards: float32 (T,).
         terminated: whether the last step ended it (False: it was truncated).
+        masks: bool (T + 1, n), which of n choices were legal at each observation (see
+            ``ActionSpec.choices``); None where the environment has no ``action_masks``.
     """
 
     observations: NDArray[Any]
     actions: NDArray[Any]
     rewards: NDArray[np.float32]
     terminated: bool
+    masks: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         for name in ("observations", "actions", "rewards"):
@@ -47,6 +50,14 @@ class Episode:
             raise ValueError(
                 f"episode: {steps} actions need {steps + 1} observations and {steps} rewards (at "
                 f"least 1 step), got {len(frames)} and {self.rewards.shape}"
+            )
+        masks = self.masks
+        if masks is not None and (
+            masks.dtype != np.bool_ or masks.ndim != 2 or len(masks) != steps + 1
+        ):
+            raise ValueError(
+                f"masks: expected bool ({steps + 1}, n), one for each observation, got "
+                f"{masks.dtype} {masks.shape}"
             )
         for name in ("observations", "rewards", "actions"):
             values = getattr(self, name)

@@ -43,7 +43,8 @@ class Episodes:
 
     Raises:
         TypeError: something else than episodes, an ``ActionSpec`` and a Box.
-        ValueError: there is none, shapes differ, or an action is none of the space.
+        ValueError: there is none, shapes differ, an action is none of the space, or only some have
+            masks.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Episodes:
                 )
             action.check(episode.actions, f"episodes[{number}]")
             lengths.append(len(episode.actions))
+            _check_masks(episode, first, action, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
         self.lengths = np.array(lengths)
         self.action = action
@@ -275,6 +277,21 @@ class Episodes:
         )  # fmt: skip
         source.env_id = self.env_id
         return source
+
+
+def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: str) -> None:
+    """Raise ValueError unless masks are of the actions, and there as in the first episode."""
+    if (episode.masks is None) != (first.masks is None):
+        has = ("no", "some") if episode.masks is None else ("some", "none")
+        raise ValueError(
+            f"{owner}: has {has[0]} action masks, the first episode {has[1]}; leave them away in "
+            "all: dataclasses.replace(episode, masks=None)"
+        )
+    if episode.masks is not None and episode.masks.shape[1] != sum(action.choices):
+        raise ValueError(
+            f"{owner}: masks are of {episode.masks.shape[1]} choices, {action.to_space()} has "
+            f"{sum(action.choices)}"
+        )
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:

@@ -71,7 +71,7 @@ def to_minari(episodes: Episodes, dataset_id: str, **facts: Any) -> MinariDatase
     """Write episodes as a Minari data set of this machine, without loss (no JPEG).
 
     It lies in MINARI_DATASETS_PATH (~/.minari/datasets). An episode that did not terminate counts
-    as truncated.
+    as truncated. Action masks are not written: Minari has none.
 
     Args:
         episodes: what to write.

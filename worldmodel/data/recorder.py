@@ -10,7 +10,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import check_rounding, checked_observation, checked_reward
+from worldmodel.data.env_checks import (
+    check_rounding,
+    checked_masks,
+    checked_observation,
+    checked_reward,
+    sample_legal,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.spec import Spec
 
@@ -28,6 +34,8 @@ class EpisodeRecorder:
         policy: observation to action; None samples.
         hold: steps for which each action is held.
         max_steps: the episode is over after so many.
+        masks: the environment's ``action_masks``, if it has them: recorded, and respected by random
+            actions.
 
     Attributes:
         over: whether no step is to follow.
@@ -45,9 +53,12 @@ class EpisodeRecorder:
         policy: Policy | None,
         hold: int,
         max_steps: int,
+        masks: Callable[[], Any] | None = None,
     ) -> None:
         self.owner, self.spec, self.action_space = owner, spec, action_space
         self.policy, self.hold, self.max_steps = policy, hold, max_steps
+        self._action_masks = masks
+        self._masks: list[NDArray[np.bool_]] = []
         self.over = self._terminated = False
         self._frames: list[NDArray[Any]] = []
         self._exact: list[NDArray[Any]] = []
@@ -59,10 +70,16 @@ class EpisodeRecorder:
     def action(self) -> Any:
         """The action of the next step: a copy, since environments may change theirs in place."""
         if len(self._actions) % self.hold == 0:
-            # Copies: a policy may change its observation, and return its buffer.
-            chosen = self.policy and self.policy(self._frames[-1].copy())
-            self._held = deepcopy(self.action_space.sample() if self.policy is None else chosen)
+            self._held = deepcopy(self._choose())
         return deepcopy(self._held)
+
+    def _choose(self) -> Any:
+        if self.policy is not None:  # a copy: a policy may change its observation
+            return self.policy(self._frames[-1].copy())
+        if self._masks:
+            step = f"{self.owner}, step {len(self._frames)}"
+            return sample_legal(self.action_space, self._masks[-1], step)
+        return self.action_space.sample()
 
     def add(self, observation: Any, reward: Any, terminated: bool, truncated: bool) -> None:
         """Record what the action led to."""
@@ -79,13 +96,16 @@ class EpisodeRecorder:
             check_rounding(self._exact, self.spec)
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 rounded = np.array(self._rewards, np.float32)
+            masks = np.stack(self._masks) if self._masks else None
             return Episode(
-                np.stack(self._frames), np.stack(self._actions), rounded, self._terminated
+                np.stack(self._frames), np.stack(self._actions), rounded, self._terminated, masks
             )
         except ValueError as error:
             raise ValueError(f"{self.owner}: {error}") from error
 
     def _observe(self, observation: Any, step: str) -> None:
+        if self._action_masks is not None:
+            self._masks.append(checked_masks(self._action_masks(), self.spec.action, step))
         self._frames.append(checked_observation(observation, self.spec, step))
         if not self.spec.is_image:
             self._exact.append(np.array(observation))

@@ -31,6 +31,8 @@ ShardEntry = dict[str, Any]
 
 KINDS = {"observations": "uf", "actions": "biuf", "rewards": "f", "terminated": "b", "steps": "iu"}
 """Arrays of a shard, and of which of NumPy's kinds of dtype each is."""
+OPTIONAL = {"masks": "b"}
+"""Arrays that a shard may have."""
 MOST_PACKED = 1100
 """Deflate's best ratio of compression (1032), and a margin."""
 MAGIC = b"PK\x03\x04"
@@ -56,7 +58,9 @@ def unpacked_size(path: Path) -> int:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
             names = [f"{name}.npy" for name in KINDS]
-            if sorted(member.filename for member in members) != sorted(names):
+            more = {f"{name}.npy" for name in OPTIONAL}
+            given = [member.filename for member in members if member.filename not in more]
+            if sorted(given) != sorted(names) or len({m.filename for m in members}) < len(members):
                 raise ValueError(f"expected {names}, got {[m.filename for m in members][:8]}")
             for member in members:
                 _check_member(file, member, path.stat().st_size)
@@ -79,7 +83,7 @@ class Shard:
         unpacked_size(path)
         try:
             with np.load(path, allow_pickle=False) as data:
-                return cls._checked(path, {name: data[name] for name in KINDS}, count)
+                return cls._checked(path, {name: data[name] for name in data.files}, count)
         except BROKEN as error:
             raise corrupt(path, error) from error
 
@@ -117,6 +121,9 @@ class Shard:
         ends = arrays["terminated"].shape
         if lengths != [total, total, total + episodes] or ends != (episodes,):
             raise ValueError(f"its arrays do not hold {episodes} episodes of {total} steps in all")
+        masks = arrays.get("masks")
+        if masks is not None and (masks.ndim != 2 or len(masks) != total + episodes):
+            raise ValueError(f"masks: expected one for each of {total + episodes} observations")
         if episodes != count:
             raise ValueError(f"{episodes} episodes, meta.json says {count}")
         return cls(path, arrays, steps.cumsum())
@@ -125,12 +132,14 @@ class Shard:
         """Views of the arrays."""
         end = self.ends[number]
         begin = end - self.arrays["steps"][number]
+        masks = self.arrays.get("masks")
         try:
             return Episode(
                 self.arrays["observations"][begin + number : end + number + 1],
                 self.arrays["actions"][begin:end],
                 self.arrays["rewards"][begin:end],
                 bool(self.arrays["terminated"][number]),
+                None if masks is None else masks[begin + number : end + number + 1],
             )
         except ValueError as error:
             raise corrupt(self.path, error) from error
@@ -152,7 +161,7 @@ def _check_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int) -
             f"{member.file_size:,}, in a file of {packed:,}"
         )
     shape, _, dtype, begin = read_header(file, member)
-    if dtype.kind not in KINDS[name] or not shape or min(shape) < 0:
+    if dtype.kind not in {**KINDS, **OPTIONAL}[name] or not shape or min(shape) < 0:
         raise ValueError(f"{name}: expected an array of numbers, got {dtype} {shape}")
     if not dtype.isnative or dtype.itemsize > 8:  # torch has no such numbers
         raise ValueError(
@@ -173,6 +182,9 @@ def write_shard(folder: Path, number: int, episodes: Sequence[Episode]) -> Shard
         "terminated": np.array([e.terminated for e in episodes]),
         "steps": np.array([len(e.actions) for e in episodes]),
     }
+    masks = [e.masks for e in episodes if e.masks is not None]
+    if masks:
+        arrays["masks"] = np.concatenate(masks)
     with atomic(folder / name) as path, path.open("wb") as file:
         np.savez_compressed(file, **step_by_step(arrays))
     return {"file": name, "episodes": len(episodes)}

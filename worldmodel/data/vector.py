@@ -46,6 +46,21 @@ class Vector(ABC):
         self.venv = venv
         self.num_envs = int(venv.num_envs)
 
+    @property
+    @abstractmethod
+    def has_masks(self) -> bool:
+        """Whether an environment has ``action_masks``."""
+
+    def refuse_masks(self) -> None:
+        """Raise ValueError if there are action masks: after an automatic reset those of the
+        episode's end are gone.
+        """
+        if self.has_masks:
+            raise ValueError(
+                f"env: {self.name} has action_masks, which are recorded of one environment only; "
+                "pass its id, or a function that makes one environment"
+            )
+
     @abstractmethod
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
         """Begin an episode in every environment, in the i-th with ``seed + i``."""
@@ -73,6 +88,13 @@ class GymnasiumVector(Vector):
         mode = (venv.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.mode = AutoresetMode(mode)
         self.seeds_one = isinstance(venv.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+
+    @property
+    def has_masks(self) -> bool:
+        """See ``Vector``."""
+        if self.seeds_one:
+            return any(self.venv.call("has_wrapper_attr", "action_masks"))
+        return hasattr(self.venv.unwrapped, "action_masks")
 
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
         """See ``Vector``."""
@@ -114,6 +136,11 @@ class StableBaselinesVector(Vector):
         except AttributeError:
             return
         self.name = self.name if spec is None else spec.id
+
+    @property
+    def has_masks(self) -> bool:
+        """See ``Vector``."""
+        return bool(self.venv.has_attr("action_masks"))
 
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
         """See ``Vector``."""

@@ -113,4 +113,5 @@ def _copy(episode: Episode, offset: int, window: int) -> Episode:
         actions=episode.actions[offset:end].copy(),
         rewards=episode.rewards[offset:end].copy(),
         terminated=episode.terminated and end == len(episode.actions),
+        masks=None,  # of which windows make no use
     )

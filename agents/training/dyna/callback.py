@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import (
     is_vecenv_wrapped,
 )
 
+from agents.known_functions import KnownFunctions, check_known
 from agents.starts import Starts
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit
@@ -92,6 +93,7 @@ class DynaCallback(BaseCallback):
         world_model: of the spaces of the recorded environment.
         recorders: of all environments that the algorithm learns in.
         config: see ``DynaConfig``.
+        known: functions in place of the model's heads, in all imagined episodes.
 
     Attributes:
         fits: how often the model was fitted.
@@ -99,10 +101,11 @@ class DynaCallback(BaseCallback):
         losses, error: of the last fit, and of the model just before it.
 
     Raises:
-        ValueError: the recorders' spaces are not the model's, or ``hold * horizon`` exceeds its
-            window; when training starts also: the algorithm's buffer, wrappers or number of
-            environments do not allow it.
-        TypeError: when training starts: the algorithm is not off-policy.
+        ValueError: the recorders' spaces are not the model's, ``hold * horizon`` exceeds its
+            window, or it cannot do with ``known``; when training starts also: the algorithm's
+            buffer, wrappers or number of environments do not allow it.
+        TypeError: ``known`` is no ``KnownFunctions``; when training starts: the algorithm is not
+            off-policy.
 
     Example::
 
@@ -119,8 +122,10 @@ class DynaCallback(BaseCallback):
         world_model: WorldModel,
         recorders: RecordEpisodes | Sequence[RecordEpisodes],
         config: DynaConfig | None = None,
+        known: KnownFunctions | None = None,
     ) -> None:
         super().__init__()
+        self.known = check_known(known, world_model)
         self.world_model = world_model  # BaseCallback.model is the SB3 algorithm
         self.recorders = [recorders] if isinstance(recorders, RecordEpisodes) else list(recorders)
         self.config = DynaConfig() if config is None else config
@@ -266,7 +271,7 @@ class DynaCallback(BaseCallback):
 
     def _make(self, starts: Starts) -> VecEnv:
         """The imagined environment, wrapped as the algorithm's own is."""
-        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits)
+        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits, self.known)
         venv = wrap_alike(imagined_env, self.training_env)
         for kind in ("observation_space", "action_space"):
             imagined, own = getattr(venv, kind), getattr(self.algorithm, kind)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from worldmodel.data.env_checks import (
     check_rounding,
+    checked_masks,
     checked_observation,
     checked_reward,
     env_name,
+    mask_function,
 )
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
@@ -55,6 +57,7 @@ class RecordEpisodes(
         gym.utils.RecordConstructorArgs.__init__(self, max_steps=max_steps)
         gym.Wrapper.__init__(self, env)
         self._spaces = Spec.from_spaces(env.observation_space, env.action_space, window=1)
+        self._legal = mask_function(env, self._spaces.action)
         self.max_steps = max_steps
         self.total = 0
         self._steps = 0
@@ -63,6 +66,7 @@ class RecordEpisodes(
         self._exact: list[NDArray[Any]] = []  # vectors, before they are rounded
         self._actions: list[NDArray[Any]] = []
         self._rewards: list[float] = []
+        self._masks: list[NDArray[np.bool_]] = []
         self._owner = f"env: {env_name(env)}"
 
     def reset(
@@ -77,6 +81,7 @@ class RecordEpisodes(
         self._finish(terminated=False)
         self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
         self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
+        self._record_masks(f"{self._owner}, reset")
         self._exact = [] if self._spaces.is_image else [np.array(observation)]
         return observation, info
 
@@ -95,6 +100,7 @@ class RecordEpisodes(
         owner = f"{self._owner}, step {len(self._frames)}"
         frame = checked_observation(observation, self._spaces, owner)
         number = checked_reward(reward, owner)
+        self._record_masks(owner)
         self._frames.append(frame)
         if not self._spaces.is_image:
             self._exact.append(np.array(observation))
@@ -151,13 +157,19 @@ class RecordEpisodes(
             np.stack(self._actions),
             np.array(self._rewards, np.float32),
             terminated,
+            np.stack(self._masks) if self._masks else None,
         )
+
+    def _record_masks(self, owner: str) -> None:
+        if self._legal is not None:
+            self._masks.append(checked_masks(self._legal(), self._spaces.action, owner))
 
     def _finish(self, terminated: bool) -> None:
         if self._actions:
             begin = self.total - len(self._actions)
             self._finished.append((begin, self._episode(terminated)))
         self._frames, self._exact, self._actions, self._rewards = [], [], [], []
+        self._masks = []
 
     def _drop(self) -> None:
         latest = 0 if self._actions else 1

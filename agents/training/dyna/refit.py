@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.known_functions import KnownFunctions
 from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
@@ -46,15 +47,20 @@ class RefitConfig:
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
         at_least(1, self, "fit_batch_size", "hold", "num_envs")
-        own = {"model", "starts", "num_envs", "hold", "horizon", "seed", "chunk"}
+        own = {"model", "starts", "num_envs", "hold", "horizon", "seed", "chunk", "known"}
         if own & set(self.imagination):
             raise ValueError(
                 f"imagination: {sorted(own & set(self.imagination))} follow from the other "
-                "settings; leave them away"
+                "settings and arguments; leave them away"
             )
 
     def imagined_env(
-        self, model: WorldModel, starts: Starts, number: int, **defaults: Any
+        self,
+        model: WorldModel,
+        starts: Starts,
+        number: int,
+        known: KnownFunctions | None = None,
+        **defaults: Any,
     ) -> ImaginedVecEnv:
         """The imagined episodes after the ``number``-th fit; ``defaults`` of ``imagination``."""
         return ImaginedVecEnv(
@@ -64,6 +70,7 @@ class RefitConfig:
             self.hold,
             self.horizon,
             seed=self.seed + number,
+            known=known,
             **{**defaults, **self.imagination},
         )
 

@@ -16,7 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from agents.evaluate import play
-from agents.planners.base import Agent, RandomAgent
+from agents.known_functions import KnownFunctions, check_known
+from agents.planners.base import Agent
+from agents.random_agent import RandomAgent
 from agents.starts import Starts
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit
@@ -118,6 +120,7 @@ def train_dyna(
     real_steps: int,
     config: RoundsConfig | None = None,
     *,
+    known: KnownFunctions | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     tensorboard_log: str | None = None,
@@ -139,6 +142,8 @@ def train_dyna(
         env: without ``HoldAction``; see ``worldmodel.EnvLike``. One that is passed in stays open.
         real_steps: steps of the environment, exactly: the last episode is cut there.
         config: see ``RoundsConfig``.
+        known: functions in place of the model's heads, in all imagined episodes. PPO itself takes
+            no notice of ``action_mask``.
         folder: for the weights, episodes and results of each round.
         resume: continue after the last round in ``folder``, with the same arguments; ``real_steps``
             may be larger.
@@ -151,7 +156,8 @@ def train_dyna(
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
             imagined exceeds the model's window, or ``resume`` without a folder or of another run:
-            of another config, other settings of PPO, another model or environment id.
+            of another config, other functions or settings of PPO, another model or environment id.
+        TypeError: ``known`` is no ``KnownFunctions``.
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         FileNotFoundError: ``resume``, but there is no round.
@@ -162,7 +168,7 @@ def train_dyna(
         raise ValueError("resume: needs the folder of the run to go on with")
     with ExitStack() as opened:
         real_env = opened.enter_context(open_env(env))
-        rounds = _Rounds(model, real_env, RoundsConfig() if config is None else config)
+        rounds = _Rounds(model, real_env, RoundsConfig() if config is None else config, known)
         rounds.make_agent(tensorboard_log, settings)
         writer, path = None, None if folder is None else Path(folder)
         if path is not None:
@@ -199,7 +205,10 @@ class _Rounds:
 
     agent: PPO
 
-    def __init__(self, model: WorldModel, env: Env, config: RoundsConfig) -> None:
+    def __init__(
+        self, model: WorldModel, env: Env, config: RoundsConfig, known: KnownFunctions | None
+    ) -> None:
+        self.known = check_known(known, model)
         model.spec.check_spaces(env.observation_space, env.action_space, "env")
         check_frame_stack(model.spec, config.frame_stack)
         self.model, self.env, self.config = model, env, config
@@ -280,7 +289,9 @@ class _Rounds:
         return float(np.mean(returns)) if returns else None
 
     def _imagined(self, starts: Starts) -> VecEnv:
-        imagined = self.config.imagined_env(self.model, starts, len(self.rows), stagger=True)
+        imagined = self.config.imagined_env(
+            self.model, starts, len(self.rows), self.known, stagger=True
+        )
         return monitor_and_stack(imagined, self.config.frame_stack)
 
 
@@ -357,6 +368,7 @@ def _fixed_settings(run: _Rounds) -> dict[str, dict[str, Any]]:
     model, env = run.model, run.env.unwrapped.spec
     facts = {
         "config": asdict(run.config),
+        "known": asdict(run.known),
         "ppo": {name: value for name, value in run.settings.items() if name not in CHANGEABLE},
         "model": {"name": model.name, "spec": model.spec.to_dict()},
         "model_config": {} if model.config is None else asdict(model.config),

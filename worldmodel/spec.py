@@ -241,6 +241,8 @@ class Spec:
             keys (times count for nothing), nothing is decided and nothing is at stake.
         low, high: bounds of a vector's numbers, which may be infinite; empty for images.
         dtype: of a vector in the environment; the model computes in float32.
+        least, most: of a vector's numbers in recorded episodes, if some lie beyond ``low`` and
+            ``high``, which the environment declares: imagined ones may, too. Else empty.
     """
 
     observation: tuple[int, ...]
@@ -250,8 +252,15 @@ class Spec:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dtype: str = "float32"
+    least: tuple[float, ...] = ()
+    most: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if not len(self.least) == len(self.most) == len(self.least and self.low):
+            raise ValueError(
+                f"least, most: expected one for each of {len(self.low)} numbers, or none, got "
+                f"{len(self.least)} and {len(self.most)}"
+            )
         if self.is_image:
             channels, *sides = self.observation
             fits = all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in sides)
@@ -271,6 +280,7 @@ class Spec:
                 f"bounds, got {self.observation} with {len(self.low)} and {len(self.high)}"
             )
         _check_bounds(self.low, self.high, self.dtype, "f")
+        _check_bounds(self.least, self.most, self.dtype, "f")
         if not 1 <= self.window <= LONGEST_WINDOW:
             raise ValueError(
                 f"window: expected at least 1 step and at most {LONGEST_WINDOW:,}, got "
@@ -309,12 +319,18 @@ class Spec:
         return to_float(observations) if self.is_image else observations.float()
 
     def to_numpy(self, observations: Tensor) -> NDArray[Any]:
-        """The inverse of ``to_model``, in the dtype and within the bounds of the environment."""
+        """The inverse of ``to_model``, in the environment's dtype, and within the bounds that it
+        declares or, where those are wider, that recorded episodes have.
+        """
         if self.is_image:
             return np.asarray(to_uint8(observations).cpu().numpy())
         space = self.observation_space()
         numbers = observations.cpu().numpy().astype(space.dtype)
-        return np.clip(numbers, space.low, space.high)
+        low, high = space.low, space.high
+        if self.least:
+            low = np.minimum(low, np.array(self.least, self.dtype))
+            high = np.maximum(high, np.array(self.most, self.dtype))
+        return np.clip(numbers, low, high)
 
     @classmethod
     def from_spaces(
@@ -404,6 +420,8 @@ class Spec:
             for name in ("low", "high")
         }
         known = {**asdict(self), **bounds}
+        if not self.least:
+            del known["least"], known["most"]  # earlier versions know none
         if not self.action.start:
             del known["action"]["start"]  # earlier versions know none
         return known

@@ -156,7 +156,9 @@ def collect(
             recording.fill(parts, total, "step" if episodes is None else "episode", progress)
     if spec.is_image:
         warn_of_codes(recording.episodes)
-    return Episodes(recording.episodes, spec.action, spec.observation_space(), name)
+    recorded = Episodes(recording.episodes, spec.action, spec.observation_space(), name)
+    recorded.warn_of_outside()
+    return recorded
 
 
 @contextmanager
@@ -254,8 +256,9 @@ class _Recording:
                 f"resume: {folder} holds no episodes yet; begin without resume (--resume)"
             )
         meta, before = read_meta(folder), Episodes.load(folder)
-        if meta.get("collected") != self.facts or before.spec(1) != self.spec:
-            then = {**meta.get("collected", {}), "spec": before.spec(1).to_dict()}
+        recorded = Spec.from_spaces(before.observation_space, before.action.to_space(), window=1)
+        if meta.get("collected") != self.facts or recorded != self.spec:
+            then = {**meta.get("collected", {}), "spec": recorded.to_dict()}
             now = {**self.facts, "spec": self.spec.to_dict()}
             raise ValueError(
                 f"resume: {folder} was recorded with {difference(then, now)}; give the same, or "

@@ -192,4 +192,7 @@ def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> 
     if isinstance(space, gym.spaces.MultiBinary):  # 2 leaves the bit free
         bits = [2 if entry.all() else int(entry[1]) for entry in entries]
         return space.sample(mask=np.array(bits, np.int8).reshape(space.shape))
-    return space.sample(mask=flags)
+    nested: tuple[Any, ...] = flags
+    for length in reversed((space.shape or ())[1:]):  # a tuple for each axis
+        nested = tuple(nested[i : i + length] for i in range(0, len(nested), length))
+    return space.sample(mask=nested)

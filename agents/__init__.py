@@ -5,6 +5,7 @@
 
 from agents.adapt import adapt
 from agents.evaluate import evaluate
+from agents.goals import goal_reward
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.known_functions import KnownFunctions
@@ -16,7 +17,7 @@ from agents.planners.base import Plan, Planner
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
 from agents.planners.refining import Cem, CemConfig, Mppi, MppiConfig
 from agents.planners.tree_search import TreeSearch, TreeSearchConfig
-from agents.policies import SmallCnn, load_policy, save_policy
+from agents.policies import SmallCnn, SmallMultiInput, load_policy, save_policy
 from agents.random_agent import RandomAgent
 from agents.replay_buffer import from_replay_buffer
 from agents.training.dyna.callback import DynaCallback, DynaConfig
@@ -61,6 +62,7 @@ __all__ = [
     "RecordEpisodes",
     "RoundsConfig",
     "SmallCnn",
+    "SmallMultiInput",
     "TreeSearch",
     "TreeSearchConfig",
     "VideoOutputFormat",
@@ -70,6 +72,7 @@ __all__ = [
     "critic",
     "evaluate",
     "from_replay_buffer",
+    "goal_reward",
     "load_policy",
     "merge_episodes",
     "save_policy",

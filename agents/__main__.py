@@ -115,6 +115,8 @@ class Plan:
         planner = kind(model, config)
         timings = _timed(planner)
         size = model.spec.observation[-1] if model.spec.is_image else 64
+        if model.spec.image_part is not None:
+            size = model.spec.image_part.shape[0]
         grey = model.spec.is_image and model.spec.observation[0] == 1
         make_env = partial(adapt, self.env, size, self.pixels, grayscale=grey)
         returns = evaluate(planner, make_env, self.episodes, self.seed, self.hold, progress=True)

@@ -21,7 +21,8 @@ from worldmodel.common.space_advice import (
     observation_advice,
 )
 from worldmodel.data.make_env import Env, EnvLike, make_env
-from worldmodel.spec import LARGEST_SIDE, Spec
+from worldmodel.parts import LARGEST_SIDE
+from worldmodel.spec import Spec
 
 
 def adapt(
@@ -40,6 +41,8 @@ def adapt(
     - Grids of codes (MiniGrid's kinds of objects, say), which look like images to Gymnasium, become
       one-hot vectors if ``codes`` says how many there are; else the first frame that would have to
       be resized is refused.
+    - Dicts of float vectors are left as they are; of Dicts with one image this is resized and each
+      other part becomes a float vector.
     - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, discrete values
       become one-hot, integers float32. With ``pixels``, the rendered picture takes its place.
 
@@ -119,6 +122,8 @@ def _fit(env: Env, size: int | None, pixels: bool, grayscale: bool, codes: int |
         raise ValueError(
             f"grayscale: expected images, got {env.observation_space}; pixels=True renders them"
         )
+    elif isinstance(env.observation_space, gym.spaces.Dict):
+        env = _dict(env, env.observation_space, size)
     else:
         env = _vector(env)
     Spec.from_spaces(env.observation_space, env.action_space, window=1)  # says what else is wrong
@@ -128,17 +133,18 @@ def _fit(env: Env, size: int | None, pixels: bool, grayscale: bool, codes: int |
 class _RefuseCodes(gym.ObservationWrapper[Any, Any, Any]):
     """Checks that pictures hold brightness, until the first one that is not of one colour."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, part: str | None = None) -> None:
         super().__init__(env)
-        self.unknown = True
+        self.part, self.unknown = part, True
 
     def observation(self, observation: Any) -> Any:
-        values = np.unique(observation) if self.unknown else np.zeros(1)
+        picture = np.asarray(observation if self.part is None else observation[self.part])
+        values = np.unique(picture) if self.unknown else np.zeros(1)
         least, most = values[0], values[-1]
         self.unknown &= least == most
         if is_codes(least, most):
             raise ValueError(
-                f"observations: an image of {np.shape(observation)} holds whole numbers from "
+                f"observations: an image of {picture.shape} holds whole numbers from "
                 f"{least} to {most} only, of 255: codes of things, which cannot be resized. "
                 "adapt(env, codes=N), N their number, makes one-hot vectors, pixels=True shows "
                 "rendered frames instead; if they are dark pictures, gymnasium.wrappers."
@@ -148,31 +154,43 @@ class _RefuseCodes(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def _one_hot(env: Env, codes: int) -> Env:
-    """Whole numbers below ``codes`` as float32 (entries * codes,)."""
+    """Whole numbers below ``codes``, of a Dict its picture's, as float32 (entries * codes,)."""
     if isinstance(codes, bool) or not isinstance(codes, int) or codes < 2:
         raise ValueError(f"codes: expected an int of at least 2, got {codes!r}")
-    space = env.observation_space
-    if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.integer):
+    space, picture = env.observation_space, None
+    grid: gym.Space[Any] = space
+    if isinstance(space, gym.spaces.Dict):
+        pictures = [name for name, part in space.items() if is_picture(part)]
+        if len(pictures) == 1:
+            picture, grid = pictures[0], space[pictures[0]]
+    if not isinstance(grid, gym.spaces.Box) or not np.issubdtype(grid.dtype, np.integer):
         raise ValueError(
-            f"codes: expected observations of a Box of integers, got {space}; "
+            f"codes: expected observations of a Box of integers, or a Dict with one, got {space}; "
             "gymnasium.wrappers.TransformObservation can pick a part"
         )
-    target = gym.spaces.Box(0, 1, (int(np.prod(space.shape)) * codes,), np.float32)
-    return wrappers.TransformObservation(env, partial(_encode, codes=codes), target)
+    hot = gym.spaces.Box(0, 1, (int(np.prod(grid.shape)) * codes,), np.float32)
+    target: gym.Space[Any] = hot
+    if picture is not None and isinstance(space, gym.spaces.Dict):
+        target = gym.spaces.Dict({**space.spaces, picture: hot})
+    encode = partial(_encode, codes=codes, picture=picture)
+    return wrappers.TransformObservation(env, encode, target)
 
 
-def _encode(observation: Any, codes: int) -> NDArray[np.float32]:
+def _encode(observation: Any, codes: int, picture: str | None) -> Any:
+    if picture is not None:
+        return {**observation, picture: _encode(observation[picture], codes, None)}
     numbers = np.asarray(observation).flatten()
     if numbers.min() < 0 or numbers.max() >= codes:
         raise ValueError(
             f"codes: an observation holds {numbers.min()} to {numbers.max()}, expected 0 to "
             f"{codes - 1}; give codes={numbers.max() + 1} or more"
         )
-    return np.asarray(np.eye(codes, dtype=np.float32)[numbers].flatten())
+    return np.eye(codes, dtype=np.float32)[numbers].flatten()
 
 
-def _image(env: Env, size: int | None, grayscale: bool) -> Env:
-    shape = env.observation_space.shape or ()
+def _channels(space: gym.Space[Any]) -> int:
+    """Of images, whose channels may stand last, first or not at all."""
+    shape = space.shape or ()
     last_or_first = (1,) if len(shape) == 2 else (shape[-1], shape[0])
     channels = next((count for count in last_or_first if count in (1, 3)), None)
     if channels is None:
@@ -181,23 +199,35 @@ def _image(env: Env, size: int | None, grayscale: bool) -> Env:
             "environment in gymnasium.wrappers.TransformObservation to make such (RGB of RGBA, or "
             "one frame of a stack)"
         )
-    if size is None:
-        fits = len(shape) == 3 and shape[2] == channels
-        fits &= all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in shape[:2])
-        size = 64
-    else:
-        fits = shape == (size, size, channels)
-    if not fits:
-        space = gym.spaces.Box(0, 255, (size, size, channels), np.uint8)
-        resize = partial(_resize, size=size, channels=channels)
+    return channels
+
+
+def _target(space: gym.Space[Any], size: int | None) -> tuple[int, ...]:
+    """The shape that images of ``space`` shall have; without ``size`` their own, if it fits."""
+    shape, channels = space.shape or (), _channels(space)
+    if size is not None:
+        return size, size, channels
+    fits = len(shape) == 3 and shape[2] == channels
+    fits &= all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in shape[:2])
+    return shape if fits else (64, 64, channels)
+
+
+def _image(env: Env, size: int | None, grayscale: bool) -> Env:
+    shape, target = env.observation_space.shape, _target(env.observation_space, size)
+    channels = target[-1]
+    if shape != target:
+        space = gym.spaces.Box(0, 255, target, np.uint8)
+        resize = partial(_resize, sides=target[:2], channels=channels)
         env = wrappers.TransformObservation(_RefuseCodes(env), resize, space)
     if grayscale and channels == 3:
         env = wrappers.GrayscaleObservation(env, keep_dim=True)
     return env
 
 
-def _resize(observation: NDArray[np.uint8], size: int, channels: int) -> NDArray[np.uint8]:
-    """uint8 (H, W), (H, W, C) or (C, H, W) to (size, size, C).
+def _resize(
+    observation: NDArray[np.uint8], sides: tuple[int, ...], channels: int
+) -> NDArray[np.uint8]:
+    """uint8 (H, W), (H, W, C) or (C, H, W) to (*sides, C).
 
     By Pillow: ``gymnasium.wrappers.ResizeObservation`` would need OpenCV for the same.
     """
@@ -205,8 +235,58 @@ def _resize(observation: NDArray[np.uint8], size: int, channels: int) -> NDArray
     if image.ndim == 3 and image.shape[-1] != channels:
         image = image.transpose(1, 2, 0)
     picture = Image.fromarray(image if channels == 3 else image.reshape(image.shape[:2]))
-    small = picture.resize((size, size), Image.Resampling.BOX)
-    return np.array(small, np.uint8).reshape(size, size, channels)
+    small = picture.resize((sides[1], sides[0]), Image.Resampling.BOX)
+    return np.array(small, np.uint8).reshape(*sides, channels)
+
+
+def _dict(env: Env, space: gym.spaces.Dict, size: int | None) -> Env:
+    """Dicts of float vectors, and of one image and other things; others as one vector."""
+    parts = space.spaces
+    pictures = [name for name, part in parts.items() if is_picture(part)]
+    others = {name: part for name, part in parts.items() if name not in pictures}
+    if not pictures and all(_is_float_vector(part) for part in others.values()):
+        return env
+    large = any(is_large(leaf) for part in others.values() for leaf in leaf_spaces(part))
+    flat = all(map(is_flattenable, others.values()))
+    if len(pictures) != 1 or large or not flat:
+        return _vector(env)
+    (picture,), adapted = pictures, dict[str, gym.Space[Any]]()
+    shape = _target(parts[picture], size)
+    if shape != parts[picture].shape:
+        env = _RefuseCodes(env, picture)
+    adapted[picture] = gym.spaces.Box(0, 255, shape, np.uint8)
+    for name, part in others.items():
+        if _is_float_vector(part):
+            adapted[name] = part
+            continue
+        box = gym.spaces.flatten_space(part)
+        assert isinstance(box, gym.spaces.Box)
+        low, high = box.low.astype(np.float32), box.high.astype(np.float32)
+        adapted[name] = gym.spaces.Box(low, high, dtype=np.float32)
+    target = gym.spaces.Dict(adapted)
+    return wrappers.TransformObservation(env, partial(_fit_parts, space, target, picture), target)
+
+
+def _fit_parts(
+    space: gym.spaces.Dict, target: gym.spaces.Dict, picture: str, observation: dict[str, Any]
+) -> dict[str, NDArray[Any]]:
+    """An observation of ``space`` as one of ``target``, of which one part is a picture."""
+    fitted = {}
+    for name, part in space.spaces.items():
+        if name == picture:
+            image, shape = np.asarray(observation[name]), target[name].shape or ()
+            same = image.shape == shape
+            fitted[name] = image if same else _resize(image, shape[:2], shape[2])
+        elif _is_float_vector(part):
+            fitted[name] = np.asarray(observation[name])
+        else:
+            fitted[name] = np.asarray(gym.spaces.flatten(part, observation[name]), np.float32)
+    return fitted
+
+
+def _is_float_vector(space: gym.Space[Any]) -> bool:
+    box = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    return box and np.issubdtype(space.dtype, np.floating)
 
 
 def _vector(env: Env) -> Env:
@@ -215,7 +295,8 @@ def _vector(env: Env) -> Env:
         raise ValueError(
             f"observation space: {space} holds images beside other things, or such that are not "
             "uint8 from 0 to 255; pixels=True shows the rendered frames instead, "
-            "gymnasium.wrappers.TransformObservation can pick or convert one"
+            "gymnasium.wrappers.TransformObservation can pick or convert one, and "
+            "FilterObservation leave parts of a Dict away"
         )
     if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
         if not all(map(is_flattenable, leaf_spaces(space))):

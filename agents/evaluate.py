@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, SupportsFloat
@@ -20,7 +20,7 @@ from agents.wrappers import HoldAction
 from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.data.env_checks import mask_function
 from worldmodel.data.make_env import Env, EnvLike, make_env
-from worldmodel.spec import ActionSpec
+from worldmodel.spec import ActionSpec, Spec
 
 
 def evaluate(
@@ -121,35 +121,57 @@ def play(
             ``VecFrameStack`` does: the newest last, zeros before the first.
 
     Returns:
-        the frames (T + 1, *observation), actions (T, *action) and rewards (T,), T <= steps.
+        the frames (T + 1, *observation) as in an ``Episode``, actions (T, *action) and rewards
+        (T,), T <= steps.
     """
-    frame = np.asarray(env.reset(seed=seed)[0])
-    frames, actions, rewards = [frame.copy()], list[NDArray[Any]](), list[float]()
-    channels = frame.shape[-1]
-    stacked = np.zeros((*frame.shape[:-1], channels * frame_stack), frame.dtype)
-    state, ended = None, False
+    record: Callable[[Any], NDArray[Any]] = np.array
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        record = Spec.from_spaces(env.observation_space, env.action_space, window=1).pack
+    observation = env.reset(seed=seed)[0]
+    frames, actions, rewards = [record(observation)], list[NDArray[Any]](), list[float]()
+    stack, state, ended = _FrameStack(frame_stack), None, False
     masked = takes_masks(policy)
     legal = mask_function(env, ActionSpec.from_space(env.action_space)) if masked else None
     while not ended and len(actions) < steps:
-        stacked = np.concatenate([stacked[..., channels:], frame], -1)
         start = np.array([not actions])
         given = {}
         if masked and legal is not None:
             given = {"action_masks": np.asarray(legal())[None]}
-        chosen, state = policy.predict(
-            stacked[None], state, start, deterministic=deterministic, **given
-        )
+        stacked = stack.add(observation)
+        chosen, state = policy.predict(stacked, state, start, deterministic=deterministic, **given)
         action = np.array(chosen[0])
         for _ in range(min(hold, steps - len(actions))):
-            frame, reward, terminated, truncated, _ = env.step(deepcopy(chosen[0]))
-            frame = np.asarray(frame)
-            frames.append(frame.copy())
+            observation, reward, terminated, truncated, _ = env.step(deepcopy(chosen[0]))
+            frames.append(record(observation))
             actions.append(action)
             rewards.append(float(reward))
             ended = terminated or truncated
             if ended:
                 break
     return np.stack(frames), np.stack(actions), np.array(rewards)
+
+
+class _FrameStack:
+    """The latest observations of one environment along the last axis, those of each part of a Dict.
+
+    Zeros stand before the first.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.stacked: dict[str, NDArray[Any]] = {}
+
+    def add(self, observation: Any) -> Any:
+        """The stack (1, ...) that ends with this observation, a dict if that is one."""
+        is_dict = isinstance(observation, Mapping)
+        for name, part in (observation if is_dict else {"": observation}).items():
+            newest = np.asarray(part)
+            size, (*axes, channels) = self.count, newest.shape or (1,)
+            before = self.stacked.get(name, np.zeros((*axes, channels * size), newest.dtype))
+            newest = newest.reshape(*axes, channels)
+            self.stacked[name] = np.concatenate([before[..., channels:], newest], -1)
+        batch = {name: part[None] for name, part in self.stacked.items()}
+        return batch if is_dict else batch[""]
 
 
 class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):

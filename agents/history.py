@@ -16,7 +16,7 @@ from worldmodel.spec import Spec
 from worldmodel.types import Context
 
 Frames = NDArray[Any]
-"""uint8 images (..., H, W, C), or float32 vectors (..., D)."""
+"""uint8 images (..., H, W, C), float32 vectors (..., D), or what ``Spec.pack`` makes of Dicts."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class History:
     """Frames and actions of one scene since the origin of its window. Immutable.
 
     Attributes:
-        frames: uint8 (H, W, C), or float32 (D,), each.
+        frames: uint8 (H, W, C), float32 (D,), or a packed Dict, each.
         times: ascending steps from the origin, one for each frame; the last is the present.
         actions: one (*action) per step from the origin to the present.
     """
@@ -70,14 +70,17 @@ def context_indices(count: int, limit: int | None, first: bool = True) -> list[i
 def check_frames(spec: Spec, observations: Any, argument: str, count: int | None = None) -> Frames:
     """Return the observations as uint8 (B, H, W, C) of the model's size, or as float32 (B, D).
 
+    Dicts of arrays (B, \\*part) are packed; packed ones are returned as they are.
+
     Raises:
-        TypeError: images that are not uint8, vectors that are not numbers.
+        TypeError: images that are not uint8, vectors that are not numbers, no Dict where there
+            should be one.
         ValueError: another shape (says so if the channels come first), or NaN.
     """
     shape, dtype = spec.border
-    frames = np.asarray(observations)
+    frames = spec.pack(observations, argument)
     numbers = np.issubdtype(frames.dtype, np.floating)
-    if frames.dtype != dtype and not (numbers and not spec.is_image):
+    if frames.dtype != dtype and not (numbers and dtype == np.float32):
         kind = "images (B, H, W, C)" if spec.is_image else "vectors (B, D)"
         raise TypeError(f"{argument}: expected {dtype} {kind}, got {frames.dtype} {frames.shape}")
     if frames.shape[1:] != shape or frames.shape[0] < 1:

@@ -127,7 +127,8 @@ class Imagination:
         """Begin all scenes anew, or those of ``rows``.
 
         Args:
-            observations: uint8 (B, H, W, C) or float32 (B, D), one for each scene.
+            observations: uint8 (B, H, W, C), float32 (B, D) or a dict of such by part, one for each
+                scene.
             rows: indices of the scenes; None replaces all, and may change their number.
 
         Raises:
@@ -147,7 +148,7 @@ class Imagination:
 
         Args:
             actions: (B, T, *action), those since the last frame, T >= 1.
-            observations: uint8 (B, H, W, C) or float32 (B, D), the new frames.
+            observations: the new frames, as for ``reset``.
             rows: indices of the scenes; None means all.
 
         Raises:
@@ -347,15 +348,16 @@ class Imagination:
         return self.known.predict(self.model, worlds, queries, self._now(worlds), frames)
 
     @torch.no_grad()
-    def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Frames:
-        """Observations of the worlds: uint8 (B, S, N, K, H, W, C), or float32 (B, S, N, K, D).
+    def render(self, worlds: Worlds, times: Any, plans: Any = None) -> Any:
+        """Observations of the worlds: uint8 (B, S, N, K, H, W, C), or float32 (B, S, N, K, D), or a
+        dict of such by part.
 
         Args:
             worlds, times, plans: as in ``predict``.
         """
         observations = self.model.predict(worlds, self._queries(worlds, times, plans)).observations
         assert observations is not None
-        return self.spec.to_numpy(observations)
+        return self.spec.unpack(self.spec.to_numpy(observations))
 
     # -- helpers ---------------------------------------------------------------------------------
 

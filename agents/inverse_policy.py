@@ -22,7 +22,8 @@ from worldmodel.common.config_checks import above_zero, at_least, check_seed, fr
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
 from worldmodel.data.episodes import Episodes
-from worldmodel.spec import Spec, to_float
+from worldmodel.parts import to_float
+from worldmodel.spec import Spec
 
 FORMAT = 1
 SPACE_BYTES = 10
@@ -75,7 +76,7 @@ class InversePolicy:
         config: see ``InversePolicyConfig``.
 
     Raises:
-        ValueError: the spec has no actions.
+        ValueError: the spec has no actions, or is of Dicts.
     """
 
     def __init__(self, spec: Spec, config: InversePolicyConfig) -> None:
@@ -84,7 +85,7 @@ class InversePolicy:
         self.spec, self.config = spec, config
         self.hold, self.frame_stack = config.hold, config.frame_stack
         self.action_space = spec.action.to_space()
-        plain = spec.observation_space()
+        plain = spec.require_box("spec")
         low, high = (np.concatenate([b] * config.frame_stack, -1) for b in (plain.low, plain.high))
         self.observation_space = gym.spaces.Box(low, high, dtype=plain.dtype.type)
         with torch.random.fork_rng(devices=[]):
@@ -110,7 +111,7 @@ class InversePolicy:
             progress: show a progress bar on a terminal.
 
         Raises:
-            ValueError: the episodes have no actions.
+            ValueError: the episodes have no actions, or are of Dicts.
         """
         config = InversePolicyConfig() if config is None else config
         policy = cls(episodes.spec(1), config)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import WorldModel
-from worldmodel.spec import ActionSpec, Spec
+from worldmodel.spec import Spec
 from worldmodel.types import Prediction, Queries, StepPrediction, Worlds
 
-StepFunction = Callable[[Tensor, Tensor, Tensor], Any]
+StepFunction = Callable[[Any, Tensor, Any], Any]
 """P steps: observations, actions and next observations, (P, ...) each, to P values."""
 
-MaskFunction = Callable[[Tensor], Any]
+MaskFunction = Callable[[Any], Any]
 """P observations to bool (P, n): which of n choices are legal."""
 
 
@@ -26,8 +26,9 @@ class KnownFunctions:
     """What is known of an environment, used by agents in imagination instead of the model's heads.
 
     Functions are given torch tensors of P steps on the model's device: observations as the
-    environment shows them, float32 (P, D), or images float32 (P, C, H, W) in [0, 1]; actions
-    (P, \\*action), int64 where they are choices, float32 where they are numbers or bits.
+    environment shows them, float32 (P, D), images float32 (P, C, H, W) in [0, 1], or a dict of
+    such by part; actions (P, \\*action), int64 where they are choices, float32 where they are
+    numbers or bits.
 
     ``reward`` and ``terminated`` need the observation after **every** step: with held actions and
     in plans a model predicts them all, where its heads would render none. The first observation
@@ -125,19 +126,19 @@ class KnownFunctions:
         answer = StepPrediction(rewards.expand(size), logits.expand(size), observations)
         return answer.at(ahead.clamp_min(0), queries.plans)
 
-    def masks(self, observations: Tensor, spec: ActionSpec) -> Tensor:
+    def masks(self, observations: Tensor, spec: Spec) -> Tensor:
         """What ``action_mask`` returns, checked: bool (P, n).
 
         Args:
             observations: P of them, as models take them.
-            spec: of the actions.
+            spec: of the model.
 
         Raises:
             TypeError, ValueError: the function returns something else.
         """
         assert self.action_mask is not None
-        returned = _boolean(self.action_mask(observations), "action_mask")
-        shape = len(observations), sum(spec.choices)
+        returned = _boolean(self.action_mask(spec.split(observations)), "action_mask")
+        shape = len(observations), sum(spec.action.choices)
         if returned.shape != shape:
             raise ValueError(
                 f"known.action_mask: expected bool {shape}, a row for each observation, got shape "
@@ -184,9 +185,7 @@ def as_observed(spec: Spec, predicted: Tensor) -> Tensor:
     return spec.to_model(torch.from_numpy(spec.to_numpy(predicted)).to(predicted.device))
 
 
-def _inputs(
-    spec: Spec, now: Tensor, actions: Tensor, path: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(spec: Spec, now: Tensor, actions: Tensor, path: Tensor) -> tuple[Any, Tensor, Any]:
     """Observations, actions and next observations of all steps: (B x S x N x L, ...) each."""
     batch, samples = path.shape[:2]
     plans, length = actions.shape[1:3]
@@ -194,7 +193,7 @@ def _inputs(
     begin = now[:, :, None, None].expand(batch, samples, plans, 1, *now.shape[2:])
     before = torch.cat([begin, after[:, :, :, :-1]], 3)
     taken = actions[:, None].expand(-1, samples, *actions.shape[1:])
-    return before.flatten(0, 3), taken.flatten(0, 3), after.flatten(0, 3)
+    return spec.split(before.flatten(0, 3)), taken.flatten(0, 3), spec.split(after.flatten(0, 3))
 
 
 def _rewards(returned: Any, count: int) -> Tensor:

@@ -137,7 +137,7 @@ def _later_masks(
         frames = model.predict(world, Queries(times[:, None], part)).observations
         assert frames is not None
         observations = as_observed(spec, frames[:, 0, :, 0])
-        flat = known.masks(observations.flatten(0, 1), spec.action)
+        flat = known.masks(observations.flatten(0, 1), spec)
         masks.append(flat.view(*observations.shape[:2], -1))
     return torch.cat(masks, 1)
 

@@ -91,6 +91,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
         numbers_at_least(1, worlds=worlds)
         check_horizon(model, hold, jumps, "jumps")
         spec = model.spec
+        spec.require_box("venv")
         spec.check_spaces(venv.observation_space, venv.action_space, "venv")
         self.candidates = choose_candidates(spec.action, candidates, seed)
         self.jumps, self.hold, self.worlds, self.frames = jumps, hold, worlds, frames
@@ -279,7 +280,7 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
 
 
 def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.Dict:
-    real, lead = spec.observation_space(), (candidates, jumps)
+    real, lead = spec.require_box("venv"), (candidates, jumps)
     low = np.full((*lead, 2), -np.inf, np.float32)
     high = -low
     low[..., 1], high[..., 1] = 0, 1

@@ -9,6 +9,7 @@ import gymnasium as gym
 import torch
 from safetensors.torch import save as to_bytes
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
@@ -62,6 +63,42 @@ class SmallCnn(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) in [0, 1] to features (B, features_dim)."""
         return torch.as_tensor(self.layers(observations))
+
+
+class SmallMultiInput(BaseFeaturesExtractor):
+    """A features extractor for Dicts: ``SmallCnn`` for each image, other parts are flattened.
+
+    Args:
+        observation_space: the Dict, as SB3 hands it over.
+        features_dim: width of an image's features; the output also holds the other parts' numbers.
+        channels: as for ``SmallCnn``.
+
+    Raises:
+        ValueError: an image's height or width is no multiple of 8.
+
+    Example::
+
+        PPO("MultiInputPolicy", venv, policy_kwargs={"features_extractor_class": SmallMultiInput})
+    """
+
+    def __init__(
+        self, observation_space: gym.spaces.Dict, features_dim: int = 128, channels: int = 16
+    ) -> None:
+        parts = observation_space.spaces
+        images = [name for name, part in parts.items() if len(part.shape or ()) == 3]
+        others = sum(get_flattened_obs_dim(parts[name]) for name in parts if name not in images)
+        super().__init__(observation_space, features_dim * len(images) + others)
+        self.images = nn.ModuleDict(
+            {name: SmallCnn(parts[name], features_dim, channels) for name in images}
+        )
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Normalised parts (B, ...) to features (B, features_dim)."""
+        features = [
+            self.images[name](part) if name in self.images else part.flatten(1)
+            for name, part in observations.items()
+        ]
+        return torch.cat(features, 1)
 
 
 def save_policy(agent: BaseAlgorithm, path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -43,11 +44,13 @@ class RandomAgent:
     ) -> tuple[NDArray[Any], None]:
         """One random action for each ``observation`` (n, H, W, C) or (n, D), or for a single one.
 
+        Dicts hold such observations.
         ``action_masks`` (n, choices) say which are legal, by sb3-contrib's convention. ``state``,
         ``episode_start`` and ``deterministic`` are there for SB3 and not used.
         """
-        images = np.asarray(observation)
-        lead = () if images.ndim in (1, 3) else (len(images),)
+        parts = observation.values() if isinstance(observation, Mapping) else [observation]
+        shape = max((np.shape(part) for part in parts), key=len)
+        lead = () if len(shape) in (1, 3) else shape[:1]
         actions = action_border.draw_actions(self.spec, lead, self.generator)
         if action_masks is not None:
             masks = torch.from_numpy(legal_rows(self.spec, action_masks, lead[0] if lead else 1))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -45,12 +46,19 @@ class EpisodeStarts:
     constants: dict[str, NDArray[Any]]
 
 
+STEPS_TO_CHECK = 64
+"""Of an environment's episode, for whether parts of its observations stay constant."""
+
 StartSampler = Callable[[int, np.random.Generator], EpisodeStarts]
 
 
 @dataclass(frozen=True)
 class DictObservation:
-    """A Dict observation of which the model imagines one part; the others stay constant."""
+    """A Dict observation of which the model imagines one part; the others stay constant.
+
+    Whether they do is checked in recorded episodes and in environments; of given arrays and
+    functions it cannot be known.
+    """
 
     space: gym.spaces.Dict
     imagined: str
@@ -70,6 +78,11 @@ class DictObservation:
             )
         expected = model.spec.observation_space()
         names = [name for name, part in space.spaces.items() if part == expected]
+        if space == expected:
+            raise ValueError(
+                "observation_space: the model imagines all parts of it; leave observation_space "
+                "away"
+            )
         if len(names) != 1:
             raise ValueError(
                 f"observation_space: exactly one part must be {expected}, which the model was made "
@@ -105,6 +118,20 @@ class DictObservation:
             constants[name] = values
         return constants
 
+    def check_constant(self, episode: Mapping[str, NDArray[Any]], where: str) -> None:
+        """Raise ValueError unless the constant parts (T, ...) of an episode are so.
+
+        ``where`` names the episode.
+        """
+        for name, values in episode.items():
+            if name != self.imagined and (values != values[:1]).any():
+                raise ValueError(
+                    f"starts: part {name!r} changes in {where}, so it cannot stay as the start "
+                    "gives it; imagine it, too: make the model for the whole Dict "
+                    "(Spec.from_spaces, or agents.adapt where that refuses it), and leave "
+                    "observation_space away"
+                )
+
 
 def is_env_to_make(starts: Any) -> bool:
     """Whether the starts are an environment that is yet to be made: an id, or a function that can
@@ -130,12 +157,7 @@ def start_sampler(
         TypeError, ValueError: the starts are not what the model was made for.
     """
     if isinstance(starts, Episodes):
-        if parts is not None:
-            raise ValueError(
-                "starts: recorded episodes hold no constant parts of a Dict observation; give a "
-                "dict of arrays, or a function that returns one"
-            )
-        return _recorded_steps(starts, model, ahead, hold)
+        return _recorded_steps(starts, model, ahead, hold, parts)
     if isinstance(starts, gym.Env):
         return _env_resets(starts, model, parts)
     if callable(starts):
@@ -170,7 +192,7 @@ def _first_frames(
 
 
 def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> StartSampler:
-    """Resets of a real environment with random seeds; no step is taken."""
+    """Resets of a real environment with random seeds; steps are taken only to check ``parts``."""
     space = model.spec.observation_space() if parts is None else parts.space
     if env.observation_space != space or env.action_space != model.spec.action.to_space():
         raise ValueError(
@@ -178,30 +200,77 @@ def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> S
             f"expected {space} and {model.spec.action.to_space()}"
         )
 
+    if parts is not None:
+        _check_resets(env, parts)
+
     def reset(num: int, rng: np.random.Generator) -> EpisodeStarts:
         # Copies: the environment may return the same buffer each time.
         frames = [deepcopy(env.reset(seed=int(rng.integers(2**31)))[0]) for _ in range(num)]
-        if parts is None:
+        if not isinstance(space, gym.spaces.Dict):
             return _first_frames(np.stack(frames), model, None, "starts")
-        batch = {name: np.stack([frame[name] for frame in frames]) for name in parts.space.spaces}
+        batch = {name: np.stack([frame[name] for frame in frames]) for name in space.spaces}
         return _first_frames(batch, model, parts, "starts")
 
     return reset
 
 
-def _recorded_steps(episodes: Episodes, model: WorldModel, ahead: int, hold: int) -> StartSampler:
+def _check_resets(env: Env, parts: DictObservation) -> None:
+    """Play an episode at random, at most ``STEPS_TO_CHECK`` steps, and refuse parts that change."""
+    actions = copy.deepcopy(env.action_space)  # its own random numbers stay as they are
+    actions.seed(0)
+    observations, ended = [copy.deepcopy(env.reset(seed=0)[0])], False
+    while not ended and len(observations) <= STEPS_TO_CHECK:
+        observation, _, terminated, truncated, _ = env.step(actions.sample())
+        observations.append(copy.deepcopy(observation))
+        ended = terminated or truncated
+    recorded = {name: np.stack([one[name] for one in observations]) for name in parts.space.spaces}
+    parts.check_constant(recorded, "an episode of the environment")
+
+
+def _imagined_part(
+    episodes: Episodes, model: WorldModel, parts: DictObservation
+) -> tuple[Episodes, dict[str, NDArray[Any]]]:
+    """Recorded Dicts as episodes of the imagined part, in memory; and the constant parts, a row
+    for each episode.
+    """
+    spec = episodes.spec(1)
+    if spec.observation_space() != parts.space:
+        raise ValueError(
+            f"starts: the recorded episodes hold no constant parts of {parts.space}, they are of "
+            f"{episodes.observation_space}; give a dict of arrays, or a function that returns one"
+        )
+    imagined, rows = list[Episode](), list[dict[str, NDArray[Any]]]()
+    for number, episode in enumerate(episodes):
+        recorded = spec.unpack(episode.observations)
+        parts.check_constant(recorded, f"recorded episode {number}")
+        frames = recorded[parts.imagined].astype(model.spec.border[1], copy=False)
+        imagined.append(replace(episode, observations=frames))
+        rows.append(
+            {name: values[0] for name, values in recorded.items() if name != parts.imagined}
+        )
+    constants = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return Episodes(imagined, spec.action, parts.space[parts.imagined]), constants
+
+
+def _recorded_steps(
+    episodes: Episodes, model: WorldModel, ahead: int, hold: int, parts: DictObservation | None
+) -> StartSampler:
     """Steps of recorded episodes, each equally likely, with the frames before as context."""
+    constants: dict[str, NDArray[Any]] = {}
+    if parts is not None:
+        episodes, constants = _imagined_part(episodes, model, parts)
     spec = episodes.spec(model.spec.window)
     model.spec.check_spaces(spec.observation_space(), spec.action.to_space(), "starts")
     ends = np.cumsum([len(episode.actions) for episode in episodes])
 
     def branch(num: int, rng: np.random.Generator) -> EpisodeStarts:
-        histories = []
+        histories, numbers = [], []
         for index in rng.integers(int(ends[-1]), size=num):
             number = int(np.searchsorted(ends, index, side="right"))
+            numbers.append(number)
             step = int(index - (ends[number] - len(episodes[number].actions)))
             histories.append(history_at(episodes[number], step, model, ahead, hold))
-        return EpisodeStarts(histories, {})
+        return EpisodeStarts(histories, {name: rows[numbers] for name, rows in constants.items()})
 
     return branch
 

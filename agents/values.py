@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.dqn.policies import DQNPolicy
@@ -17,8 +15,9 @@ from torch import Tensor
 from worldmodel.base import WorldModel
 from worldmodel.types import Queries, Worlds
 
-Value = Callable[[NDArray[Any]], Any]
-"""Observations (n, *observation), uint8 images (H, W, C) or float vectors, to n numbers."""
+Value = Callable[[Any], Any]
+"""Observations (n, *observation), uint8 images (H, W, C), float vectors or a dict of them, to n
+numbers."""
 
 
 def terminal_value(
@@ -39,7 +38,7 @@ def terminal_value(
         assert observations is not None
         frames = model.spec.to_numpy(observations[:, :, :, 0])
         frames = frames.reshape(-1, *model.spec.border[0])
-        numbers = torch.as_tensor(value(frames)).detach()
+        numbers = torch.as_tensor(value(model.spec.unpack(frames))).detach()
         if numbers.shape != (len(frames),):
             raise ValueError(
                 f"value: expected one number for each of {len(frames)} observations, got shape "
@@ -64,7 +63,7 @@ def critic(algorithm: BaseAlgorithm) -> Value:
             ``VecNormalize``.
 
     Raises:
-        TypeError: it has neither of the two, or its observation space is not a Box.
+        TypeError: it has neither of the two, or its observation space is no Box or Dict.
         ValueError: it was trained behind ``VecNormalize``; or, when the value is called, on other
             observations.
     """
@@ -75,25 +74,39 @@ def critic(algorithm: BaseAlgorithm) -> Value:
             f"Q-network (DQN), got {type(algorithm).__name__}"
         )
     space = policy.observation_space
-    if not isinstance(space, gym.spaces.Box):
-        raise TypeError(f"algorithm: its policy sees {space}; expected a Box")
+    if not isinstance(space, gym.spaces.Box | gym.spaces.Dict):
+        raise TypeError(f"algorithm: its policy sees {space}; expected a Box or a Dict")
     if algorithm.get_vec_normalize_env() is not None:
         raise ValueError(
             "algorithm: was trained behind VecNormalize, so its value is of scaled observations "
             "and rewards; train without, or pass a function that undoes it"
         )
-    trained = space.shape
+    trained = by_part(space)
 
-    def value(observations: NDArray[Any]) -> Tensor:
-        _check_shape(observations.shape[1:], trained)
+    def value(observations: Any) -> Tensor:
+        frames = by_part(observations)
+        if frames.keys() != trained.keys():
+            raise ValueError(
+                f"algorithm: its policy sees the parts {list(trained)}, the model shows "
+                f"{list(frames)}"
+            )
+        for name, frame in frames.items():
+            _check_shape(frame.shape[1:], trained[name].shape)
         policy.set_training_mode(False)
         with torch.no_grad():
-            inputs, _ = policy.obs_to_tensor(np.asarray(observations))
+            inputs, _ = policy.obs_to_tensor(observations)
             if isinstance(policy, DQNPolicy):
                 return torch.as_tensor(policy.q_net(inputs)).amax(1)
             return policy.predict_values(inputs).flatten()
 
     return value
+
+
+def by_part(whole: Any) -> dict[str, Any]:
+    """The parts of a Dict space or observation, or the only one, under no name."""
+    if isinstance(whole, gym.spaces.Dict):
+        return dict(whole.spaces)
+    return dict(whole) if isinstance(whole, Mapping) else {"": whole}
 
 
 def _check_shape(frame: tuple[int, ...], trained: tuple[int, ...]) -> None:

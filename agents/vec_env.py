@@ -46,7 +46,7 @@ class ImaginedVecEnv(VecEnv):
     Args:
         model: any world model; it is put into evaluation mode.
         starts: where episodes begin:
-            frames uint8 (n, H, W, C) or float (n, D);
+            frames uint8 (n, H, W, C), float (n, D) or a dict of such by part;
             recorded ``worldmodel.Episodes``: any of their steps, with the frames before as context
             (``episodes.starts()`` are the first frames alone);
             an environment (``worldmodel.EnvLike``: an id, a function without arguments that makes
@@ -61,8 +61,10 @@ class ImaginedVecEnv(VecEnv):
         worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
             that they predict for the decision. It contains the scene's randomness as well as the
             model's ignorance; a deterministic model never disagrees.
-        observation_space: of the real environment, if that is a Dict: exactly one part is what the
-            model imagines, the others stay as the start gives them. Starts are then dicts.
+        observation_space: of the real environment, if that is a Dict of which the model imagines
+            exactly one part; the others stay as the start gives them, and starts are dicts. An
+            environment is stepped once to check that they do. (A model that was made for the Dict
+            imagines all of it, without this.)
         known: functions in place of the model's heads. With ``reward`` or ``terminated`` every one
             of the ``hold`` frames is rendered, in every world. With ``action_mask`` there is a
             method ``action_masks``, as MaskablePPO of sb3-contrib expects it.
@@ -128,11 +130,11 @@ class ImaginedVecEnv(VecEnv):
             starts = self._made = make_env(cast(EnvLike, starts))
         self._start = start_sampler(starts, model, self.horizon * hold, hold, self.parts)
         self.render_mode = "rgb_array"  # VecEnv.__init__ asks for it
-        imagined = model.spec.observation_space()
+        shape, dtype = model.spec.border
         action = model.spec.action
         super().__init__(
             num_envs,
-            imagined if observation_space is None else observation_space,
+            model.spec.observation_space() if observation_space is None else observation_space,
             action_border.chunk_space(action, hold) if chunk else action.to_space(),
         )
         # only now: VecEnv.__init__ replaces the metadata
@@ -142,7 +144,7 @@ class ImaginedVecEnv(VecEnv):
         self._seed_all(seed)
         self._worlds: Worlds | None = None
         self._chosen: Tensor | None = None
-        self._frames: Frames = np.zeros((num_envs, *imagined.shape), imagined.dtype)
+        self._frames: Frames = np.zeros((num_envs, *shape), dtype)
         self._constants: dict[str, NDArray[Any]] = {}
         self._latest: Tensor | None = None  # of all worlds, where outcomes are known functions
         self._decisions = np.zeros(num_envs, np.int64)
@@ -272,7 +274,8 @@ class ImaginedVecEnv(VecEnv):
         context = to_context(spec, starts.histories, indices, self.model.device)
         worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)
         frames = np.stack([history.frames[-1] for history in starts.histories])
-        frames = frames.astype(spec.observation_space().dtype, copy=False)
+        if not spec.parts:
+            frames = frames.astype(spec.observation_space().dtype, copy=False)
         return frames, starts.constants, worlds
 
     def _begun(self, frames: Frames) -> Tensor | None:
@@ -287,7 +290,8 @@ class ImaginedVecEnv(VecEnv):
         """The current observations as fresh arrays, since SB3 holds on to what it is given."""
         frames = self._frames.copy()
         if self.parts is None:
-            return frames
+            observations: VecEnvObs = self.model.spec.unpack(frames)
+            return observations
         constants = {name: values.copy() for name, values in self._constants.items()}
         parts = {self.parts.imagined: frames, **constants}
         return {name: parts[name] for name in self.parts.space.spaces}
@@ -296,10 +300,13 @@ class ImaginedVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
         """The current frames, RGB uint8 (H, W, 3) each; None for vectors."""
-        if not self.model.spec.is_image:
+        spec, frames = self.model.spec, self._frames
+        if spec.image_part is not None:
+            frames = spec.unpack(frames)[spec.image_part.name]
+        elif not spec.is_image:
             return [None] * self.num_envs
-        colours = 3 // self._frames.shape[-1]
-        return [frame.repeat(colours, -1) for frame in self._frames]
+        colours = 3 // frames.shape[-1]
+        return [frame.repeat(colours, -1) for frame in frames]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The batch's attribute, once for each environment."""
@@ -359,7 +366,7 @@ class ImaginedVecEnv(VecEnv):
     def _masks(self) -> NDArray[np.bool_]:
         spec = self.model.spec
         frames = torch.from_numpy(self._frames).to(self.model.device)
-        masks = self.known.masks(spec.to_model(frames), spec.action)
+        masks = self.known.masks(spec.to_model(frames), spec)
         check_some_legal(spec.action, masks, "known.action_mask")
         return np.asarray(masks.cpu().numpy())
 

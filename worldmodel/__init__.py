@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from worldmodel.data.make_env import EnvLike, make_env
     from worldmodel.data.minari import from_minari, to_minari
     from worldmodel.hub import push
+    from worldmodel.parts import to_float, to_uint8
     from worldmodel.registry import MODELS, make, preset, register
-    from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
+    from worldmodel.spec import ActionSpec, Spec
     from worldmodel.training import Progress, fit
     from worldmodel.types import (
         Belief,
@@ -76,7 +77,8 @@ _NAMES = {
     "data.minari": "from_minari to_minari",
     "hub": "push",
     "registry": "MODELS make preset register",
-    "spec": "ActionSpec Spec to_float to_uint8",
+    "parts": "to_float to_uint8",
+    "spec": "ActionSpec Spec",
     "training": "Progress fit",
     "types": "Belief Context Prediction Queries SceneBatch SceneSource StepPrediction Worlds",
 }

@@ -60,6 +60,7 @@ class WorldModel(nn.Module, ABC):
         name: in the registry, in checkpoints and in tables.
         jumpy: whether the cost of a query is independent of its distance.
         takes_vectors: whether observations may be vectors; else they are images.
+        takes_image_parts: whether they may be Dicts of an image and vectors.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
@@ -74,6 +75,7 @@ class WorldModel(nn.Module, ABC):
     name: ClassVar[str]
     jumpy: ClassVar[bool]
     takes_vectors: ClassVar[bool] = False
+    takes_image_parts: ClassVar[bool] = False
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
     extends: ClassVar[bool] = False
@@ -287,11 +289,12 @@ class WorldModel(nn.Module, ABC):
         valid = frames[mask]
         if not bool(torch.isfinite(valid).all()):
             raise ValueError("context.observations: holds NaN or infinity")
-        outside = float(valid.min()) < -1e-3 or float(valid.max()) > 1 + 1e-3
-        if self.spec.is_image and outside:
+        image = self.spec.image_part
+        pixels = valid if image is None else valid[..., : image.size]
+        low, high = float(pixels.min()), float(pixels.max())
+        if (self.spec.is_image or image is not None) and (low < -1e-3 or high > 1 + 1e-3):
             raise ValueError(
-                f"context.observations: values lie in [{float(valid.min()):.3g}, "
-                f"{float(valid.max()):.3g}], expected [0, 1]"
+                f"context.observations: pixels lie in [{low:.3g}, {high:.3g}], expected [0, 1]"
             )
         self._check_times(times[mask], "context.times")
         self._check_poses(context.poses, times, "context.poses")

@@ -143,7 +143,7 @@ def preset(name: str, preset: str) -> Any:
 
 def suggested(spec: Spec) -> str:
     """The preset to begin with: sized for a CPU."""
-    return "small" if spec.is_image else "vector"
+    return "small" if spec.is_image or spec.image_part is not None else "vector"
 
 
 def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel:
@@ -161,6 +161,12 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
     """
     check_seed(seed)
     model: Any = entry(name).model
+    if spec.image_part is not None and not model.takes_image_parts:
+        takers = sorted(title for title, one in MODELS.items() if one.model.takes_image_parts)
+        raise ValueError(
+            f"spec: {name} takes no Dicts that hold an image, got {[p.name for p in spec.parts]}; "
+            f"{', '.join(takers)} do"
+        )
     if not (spec.is_image or model.takes_vectors):
         raise ValueError(
             f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; jump takes "

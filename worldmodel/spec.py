@@ -12,12 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel import parts as part_layout
 from worldmodel.common.config_checks import from_json
 from worldmodel.common.space_advice import observation_advice
+from worldmodel.parts import (
+    LARGEST_SIDE,
+    Part,
+    check_bounds,
+    check_image,
+    to_float,
+    to_uint8,
+    with_infinity,
+)
 
 KINDS = ("none", "discrete", "multi_discrete", "multi_binary", "box")
-LARGEST_SIDE, LONGEST_WINDOW = 8192, 10**7
-"""Of images, and in steps: Gymnasium's spaces and training windows take memory for all of it."""
+LONGEST_WINDOW = 10**7
+"""In steps: training windows take memory for all of it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class ActionSpec:
                 f"action: {self.kind} of shape {self.shape} does not fit {len(self.categories)} "
                 f"categories, {len(self.low)} low and {len(self.high)} high bounds"
             )
-        _check_bounds(self.low, self.high, self.dtype, "fiu")
+        check_bounds(self.low, self.high, self.dtype, "fiu")
         if not all(-math.inf < a < b < math.inf for a, b in zip(self.low, self.high, strict=True)):
             raise ValueError("low, high: expected finite bounds of a box, each low below its high")
 
@@ -234,13 +244,15 @@ class Spec:
     """What a model was made for: part of its checkpoint, checked at every border.
 
     Attributes:
-        observation: image shape (C, H, W), H and W multiples of 8; or (D,), a vector.
+        observation: image shape (C, H, W), H and W multiples of 8; or (D,), a vector, which may be
+            a Dict's parts one after another.
         action: the action space.
         window: W, the number of steps that the model covers.
         pose: P, numbers of a camera pose. Above 0 the scene stands still, poses alone are its
             keys (times count for nothing), nothing is decided and nothing is at stake.
         low, high: bounds of a vector's numbers, which may be infinite; empty for images.
         dtype: of a vector in the environment; the model computes in float32.
+        parts: of a Dict observation, which have bounds and dtypes of their own; else empty.
         least, most: of a vector's numbers in recorded episodes, if some lie beyond ``low`` and
             ``high``, which the environment declares: imagined ones may, too. Else empty.
     """
@@ -252,6 +264,7 @@ class Spec:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dtype: str = "float32"
+    parts: tuple[Part, ...] = ()
     least: tuple[float, ...] = ()
     most: tuple[float, ...] = ()
 
@@ -261,15 +274,15 @@ class Spec:
                 f"least, most: expected one for each of {len(self.low)} numbers, or none, got "
                 f"{len(self.least)} and {len(self.most)}"
             )
-        if self.is_image:
-            channels, *sides = self.observation
-            fits = all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in sides)
-            if channels not in (1, 3) or not fits:
+        if self.parts:
+            numbers = sum(part.size for part in self.parts)
+            if self.observation != (numbers,) or self.low or self.high:
                 raise ValueError(
-                    "observation: expected an image of 1 or 3 channels whose height and width are "
-                    f"multiples of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = "
-                    f"{self.observation}"
+                    f"observation, low, high: parts of {numbers} numbers make ({numbers},) without "
+                    f"bounds, got {self.observation} with {len(self.low)} and {len(self.high)}"
                 )
+        elif self.is_image:
+            check_image(self.observation, "observation")
             if self.low or self.high:
                 raise ValueError("low, high: are for vectors; images have none")
         elif len(self.observation) != 1 or not (
@@ -279,8 +292,8 @@ class Spec:
                 "observation: expected an image (C, H, W), or a vector (D,) with D low and high "
                 f"bounds, got {self.observation} with {len(self.low)} and {len(self.high)}"
             )
-        _check_bounds(self.low, self.high, self.dtype, "f")
-        _check_bounds(self.least, self.most, self.dtype, "f")
+        check_bounds(self.low, self.high, self.dtype, "f")
+        check_bounds(self.least, self.most, self.dtype, "f")
         if not 1 <= self.window <= LONGEST_WINDOW:
             raise ValueError(
                 f"window: expected at least 1 step and at most {LONGEST_WINDOW:,}, got "
@@ -298,8 +311,13 @@ class Spec:
 
     @property
     def is_image(self) -> bool:
-        """Whether observations are images; else they are vectors."""
+        """Whether observations are images; else they are vectors, or Dicts."""
         return len(self.observation) == 3
+
+    @property
+    def image_part(self) -> Part | None:
+        """The image among the parts of a Dict observation; None if there is none."""
+        return next((part for part in self.parts if part.is_image), None)
 
     @property
     def passive(self) -> bool:
@@ -308,23 +326,64 @@ class Spec:
 
     @property
     def border(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and dtype at the Gymnasium border: uint8 (H, W, C), or float32 (D,)."""
+        """Shape and dtype of recorded observations: uint8 (H, W, C), float32 (D,), or what ``pack``
+        makes of a Dict: float32 (D,), or uint8 bytes if a part is an image.
+        """
         if self.is_image:
             channels, height, width = self.observation
             return (height, width, channels), np.dtype(np.uint8)
+        if self.image_part is not None:
+            return part_layout.packed_shape(self.parts), np.dtype(np.uint8)
         return self.observation, np.dtype(np.float32)
+
+    def pack(self, observation: Any, owner: str = "observation") -> NDArray[Any]:
+        """A Dict observation (..., \\*part) as one array (..., n), as it is recorded: ``border``.
+
+        What is no Dict is returned as it is.
+
+        Args:
+            observation: an array for each part, or such a packed array.
+            owner: whom a message names.
+
+        Raises:
+            TypeError, ValueError: it is not what ``parts`` say, or a vector holds NaN or infinity.
+        """
+        if not self.parts or isinstance(observation, np.ndarray):
+            return np.asarray(observation)
+        return part_layout.pack(self.parts, observation, owner)
+
+    def unpack(self, recorded: NDArray[Any]) -> Any:
+        """The inverse of ``pack``: the observation as the environment shows it.
+
+        A dict of arrays by part, or the array itself if the spec has no parts.
+        """
+        return part_layout.unpack(self.parts, recorded) if self.parts else recorded
+
+    def split(self, observations: Tensor) -> Any:
+        """Observations (..., \\*observation) of models as a dict of (..., C, H, W) and (..., D).
+
+        The tensor itself if the spec has no parts.
+        """
+        return part_layout.split(self.parts, observations) if self.parts else observations
 
     def to_model(self, observations: Tensor) -> Tensor:
         """From the border to what models take: float32 (..., C, H, W) in [0, 1], or (..., D)."""
+        if self.image_part is not None:
+            return part_layout.to_model(self.parts, observations)
         return to_float(observations) if self.is_image else observations.float()
 
     def to_numpy(self, observations: Tensor) -> NDArray[Any]:
         """The inverse of ``to_model``, in the environment's dtype, and within the bounds that it
         declares or, where those are wider, that recorded episodes have.
+
+        Of Dicts what ``unpack`` takes.
         """
         if self.is_image:
             return np.asarray(to_uint8(observations).cpu().numpy())
+        if self.parts:
+            return part_layout.to_numpy(self.parts, observations)
         space = self.observation_space()
+        assert isinstance(space, gym.spaces.Box)
         numbers = observations.cpu().numpy().astype(space.dtype)
         low, high = space.low, space.high
         if self.least:
@@ -343,7 +402,8 @@ class Spec:
         """Describe an environment.
 
         Args:
-            observation_space: a Box of uint8 images (H, W, C), or of float vectors (D,).
+            observation_space: a Box of uint8 images (H, W, C), or of float vectors (D,); or a Dict
+                of such parts, one of which may be an image.
             action_space: Discrete, MultiDiscrete, MultiBinary or a bounded Box.
             window: steps that the model shall cover.
             pose: numbers of a camera pose, if poses are the keys. The actions only move the camera
@@ -353,7 +413,11 @@ class Spec:
             ValueError: the observation space is neither, or the action space is not supported.
         """
         box = observation_space
+        if isinstance(box, gym.spaces.Dict) and pose:
+            raise ValueError("observation_space: cameras take images, got a Dict")
         action = ActionSpec("none") if pose else ActionSpec.from_space(action_space)
+        if isinstance(box, gym.spaces.Dict):
+            return cls.of_parts(part_layout.parts_of(box), action, window)
         if isinstance(box, gym.spaces.Box) and box.dtype == np.uint8 and len(box.shape) == 3:
             height, width, channels = box.shape
             sides = [16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in (height, width)]
@@ -377,12 +441,30 @@ class Spec:
             f"(D,), got {observation_space}; {observation_advice(observation_space)}"
         )
 
-    def observation_space(self) -> gym.spaces.Box:
+    @classmethod
+    def of_parts(cls, parts: tuple[Part, ...], action: ActionSpec, window: int) -> Spec:
+        """Of Dict observations with these ``parts``, an ``action`` space and a ``window``."""
+        return cls((sum(part.size for part in parts),), action, window, parts=parts)
+
+    def observation_space(self) -> gym.spaces.Box | gym.spaces.Dict:
         """The Gymnasium space that this describes."""
+        if self.parts:
+            return gym.spaces.Dict({part.name: part.space() for part in self.parts})
         if self.is_image:
             return gym.spaces.Box(0, 255, self.border[0], np.uint8)
         low, high = np.array(self.low, self.dtype), np.array(self.high, self.dtype)
         return gym.spaces.Box(low, high, dtype=low.dtype.type)
+
+    def require_box(self, owner: str) -> gym.spaces.Box:
+        """The observation space; raises ValueError, naming ``owner``, if it is a Dict."""
+        space = self.observation_space()
+        if not isinstance(space, gym.spaces.Box):
+            raise ValueError(
+                f"{owner}: expected images or vectors, got a Dict of "
+                f"{[part.name for part in self.parts]}; gymnasium.wrappers.FlattenObservation makes"
+                " one vector of an environment's vectors"
+            )
+        return space
 
     def require_images(self, owner: str) -> None:
         """Raise ValueError, naming ``owner``, if observations are vectors, not pictures."""
@@ -419,7 +501,9 @@ class Spec:
             name: tuple(x if math.isfinite(x) else str(x) for x in getattr(self, name))
             for name in ("low", "high")
         }
-        known = {**asdict(self), **bounds}
+        known = {**asdict(self), **bounds, "parts": [part.to_dict() for part in self.parts]}
+        if not self.parts:
+            del known["parts"]
         if not self.least:
             del known["least"], known["most"]  # earlier versions know none
         if not self.action.start:
@@ -430,56 +514,16 @@ class Spec:
     def from_dict(cls, data: dict[str, Any]) -> Spec:
         """The inverse of ``to_dict``; ``data`` may have been through JSON.
 
-        Checkpoints from before poses, or vectors, have none of their fields.
+        Checkpoints from before poses, vectors or Dicts have none of their fields.
 
         Raises:
             ValueError: it is something else.
         """
         if not isinstance(data, dict):
             raise ValueError(f"spec: expected a JSON object, got {type(data).__name__}")
-        read: dict[str, Any] = {
-            name: [_INFINITE.get(x, x) if isinstance(x, str) else x for x in data[name]]
-            for name in ("low", "high")
-            if isinstance(data.get(name), list | tuple)
-        }
+        read = dict(with_infinity(data))
         if "action" in data:
             read["action"] = ActionSpec.from_dict(data["action"])
-        return from_json(cls, {**data, **read}, longest=None)
-
-
-_INFINITE = {"inf": math.inf, "-inf": -math.inf}
-
-
-def _check_bounds(low: tuple[float, ...], high: tuple[float, ...], dtype: str, kinds: str) -> None:
-    """Raise ValueError unless arrays of this dtype, of one of NumPy's ``kinds``, can be bounds."""
-    try:
-        parsed = np.dtype(dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"dtype: NumPy knows no {dtype!r}") from error
-    if parsed.kind not in kinds or parsed.name != dtype:
-        raise ValueError(f"dtype: expected the name of a number's, such as float32, got {dtype!r}")
-    if not all(a <= b for a, b in zip(low, high, strict=True)):  # NaN is neither
-        raise ValueError("low, high: expected every low at most as large as its high")
-    limits = np.finfo(parsed) if parsed.kind == "f" else np.iinfo(parsed)
-    least, most = float(limits.min), float(limits.max)  # NumPy's own would cast x
-    # what lies outside would become infinite, or wrap around
-    if not all(least <= x <= most for x in (*low, *high) if math.isfinite(x)):
-        raise ValueError(f"low, high: expected bounds that {dtype} can hold, got {low} and {high}")
-
-
-def to_float(observations: Tensor) -> Tensor:
-    """To what models take: float32 (..., C, H, W) in [0, 1].
-
-    Args:
-        observations: uint8 (..., H, W, C), as environments return them.
-    """
-    return observations.movedim(-1, -3).float() / 255.0
-
-
-def to_uint8(observations: Tensor) -> Tensor:
-    """To what environments return: contiguous uint8 (..., H, W, C).
-
-    Args:
-        observations: float (..., C, H, W), as models predict them; clamped to [0, 1].
-    """
-    return (observations.clamp(0, 1) * 255.0).round().byte().movedim(-3, -1).contiguous()
+        if isinstance(data.get("parts"), list | tuple):
+            read["parts"] = tuple(map(Part.from_dict, data["parts"]))
+        return from_json(cls, read, longest=None)

@@ -161,9 +161,9 @@ class Planner(ABC):
         model: any world model that takes actions.
         config: of the planner's ``config_type``; None takes its defaults.
         value: function of observations (n, *observation) as the environment shows them, uint8
-            images (H, W, C) or float vectors, that estimates the return after a plan's end, n
-            numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame of each plan
-            is rendered for it; ``coarse`` avoids most of that. None takes 0.
+            images (H, W, C), float vectors or a dict of them, that estimates the return after a
+            plan's end, n numbers (``agents.critic`` makes one of an SB3 algorithm). The last frame
+            of each plan is rendered for it; ``coarse`` avoids most of that. None takes 0.
         known: functions in place of the model's heads; with ``reward`` or ``terminated`` every
             frame of every plan is rendered.
 
@@ -295,7 +295,7 @@ class Planner(ABC):
         """
         known, action = imagination.known, self.model.spec.action
         if masks is None and known.action_mask is not None:
-            masks = known.masks(imagination.latest(), action)
+            masks = known.masks(imagination.latest(), self.model.spec)
         if masks is not None:
             check_some_legal(action, masks, "action_masks")
         starts = [0, *(self.config.steps(n + 1) for n in range(plans.shape[2]))]
@@ -342,7 +342,8 @@ class Planner(ABC):
         """Choose actions.
 
         Args:
-            observation: uint8 (n, H, W, C) or float (n, D); or one observation, without n.
+            observation: uint8 (n, H, W, C), float (n, D) or a dict of such by part; or one
+                observation, without n.
             state: what the previous call returned; None begins new episodes in all rows.
             episode_start: bool (n,), rows that begin a new episode.
             deterministic: without effect; the best plan is always carried out.
@@ -357,8 +358,8 @@ class Planner(ABC):
             ValueError: observations or masks of another shape, no legal action, or another number
                 of rows than in the state.
         """
-        images = np.asarray(observation)
-        single = images.ndim == len(self.model.spec.observation)
+        images = self.model.spec.pack(observation)
+        single = images.ndim == len(self.model.spec.border[0])
         images = check_frames(self.model.spec, images[None] if single else images, "observation")
         masks = None
         if action_masks is not None:

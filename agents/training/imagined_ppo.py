@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from agents.policies import SmallCnn
+from agents.policies import SmallCnn, SmallMultiInput
 from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
@@ -84,10 +84,11 @@ def train_in_imagination(
 def check_frame_stack(spec: Spec, frame_stack: int) -> None:
     """Raise ValueError for a stack below 1, or one whose channels SB3 would mistake for rows."""
     numbers_at_least(1, frame_stack=frame_stack)
-    if spec.is_image and spec.observation[0] * frame_stack >= min(spec.observation[1:]):
+    shape = spec.observation if spec.image_part is None else spec.image_part.in_model
+    if len(shape) == 3 and shape[0] * frame_stack >= min(shape[1:]):
         raise ValueError(
-            f"frame_stack: {frame_stack} frames of {spec.observation[0]} channels must be fewer "
-            f"than the {min(spec.observation[1:])} pixels of a side"
+            f"frame_stack: {frame_stack} frames of {shape[0]} channels must be fewer than the "
+            f"{min(shape[1:])} pixels of a side"
         )
 
 
@@ -124,12 +125,25 @@ def make_ppo(
     """SB3's PPO with small networks for images, and for vectors with SB3's own (with one hidden
     layer less, CartPole's agent balances the pole but drifts off the track).
     """
-    kwargs: dict[str, Any] = {}
-    if spec.is_image:
-        kwargs = {"features_extractor_class": SmallCnn, "net_arch": {"pi": [64], "vf": [64]}}
-    policy = "CnnPolicy" if spec.is_image else "MlpPolicy"
-    chosen = {"policy": policy, "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
+    kwargs: dict[str, Any] = small_extractor(spec)
+    if kwargs:
+        kwargs["net_arch"] = {"pi": [64], "vf": [64]}
+    chosen = {"policy": policy_name(spec), "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
     return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+
+
+def small_extractor(spec: Spec) -> dict[str, Any]:
+    """Settings of a policy for small images; none where there is no image."""
+    if spec.image_part is not None:
+        return {"features_extractor_class": SmallMultiInput}
+    return {"features_extractor_class": SmallCnn} if spec.is_image else {}
+
+
+def policy_name(spec: Spec) -> str:
+    """SB3's name of the policy for such observations."""
+    if spec.parts:
+        return "MultiInputPolicy"
+    return "CnnPolicy" if spec.is_image else "MlpPolicy"
 
 
 @contextmanager

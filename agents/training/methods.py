@@ -15,11 +15,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
-from agents.policies import SmallCnn
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.rounds import RoundsConfig, stopped_message, train_dyna
-from agents.training.imagined_ppo import make_ppo, train_in_imagination
+from agents.training.imagined_ppo import (
+    make_ppo,
+    policy_name,
+    small_extractor,
+    train_in_imagination,
+)
 from agents.training.resume import checkpointed
 from agents.training.run_config import RunConfig
 from agents.wrappers import HoldAction
@@ -148,10 +152,10 @@ def _real_envs(job: Job, recorder: RecordEpisodes | None = None) -> VecEnv:
 
 
 def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
-    config, image = job.config, job.spec.is_image
+    config, image = job.config, job.spec.is_image or job.spec.image_part is not None
     if config.algorithm == "ppo":
         return make_ppo(job.spec, venv, config.seed, str(job.folder))
-    kwargs = {"features_extractor_class": SmallCnn, "net_arch": [64]} if image else {}
+    kwargs = {**small_extractor(job.spec), "net_arch": [64]} if image else {}
     settings: dict[str, Any] = {
         "buffer_size": 20_000 if image else 200_000,  # SB3's million of images are 25 GB and more
         "learning_starts": min(1000, config.steps // 4),
@@ -159,7 +163,7 @@ def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
         "seed": config.seed,
         "tensorboard_log": str(job.folder),
     }
-    policy = "CnnPolicy" if image else "MlpPolicy"
+    policy = policy_name(job.spec)
     if config.algorithm == "sac":
         return SAC(policy, venv, **settings)
     return DQN(

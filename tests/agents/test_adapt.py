@@ -22,6 +22,13 @@ IMAGE = spaces.Box(0, 255, (50, 40, 3), np.uint8)
 pytestmark = pytest.mark.filterwarnings("ignore:.*different from the unwrapped version")
 
 
+class Mission(gym.Space):
+    """As MiniGrid's: nothing but a string."""
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        return "go to the goal"
+
+
 class Odd(gym.Env):
     """Shows samples of any space, and renders a picture of half black, half white."""
 
@@ -128,6 +135,32 @@ def test_other_observations_become_vectors(space: gym.Space[Any], numbers: int) 
     np.testing.assert_allclose(seen, raw)
 
 
+def test_dicts_of_vectors_stay() -> None:
+    vector = spaces.Box(-1, 1, (3,), np.float64)
+    space = spaces.Dict({"a": vector, "b": vector})
+    env = adapt(Odd(space))
+    assert env.observation_space == space
+    assert fits(env).observation == (6,)
+    seen, _ = env.reset(seed=0)
+    assert seen is env.unwrapped.latest
+
+
+@pytest.mark.parametrize("image", [IMAGE, spaces.Box(0, 255, (24, 24, 3), np.uint8)])
+def test_dicts_with_an_image(image: gym.Space[Any]) -> None:
+    vector = spaces.Box(-1, 1, (3,), np.float64)
+    parts = {"image": image, "x": spaces.Discrete(2), "y": vector, "z": spaces.MultiBinary((2, 2))}
+    env = adapt(Odd(spaces.Dict(parts)), size=24)
+    assert [part.shape for part in fits(env).parts] == [(24, 24, 3), (2,), (3,), (4,)]
+    seen, _ = env.reset(seed=0)
+    assert env.observation_space.contains(seen)
+    raw = env.unwrapped.latest
+    np.testing.assert_array_equal(seen["x"], np.eye(2)[raw["x"]])
+    np.testing.assert_array_equal(seen["y"], raw["y"])
+    np.testing.assert_array_equal(seen["z"], raw["z"].ravel())
+    if image.shape == (24, 24, 3):
+        np.testing.assert_array_equal(seen["image"], raw["image"])
+
+
 def test_pixels_are_what_is_rendered() -> None:
     env = adapt(Odd(spaces.Discrete(5), render_mode="rgb_array"), size=16, pixels=True)
     assert fits(env).observation == (3, 16, 16)
@@ -179,8 +212,10 @@ def test_sizes_must_be_multiples_of_8(size: Any) -> None:
     [
         (spaces.Box(0, 255, (50, 40, 4), np.uint8), "1 or 3 channels.*TransformObservation"),
         (spaces.Box(0, 1, (50, 40, 3), np.float32), "not uint8 from 0 to 255.*pixels=True"),
-        (spaces.Dict({"image": IMAGE, "x": spaces.Discrete(2)}), "beside other.*pixels=True"),
+        (spaces.Dict({"image": IMAGE, "x": IMAGE}), "beside other.*pixels=True"),
         (spaces.Tuple((spaces.Sequence(spaces.Discrete(2)),)), "cannot be flattened"),
+        (spaces.Dict({"image": IMAGE, "mission": Mission()}), "beside other.*FilterObservation"),
+        (spaces.Dict({"direction": spaces.Discrete(4), "mission": Mission()}), "cannot be flatt"),
     ],
 )
 def test_errors_say_what_to_do(space: gym.Space[Any], message: str) -> None:

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
 
 from agents.starts import history_at
 from agents.vec_env import ImaginedVecEnv
-from worldmodel import Episode, Episodes
+from worldmodel import Episode, Episodes, collect, make
 from worldmodel.spec import ActionSpec
 
 SPACE = gym.spaces.Dict(
@@ -172,11 +172,65 @@ def test_errors_teach() -> None:
     with pytest.raises(ValueError, match="'task' of shape"):
         ImaginedVecEnv(model, {**parts, "task": parts["task"][:2]}, observation_space=SPACE)
     recorded = Episodes([episode()], SPEC.action)
-    with pytest.raises(ValueError, match="no constant parts"):
+    with pytest.raises(ValueError, match="hold no constant parts"):
         ImaginedVecEnv(model, recorded, observation_space=SPACE)
     other = Episodes([episode()], ActionSpec("discrete", (), (5,)))
     with pytest.raises(ValueError, match="starts: action space"):
         ImaginedVecEnv(model, other)
+
+
+class ChangingEnv(DictEnv):
+    """The task changes at the third step."""
+
+    def step(self, action):
+        shown, *rest = super().step(action)
+        self.steps += 1
+        return {**shown, "task": (self.task + self.steps // 3) % 9}, *rest
+
+    def reset(self, **kwargs):
+        self.steps = 0
+        return super().reset(**kwargs)
+
+
+def test_parts_that_change_are_not_constant() -> None:
+    """Issue 22, C14: they stayed frozen without a word."""
+    message = r"starts: part 'task' changes in an episode of the environment.*imagine it, too"
+    with pytest.raises(ValueError, match=message):
+        ImaginedVecEnv(FakeModel(), ChangingEnv(), observation_space=SPACE)
+
+
+class GoalEnv(gym.ObservationWrapper):
+    """The camera and the goal, which moves if ``moving``."""
+
+    def __init__(self, moving: bool) -> None:
+        super().__init__(FakeEnv())
+        self.moving = moving
+        self.observation_space = gym.spaces.Dict({k: SPACE[k] for k in ("goal", "camera")})
+
+    def observation(self, shown):
+        level = shown[-1, -1, 0] / 255 if self.moving else 0
+        goal = np.array([self.unwrapped.wanted / 4, level], np.float32)
+        return {"goal": goal, "camera": shown}
+
+
+def test_constant_parts_of_recorded_dicts() -> None:
+    recorded = collect(GoalEnv(moving=False), 6, progress=False)
+    space = recorded.observation_space
+    venv = ImaginedVecEnv(FakeModel(), recorded, 40, observation_space=space, stagger=False)
+    shown = venv.reset()
+    assert len(np.unique(shown["camera"][:, -1, -1, 0])) > 2  # at any step of them
+    for _ in range(2):
+        np.testing.assert_array_equal(shown["camera"][:, 0, 0, 0], 4 * shown["goal"][:, 0])
+        shown, _, _, _ = venv.step(np.ones(40, np.int64))
+
+    recorded = collect(GoalEnv(moving=True), 6, progress=False)
+    with pytest.raises(ValueError, match="part 'goal' changes in recorded episode 0"):
+        ImaginedVecEnv(FakeModel(), recorded, observation_space=space)
+    # what the message advises
+    whole = make("copy-last", recorded.spec(12))
+    assert ImaginedVecEnv(whole, recorded).reset()["goal"].shape == (16, 2)
+    with pytest.raises(ValueError, match="imagines all parts of it; leave observation_space away"):
+        ImaginedVecEnv(whole, recorded, observation_space=space)
 
 
 def test_an_environment_may_be_named_or_made() -> None:

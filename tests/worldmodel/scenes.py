@@ -9,10 +9,24 @@ import torch
 
 from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, WorldModel, make
 from worldmodel.models.jumpy.jump import JumpConfig
+from worldmodel.parts import Part
 from worldmodel.testing import SPECS as OFFERED
 from worldmodel.testing import random_actions  # noqa: F401
 from worldmodel.testing import random_context as context  # noqa: F401
 
+BOUNDLESS = {"low": (-np.inf,) * 2, "high": (np.inf,) * 2}
+GOALS = Spec.of_parts(
+    (Part("goal", (2,), "float64", (-2.0,) * 2, (2.0,) * 2), Part("state", (2,), **BOUNDLESS)),
+    ActionSpec("discrete", (), (3,)),
+    8,
+)
+"""A Dict of vectors."""
+CAMERA = Spec.of_parts(
+    (Part("camera", (16, 16, 3), "uint8"), Part("state", (2,), **BOUNDLESS)),
+    ActionSpec("discrete", (), (3,)),
+    8,
+)
+"""A Dict of an image and a vector."""
 PASSIVE, DISCRETE, BOX, MULTI, BINARY, VECTOR = OFFERED.values()
 SPECS = {name: spec for name, spec in OFFERED.items() if spec.is_image}
 WINDOW = PASSIVE.window
@@ -25,6 +39,7 @@ SMALL.append(("jump", PAPER))
 # every model with every spec that it takes: name, config, spec
 CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
 CASES += [("jump", "jumpy", DISCRETE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
+CASES += [("jump", "vector", GOALS), ("jump", "small", CAMERA), ("copy-last", "small", CAMERA)]
 
 
 def fresh(name: str, preset: Any, spec: Spec, seed: int = 0) -> WorldModel:

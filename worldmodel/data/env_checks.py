@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -26,7 +26,7 @@ def env_name(env: gym.Env[Any, Any]) -> str:
 def checked_observation(
     observation: Any, spec: Spec, owner: str, lead: tuple[int, ...] = ()
 ) -> NDArray[Any]:
-    """A copy in the recording's dtype; environments may reuse their buffer.
+    """A copy in the recording's dtype; environments may reuse their buffer. Dicts are packed.
 
     Args:
         observation: what an environment returned. Vectors are rounded to float32; images may have
@@ -36,27 +36,47 @@ def checked_observation(
         lead: axes before those of an observation, where there are several.
 
     Raises:
-        ValueError: it has another shape, is no array of numbers, or would not be the same in uint8.
+        ValueError: it has another shape, is no array of numbers, or would not be the same in uint8;
+            or a Dict lacks a part.
     """
-    shape, dtype = spec.border
+    if not spec.parts:
+        return _checked(observation, spec.border, spec.observation_space(), owner, lead)
+    names = [part.name for part in spec.parts]
+    if not isinstance(observation, Mapping) or set(observation) != set(names):
+        got = list(observation) if isinstance(observation, Mapping) else type(observation).__name__
+        raise ValueError(f"{owner}: returned {got}, its space has the parts {names}")
+    checked = {}
+    for part in spec.parts:
+        border = part.shape, np.dtype(np.uint8 if part.is_image else np.float32)
+        name = f"{owner}: {part.name!r}"
+        checked[part.name] = _checked(observation[part.name], border, part.space(), name, lead)
+    return spec.pack(checked, owner)
+
+
+def _checked(
+    observation: Any,
+    border: tuple[tuple[int, ...], np.dtype[Any]],
+    space: gym.Space[Any],
+    owner: str,
+    lead: tuple[int, ...],
+) -> NDArray[Any]:
+    """An image or vector of that space as an array of that shape and dtype."""
+    shape, dtype = border
     try:
         given = np.asarray(observation)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{owner}: returned no array ({error}), its space is {spec.observation_space()}"
-        ) from error
+        raise ValueError(f"{owner}: returned no array ({error}), its space is {space}") from error
     if given.shape != (*lead, *shape) or given.dtype.kind not in "biuf":
         raise ValueError(
-            f"{owner}: returned an observation of {given.dtype} {given.shape}, its space is "
-            f"{spec.observation_space()}"
+            f"{owner}: returned an observation of {given.dtype} {given.shape}, its space is {space}"
         )
     with np.errstate(all="ignore"):  # what does not fit is refused, below or by the episode
         copy = np.array(given, dtype, order="C")
-    if spec.is_image and given.dtype != dtype and not np.array_equal(copy, given):
+    if dtype == np.uint8 and given.dtype != dtype and not np.array_equal(copy, given):
         other = given[copy != given][0]
         raise ValueError(
             f"{owner}: returned an observation of {given.dtype} that holds {other}, its "
-            f"space is {spec.observation_space()}: whole numbers from 0 to 255; "
+            f"space is {space}: whole numbers from 0 to 255; "
             "gymnasium.wrappers.TransformObservation converts them"
         )
     return copy
@@ -75,18 +95,28 @@ def warn_of_codes(episodes: Sequence[Episode]) -> None:
         )
 
 
+def unrounded(observation: Any, spec: Spec) -> list[NDArray[Any]]:
+    """The numbers of an observation's vectors as the environment returned them: one array (D,), or
+    none where there are only images.
+    """
+    if spec.parts:
+        vectors = [np.ravel(observation[part.name]) for part in spec.parts if not part.is_image]
+        return [np.concatenate(vectors)] if vectors else []
+    return [] if spec.is_image else [np.array(observation)]
+
+
 def check_rounding(observations: NDArray[Any] | list[NDArray[Any]], spec: Spec) -> None:
     """Refuse an episode of vectors whose changes from step to step float32 cannot hold.
 
     Args:
-        observations: (T + 1, D), as the environment returned them; images are not looked at.
+        observations: (T + 1, D), as the environment returned them (``unrounded``); may be empty.
         spec: of the environment's spaces.
 
     Raises:
         ValueError: rounding is more than a tenth of a number's mean change. Changes below
             ``SMALLEST_CHANGE`` are taken for noise of the arithmetic.
     """
-    if spec.is_image:
+    if spec.is_image or not len(observations):
         return
     observations = np.stack(list(observations))
     if observations.dtype.kind == "b" or observations.dtype in (np.float16, np.float32):

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PACKED = ("uint8", 4), ("float32", 2), ("uint8", 2)
+"""Dtype and axes of an episode's images, vectors, and Dicts with an image."""
+
 
 @dataclass(frozen=True)
 class Episode:
     """One recorded episode of T steps.
 
     Attributes:
-        observations: uint8 (T + 1, H, W, C), or float32 (T + 1, D).
+        observations: uint8 (T + 1, H, W, C), or float32 (T + 1, D); of Dicts what ``Spec.pack``
+            makes of them, float32 (T + 1, D) or uint8 (T + 1, bytes). ``Spec.unpack`` takes it.
         actions: (T, \\*action).
         rewards: float32 (T,).
         terminated: whether the last step ended it (False: it was truncated).
@@ -41,9 +45,10 @@ class Episode:
                 f"{type(self.terminated).__name__}; Episodes.from_arrays takes one for each step"
             )
         frames, steps = self.observations, len(self.actions)
-        if (str(frames.dtype), frames.ndim) not in (("uint8", 4), ("float32", 2)):
+        if (str(frames.dtype), frames.ndim) not in PACKED:
             raise ValueError(
-                "observations: expected uint8 (T + 1, H, W, C) or float32 (T + 1, D), got "
+                "observations: expected uint8 (T + 1, H, W, C) or float32 (T + 1, D), or Dicts as "
+                "Spec.pack packs them, got "
                 f"{frames.dtype} {frames.shape}"
             )
         if steps < 1 or len(frames) != steps + 1 or self.rewards.shape != (steps,):

@@ -31,6 +31,7 @@ from worldmodel.data.shards import (
     write_shard,
 )
 from worldmodel.data.windows import WindowSource
+from worldmodel.parts import Part
 from worldmodel.spec import ActionSpec, Spec
 
 
@@ -40,7 +41,8 @@ class Episodes:
     Args:
         episodes: at least one; observation and action shapes agree.
         action: what their actions are.
-        observation_space: the environment's; None for images, or vectors without bounds.
+        observation_space: the environment's; None for images, or vectors without bounds. Of
+            a Dict the episodes hold what ``Spec.pack`` makes of its parts.
         env_id: the environment's, if known; models that are trained on them take it.
 
     Raises:
@@ -97,11 +99,10 @@ class Episodes:
         if ranges:
             least, most = zip(*ranges, strict=True)
             self._range = np.min(least, 0), np.max(most, 0)
-        _, dtype = self.spec(1).border
-        space = self.observation_space
-        if space.shape != first.observations.shape[1:] or dtype != first.observations.dtype:
+        border = self.spec(1).border
+        if border != (first.observations.shape[1:], first.observations.dtype):
             raise ValueError(
-                f"observation_space: {space} does not fit observations of "
+                f"observation_space: {self.observation_space} does not fit observations of "
                 f"{first.observations.dtype} {first.observations.shape[1:]}"
             )
 
@@ -228,7 +229,7 @@ class Episodes:
         return Episodes(self.episodes[:-held], *spaces), Episodes(self.episodes[-held:], *spaces)
 
     def starts(self) -> NDArray[Any]:
-        """The first observations, (episodes, *observation)."""
+        """The first observations, (episodes, *observation), as episodes hold them."""
         first = self[0].observations[0]
         frames = np.empty((len(self), *first.shape), first.dtype)
         for number, episode in enumerate(self):
@@ -281,6 +282,11 @@ class Episodes:
             episodes = LazySequence(ShardCache(counts, memory, Shard.map), Shard.episode)
         shape = episodes[0].observations.shape[1:]
         try:
+            if "parts" in meta:
+                parts = meta["parts"] if isinstance(meta["parts"], list) else []
+                action = ActionSpec.from_dict(meta.get("action", {}))
+                spec = Spec.of_parts(tuple(map(Part.from_dict, parts)), action, window=1)
+                return cls(episodes, action, spec.observation_space(), meta["env"])
             if len(shape) != 1:
                 action = ActionSpec.from_dict(meta.get("action", {}))
                 return cls(episodes, action, env_id=meta["env"])
@@ -336,7 +342,13 @@ def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: st
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:
-    """The space of images, or of vectors without bounds, (T + 1, *observation)."""
+    """The space of images, or of vectors without bounds, (T + 1, *observation).
+
+    Raises:
+        ValueError: they are packed Dicts.
+    """
+    if observations.dtype == np.uint8 and observations.ndim == 2:
+        raise ValueError("observation_space: give that of the Dicts that Spec.pack has packed")
     if observations.dtype == np.uint8:
         return gym.spaces.Box(0, 255, observations.shape[1:], np.uint8)
     return gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from worldmodel.data.env_checks import check_rounding
 from worldmodel.data.episode import Episode
@@ -28,16 +29,16 @@ def from_minari(
 
     Args:
         dataset: loaded (``filter_episodes`` and ``split`` of Minari choose among its episodes), or
-            its id, such as "D4RL/pen/human-v2". uint8 images (H, W, C) or float vectors (D,);
-            any actions that an environment may have.
-        observation: the entry to take where observations are Dicts.
+            its id, such as "D4RL/pen/human-v2". uint8 images (H, W, C), float vectors (D,) or
+            Dicts of such; any actions that an environment may have.
+        observation: the entry to take where observations are Dicts; None takes all of them.
         download: fetch an id that is not on this machine; without it nothing goes to the network.
 
     Raises:
         ImportError: minari is not installed.
         FileNotFoundError: there is no data set of that id on this machine.
         ValueError: its spaces do not fit a world model, an episode does not hold what it should or
-            goes on after a termination, or ``observation`` is needed, or names no entry.
+            goes on after a termination, or ``observation`` names no entry.
     """
     if isinstance(dataset, str):
         dataset = _minari().load_dataset(dataset, download=download)
@@ -54,14 +55,14 @@ def from_minari(
                 f"{int(terminated.argmax()) + 1} of {len(terminated)}; split it there"
             )
         try:
-            check_rounding(np.asarray(frames), spec)
+            check_rounding(_vectors(frames, spec), spec)
             episode = Episode(
-                np.asarray(frames, dtype),
+                spec.pack(frames, "observations") if spec.parts else np.asarray(frames, dtype),
                 np.asarray(each.actions),
                 np.asarray(each.rewards, np.float32),
                 bool(terminated[-1:].any()),
             )
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"dataset: episode {each.id}: {error}") from error
         episodes.append(episode)
     return Episodes(episodes, spec.action, spec.observation_space())
@@ -94,10 +95,13 @@ def to_minari(episodes: Episodes, dataset_id: str, **facts: Any) -> MinariDatase
             "choose another name or version"
         )
     space, action_space = episodes.observation_space, episodes.action.to_space()
+    spec = episodes.spec(1)
     buffers = [
         EpisodeBuffer(
             id=number,
-            observations=np.asarray(episode.observations, space.dtype),
+            observations=spec.unpack(episode.observations)
+            if spec.parts
+            else np.asarray(episode.observations, space.dtype),
             actions=np.asarray(episode.actions, action_space.dtype),
             rewards=episode.rewards,
             terminations=_at_the_end(episode, episode.terminated),
@@ -120,12 +124,20 @@ def _minari() -> Any:
 def _entry(space: gym.Space[Any], name: str | None) -> gym.Space[Any]:
     """The space of that entry of each observation, or of all of it."""
     entries = list(space.spaces) if isinstance(space, gym.spaces.Dict) else []
-    if name is None and not entries:
+    if name is None:
         return space
     if name not in entries:
         raise ValueError(f"observation: expected one of the entries {entries}, got {name!r}")
     assert isinstance(space, gym.spaces.Dict)
     return space[name]
+
+
+def _vectors(frames: Any, spec: Spec) -> list[NDArray[Any]]:
+    """Each observation's numbers (D,) as they were recorded; none where there are only images."""
+    if not spec.parts:
+        return [] if spec.is_image else list(np.asarray(frames))
+    vectors = [np.asarray(frames[part.name]) for part in spec.parts if not part.is_image]
+    return list(np.concatenate(vectors, 1)) if vectors else []
 
 
 def _at_the_end(episode: Episode, value: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:

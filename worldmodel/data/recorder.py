@@ -16,11 +16,12 @@ from worldmodel.data.env_checks import (
     checked_observation,
     checked_reward,
     sample_legal,
+    unrounded,
 )
 from worldmodel.data.episode import Episode
 from worldmodel.spec import Spec
 
-Policy = Callable[[NDArray[Any]], Any]
+Policy = Callable[[Any], Any]
 
 
 class EpisodeRecorder:
@@ -75,7 +76,7 @@ class EpisodeRecorder:
 
     def _choose(self) -> Any:
         if self.policy is not None:  # a copy: a policy may change its observation
-            return self.policy(self._frames[-1].copy())
+            return self.policy(self.spec.unpack(self._frames[-1].copy()))
         if self._masks:
             step = f"{self.owner}, step {len(self._frames)}"
             return sample_legal(self.action_space, self._masks[-1], step)
@@ -107,5 +108,4 @@ class EpisodeRecorder:
         if self._action_masks is not None:
             self._masks.append(checked_masks(self._action_masks(), self.spec.action, step))
         self._frames.append(checked_observation(observation, self.spec, step))
-        if not self.spec.is_image:
-            self._exact.append(np.array(observation))
+        self._exact += unrounded(observation, self.spec)

@@ -198,8 +198,11 @@ def step_by_step(arrays: Arrays) -> dict[str, Any]:
 def write_meta(folder: Path, spec: Spec, shards: Sequence[ShardEntry], **more: Any) -> None:
     """Write ``meta.json``: only the shards that it names count; ``more`` facts stand in it, too."""
     known = spec.to_dict()
-    bounds = {name: known[name] for name in ("low", "high", "dtype")}
-    meta = {"format": FORMAT, "action": known["action"], **bounds, "shards": shards, **more}
+    bounds: dict[str, Any] = {
+        name: known[name] for name in ("low", "high", "dtype", "parts") if name in known
+    }
+    meta: dict[str, Any] = {"format": FORMAT, "action": known["action"], **bounds}
+    meta |= {"shards": shards, **more}
     with atomic(folder / "meta.json") as path:
         path.write_text(json.dumps(meta, indent=1) + "\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -98,14 +98,13 @@ class GymnasiumVector(Vector):
 
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
         """See ``Vector``."""
-        observations: Sequence[Any] = self.venv.reset(seed=seed, options=_copy(options))[0]
-        return observations
+        return _rows(self.venv.reset(seed=seed, options=_copy(options))[0], self.num_envs)
 
     def step(self, actions: NDArray[Any]) -> Steps:
         """See ``Vector``."""
         observations, rewards, terminated, truncated, infos = self.venv.step(actions)
+        observations = _rows(observations, self.num_envs)
         if self.mode is AutoresetMode.SAME_STEP:
-            observations = list(observations)
             for row in np.flatnonzero(terminated | truncated):
                 observations[row] = infos["final_obs"][row]
         return Steps(observations, rewards, terminated, truncated)
@@ -121,7 +120,7 @@ class GymnasiumVector(Vector):
             each[row] = seed
         options = {**(options or {}), "reset_mask": mask}
         fresh = self.venv.reset(seed=each if self.seeds_one else None, options=options)[0]
-        return fresh if self.seeds_one else None
+        return _rows(fresh, self.num_envs) if self.seeds_one else None
 
 
 class StableBaselinesVector(Vector):
@@ -147,17 +146,23 @@ class StableBaselinesVector(Vector):
         self.venv.seed(seed)
         if options is not None:
             self.venv.set_options(_copy(options))
-        observations: Sequence[Any] = self.venv.reset()
-        return observations
+        return _rows(self.venv.reset(), self.num_envs)
 
     def step(self, actions: NDArray[Any]) -> Steps:
         """See ``Vector``."""
         observations, rewards, dones, infos = self.venv.step(actions)
-        observations = list(observations)
+        observations = _rows(observations, self.num_envs)
         cut = np.array([info.get("TimeLimit.truncated", False) for info in infos], np.bool_)
         for row in np.flatnonzero(dones):
             observations[row] = infos[row]["terminal_observation"]
         return Steps(observations, rewards, dones & ~cut, dones & cut)
+
+
+def _rows(observations: Any, num_envs: int) -> list[Any]:
+    """The observation of each environment: a dict where those of all are a dict of arrays."""
+    if isinstance(observations, Mapping):
+        return [{name: part[row] for name, part in observations.items()} for row in range(num_envs)]
+    return list(observations)
 
 
 def _copy(options: Options) -> Options:

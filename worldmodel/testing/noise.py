@@ -73,8 +73,12 @@ def random_episodes(spec: Spec, count: int = 4, seed: int = 0) -> Episodes:
     taken = np.zeros((count, spec.window), np.int64) if actions is None else actions.numpy()
     recorded = []
     for number in range(count):
-        noise = random.random((spec.window + 1, *shape), np.float32)
-        noise = (255 * noise).astype(dtype) if spec.is_image else noise
+        if spec.parts:
+            numbers = random.random((spec.window + 1, *spec.observation), np.float32)
+            noise = spec.to_numpy(torch.from_numpy(numbers))
+        else:
+            noise = random.random((spec.window + 1, *shape), np.float32)
+            noise = (255 * noise).astype(dtype) if spec.is_image else noise
         rewards = random.random(spec.window, np.float32)
         recorded.append(Episode(noise, taken[number], rewards, number % 2 == 0))
     return Episodes(recorded, spec.action, spec.observation_space())

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -23,12 +24,14 @@ from stable_baselines3.common.vec_env import (
     VecVideoRecorder,
     is_vecenv_wrapped,
 )
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from agents.known_functions import KnownFunctions, check_known
 from agents.starts import Starts
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit
 from agents.training.imagined_ppo import stackable_starts
+from agents.values import by_part
 from agents.vec_env import check_horizon
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
@@ -143,7 +146,7 @@ class DynaCallback(BaseCallback):
         self._passed = 0
         self._rollout = 0
         self._venv: VecEnv | None = None
-        self._observations: NDArray[Any] = np.empty(0)
+        self._observations: Any = np.empty(0)
         self._noise: VectorizedActionNoise | None = None
 
     @property
@@ -262,7 +265,7 @@ class DynaCallback(BaseCallback):
         """Begin imagined episodes at recorded steps."""
         stacked = is_vecenv_wrapped(self.training_env, VecFrameStack)
         self._venv = self._make(stackable_starts(recorded, stacked))
-        self._observations = np.asarray(self._venv.reset())
+        self._observations = self._venv.reset()
         noise = self.algorithm.action_noise
         if noise is not None:
             base = noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
@@ -295,15 +298,18 @@ class DynaCallback(BaseCallback):
         assert venv is not None and buffer is not None
         actions, scaled = self._act()
         after, rewards, dones, infos = venv.step(actions)
-        self._observations = np.asarray(after)
-        arrived = self._observations.copy()
-        for row in np.flatnonzero(dones):  # where the next episode has begun already
-            arrived[row] = infos[row]["terminal_observation"]
+        self._observations = after
+        arrived = _arrived(after, dones, infos)
         real = self.training_env.num_envs
         for first in range(0, len(dones), real):
             part = slice(first, first + real)
             buffer.add(
-                before[part], arrived[part], scaled[part], rewards[part], dones[part], infos[part]
+                _rows(before, part),
+                _rows(arrived, part),
+                scaled[part],
+                rewards[part],
+                dones[part],
+                infos[part],
             )
         if self._noise is not None:
             self._noise.reset(np.flatnonzero(dones))
@@ -330,6 +336,22 @@ class DynaCallback(BaseCallback):
         self._updates -= steps
         if steps:
             algorithm.train(steps, algorithm.batch_size)
+
+
+def _arrived(after: VecEnvObs, dones: NDArray[Any], infos: Sequence[dict[str, Any]]) -> VecEnvObs:
+    """Observations that steps led to: where an episode ended, the next one has begun already."""
+    parts = {name: values.copy() for name, values in by_part(after).items()}
+    for row in np.flatnonzero(dones).tolist():
+        for name, value in by_part(infos[row]["terminal_observation"]).items():
+            parts[name][row] = value
+    return parts if isinstance(after, dict) else parts[""]
+
+
+def _rows(observations: Any, rows: slice) -> Any:
+    """Some rows of observations, or of each part of a Dict."""
+    if isinstance(observations, dict):
+        return {name: part[rows] for name, part in observations.items()}
+    return observations[rows]
 
 
 def wrap_alike(venv: VecEnv, other: VecEnv) -> VecEnv:
@@ -366,8 +388,8 @@ def _check_buffer(algorithm: OffPolicyAlgorithm) -> None:
             "replay_buffer: imagined episodes are truncated, and stand between real ones; leave "
             "optimize_memory_usage off and handle_timeout_termination on"
         )
-    if getattr(buffer, "n_steps", 1) > 1:
+    if getattr(buffer, "n_steps", 1) > 1 or isinstance(buffer, HerReplayBuffer):
         raise ValueError(
             f"replay_buffer: {type(buffer).__name__} reads consecutive rows as one episode, which "
-            "imagined ones would interrupt; use ReplayBuffer (n_steps=1)"
+            "imagined ones would interrupt; use ReplayBuffer or DictReplayBuffer (n_steps=1)"
         )

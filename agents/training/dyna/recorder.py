@@ -17,6 +17,7 @@ from worldmodel.data.env_checks import (
     checked_reward,
     env_name,
     mask_function,
+    unrounded,
 )
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
@@ -82,7 +83,7 @@ class RecordEpisodes(
         self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
         self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
         self._record_masks(f"{self._owner}, reset")
-        self._exact = [] if self._spaces.is_image else [np.array(observation)]
+        self._exact = unrounded(observation, self._spaces)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -102,8 +103,7 @@ class RecordEpisodes(
         number = checked_reward(reward, owner)
         self._record_masks(owner)
         self._frames.append(frame)
-        if not self._spaces.is_image:
-            self._exact.append(np.array(observation))
+        self._exact += unrounded(observation, self._spaces)
         self._actions.append(copied)
         self._rewards.append(number)
         self.total += 1

@@ -93,9 +93,13 @@ def test_of_others() -> None:
     assert episodes[0].observations.dtype == np.float32 and episodes[0].terminated
     np.testing.assert_array_equal(episodes[0].observations, -values)
     assert episodes.action.dtype == "float64" and episodes.spec(2).dtype == "float64"
-    for wrong in (None, "nothing"):
-        with pytest.raises(ValueError, match=r"observation: expected one of .*'goal'"):
-            from_minari(found, observation=wrong)
+    with pytest.raises(ValueError, match=r"observation: expected one of .*'goal'"):
+        from_minari(found, observation="nothing")
+    together = from_minari(found)
+    assert together.observation_space == space
+    np.testing.assert_array_equal(together[0].observations, np.concatenate([-values, values], 1))
+    again = from_minari(to_minari(together, "test/dicts-v0"))
+    np.testing.assert_array_equal(again[0].observations, together[0].observations)
 
 
 def test_goes_on_after_its_end() -> None:

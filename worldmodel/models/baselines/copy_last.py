@@ -57,6 +57,7 @@ class CopyLast(Untrained):
     name: ClassVar[str] = "copy-last"
     jumpy: ClassVar[bool] = True
     takes_vectors: ClassVar[bool] = True
+    takes_image_parts: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
 
     def _observe(self, context: Context) -> Belief:

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from worldmodel.base import UnsupportedQuery
 from worldmodel.common.config_checks import at_least
 from worldmodel.models.baselines.copy_last import Untrained
-from worldmodel.spec import Spec, to_uint8
+from worldmodel.spec import Spec
 from worldmodel.types import Belief, Context, Queries, StepPrediction, Worlds
 
 
@@ -69,6 +69,7 @@ class Replay(Untrained):
     name: ClassVar[str] = "replay"
     jumpy: ClassVar[bool] = False
     takes_vectors: ClassVar[bool] = True
+    takes_image_parts: ClassVar[bool] = True
     config: ReplayConfig
 
     def __init__(self, spec: Spec, config: ReplayConfig) -> None:
@@ -181,7 +182,8 @@ class Replay(Untrained):
                 f"{times.tolist()}"
             )
         start = frames[first[0]]
-        array = to_uint8(start) if self.spec.is_image else start
+        exact = self.spec.is_image or self.spec.parts  # other vectors are as they were recorded
+        array = torch.from_numpy(self.spec.to_numpy(start)) if exact else start
         matching = []
         for episode in self._starts.get(array.numpy().tobytes(), []):
             played = self._play(episode, path, int(times.max()))
@@ -196,4 +198,5 @@ class Replay(Untrained):
 
     def _array(self, observation: Any) -> NDArray[Any]:
         """A copy in the border's dtype: environments may reuse their buffer."""
-        return np.array(observation, self.spec.border[1])
+        packed = self.spec.pack(observation, f"env {self.config.env}")
+        return np.array(packed, self.spec.border[1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
@@ -34,6 +35,10 @@ from worldmodel.types import (
     Worlds,
 )
 
+VECTOR_WEIGHT = 20.0
+"""Of squared errors of vectors beside an image: by so much are the pixel variances of preset
+``small`` above those of preset ``vector``, from start to end."""
+
 
 class Explained(NamedTuple):
     """n target frames of B scenes, reconstructed from a world that was inferred from them.
@@ -41,10 +46,11 @@ class Explained(NamedTuple):
     Attributes:
         kl: float32 (B,), of the posterior to the prior, in nats.
         squared: float32 (B, n), squared errors, summed over a frame's numbers (standardised, if
-            they are vectors).
+            they are vectors; of vectors beside an image times ``VECTOR_WEIGHT``).
         numbers: in one frame: C * H * W, or D.
         scene: float32 (B, scene), the vector that the heads read.
         path: float32 (B, window + 1, path), features of the actions up to each time.
+        weighted: how many of the numbers are of vectors beside an image.
     """
 
     kl: Tensor
@@ -52,13 +58,17 @@ class Explained(NamedTuple):
     numbers: int
     scene: Tensor
     path: Tensor
+    weighted: int = 0
 
     def constant(self, pixel_variance: float) -> float:
         """What ``squared.sum(1) / pixel_variance`` lacks to be a negative log density, in nats.
 
-        Of n frames, in a Gaussian of variance pixel_variance / 2.
+        Of n frames, in a Gaussian of variance pixel_variance / 2 (of weighted numbers divided by
+        their weight).
         """
-        return 0.5 * self.squared.shape[1] * self.numbers * math.log(math.pi * pixel_variance)
+        weights = self.weighted * math.log(VECTOR_WEIGHT)
+        per_frame = self.numbers * math.log(math.pi * pixel_variance) - weights
+        return 0.5 * self.squared.shape[1] * per_frame
 
 
 class TrainingTimes(NamedTuple):
@@ -98,9 +108,12 @@ class JumpyModel(WorldModel):
     def __init__(self, spec: Spec, config: JumpyConfig) -> None:
         super().__init__(spec, config)
         self.max_context = config.context_max
+        image = spec.image_part
+        self.pixels = 0 if image is None else image.size  # of a Dict, before its vectors
         if not spec.is_image:
-            self.register_buffer("shift", torch.zeros(spec.observation))
-            self.register_buffer("scale", torch.ones(spec.observation))
+            numbers = spec.observation[0] - self.pixels
+            self.register_buffer("shift", torch.zeros(numbers))
+            self.register_buffer("scale", torch.ones(numbers))
             self.register_buffer("prepared", torch.tensor(False))
         self.reward_scale = RewardScale()
         self.time = TimeFeatures(spec.window, config.time_bands)
@@ -155,13 +168,23 @@ class JumpyModel(WorldModel):
             scenes = source.batch(index)
             times = torch.arange(scenes.actions.shape[1] + 1, device=scenes.lengths.device)
             frames = scenes.observations(times.expand(len(scenes.lengths), -1))
-            recorded.append(frames[times <= scenes.lengths[:, None]].double())
+            frames = frames[times <= scenes.lengths[:, None]]
+            recorded.append(self.spec.to_model(frames)[:, self.pixels :].double())
         scale, shift = torch.std_mean(torch.cat(recorded), 0)
         self.shift.copy_(shift)
         self.scale.copy_(torch.where(scale > 1e-6, scale, 1.0))  # a number that never changes
 
     def _standardised(self, observations: Tensor) -> Tensor:
-        return observations if self.spec.is_image else (observations - self.shift) / self.scale
+        return self._of_vectors(observations, lambda x: (x - self.shift) / self.scale)
+
+    def _of_vectors(self, observations: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``function`` of the vectors; images, also those of Dicts, stay as they are."""
+        if self.spec.is_image:
+            return observations
+        if not self.pixels:
+            return function(observations)
+        image, vectors = observations[..., : self.pixels], observations[..., self.pixels :]
+        return torch.cat([image, function(vectors)], -1)
 
     # -- keys ------------------------------------------------------------------------------------
 
@@ -288,8 +311,7 @@ class JumpyModel(WorldModel):
         if frames:
             keys = self._query_keys(worlds, queries, paths)
             observations = self._render(worlds, keys, queries)
-            if not self.spec.is_image:
-                observations = observations * self.scale + self.shift
+            observations = self._of_vectors(observations, lambda x: x * self.scale + self.shift)
         return StepPrediction(self.reward_scale.decode(reward), logit, observations)
 
     def _step_rewards(self, scene: Tensor, times: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
@@ -370,8 +392,12 @@ class JumpyModel(WorldModel):
         encoded = self._encode(frames[:, :slots], keys[:, :slots], mask)
         truth = frames[:, slots:]
         means, kl, scene = self._explain(encoded, keys[:, slots:], truth, generator)
-        squared = (means - truth).square().flatten(2).sum(2)
-        return Explained(kl, squared, frames[0, 0].numel(), scene, path)
+        error, weighted = (means - truth).square(), 0
+        if self.pixels:
+            weighted = error.shape[-1] - self.pixels
+            error = self._of_vectors(error, lambda x: VECTOR_WEIGHT * x)
+        squared = error.flatten(2).sum(2)
+        return Explained(kl, squared, frames[0, 0].numel(), scene, path, weighted)
 
     def loss(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None

@@ -23,7 +23,7 @@ from worldmodel.models.jumpy.heads import SceneVector
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.draw import GlobalLatent
 from worldmodel.models.jumpy.jump.encoder import Encoder, ProductKeyEncoder, TiledKeyEncoder
-from worldmodel.models.jumpy.jump.renderer import RENDERERS, LatentWorlds
+from worldmodel.models.jumpy.jump.renderer import RENDERERS, LatentWorlds, VectorRenderer
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Queries, State, Worlds
 
@@ -33,10 +33,14 @@ class Jump(JumpyModel):
 
     For vectors the belief also holds ``latest`` (B, D), the latest vector of the context, from
     which the renderer counts: small changes are learnt as such.
+
+    Of Dicts with an image the vectors are tiled onto the image, as keys are; the renderer makes the
+    image, and ``vectors``, another one, the vectors.
     """
 
     name: ClassVar[str] = "jump"
     takes_vectors: ClassVar[bool] = True
+    takes_image_parts: ClassVar[bool] = True
     renamed_weights: ClassVar[Mapping[str, str]] = {
         "renderer.glance.ask.": "renderer.attention.query.",
         "renderer.glance.places.": "renderer.attention.key_value.",
@@ -45,26 +49,33 @@ class Jump(JumpyModel):
 
     def __init__(self, spec: Spec, config: JumpConfig) -> None:
         super().__init__(spec, config)
-        if (config.renderer == "mlp") == spec.is_image:
+        part = spec.image_part
+        shape = spec.observation if part is None else part.in_model
+        image, (channels, *sides) = len(shape) == 3, shape
+        if (config.renderer == "mlp") == image:
             raise ValueError(
                 "renderer: expected 'mlp' for vectors (preset 'vector') and 'draw' or 'film' for "
-                f"images, got {config.renderer!r} for observations {spec.observation}"
+                f"images, got {config.renderer!r} for observations {shape}"
             )
+        numbers = 0 if spec.is_image else spec.observation[0] - self.pixels
         self.refinements = config.refinements
-        image, (channels, *sides) = spec.is_image, spec.observation
         cell = 2 if image else 1
         grid = (sides[0] // 8, sides[1] // 8) if image else (1, 1)
+        planes = channels + numbers if image else numbers
         self.encoder: Encoder
         if config.key_features:
-            self.encoder = ProductKeyEncoder(channels, self.key, config.key_features, image)
+            self.encoder = ProductKeyEncoder(planes, self.key, config.key_features, image)
         else:
-            self.encoder = TiledKeyEncoder(channels, self.key, image)
-        memory = self.encoder.channels + (0 if image else channels)
+            self.encoder = TiledKeyEncoder(planes, self.key, image)
+        memory = self.encoder.channels + numbers
         self.latent = GlobalLatent(memory, cell, config)
         self.scene = SceneVector(memory, config.steps * config.latent, grid, cell, config.scene)
         self.heads = self._make_heads()
         make_renderer = RENDERERS[config.renderer]
-        self.renderer = make_renderer(spec.observation, self.key, self.encoder, config)
+        self.renderer = make_renderer(shape, self.key, self.encoder, config)
+        self.vectors: VectorRenderer | None = None
+        if self.pixels and numbers:
+            self.vectors = VectorRenderer((numbers,), self.key, self.encoder, config)
 
     @property
     def refinements(self) -> int:
@@ -101,9 +112,11 @@ class Jump(JumpyModel):
 
     def _memory(self, context: State) -> Tensor:
         """What prior, posterior and heads read of pairs: r, and of vectors the latest."""
+        r = context["r"]
         if self.spec.is_image:
-            return context["r"]
-        return torch.cat([context["r"], context["latest"][..., None, None]], 1)
+            return r
+        tiled = context["latest"][..., None, None].expand(-1, -1, *r.shape[-2:])
+        return torch.cat([r, tiled], 1)
 
     @torch.no_grad()
     def refine(
@@ -148,7 +161,11 @@ class Jump(JumpyModel):
         memory = self._memory(worlds.scene).repeat_interleave(worlds.shape[1], 0)
         for _ in range(rounds):
             frames = self._render(worlds, keys, queries).flatten(0, 2)
-            frames = frames.clamp(0, 1) if self.spec.is_image else frames
+            if self.spec.is_image:
+                frames = frames.clamp(0, 1)
+            elif self.pixels:
+                clamped = frames[..., : self.pixels].clamp(0, 1)
+                frames = torch.cat([clamped, frames[..., self.pixels :]], -1)
             targets = self._memory(self._encode(frames, flat, every))
             z, _kl = self.latent.infer(memory, targets, generator)
             worlds = self._worlds(worlds.present, worlds.scene, z.unflatten(0, worlds.shape))
@@ -163,11 +180,18 @@ class Jump(JumpyModel):
             return super()._encode(observations, keys, mask)
         latest = keys[..., 0].masked_fill(~mask, -math.inf).argmax(1)  # a key begins with its time
         rows = torch.arange(len(latest), device=latest.device)
-        state = super()._encode(observations[..., None, None], keys, mask)
+        if self.spec.image_part is None:
+            planes = observations[..., None, None]
+        else:
+            image = observations[..., : self.pixels].unflatten(-1, self.spec.image_part.in_model)
+            observations = observations[..., self.pixels :]
+            tiled = observations[..., None, None].expand(-1, -1, -1, *image.shape[-2:])
+            planes = torch.cat([image, tiled], 2)
+        state = super()._encode(planes, keys, mask)
         return {**state, "latest": observations[rows, latest]}
 
     def _render(self, worlds: Worlds, keys: Tensor, queries: Queries) -> Tensor:
-        """Frames (B, S, N, K, C, H, W), all in one batch."""
+        """Observations (B, S, N, K, \\*observation), all in one batch."""
         count = worlds.shape[1]
         flat = keys.flatten(1, 2).repeat_interleave(count, 0)  # (B * S, N * K, key)
         scene = {
@@ -180,9 +204,17 @@ class Jump(JumpyModel):
         return frames.reshape(*worlds.shape, *keys.shape[1:3], *frames.shape[2:])
 
     def _decode(self, worlds: LatentWorlds, keys: Tensor) -> Tensor:
-        """M_gamma for P worlds at Q keys each: (P, Q, C, H, W)."""
-        frames: Tensor = self.renderer(worlds, keys, self.encoder.read(worlds.r, keys))
-        return frames
+        """M_gamma for P worlds at Q keys each: (P, Q, \\*observation)."""
+        content = self.encoder.read(worlds.r, keys)
+        frames: Tensor = self.renderer(worlds, keys, content)
+        if not self.pixels:
+            return frames
+        frames = frames.flatten(2)
+        if self.vectors is None:
+            return frames
+        if content is not None:
+            content = content.mean((-2, -1), keepdim=True)
+        return torch.cat([frames, self.vectors(worlds, keys, content)], -1)
 
     def _explain(
         self, context: State, keys: Tensor, frames: Tensor, generator: torch.Generator | None

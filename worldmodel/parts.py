@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel.common.config_checks import from_json
+from worldmodel.common.space_advice import observation_advice
 
 LARGEST_SIDE = 8192
 """Of images: Gymnasium's spaces take memory for all of it."""
@@ -110,7 +111,12 @@ def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
         image = is_box and part.dtype == np.uint8 and len(shape) == 3
         vector = is_box and np.issubdtype(part.dtype, np.floating) and len(shape) == 1
         if image:
-            parts.append(Part(name, shape, "uint8"))
+            try:
+                parts.append(Part(name, shape, "uint8"))
+            except ValueError as error:
+                raise ValueError(
+                    f"observation_space: {error}; {observation_advice(part)}"
+                ) from error
         elif vector and isinstance(part, gym.spaces.Box):
             low, high = (tuple(float(x) for x in bound) for bound in (part.low, part.high))
             parts.append(Part(name, shape, str(part.dtype), low, high))
@@ -258,9 +264,10 @@ def check_image(shape: tuple[int, ...], owner: str) -> None:
     channels, *sides = shape
     fits = all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in sides)
     if channels not in (1, 3) or not fits:
+        advice = "; agents.adapt resizes images" if channels in (1, 3) else ""
         raise ValueError(
-            f"{owner}: expected an image of 1 or 3 channels whose height and width are "
-            f"multiples of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = {shape}"
+            f"{owner}: expected an image of 1 or 3 channels whose height and width are multiples "
+            f"of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = {shape}{advice}"
         )
 
 

@@ -136,8 +136,8 @@ class Outcomes(Measurement):
     columns = ("case", "quantity", "seed", "real", "imagined")
     seeds: int = 3
     """Runs of each."""
-    steps: int = 600
-    """Of training; the lander's is three times as long."""
+    steps: int = 2400
+    """Of each training."""
     episodes: int = 1000
     """Recorded random episodes to learn from; of the lander half as many, for they are longer."""
 
@@ -202,7 +202,7 @@ class Outcomes(Measurement):
             gym.make(LANDER).close()
         except gym.error.DependencyNotInstalled as error:
             return [{"quantity": f"not measured: {error}"}]
-        model, _ = self._trained(LANDER, 20, seed, max(2, self.episodes // 2), 3 * self.steps)
+        model, _ = self._trained(LANDER, 20, seed, max(2, self.episodes // 2))
         held_out = worldmodel.collect(LANDER, 100, seed=seed + 10**6, progress=False)
         crashes = [e for e in held_out if e.terminated and len(e.actions) >= LAST]
         rows = []
@@ -221,14 +221,13 @@ class Outcomes(Measurement):
         window: int,
         seed: int,
         episodes: int | None = None,
-        steps: int | None = None,
     ) -> tuple[WorldModel, Episodes]:
         """A model of random play, and the play."""
         recorded = worldmodel.collect(env, episodes or self.episodes, seed=seed, progress=False)
         config = replace(worldmodel.preset("jump", "vector"), **WIDTHS)
         model = worldmodel.make("jump", recorded.spec(window), config, seed=seed)
         source = recorded.windows(window, 64, seed)
-        worldmodel.fit(model, source, steps or self.steps, seed=seed, progress=False)
+        worldmodel.fit(model, source, self.steps, seed=seed, progress=False)
         return model.eval(), recorded
 
 

@@ -34,9 +34,9 @@ def test_a_sparse_reward_is_learned() -> None:
     episodes = reach(500)
     share = np.mean([(each.rewards == 0).mean() for each in episodes])
     assert 0.02 < share < 0.06 and math.pi * RADIUS**2 / 4 == pytest.approx(0.034, abs=1e-3)
-    small = {"mlp": 64, "path": 32, "tower": 16, "scene": 64, "head": 64, "targets": 6}
-    model = make("jump", episodes.spec(5), replace(preset("jump", "vector"), **small), 0)
-    fit(model, episodes.windows(5, 64), 800, progress=False)
+    small = {"mlp": 64, "path": 32, "tower": 16, "scene": 128, "head": 128, "targets": 6}
+    model = make("jump", episodes.spec(2), replace(preset("jump", "vector"), **small), 0)
+    fit(model, episodes.windows(2, 128), 800, progress=False)
     axis = torch.linspace(-1, 1, 41)
     observations = torch.cartesian_prod(axis, axis)[:, None]
     now = torch.zeros(len(observations), 1, dtype=torch.int64)
@@ -46,6 +46,6 @@ def test_a_sparse_reward_is_learned() -> None:
         still = torch.zeros(len(observations), 1, 1, 2)
         rewards = model.predict(worlds, Queries(now + 1, still), frames=False).rewards
     mean = rewards[:, :, 0, 0].mean(1)
-    inside = observations[:, 0].norm(dim=1) < RADIUS / 2
+    inside = observations[:, 0].norm(dim=1) < RADIUS
     assert mean.max() > -0.3
     assert mean.argmax() in inside.nonzero()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from dict_envs import Camera, Reach
 from stable_baselines3 import PPO, SAC, HerReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -25,6 +26,7 @@ from agents import (
     RandomAgent,
     critic,
     evaluate,
+    from_replay_buffer,
     goal_reward,
 )
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
@@ -180,6 +182,24 @@ def test_dyna_fills_a_dict_buffer() -> None:
     her = SAC("MultiInputPolicy", recorder, buffer_size=200, replay_buffer_class=HerReplayBuffer)
     with pytest.raises(ValueError, match="HerReplayBuffer reads consecutive rows"):
         her.learn(8, callback=DynaCallback(make("jump", spec, "vector"), recorder, config))
+
+
+@pytest.mark.parametrize("kind", [DictReplayBuffer, HerReplayBuffer])
+def test_replay_buffers_of_dicts(kind) -> None:
+    recorder = RecordEpisodes(Reach())
+    agent = SAC(
+        "MultiInputPolicy",
+        recorder,
+        buffer_size=200,
+        replay_buffer_class=kind,
+        learning_starts=100,
+        seed=0,
+    ).learn(24)
+    episodes = from_replay_buffer(agent.replay_buffer)
+    assert episodes.observation_space == recorder.observation_space
+    for left, right in zip(episodes, recorder.episodes(), strict=True):
+        np.testing.assert_array_equal(left.observations, right.observations)
+        np.testing.assert_array_equal(left.rewards, right.rewards)
 
 
 def test_checkpoints_hold_the_parts(model, recorded: Episodes, tmp_path: Path) -> None:

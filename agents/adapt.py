@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,21 +12,35 @@ from gymnasium import wrappers
 from numpy.typing import NDArray
 from PIL import Image
 
+from worldmodel.common.space_advice import (
+    is_codes,
+    is_flattenable,
+    is_large,
+    is_picture,
+    leaf_spaces,
+    observation_advice,
+)
 from worldmodel.data.make_env import Env, EnvLike, make_env
+from worldmodel.parts import LARGEST_SIDE
 from worldmodel.spec import Spec
 
 
 def adapt(
     env: EnvLike,
-    size: int = 64,
+    size: int | None = None,
     pixels: bool = False,
     grayscale: bool = False,
+    codes: int | None = None,
     **make_kwargs: Any,
 ) -> Env:
     """An environment whose spaces ``worldmodel.Spec.from_spaces`` accepts.
 
     - Images (uint8, 0 to 255; RGB or grey, channels last, first or missing) are resized to ``size``
-      x ``size`` by averaging areas; proportions are not preserved.
+      x ``size`` by averaging areas; proportions are not preserved. Without ``size`` those that fit
+      stay as they are, others become 64 x 64.
+    - Grids of codes (MiniGrid's kinds of objects, say), which look like images to Gymnasium, become
+      one-hot vectors if ``codes`` says how many there are; else the first frame that would have to
+      be resized is refused.
     - Dicts of float vectors are left as they are; of Dicts with one image this is resized and each
       other part becomes a float vector.
     - Anything else becomes a float vector: Dicts, Tuples and tables are flattened, discrete values
@@ -44,13 +57,15 @@ def adapt(
         size: height and width of images, a multiple of 8 and at least 16.
         pixels: observe rendered frames instead of the environment's own observations.
         grayscale: convert images to one channel.
+        codes: how many codes the observation's numbers are, which count from 0.
         make_kwargs: of ``gymnasium.make``.
 
     Raises:
         ImportError: an Atari game without ale-py.
         TypeError: ``env`` is none of these.
-        ValueError: ``size`` is wrong, ``make_kwargs`` were given without an id, nothing can be
-            rendered, or the spaces are of a kind that no world model takes.
+        ValueError: ``size`` or ``codes`` is wrong, ``make_kwargs`` were given without an id,
+            nothing can be rendered, or the spaces are of a kind that no world model takes. At a
+            reset or step: images hold nothing but few small numbers, or a code is none.
 
     Example::
 
@@ -58,20 +73,21 @@ def adapt(
         episodes = worldmodel.collect(make(), 100)
         venv = DummyVecEnv([make] * 8)
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 16 or size % 8:
-        raise ValueError(f"size: expected a multiple of 8 from 16 on, got {size!r}")
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    if size is not None and (not whole or size < 16 or size % 8):
+        raise ValueError(f"size: expected a multiple of 8 from 16 on, or None, got {size!r}")
     if isinstance(env, str):
         make_kwargs = _kwargs_of_id(env, size, pixels) | make_kwargs
     made = make_env(env, **make_kwargs)
     try:
-        return _fit(made, size, pixels, grayscale)
+        return _fit(made, size, pixels, grayscale, codes)
     except Exception:
         if made is not env:
             made.close()
         raise
 
 
-def _kwargs_of_id(name: str, size: int, pixels: bool) -> dict[str, Any]:
+def _kwargs_of_id(name: str, size: int | None, pixels: bool) -> dict[str, Any]:
     """What ``gymnasium.make`` is given for this id; the module that registers it is imported."""
     if name.startswith("ALE/"):
         try:
@@ -84,18 +100,23 @@ def _kwargs_of_id(name: str, size: int, pixels: bool) -> dict[str, Any]:
     if module:
         importlib.import_module(module)
     kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if pixels else {}
-    return {**kwargs, "size": size} if "size" in gym.spec(plain).kwargs else kwargs
+    sized = size is not None and "size" in gym.spec(plain).kwargs
+    return {**kwargs, "size": size} if sized else kwargs
 
 
-def _fit(env: Env, size: int, pixels: bool, grayscale: bool) -> Env:
+def _fit(env: Env, size: int | None, pixels: bool, grayscale: bool, codes: int | None) -> Env:
     if pixels:
+        if codes is not None:
+            raise ValueError("codes, pixels: give one of them; rendered frames hold no codes")
         if env.render_mode != "rgb_array":
             raise ValueError(
                 f"pixels: expected an environment with render_mode='rgb_array', got "
                 f"{env.render_mode!r}; give it to gymnasium.make"
             )
-        env = wrappers.AddRenderObservation(env)
-    if _is_picture(env.observation_space):
+        env, size = wrappers.AddRenderObservation(env), size or 64
+    if codes is not None:
+        env = _one_hot(env, codes)
+    if is_picture(env.observation_space):
         env = _image(env, size, grayscale)
     elif grayscale:
         raise ValueError(
@@ -109,12 +130,62 @@ def _fit(env: Env, size: int, pixels: bool, grayscale: bool) -> Env:
     return env
 
 
-def _is_picture(space: gym.Space[Any]) -> bool:
-    """Whether a space is a box of all uint8, of two or three axes: nothing else is an image."""
-    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8:
-        return False
-    every = bool((space.low == 0).all() and (space.high == 255).all())
-    return every and len(space.shape) in (2, 3)
+class _RefuseCodes(gym.ObservationWrapper[Any, Any, Any]):
+    """Checks that pictures hold brightness, until the first one that is not of one colour."""
+
+    def __init__(self, env: Env, part: str | None = None) -> None:
+        super().__init__(env)
+        self.part, self.unknown = part, True
+
+    def observation(self, observation: Any) -> Any:
+        picture = np.asarray(observation if self.part is None else observation[self.part])
+        values = np.unique(picture) if self.unknown else np.zeros(1)
+        least, most = values[0], values[-1]
+        self.unknown &= least == most
+        if is_codes(least, most):
+            raise ValueError(
+                f"observations: an image of {picture.shape} holds whole numbers from "
+                f"{least} to {most} only, of 255: codes of things, which cannot be resized. "
+                "adapt(env, codes=N), N their number, makes one-hot vectors, pixels=True shows "
+                "rendered frames instead; if they are dark pictures, gymnasium.wrappers."
+                "TransformObservation can scale them"
+            )
+        return observation
+
+
+def _one_hot(env: Env, codes: int) -> Env:
+    """Whole numbers below ``codes``, of a Dict its picture's, as float32 (entries * codes,)."""
+    if isinstance(codes, bool) or not isinstance(codes, int) or codes < 2:
+        raise ValueError(f"codes: expected an int of at least 2, got {codes!r}")
+    space, picture = env.observation_space, None
+    grid: gym.Space[Any] = space
+    if isinstance(space, gym.spaces.Dict):
+        pictures = [name for name, part in space.items() if is_picture(part)]
+        if len(pictures) == 1:
+            picture, grid = pictures[0], space[pictures[0]]
+    if not isinstance(grid, gym.spaces.Box) or not np.issubdtype(grid.dtype, np.integer):
+        raise ValueError(
+            f"codes: expected observations of a Box of integers, or a Dict with one, got {space}; "
+            "gymnasium.wrappers.TransformObservation can pick a part"
+        )
+    hot = gym.spaces.Box(0, 1, (int(np.prod(grid.shape)) * codes,), np.float32)
+    target: gym.Space[Any] = hot
+    if picture is not None and isinstance(space, gym.spaces.Dict):
+        target = gym.spaces.Dict({**space.spaces, picture: hot})
+    encode = partial(_encode, codes=codes, picture=picture)
+    return wrappers.TransformObservation(env, encode, target)
+
+
+def _encode(observation: Any, codes: int, picture: str | None) -> Any:
+    if picture is not None:
+        return {**observation, picture: _encode(observation[picture], codes, None)}
+    numbers = np.asarray(observation).flatten()
+    if numbers.min() < 0 or numbers.max() >= codes:
+        raise ValueError(
+            f"codes: an observation holds {numbers.min()} to {numbers.max()}, expected 0 to "
+            f"{codes - 1}; give codes={numbers.max() + 1} or more"
+        )
+    return np.eye(codes, dtype=np.float32)[numbers].flatten()
 
 
 def _channels(space: gym.Space[Any]) -> int:
@@ -131,19 +202,32 @@ def _channels(space: gym.Space[Any]) -> int:
     return channels
 
 
-def _image(env: Env, size: int, grayscale: bool) -> Env:
-    shape, channels = env.observation_space.shape, _channels(env.observation_space)
-    if shape != (size, size, channels):
-        space = gym.spaces.Box(0, 255, (size, size, channels), np.uint8)
-        resize = partial(_resize, size=size, channels=channels)
-        env = wrappers.TransformObservation(env, resize, space)
+def _target(space: gym.Space[Any], size: int | None) -> tuple[int, ...]:
+    """The shape that images of ``space`` shall have; without ``size`` their own, if it fits."""
+    shape, channels = space.shape or (), _channels(space)
+    if size is not None:
+        return size, size, channels
+    fits = len(shape) == 3 and shape[2] == channels
+    fits &= all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in shape[:2])
+    return shape if fits else (64, 64, channels)
+
+
+def _image(env: Env, size: int | None, grayscale: bool) -> Env:
+    shape, target = env.observation_space.shape, _target(env.observation_space, size)
+    channels = target[-1]
+    if shape != target:
+        space = gym.spaces.Box(0, 255, target, np.uint8)
+        resize = partial(_resize, sides=target[:2], channels=channels)
+        env = wrappers.TransformObservation(_RefuseCodes(env), resize, space)
     if grayscale and channels == 3:
         env = wrappers.GrayscaleObservation(env, keep_dim=True)
     return env
 
 
-def _resize(observation: NDArray[np.uint8], size: int, channels: int) -> NDArray[np.uint8]:
-    """uint8 (H, W), (H, W, C) or (C, H, W) to (size, size, C).
+def _resize(
+    observation: NDArray[np.uint8], sides: tuple[int, ...], channels: int
+) -> NDArray[np.uint8]:
+    """uint8 (H, W), (H, W, C) or (C, H, W) to (*sides, C).
 
     By Pillow: ``gymnasium.wrappers.ResizeObservation`` would need OpenCV for the same.
     """
@@ -151,23 +235,25 @@ def _resize(observation: NDArray[np.uint8], size: int, channels: int) -> NDArray
     if image.ndim == 3 and image.shape[-1] != channels:
         image = image.transpose(1, 2, 0)
     picture = Image.fromarray(image if channels == 3 else image.reshape(image.shape[:2]))
-    small = picture.resize((size, size), Image.Resampling.BOX)
-    return np.array(small, np.uint8).reshape(size, size, channels)
+    small = picture.resize((sides[1], sides[0]), Image.Resampling.BOX)
+    return np.array(small, np.uint8).reshape(*sides, channels)
 
 
-def _dict(env: Env, space: gym.spaces.Dict, size: int) -> Env:
+def _dict(env: Env, space: gym.spaces.Dict, size: int | None) -> Env:
     """Dicts of float vectors, and of one image and other things; others as one vector."""
     parts = space.spaces
-    pictures = [name for name, part in parts.items() if _is_picture(part)]
+    pictures = [name for name, part in parts.items() if is_picture(part)]
     others = {name: part for name, part in parts.items() if name not in pictures}
     if not pictures and all(_is_float_vector(part) for part in others.values()):
         return env
-    large = any(_is_large(leaf) for part in others.values() for leaf in _leaves(part))
-    flat = all(map(_is_flattenable, others.values()))
+    large = any(is_large(leaf) for part in others.values() for leaf in leaf_spaces(part))
+    flat = all(map(is_flattenable, others.values()))
     if len(pictures) != 1 or large or not flat:
         return _vector(env)
     (picture,), adapted = pictures, dict[str, gym.Space[Any]]()
-    shape = (size, size, _channels(parts[picture]))
+    shape = _target(parts[picture], size)
+    if shape != parts[picture].shape:
+        env = _RefuseCodes(env, picture)
     adapted[picture] = gym.spaces.Box(0, 255, shape, np.uint8)
     for name, part in others.items():
         if _is_float_vector(part):
@@ -188,22 +274,14 @@ def _fit_parts(
     fitted = {}
     for name, part in space.spaces.items():
         if name == picture:
-            size, _, channels = target[name].shape or ()
-            image = np.asarray(observation[name])
-            same = image.shape == (size, size, channels)
-            fitted[name] = image if same else _resize(image, size, channels)
+            image, shape = np.asarray(observation[name]), target[name].shape or ()
+            same = image.shape == shape
+            fitted[name] = image if same else _resize(image, shape[:2], shape[2])
         elif _is_float_vector(part):
             fitted[name] = np.asarray(observation[name])
         else:
             fitted[name] = np.asarray(gym.spaces.flatten(part, observation[name]), np.float32)
     return fitted
-
-
-def _is_flattenable(space: gym.Space[Any]) -> bool:
-    try:
-        return space.is_np_flattenable
-    except NotImplementedError:  # spaces of others, such as MiniGrid's missions
-        return False
 
 
 def _is_float_vector(space: gym.Space[Any]) -> bool:
@@ -213,7 +291,7 @@ def _is_float_vector(space: gym.Space[Any]) -> bool:
 
 def _vector(env: Env) -> Env:
     space = env.observation_space
-    if any(_is_large(leaf) for leaf in _leaves(space)):
+    if any(is_large(leaf) for leaf in leaf_spaces(space)):
         raise ValueError(
             f"observation space: {space} holds images beside other things, or such that are not "
             "uint8 from 0 to 255; pixels=True shows the rendered frames instead, "
@@ -221,11 +299,9 @@ def _vector(env: Env) -> Env:
             "FilterObservation leave parts of a Dict away"
         )
     if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
-        if not _is_flattenable(space):
+        if not all(map(is_flattenable, leaf_spaces(space))):
             raise ValueError(
-                f"observation space: {space} cannot be flattened; pixels=True shows rendered "
-                "frames instead, gymnasium.wrappers.TransformObservation can pick a part, and "
-                "FilterObservation leave parts of a Dict away"
+                f"observation space: {space} cannot be flattened; {observation_advice(space)}"
             )
         env = wrappers.FlattenObservation(env)
     if not np.issubdtype(env.observation_space.dtype, np.floating):
@@ -233,17 +309,3 @@ def _vector(env: Env) -> Env:
         # else integers that float32 may round: as float64, recording them says if it matters
         env = wrappers.DtypeObservation(env, np.float32 if exact else np.float64)
     return env
-
-
-def _leaves(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
-    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
-        for part in space.values() if isinstance(space, gym.spaces.Dict) else space.spaces:
-            yield from _leaves(part)
-    else:
-        yield space
-
-
-def _is_large(space: gym.Space[Any]) -> bool:
-    """Whether it can only be an image: flattened, it would be a vector of thousands of numbers."""
-    shape = space.shape or ()
-    return isinstance(space, gym.spaces.Box) and len(shape) == 3 and sorted(shape)[1] >= 16

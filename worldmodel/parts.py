@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel.common.config_checks import from_json
+from worldmodel.common.space_advice import observation_advice
 
 LARGEST_SIDE = 8192
 """Of images: Gymnasium's spaces take memory for all of it."""
@@ -110,7 +111,12 @@ def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
         image = is_box and part.dtype == np.uint8 and len(shape) == 3
         vector = is_box and np.issubdtype(part.dtype, np.floating) and len(shape) == 1
         if image:
-            parts.append(Part(name, shape, "uint8"))
+            try:
+                parts.append(Part(name, shape, "uint8"))
+            except ValueError as error:
+                raise ValueError(
+                    f"observation_space: {error}; {observation_advice(part)}"
+                ) from error
         elif vector and isinstance(part, gym.spaces.Box):
             low, high = (tuple(float(x) for x in bound) for bound in (part.low, part.high))
             parts.append(Part(name, shape, str(part.dtype), low, high))
@@ -128,6 +134,16 @@ def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
             "away"
         )
     return tuple(sorted(parts, key=lambda part: not part.is_image))
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise ValueError unless names differ, and no part but the first is an image."""
+    names = [part.name for part in parts]
+    if len(set(names)) < len(names) or holds_image(parts[1:]):
+        raise ValueError(
+            f"parts: expected different names, and no image but the first part, got {names} of "
+            f"shapes {[part.shape for part in parts]}"
+        )
 
 
 def holds_image(parts: Sequence[Part]) -> bool:

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from worldmodel import parts as part_layout
 from worldmodel.common.config_checks import from_json
-from worldmodel.parts import Part, check_bounds, check_image, to_float, to_uint8, with_infinity
+from worldmodel.common.space_advice import observation_advice
+from worldmodel.parts import (
+    LARGEST_SIDE,
+    Part,
+    check_bounds,
+    check_image,
+    to_float,
+    to_uint8,
+    with_infinity,
+)
 
 KINDS = ("none", "discrete", "multi_discrete", "multi_binary", "box")
 LONGEST_WINDOW = 10**7
@@ -180,21 +189,28 @@ class ActionSpec:
                     "gymnasium.wrappers.TransformAction with a bounded Box"
                 )
             if not (space.low < space.high).all():
-                raise ValueError(f"action_space: every low must be below its high, got {space}")
+                raise ValueError(
+                    f"action_space: every low must be below its high, got {space}; gymnasium."
+                    "wrappers.TransformAction can add the numbers that never change to the others"
+                )
             with np.errstate(over="ignore"):
                 widest = (space.high.astype(np.float32) - space.low.astype(np.float32)) * 2
             if not np.isfinite(widest).all():
                 raise ValueError(
-                    f"action_space: bounds must lie within 1e38, where float32 ends, got {space}"
+                    f"action_space: bounds must lie within 1e38, where float32 ends, got {space}; "
+                    "gymnasium.wrappers.TransformAction can make such actions from a smaller Box"
                 )
             if not space.low.size:
-                raise ValueError(f"action_space: expected at least one number, got {space}")
+                raise ValueError(
+                    f"action_space: expected at least one number, got {space}; gymnasium.wrappers."
+                    "TransformAction can take Discrete(1) instead, which leaves no choice"
+                )
             low = tuple(float(x) for x in space.low.flatten())
             high = tuple(float(x) for x in space.high.flatten())
             return cls("box", space.shape, (), low, high, str(space.dtype))
         raise ValueError(
             f"action_space: {space} is not supported; use Discrete, MultiDiscrete, MultiBinary "
-            "or a bounded Box"
+            "or a bounded Box, from which gymnasium.wrappers.TransformAction can make such actions"
         )
 
     @classmethod
@@ -237,6 +253,8 @@ class Spec:
         low, high: bounds of a vector's numbers, which may be infinite; empty for images.
         dtype: of a vector in the environment; the model computes in float32.
         parts: of a Dict observation, which have bounds and dtypes of their own; else empty.
+        least, most: of a vector's numbers in recorded episodes, if some lie beyond ``low`` and
+            ``high``, which the environment declares: imagined ones may, too. Else empty.
     """
 
     observation: tuple[int, ...]
@@ -247,9 +265,17 @@ class Spec:
     high: tuple[float, ...] = ()
     dtype: str = "float32"
     parts: tuple[Part, ...] = ()
+    least: tuple[float, ...] = ()
+    most: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if not len(self.least) == len(self.most) == len(self.least and self.low):
+            raise ValueError(
+                f"least, most: expected one for each of {len(self.low)} numbers, or none, got "
+                f"{len(self.least)} and {len(self.most)}"
+            )
         if self.parts:
+            part_layout.check_parts(self.parts)
             numbers = sum(part.size for part in self.parts)
             if self.observation != (numbers,) or self.low or self.high:
                 raise ValueError(
@@ -268,6 +294,7 @@ class Spec:
                 f"bounds, got {self.observation} with {len(self.low)} and {len(self.high)}"
             )
         check_bounds(self.low, self.high, self.dtype, "f")
+        check_bounds(self.least, self.most, self.dtype, "f")
         if not 1 <= self.window <= LONGEST_WINDOW:
             raise ValueError(
                 f"window: expected at least 1 step and at most {LONGEST_WINDOW:,}, got "
@@ -347,7 +374,8 @@ class Spec:
         return to_float(observations) if self.is_image else observations.float()
 
     def to_numpy(self, observations: Tensor) -> NDArray[Any]:
-        """The inverse of ``to_model``, in the dtype and within the bounds of the environment.
+        """The inverse of ``to_model``, in the environment's dtype, and within the bounds that it
+        declares or, where those are wider, that recorded episodes have.
 
         Of Dicts what ``unpack`` takes.
         """
@@ -358,7 +386,11 @@ class Spec:
         space = self.observation_space()
         assert isinstance(space, gym.spaces.Box)
         numbers = observations.cpu().numpy().astype(space.dtype)
-        return np.clip(numbers, space.low, space.high)
+        low, high = space.low, space.high
+        if self.least:
+            low = np.minimum(low, np.array(self.least, self.dtype))
+            high = np.maximum(high, np.array(self.most, self.dtype))
+        return np.clip(numbers, low, high)
 
     @classmethod
     def from_spaces(
@@ -389,18 +421,25 @@ class Spec:
             return cls.of_parts(part_layout.parts_of(box), action, window)
         if isinstance(box, gym.spaces.Box) and box.dtype == np.uint8 and len(box.shape) == 3:
             height, width, channels = box.shape
+            sides = [16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in (height, width)]
+            if channels not in (1, 3) or not all(sides):
+                raise ValueError(
+                    "observation_space: expected an image of 1 or 3 channels whose height and "
+                    f"width are multiples of 8, at least 16 and at most {LARGEST_SIDE}, got "
+                    f"(H, W, C) = {box.shape}; {observation_advice(box)}"
+                )
             return cls((channels, height, width), action, window, pose)
         if (
             isinstance(box, gym.spaces.Box)
             and np.issubdtype(box.dtype, np.floating)
             and len(box.shape) == 1
+            and box.shape[0]
         ):
             low, high = (tuple(float(x) for x in bound) for bound in (box.low, box.high))
             return cls(box.shape, action, window, pose, low, high, str(box.dtype))
         raise ValueError(
             "observation_space: expected a uint8 Box of shape (H, W, C) or a float Box of shape "
-            f"(D,), got {observation_space}; gymnasium.wrappers.AddRenderObservation and "
-            "ResizeObservation make images, FlattenObservation makes vectors"
+            f"(D,), got {observation_space}; {observation_advice(observation_space)}"
         )
 
     @classmethod
@@ -433,7 +472,7 @@ class Spec:
         if not self.is_image:
             raise ValueError(
                 f"{owner}: it sees vectors {self.observation}; pictures need images, as "
-                "gymnasium.wrappers.AddRenderObservation makes them"
+                "agents.adapt(env, pixels=True) makes them"
             )
 
     def check_spaces(
@@ -466,6 +505,8 @@ class Spec:
         known = {**asdict(self), **bounds, "parts": [part.to_dict() for part in self.parts]}
         if not self.parts:
             del known["parts"]
+        if not self.least:
+            del known["least"], known["most"]  # earlier versions know none
         if not self.action.start:
             del known["action"]["start"]  # earlier versions know none
         return known

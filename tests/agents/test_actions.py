@@ -26,9 +26,11 @@ from agents import (
     evaluate,
 )
 from agents.actions import all_choices, chunk_space, draw_actions, to_numpy
+from agents.legal_actions import make_legal
 from agents.planners.distribution import PlanDistribution
 from agents.vec_env import ImaginedVecEnv
 from worldmodel import ActionSpec, Episodes, Spec, collect, fit, make
+from worldmodel.data.env_checks import sample_legal
 from worldmodel.data.make_env import Env
 from worldmodel.models.baselines.replay import ReplayConfig
 
@@ -92,6 +94,18 @@ def test_choices_keep_their_numbers(space: gym.Space[Any]) -> None:
     weights[:, 7] = 1
     best = drawn.fitted(plans, weights, 0.0, 0.0).sample(5, generator)
     assert (best == plans[:, 7:8]).all()
+
+
+@pytest.mark.parametrize("space", SHIFTED, ids=str)
+def test_masks_are_by_choice(space: gym.Space[Any]) -> None:
+    spec, generator = ActionSpec.from_space(space), torch.Generator().manual_seed(0)
+    actions = draw_actions(spec, (50,), generator)
+    first = torch.zeros(sum(spec.categories), dtype=torch.bool)
+    for place in np.cumsum((0, *spec.categories[:-1])):
+        first[place] = True
+    legal, fine = make_legal(spec, actions, first.expand(50, -1), generator)
+    assert (legal == torch.from_numpy(spec.blank(50))).all() and 0 < fine.sum() < 50
+    assert sample_legal(space, first.numpy(), "env") in space
 
 
 @pytest.mark.parametrize("space", SHIFTED, ids=str)

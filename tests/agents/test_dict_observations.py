@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dict_envs import Camera, Reach
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3 import PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer
 from stable_baselines3.common.env_checker import check_env
@@ -301,19 +302,6 @@ def test_episodes_of_logged_dicts(recorded: Episodes) -> None:
         Episodes.from_arrays(parts, actions, rewards, ends, action_space=Reach().action_space)
 
 
-@pytest.mark.parametrize(
-    "many",
-    [
-        lambda: gym.vector.SyncVectorEnv([Reach] * 3),
-        lambda: DummyVecEnv([Reach] * 3),
-    ],
-)
-def test_vector_environments_of_dicts(many) -> None:
-    episodes, alone = collect(many, 3, progress=False), collect(Reach(), 3, progress=False)
-    assert episodes.spec(1) == alone.spec(1)
-    np.testing.assert_array_equal(episodes.starts(), alone.starts())
-
-
 def test_what_takes_no_dicts_says_so(recorded: Episodes, model) -> None:
     """And what the message advises works."""
     with pytest.raises(ValueError, match="spec: expected images or vectors.*FlattenObservation"):
@@ -323,3 +311,26 @@ def test_what_takes_no_dicts_says_so(recorded: Episodes, model) -> None:
     flat = collect(gym.wrappers.FlattenObservation(Reach()), 2, progress=False)
     assert flat.spec(1).observation == (8,) and not flat.spec(1).parts
     InversePolicy(flat.spec(1), InversePolicyConfig())
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, DummyVecEnv])
+def test_vector_environments_record_the_same_dicts(kind: type, recorded: Episodes) -> None:
+    others = collect(kind([Reach] * 2), 4, progress=False)
+    for one, other in zip(recorded, others, strict=False):
+        assert np.array_equal(one.observations, other.observations)
+        assert np.array_equal(one.actions, other.actions)
+
+
+def test_files_of_strangers_are_checked(recorded: Episodes) -> None:
+    known = recorded.spec(8).to_dict()
+    first, *others = known["parts"]
+    for parts, message in (
+        ([first, first], "different names"),
+        ([1], "Part"),
+        ([{**first, "low": [0.0]}, *others], "low and high bounds"),
+        ([{**first, "dtype": "complex64"}, *others], "dtype"),
+        ([{**first, "shape": [16, 16, 3], "low": [], "high": []}], "uint8"),
+        (others, "observation, low, high: parts of 6 numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Spec.from_dict({**known, "parts": parts})

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import env_name, mask_function
+from worldmodel.data.env_checks import env_name, mask_function, warn_of_codes
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, make_env, open_env
@@ -154,7 +154,11 @@ def collect(
             else:
                 parts = ([player.play(made, spec, one)] for one in count(first))
             recording.fill(parts, total, "step" if episodes is None else "episode", progress)
-    return Episodes(recording.episodes, spec.action, spec.observation_space(), name)
+    if spec.is_image:
+        warn_of_codes(recording.episodes)
+    recorded = Episodes(recording.episodes, spec.action, spec.observation_space(), name)
+    recorded.warn_of_outside()
+    return recorded
 
 
 @contextmanager
@@ -252,8 +256,9 @@ class _Recording:
                 f"resume: {folder} holds no episodes yet; begin without resume (--resume)"
             )
         meta, before = read_meta(folder), Episodes.load(folder)
-        if meta.get("collected") != self.facts or before.spec(1) != self.spec:
-            then = {**meta.get("collected", {}), "spec": before.spec(1).to_dict()}
+        recorded = Spec.from_spaces(before.observation_space, before.action.to_space(), window=1)
+        if meta.get("collected") != self.facts or recorded != self.spec:
+            then = {**meta.get("collected", {}), "spec": recorded.to_dict()}
             now = {**self.facts, "spec": self.spec.to_dict()}
             raise ValueError(
                 f"resume: {folder} was recorded with {difference(then, now)}; give the same, or "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.common.space_advice import is_codes
+from worldmodel.data.episode import Episode
 from worldmodel.spec import ActionSpec, Spec
 
 SMALLEST_CHANGE = 1e-6
@@ -77,6 +80,19 @@ def _checked(
             "gymnasium.wrappers.TransformObservation converts them"
         )
     return copy
+
+
+def warn_of_codes(episodes: Sequence[Episode]) -> None:
+    """Warn if images hold small whole numbers only, which are codes rather than brightness."""
+    least = min(int(one.observations.min()) for one in episodes)
+    most = max(int(one.observations.max()) for one in episodes)
+    if is_codes(least, most):
+        warnings.warn(
+            f"observations: images hold whole numbers from {least} to {most} only, of 255; to a "
+            "model they all look black. If they are codes of things, agents.adapt(env, codes=N), N "
+            "their number, makes one-hot vectors",
+            stacklevel=3,
+        )
 
 
 def unrounded(observation: Any, spec: Spec) -> list[NDArray[Any]]:
@@ -206,4 +222,7 @@ def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> 
     if isinstance(space, gym.spaces.MultiBinary):  # 2 leaves the bit free
         bits = [2 if entry.all() else int(entry[1]) for entry in entries]
         return space.sample(mask=np.array(bits, np.int8).reshape(space.shape))
-    return space.sample(mask=flags)
+    nested: tuple[Any, ...] = flags
+    for length in reversed((space.shape or ())[1:]):  # a tuple for each axis
+        nested = tuple(nested[i : i + length] for i in range(0, len(nested), length))
+    return space.sample(mask=nested)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ class Episodes:
         if not len(episodes):
             raise ValueError("episodes: empty; record at least one")
         first = episodes[0]
-        lengths = list[int]()
+        lengths, ranges = list[int](), list[Any]()
         for number, episode in enumerate(episodes):
             if episode.observations.shape[1:] != first.observations.shape[1:]:
                 raise ValueError(
@@ -80,6 +82,8 @@ class Episodes:
                 )
             action.check(episode.actions, f"episodes[{number}]")
             lengths.append(len(episode.actions))
+            if episode.observations.ndim == 2:
+                ranges.append([episode.observations.min(0), episode.observations.max(0)])
             _check_masks(episode, first, action, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
         self.lengths = np.array(lengths)
@@ -91,6 +95,10 @@ class Episodes:
                 f"{type(observation_space).__name__}"
             )
         self.observation_space = observation_space or _space_of(first.observations)
+        self._range = None
+        if ranges:
+            least, most = zip(*ranges, strict=True)
+            self._range = np.min(least, 0), np.max(most, 0)
         border = self.spec(1).border
         if border != (first.observations.shape[1:], first.observations.dtype):
             raise ValueError(
@@ -143,7 +151,9 @@ class Episodes:
         episodes = cut_arrays(
             spec, observations, actions, rewards, terminated, truncated, next_observations
         )
-        return cls(episodes, spec.action, observation_space, env_id)
+        made = cls(episodes, spec.action, observation_space, env_id)
+        made.warn_of_outside()
+        return made
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -168,7 +178,38 @@ class Episodes:
 
     def spec(self, window: int) -> Spec:
         """What a model of these episodes is made for: it looks across ``window`` steps."""
-        return Spec.from_spaces(self.observation_space, self.action.to_space(), window)
+        spec = Spec.from_spaces(self.observation_space, self.action.to_space(), window)
+        if self._range is None or not self.outside:
+            return spec
+        least, most = (tuple(map(float, bound)) for bound in self._range)
+        return replace(spec, least=least, most=most)
+
+    @property
+    def outside(self) -> str:
+        """What lies beyond the bounds of vectors that the environment declares; "" if nothing."""
+        space = self.observation_space
+        if self._range is None or not isinstance(space, gym.spaces.Box):
+            return ""
+        least, most = self._range
+        with np.errstate(over="ignore"):  # recorded numbers are rounded: so are the bounds
+            low, high = (bound.astype(np.float32) for bound in (space.low, space.high))
+        wider = np.flatnonzero((least < low) | (most > high))
+        if not len(wider):
+            return ""
+        number = wider[0]
+        return (
+            f"observations: number {number} goes from {least[number]:.6g} to {most[number]:.6g}, "
+            f"its space from {space.low[number]:.6g} to {space.high[number]:.6g}"
+        )
+
+    def warn_of_outside(self) -> None:
+        """Warn if vectors lie beyond the bounds that the environment declares."""
+        if self.outside:
+            warnings.warn(
+                f"{self.outside}; a model made for episodes.spec(window) imagines all that was "
+                "recorded",
+                stacklevel=3,
+            )
 
     @property
     def steps(self) -> int:

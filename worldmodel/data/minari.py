@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from worldmodel.data.env_checks import check_rounding
 from worldmodel.data.episode import Episode
@@ -54,7 +55,7 @@ def from_minari(
                 f"{int(terminated.argmax()) + 1} of {len(terminated)}; split it there"
             )
         try:
-            check_rounding(np.asarray(frames), spec)
+            check_rounding(_vectors(frames, spec), spec)
             episode = Episode(
                 spec.pack(frames, "observations") if spec.parts else np.asarray(frames, dtype),
                 np.asarray(each.actions),
@@ -129,6 +130,14 @@ def _entry(space: gym.Space[Any], name: str | None) -> gym.Space[Any]:
         raise ValueError(f"observation: expected one of the entries {entries}, got {name!r}")
     assert isinstance(space, gym.spaces.Dict)
     return space[name]
+
+
+def _vectors(frames: Any, spec: Spec) -> list[NDArray[Any]]:
+    """Each observation's numbers (D,) as they were recorded; none where there are only images."""
+    if not spec.parts:
+        return [] if spec.is_image else list(np.asarray(frames))
+    vectors = [np.asarray(frames[part.name]) for part in spec.parts if not part.is_image]
+    return list(np.concatenate(vectors, 1)) if vectors else []
 
 
 def _at_the_end(episode: Episode, value: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:

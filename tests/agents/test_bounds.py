@@ -1,0 +1,82 @@
+"""Observations beyond the bounds that their environment declares are imagined as they are."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents import ImaginedVecEnv
+from worldmodel import Episodes, Spec, collect, load, make, save
+
+
+class Beyond(gym.Env[Any, Any]):
+    """Declares [-1, 1] and goes on to 1.7 by steps of .1; the second number stays within."""
+
+    observation_space = spaces.Box(np.float64([-1, -0.1]), np.float64([1, 0.1]), dtype=np.float64)
+    action_space = spaces.Discrete(2)
+    far = 1.7
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.x = 0.8
+        return np.array([self.x, 0.1]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        self.x += 0.1
+        return np.array([self.x, -0.1]), self.x, False, self.x > self.far - 0.05, {}
+
+
+class Within(Beyond):
+    far = 1.0
+
+
+WARNING = "^observations: number 0 goes from 0.8 to 1.7, its space from -1 to 1; a model made for"
+
+
+def test_imagination_reaches_as_far_as_the_data(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=WARNING) as warned:
+        episodes = collect(Beyond(), 3, folder=tmp_path / "episodes", progress=False)
+    assert len(warned) == 1
+    spec = episodes.spec(4)
+    assert spec.observation_space() == Beyond.observation_space
+    np.testing.assert_allclose(spec.most, [1.7, 0.1], rtol=1e-6)
+    assert Spec.from_dict(spec.to_dict()) == spec
+    numbers = spec.to_numpy(torch.tensor([[1.69, 0.2], [9.0, 0.0], [-0.9, 0.0]]))
+    np.testing.assert_allclose(numbers, [[1.69, 0.1], [1.7, 0], [-0.9, 0]], rtol=1e-6)
+    assert Episodes.load(tmp_path / "episodes").spec(4) == spec
+    save(make("copy-last", spec), tmp_path / "model")
+    model = load(tmp_path / "model")
+    assert model.spec == spec
+    venv = ImaginedVecEnv(model, np.float32([[1.69, 0]]), num_envs=1)
+    venv.reset()
+    assert venv.step(np.zeros(1, np.int64))[0][0, 0] == pytest.approx(1.69)  # before: 1
+    with pytest.warns(UserWarning, match=WARNING):
+        collect(Beyond(), 4, folder=tmp_path / "episodes", resume=True, progress=False)
+    (one,) = episodes.split(0.34)[1]
+    with pytest.warns(UserWarning, match=WARNING):
+        again = Episodes.from_arrays(
+            one.observations,
+            one.actions,
+            one.rewards,
+            np.zeros(len(one.actions)),
+            action_space=Beyond.action_space,
+            observation_space=Beyond.observation_space,
+        )
+    assert again.spec(4) == spec
+
+
+def test_bounds_that_are_kept_say_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        episodes = collect(Within(), 2, progress=False)
+    assert episodes.spec(4) == Spec.from_spaces(Within.observation_space, Within.action_space, 4)
+    assert "most" not in episodes.spec(4).to_dict()
+    with pytest.raises(ValueError, match="^least, most: expected one for each of 2 numbers"):
+        Spec((2,), episodes.action, 4, 0, (0, 0), (1, 1), "float32", (0,), (2,))

@@ -269,9 +269,10 @@ class Spec:
     most: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.least) == len(self.most) == len(self.least and self.low):
+        numbers = len(self.bounds[0])
+        if not len(self.least) == len(self.most) or len(self.least) not in (0, numbers):
             raise ValueError(
-                f"least, most: expected one for each of {len(self.low)} numbers, or none, got "
+                f"least, most: expected one for each of {numbers} numbers, or none, got "
                 f"{len(self.least)} and {len(self.most)}"
             )
         if self.parts:
@@ -314,6 +315,14 @@ class Spec:
     def is_image(self) -> bool:
         """Whether observations are images; else they are vectors, or Dicts."""
         return len(self.observation) == 3
+
+    @property
+    def bounds(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Declared bounds (D,) of a vector, or of all vectors of a Dict; empty for images."""
+        if not self.parts:
+            return np.array(self.low, self.dtype), np.array(self.high, self.dtype)
+        low = [x for part in self.parts for x in part.low]
+        return np.array(low), np.array([x for part in self.parts for x in part.high])
 
     @property
     def image_part(self) -> Part | None:
@@ -381,16 +390,14 @@ class Spec:
         """
         if self.is_image:
             return np.asarray(to_uint8(observations).cpu().numpy())
-        if self.parts:
-            return part_layout.to_numpy(self.parts, observations)
-        space = self.observation_space()
-        assert isinstance(space, gym.spaces.Box)
-        numbers = observations.cpu().numpy().astype(space.dtype)
-        low, high = space.low, space.high
+        low, high = self.bounds
         if self.least:
-            low = np.minimum(low, np.array(self.least, self.dtype))
-            high = np.maximum(high, np.array(self.most, self.dtype))
-        return np.clip(numbers, low, high)
+            low = np.minimum(low, np.array(self.least, low.dtype))
+            high = np.maximum(high, np.array(self.most, low.dtype))
+        if self.parts:
+            return part_layout.to_numpy(self.parts, observations, low, high)
+        numbers: NDArray[Any] = observations.cpu().numpy().astype(low.dtype)
+        return np.asarray(np.clip(numbers, low, high))
 
     @classmethod
     def from_spaces(

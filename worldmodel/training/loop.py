@@ -36,7 +36,7 @@ def fit(
     devices: int | None = None,
     strategy: Any = "auto",
     precision: Any = "32-true",
-    clip: float = 1000.0,
+    clip: float = 100.0,
     ema: float = 0.0,
     compile: bool = False,
     validation: SceneSource | None = None,

@@ -96,6 +96,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 
     model = make("jump", DISCRETE, TINY)
     source = moving_square(8).windows(8, batch_size=4)
+    model.prepare(source)
     for index in range(2):
         generator = torch.Generator().manual_seed(index * 0x85EBCA77)
         (model(source.batch(index), 0.0, generator).total / 2).backward()

@@ -15,7 +15,6 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from worldmodel import Queries, Spec, UnsupportedQuery, to_float
 from worldmodel.models.frame_by_frame.sssm import PRESETS, DssmDet, DssmVae, Sssm, SssmConfig
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
-from worldmodel.rewards import nll
 
 TINY = SssmConfig(channels=8, readout=4, frames=WINDOW)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -163,7 +162,8 @@ def test_the_bound_is_the_one_of_torch_distributions(kind: type[Sssm]) -> None:
         rewards.append(reward)
         logits.append(logit)
     readouts = torch.stack(rewards, 1), torch.stack(logits, 1)
-    reward, ending = nll(segment.rewards, segment.ended, segment.valid, *readouts, 0.02)
+    truth = (segment.rewards, segment.ended, segment.valid)
+    reward, ending = model.reward_scale.nll(*truth, *readouts, 0.02)
     parts = {"nll": frames, "kl": kls, "reward": reward, "continue": ending}
     for name, value in parts.items():
         torch.testing.assert_close(losses.parts[name], value.mean(), **CLOSE)

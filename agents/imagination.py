@@ -294,7 +294,8 @@ class Imagination:
         weight = discount ** (ahead - 1).float() * (ahead <= left)  # (B, L / stride)
         ahead = torch.minimum(ahead, left)
         times = present[:, None] + ahead
-        cost = STEPS_PER_FRAME if self.known.outcomes and self.spec.is_image else 1
+        images = self.spec.is_image or self.spec.image_part is not None
+        cost = STEPS_PER_FRAME if self.known.outcomes and images else 1
         share = max(1, self.chunk // (batch * samples * steps * cost))
         now, scores = self._now(worlds), []
         for part in plans[:, :, :steps].split(share, 1):

@@ -64,14 +64,14 @@ def make_legal(
     Returns:
         the actions (P, \\*action), and bool (P,): which of them were legal.
     """
-    first = spec.first(actions.device) if spec.categories else 0
-    entries = actions.reshape(len(actions), -1).long() - first  # (P, E)
+    start = spec.first(actions.device) if spec.categories else 0
+    entries = actions.reshape(len(actions), -1).long() - start  # (P, E)
     allowed = by_entry(spec, masks)
     legal = allowed.gather(-1, entries[..., None])[..., 0] | ~allowed.any(-1)
     uniform = torch.rand(allowed.shape, generator=generator, device=allowed.device)
     others = uniform.masked_fill(~allowed, -1.0).argmax(-1)
-    chosen = (torch.where(legal, entries, others) + first).view(actions.shape).to(actions.dtype)
-    return chosen, legal.all(-1)
+    chosen = torch.where(legal, entries, others) + start
+    return chosen.view(actions.shape).to(actions.dtype), legal.all(-1)
 
 
 def legal_plans(

@@ -136,7 +136,7 @@ class Outcomes(Measurement):
     columns = ("case", "quantity", "seed", "real", "imagined")
     seeds: int = 3
     """Runs of each."""
-    steps: int = 1200
+    steps: int = 600
     """Of training; the lander's is three times as long."""
     episodes: int = 1000
     """Recorded random episodes to learn from; of the lander half as many, for they are longer."""
@@ -227,7 +227,7 @@ class Outcomes(Measurement):
         recorded = worldmodel.collect(env, episodes or self.episodes, seed=seed, progress=False)
         config = replace(worldmodel.preset("jump", "vector"), **WIDTHS)
         model = worldmodel.make("jump", recorded.spec(window), config, seed=seed)
-        source = recorded.windows(window, 32, seed)
+        source = recorded.windows(window, 64, seed)
         worldmodel.fit(model, source, steps or self.steps, seed=seed, progress=False)
         return model.eval(), recorded
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation.report import answers, plots
 from evaluation.report.load_results import Result, Row, of, read
-from evaluation.report.names import interval_of, label
+from evaluation.report.names import interval_of, label, number
 from evaluation.runner.manifest import RESULTS, find
 from worldmodel.common.files import atomic
 
@@ -38,8 +38,8 @@ def report(folder: Path, out: Path) -> Path:
     results = read(folder)
     page = _Page(results, folder, out)
     sections = (
-        _answers, _speed, _quality, _fidelity, _consistency, _control, _efficiency, _sheets,
-        _others,
+        _answers, _speed, _quality, _fidelity, _consistency, _outcomes, _control, _efficiency,
+        _sheets, _others,
     )  # fmt: skip
     for section in sections:
         section(page)
@@ -248,9 +248,26 @@ def _sheets(page: _Page) -> None:
         page.add(f"![{caption}]({name})", f"*{caption}*")
 
 
+def _outcomes(page: _Page) -> None:
+    page.add("## Are imagined rewards and ends right on the average?")
+    if "outcomes" in page.results:
+        result = page.results["outcomes"]
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in result.rows:
+            groups.setdefault((row["case"], row["quantity"]), []).append(row)
+        page.add(table(["case", "quantity", "real", "imagined, a run each"], [
+            [case, quantity,
+             *(", ".join(dict.fromkeys(number(row[part]) for row in rows if part in row))
+               for part in ("real", "imagined"))]
+            for (case, quantity), rows in groups.items()
+        ]))  # fmt: skip
+        page.made_by(result)
+    page.missing("outcomes")
+
+
 def _others(page: _Page) -> None:
     """Results that no section above is about, and those that are missing."""
-    above = ("fidelity", "consistency", "control", "efficiency")
+    above = ("fidelity", "consistency", "outcomes", "control", "efficiency")
     rest = [
         result for name, result in page.results.items()
         if result.kind not in above and name not in ("model-comparison", "speed-all")

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from dict_envs import Camera, Reach
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3 import PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import worldmodel
 from agents import (
@@ -243,3 +245,11 @@ def test_the_environments_reward_of_goals(recorded: Episodes) -> None:
     assert len(evaluate(planner, Reach, 1)) == 1
     with pytest.raises(TypeError, match="compute_reward"):
         goal_reward(Camera())
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, DummyVecEnv])
+def test_vector_environments_record_the_same_dicts(kind: type, recorded: Episodes) -> None:
+    others = collect(kind([Reach] * 2), 4, progress=False)
+    for one, other in zip(recorded, others, strict=False):
+        assert np.array_equal(one.observations, other.observations)
+        assert np.array_equal(one.actions, other.actions)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from agent_fakes import FakeModel, FrameByFrameFake, frame, frames
+from dict_envs import Camera, Reach
 from dyna_fakes import LineEnv, LineModel
 from stable_baselines3 import SAC
 from tiny_envs import Oven, Treasure, optimum, replay
@@ -34,10 +35,12 @@ from agents import (
     TreeSearch,
     TreeSearchConfig,
     evaluate,
+    goal_reward,
     train_dyna,
     train_in_imagination,
 )
 from worldmodel import ActionSpec, Spec, make
+from worldmodel.models.baselines.replay import ReplayConfig
 
 # -- what the true functions of two tiny environments are -----------------------------------------
 
@@ -136,9 +139,7 @@ def test_held_actions_of_imagined_episodes(kind: Any) -> None:
         lambda before, action, after: after[:, 0, -1, -1] * 25.5 > 4.5,
     )
     model = kind(seen=False)
-    venv = ImaginedVecEnv(
-        model, frames(0), 2, hold=2, horizon=4, worlds=3, known=known, stagger=False
-    )
+    venv = ImaginedVecEnv(model, frames(0), 2, hold=2, horizon=4, worlds=3, known=known)
     venv.reset()
     _, rewards, dones, infos = venv.step(np.array([1, 3]))
     np.testing.assert_allclose(rewards, [2, 6], atol=0.05)
@@ -151,7 +152,7 @@ def test_held_actions_of_imagined_episodes(kind: Any) -> None:
 
 def test_steps_after_the_end_pay_nothing() -> None:
     venv = ImaginedVecEnv(
-        replay(Oven), np.zeros((1, 2), np.float32), 1, hold=3, horizon=2, known=OVEN, stagger=False
+        replay(Oven), np.zeros((1, 2), np.float32), 1, hold=3, horizon=2, known=OVEN
     )
     venv.reset()
     _, rewards, dones, _ = venv.step(np.array([1]))
@@ -317,3 +318,44 @@ def test_every_model_pays_what_its_frames_say(name: str, spec: Spec, preset: str
     moves = chosen.reshape(2, 1, 4, -1).sum(-1)
     expected = (after[..., -1] - before + torch.from_numpy(moves)).mean(1)
     torch.testing.assert_close(scores.double(), expected.double(), atol=1e-4, rtol=1e-4)
+
+
+# -- Dict observations ----------------------------------------------------------------------------
+
+
+def test_rewards_of_goals_are_known() -> None:
+    """``compute_reward`` of the environment is used in its model, exactly."""
+    gym.register("KnownReach-v0", entry_point=Reach, disable_env_checker=True)
+    env = Reach()
+    spec = Spec.from_spaces(env.observation_space, env.action_space, 8)
+    model = make("replay", spec, ReplayConfig("KnownReach-v0", {}, 1))
+    known = KnownFunctions(goal_reward(env))
+    observation, _ = env.reset(seed=0)
+    start = {name: part[None] for name, part in observation.items()}
+    venv = ImaginedVecEnv(model, start, 1, hold=2, known=known)
+    venv.reset()
+    for _ in range(4):
+        towards = np.clip((env.goal - env.point) / 0.6, -1, 1).astype(np.float32)
+        expected = sum(env.step(towards)[1] for _ in range(2))
+        after, rewards, _, _ = venv.step(towards[None])
+        assert rewards.tolist() == [expected] and set(after) == set(start)
+    assert expected == 0  # it arrives
+
+
+def test_functions_are_given_parts() -> None:
+    gym.register("KnownCamera-v0", entry_point=Camera, disable_env_checker=True)
+    env, given = Camera(), list[Any]()
+
+    def mask(observation: Any) -> Tensor:
+        given.append({name: part.shape[1:] for name, part in observation.items()})
+        return observation["state"][:, :1] < torch.tensor([999.0, -999.0, 999.0])
+
+    spec = Spec.from_spaces(env.observation_space, env.action_space, 8)
+    model = make("replay", spec, ReplayConfig("KnownCamera-v0", {}, 1))
+    known = KnownFunctions(lambda a, _, b: b["state"][:, 1] - a["state"][:, 1], action_mask=mask)
+    agent = Cem(model, CemConfig(plans=8, worlds=1, horizon=3), known=known)
+    observation, _ = env.reset(seed=0)
+    action, _ = agent.predict(observation)
+    assert int(action) in (0, 2)
+    assert given[0] == {"image": (3, 16, 16), "state": (2,)}
+    assert agent.last is not None and agent.last.scores == pytest.approx(3, abs=1e-5)

@@ -94,6 +94,17 @@ def test_legal_choices_stay_and_others_are_uniform(space: gym.Space[Any]) -> Non
         assert torch.equal(made[:, 1:], actions[:, 1:])
 
 
+def test_choices_may_start_elsewhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = np.tile([False, True, False], (50, 1))
+    spec = ActionSpec.from_space(gym.spaces.Discrete(3, start=5))
+    made, legal = make_legal(spec, torch.full((50,), 7), torch.tensor(masks), generator)
+    assert made.tolist() == [6] * 50 and not legal.any()
+    agent = RandomAgent(gym.spaces.MultiDiscrete([3], start=[-1]))
+    actions, _ = agent.predict(np.zeros((50, 2), np.float32), action_masks=masks)
+    assert actions.tolist() == [[0]] * 50
+
+
 # -- random play ----------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ def fit(
     devices: int | None = None,
     strategy: Any = "auto",
     precision: Any = "32-true",
-    clip: float = 100.0,
+    clip: float = 1000.0,
     ema: float = 0.0,
     compile: bool = False,
     validation: SceneSource | None = None,
@@ -68,7 +68,8 @@ def fit(
             device that the source's batches are on.
         devices: processes to start on this machine; None for one, or for as many as ``torchrun``
             started, on however many machines. Each draws batches of its own.
-        clip: gradient norm above which gradients are scaled down.
+        clip: gradient norm above which gradients are scaled down. If that happens often, rare
+            events, such as large rewards, count for less than they should.
         ema: decay of a running average of the weights, such as 0.999: the checkpoint, the
             validation and the trained model are then of the average. 0: of the last weights.
         compile: run the model's blocks through ``torch.compile``; a warning says if that failed.
@@ -150,12 +151,12 @@ def fit(
                     saved = time.monotonic()
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
-                if done == steps and validation is None:
-                    monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
             if fabric.world_size > 1:
                 fabric.barrier()  # who returns may load what the lead has saved
         run.average.apply()
         model.eval()
+        if lead and monitor.parts and validation is None and monitor.late(done):
+            monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
         if done < steps or stopped.is_set():  # a signal at the end is for whoever called, too
             more = run.folder and done < steps
             further = "; resume=True (--resume) goes on from there" if more else ""

@@ -115,7 +115,7 @@ class Monitor:
 
     def watch_spread(self, step: int, spread: float | None) -> None:
         """Warn once, late in the training, if sampled worlds differ much less than they err."""
-        if self.spread_warned or spread is None or spread >= NARROW or not self._late(step):
+        if self.spread_warned or spread is None or spread >= NARROW or not self.late(step):
             return
         self.spread_warned = True
         text = (
@@ -127,13 +127,14 @@ class Monitor:
         self.bar.write(text)
         warnings.warn(text, stacklevel=3)
 
-    def _late(self, step: int) -> bool:
+    def late(self, step: int) -> bool:
+        """Whether training is so far that its faults will not pass by themselves."""
         steps: int = self.run.identity["steps"]
         return step >= max(COLLAPSE_AFTER * steps, COLLAPSE_STEPS)
 
     def _watch_latent(self, step: int) -> None:
         """Warn once if the latent is unused late in the training: that seldom changes later."""
-        if self.warned or not self._late(step) or not self.run.model.stochastic:
+        if self.warned or not self.late(step) or not self.run.model.stochastic:
             return
         if self.parts.get("kl", math.inf) >= COLLAPSED_KL:
             return

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 import worldmodel
-from envs.dice.scene import pool
+from envs import sample_scenes
+from envs.dice.scene import pool, visible_sides
 from evaluation.metrics import dice_consistency as dice
 from evaluation.metrics.digit_reader import train_reader
 from evaluation.metrics.similarity import contradictions
 from evaluation.metrics.story_consistency import order_entropy
+from evaluation.runner.held_out_scenes import VIEWS
 from worldmodel import ActionSpec, Context, Prediction, Queries, Spec, Worlds
 from worldmodel.models.jumpy.jump import Jump
 from worldmodel.types import State
@@ -89,7 +91,8 @@ def test_who_knows_the_digit(values: Any) -> None:
     assert values(Planted(truth, factored=False))["right digit"] == 1.0
     assert values(Planted((truth + 1) % 10, factored=False))["right digit"] == 0.0
     assert faces.context.observations.shape == (SCENES, 5, 3, 16, 16)
-    assert faces.views.context_sides.any(1).sum(1).eq(3).all()  # three sides are seen
+    state = sample_scenes(VIEWS, SCENES, split="test", size=16).start()
+    assert visible_sides(state, faces.views.context).any(1).sum(1).eq(3).all()
 
 
 def test_what_is_measured_of_other_models(values: Any) -> None:

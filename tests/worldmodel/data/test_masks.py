@@ -50,6 +50,13 @@ class Shifted(Seats):
         return int(action[0])
 
 
+class Numbered(Seats):
+    action_space = gym.spaces.Discrete(4, start=10)
+
+    def seat(self, action: Any) -> int:
+        return int(action) - 10
+
+
 class Bits(Seats):
     action_space = gym.spaces.MultiBinary(3)
 
@@ -61,7 +68,7 @@ class Bits(Seats):
         return int(self.free.argmax())
 
 
-@pytest.mark.parametrize("kind", [Seats, Shifted, Bits])
+@pytest.mark.parametrize("kind", [Seats, Shifted, Numbered, Bits])
 def test_random_play_is_legal_and_masks_are_recorded(kind: type[Seats]) -> None:
     episodes = collect(kind(), 20, progress=False)
     for episode in episodes:
@@ -146,3 +153,14 @@ def test_vector_environments_with_masks_are_refused() -> None:
         with pytest.raises(ValueError, match="env: .*action_masks, which are recorded of one"):
             collect(venv, 2, progress=False)
     assert collect(Seats, 2, progress=False)[0].masks is not None  # the advice works
+
+
+@pytest.mark.parametrize("wrong", [np.ones((9, 4), bool), np.ones(10, bool), np.ones((10, 4))])
+def test_corrupt_masks_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:
+    collect(Seats(), 2, folder=tmp_path, progress=False)
+    path = tmp_path / "episodes-00000.npz"
+    arrays = dict(np.load(path))
+    assert arrays["masks"].shape == (10, 4)
+    np.savez_compressed(path, **{**arrays, "masks": wrong})
+    with pytest.raises(ValueError, match="corrupt shard .*masks"):
+        Episodes.load(tmp_path)

@@ -124,12 +124,24 @@ class GymnasiumVector(Vector):
 
 
 class StableBaselinesVector(Vector):
-    """A ``VecEnv`` of Stable-Baselines3, which is not imported."""
+    """A ``VecEnv`` of Stable-Baselines3, which is not imported.
+
+    Raises:
+        ValueError: a wrapper changes what it shows while it is recorded.
+    """
 
     def __init__(self, venv: Any) -> None:
         super().__init__(venv)
         self.observation_space, self.action_space = venv.observation_space, venv.action_space
         self._wrapped = hasattr(venv, "venv")
+        inner = venv
+        while inner is not None:  # VecNormalize has this method
+            if hasattr(type(inner), "get_original_reward") and inner.training:
+                raise ValueError(
+                    f"env: {type(inner).__name__} scales each step otherwise than "
+                    "those before; record its venv, or set its training to False"
+                )
+            inner = getattr(inner, "venv", None)
         self.name = type(venv.unwrapped).__name__
         try:
             spec = venv.get_attr("spec")[0]

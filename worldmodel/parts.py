@@ -264,9 +264,10 @@ def check_image(shape: tuple[int, ...], owner: str) -> None:
     channels, *sides = shape
     fits = all(16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in sides)
     if channels not in (1, 3) or not fits:
+        advice = "; agents.adapt resizes images" if channels in (1, 3) else ""
         raise ValueError(
-            f"{owner}: expected an image of 1 or 3 channels whose height and width are "
-            f"multiples of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = {shape}"
+            f"{owner}: expected an image of 1 or 3 channels whose height and width are multiples "
+            f"of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = {shape}{advice}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,10 @@ import worldmodel
 from agents import (
     Imagination,
     ImaginedVecEnv,
+    InversePolicy,
+    InversePolicyConfig,
     KnownFunctions,
+    LookaheadVecWrapper,
     RandomAgent,
     critic,
     evaluate,
@@ -253,3 +257,58 @@ def test_vector_environments_record_the_same_dicts(kind: type, recorded: Episode
     for one, other in zip(recorded, others, strict=False):
         assert np.array_equal(one.observations, other.observations)
         assert np.array_equal(one.actions, other.actions)
+
+
+def logged(recorded: Episodes) -> dict[str, np.ndarray]:
+    """All observations by part, one episode after the other."""
+    frames = np.concatenate([episode.observations for episode in recorded])
+    return recorded.spec(1).unpack(frames)
+
+
+def test_episodes_of_logged_dicts(recorded: Episodes) -> None:
+    actions, rewards = (
+        np.concatenate([getattr(episode, name) for episode in recorded])
+        for name in ("actions", "rewards")
+    )
+    ends = np.arange(len(actions)) % 8 == 7
+    spaces = {"action_space": Reach().action_space, "observation_space": Reach().observation_space}
+    parts = logged(recorded)
+    again = Episodes.from_arrays(parts, actions, rewards, ends & False, ends, **spaces)
+    for left, right in zip(again, recorded, strict=True):
+        np.testing.assert_array_equal(left.observations, right.observations)
+    for bad, message in (
+        ({"observation": parts["observation"]}, r"observations: expected a dict of \['achieved"),
+        ({**parts, "observation": np.zeros(3)}, r"observations\['observation'\]: 160 steps"),
+        (
+            {**parts, "achieved_goal": 1e9 + parts["achieved_goal"]},
+            "float32",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Episodes.from_arrays(bad, actions, rewards, ends & False, ends, **spaces)
+    with pytest.raises(ValueError, match="observation_space: give that of the Dicts"):
+        Episodes.from_arrays(parts, actions, rewards, ends, action_space=Reach().action_space)
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        lambda: gym.vector.SyncVectorEnv([Reach] * 3),
+        lambda: DummyVecEnv([Reach] * 3),
+    ],
+)
+def test_vector_environments_of_dicts(many) -> None:
+    episodes, alone = collect(many, 3, progress=False), collect(Reach(), 3, progress=False)
+    assert episodes.spec(1) == alone.spec(1)
+    np.testing.assert_array_equal(episodes.starts(), alone.starts())
+
+
+def test_what_takes_no_dicts_says_so(recorded: Episodes, model) -> None:
+    """And what the message advises works."""
+    with pytest.raises(ValueError, match="spec: expected images or vectors.*FlattenObservation"):
+        InversePolicy.fit(recorded)
+    with pytest.raises(ValueError, match="venv: expected images or vectors.*FlattenObservation"):
+        LookaheadVecWrapper(DummyVecEnv([Reach]), model)
+    flat = collect(gym.wrappers.FlattenObservation(Reach()), 2, progress=False)
+    assert flat.spec(1).observation == (8,) and not flat.spec(1).parts
+    InversePolicy(flat.spec(1), InversePolicyConfig())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +14,14 @@ from dict_envs import SIZE, Camera
 from stable_baselines3.common.env_checker import check_env
 
 import worldmodel
-from agents import ImaginedVecEnv, KnownFunctions, RandomShooting, RandomShootingConfig, evaluate
+from agents import (
+    ImaginedVecEnv,
+    KnownFunctions,
+    RandomShooting,
+    RandomShootingConfig,
+    adapt,
+    evaluate,
+)
 from agents.training.imagined_ppo import train_in_imagination
 from worldmodel import Episodes, collect, fit, make
 
@@ -159,3 +168,35 @@ def test_refusals_of_spaces() -> None:
             worldmodel.Spec.from_spaces(gym.spaces.Dict(space), actions, 4)
     alone = worldmodel.Spec.from_spaces(gym.spaces.Dict({"a": image}), actions, 4)
     assert make("jump", alone).vectors is None
+
+
+class Shows(gym.Env):
+    """Samples of any Dict."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, **parts: gym.Space) -> None:
+        self.observation_space = gym.spaces.Dict(parts)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        return self.observation_space.sample(), 0.0, False, True, {}
+
+
+def test_what_refusals_advise_works() -> None:
+    image = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+    vector, task = gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(3)
+    leave = gym.wrappers.FilterObservation
+    for env, fixed in (
+        (Shows(left=image, right=image), lambda env: leave(env, ["left"])),
+        (Shows(x=vector, task=task), adapt),
+        (Shows(x=vector, task=task), lambda env: leave(env, ["x"])),
+        (Shows(camera=image, task=task), partial(adapt, size=SIZE)),
+        (Shows(small=gym.spaces.Box(0, 255, (20, 20, 3), np.uint8)), partial(adapt, size=16)),
+    ):
+        with pytest.raises(ValueError, match=r"FilterObservation|agents\.adapt"):
+            collect(env, 1, progress=False)
+        assert collect(fixed(env), 2, progress=False).spec(1).parts or fixed is adapt

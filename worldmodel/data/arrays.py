@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ def cut_arrays(
     next_observations: Any = None,
 ) -> list[Episode]:
     """The episodes of N logged steps; see ``Episodes.from_arrays``, also for the errors."""
-    observations = as_array(observations, "observations")
     actions, rewards = as_array(actions, "actions"), as_array(rewards, "rewards")
     steps = len(actions) if actions.ndim else 0
     if not steps or rewards.shape != (steps,):
@@ -36,14 +36,18 @@ def cut_arrays(
     cut = ended if truncated is None else ended | _flags(truncated, "truncated", steps)
     last = np.union1d(np.flatnonzero(cut), [steps - 1])
     first = np.concatenate([[0], last[:-1] + 1])
-    frames = _frames(spec, observations, next_observations, first, last)
+    frames = _by_part(spec, observations, next_observations, first, last)
     episodes = []
     for number, (begin, end) in enumerate(zip(first, last + 1, strict=True)):
         owner = f"episode {number} (steps {begin} to {end - 1})"
-        exact = frames[begin + number : end + number + 1]
-        rounded = checked_observation(exact, spec, f"observations: {owner}", (len(exact),))
+        exact = {name: part[begin + number : end + number + 1] for name, part in frames.items()}
+        count = int(end - begin + 1)
+        by_name = exact if spec.parts else exact[""]
+        rounded = checked_observation(by_name, spec, f"observations: {owner}", (count,))
         try:
-            check_rounding(exact, spec)
+            for part in exact.values():
+                if part.dtype != np.uint8:  # else it is an image
+                    check_rounding(part, spec)
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 paid = rewards[begin:end].astype(np.float32)
             episodes.append(Episode(rounded, actions[begin:end].copy(), paid, bool(ended[end - 1])))
@@ -78,28 +82,61 @@ def _flags(values: Any, argument: str, steps: int) -> Flags:
     return flags.astype(bool)
 
 
-def _frames(
+def _by_part(
     spec: Spec,
-    observations: NDArray[Any],
+    observations: Any,
     following: Any,
     first: NDArray[np.int64],
     last: NDArray[np.int64],
+) -> dict[str, NDArray[Any]]:
+    """The frames of each part of a Dict; of other observations all, under no name."""
+    if not spec.parts:
+        return {"": _frames(spec.border[0], observations, following, first, last)}
+    names = {part.name for part in spec.parts}
+    for argument, given in (("observations", observations), ("next_observations", following)):
+        if given is not None and (not isinstance(given, Mapping) or set(given) != names):
+            got = sorted(given) if isinstance(given, Mapping) else type(given).__name__
+            raise ValueError(f"{argument}: expected a dict of {sorted(names)}, got {got}")
+    return {
+        part.name: _frames(
+            part.shape,
+            observations[part.name],
+            None if following is None else following[part.name],
+            first,
+            last,
+            f"[{part.name!r}]",
+        )
+        for part in spec.parts
+    }
+
+
+def _frames(
+    shape: tuple[int, ...],
+    given: Any,
+    following: Any,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    entry: str = "",
 ) -> NDArray[Any]:
-    """All frames, (N + episodes, \\*observation): before each step, and after the last ones."""
-    steps, episodes, shape = int(last[-1]) + 1, len(last), spec.border[0]
+    """All frames, (N + episodes, \\*observation): before each step, and after the last ones.
+
+    ``entry`` of a Dict is named by messages.
+    """
+    steps, episodes = int(last[-1]) + 1, len(last)
+    observations = as_array(given, f"observations{entry}")
     count = len(observations) if observations.ndim else 0
     if following is None:
         if observations.shape != (steps + episodes, *shape):
             raise ValueError(
-                f"observations: {steps} steps in {episodes} episodes have "
+                f"observations{entry}: {steps} steps in {episodes} episodes have "
                 f"{(steps + episodes, *shape)} observations, each episode's last one included, got "
                 f"{observations.shape}; give next_observations, too, if there is one for each step"
             )
         return observations
-    following = as_array(following, "next_observations")
+    following = as_array(following, f"next_observations{entry}")
     if count != steps or observations.shape != following.shape:
         raise ValueError(
-            f"observations, next_observations: expected {(steps, *shape)} each, got "
+            f"observations, next_observations{entry}: expected {(steps, *shape)} each, got "
             f"{observations.shape} and {following.shape}"
         )
     between = np.ones(steps, bool)
@@ -109,7 +146,7 @@ def _frames(
     if not same.all():
         step = int(before[~same][0])
         raise ValueError(
-            f"next_observations: step {step} leads elsewhere than to where step {step + 1} begins; "
-            "if an episode was cut between them, set truncated there"
+            f"next_observations{entry}: step {step} leads elsewhere than to where step {step + 1} "
+            "begins; if an episode was cut between them, set truncated there"
         )
     return np.insert(observations, last + 1, following[last], axis=0)

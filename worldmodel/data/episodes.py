@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ class Episodes:
 
         Args:
             observations: before each step, (N, \\*observation), with ``next_observations``; or
-                all, (N + episodes, \\*observation): before each step, and each episode's last.
+                all, (N + episodes, \\*observation): before each step, and each episode's last. Of
+                Dicts a dict of such arrays.
             actions: (N, \\*action).
             rewards: (N,).
             terminated: bool (N,), steps that ended their episode.
@@ -143,6 +144,8 @@ class Episodes:
                 change, or a value is none that ``Episode`` takes.
         """
         if observation_space is None:
+            if isinstance(observations, Mapping):
+                raise ValueError("observation_space: give that of the Dicts")
             observation_space = _space_of(as_array(observations, "observations"))
         spec = Spec.from_spaces(observation_space, action_space, 1)
         episodes = cut_arrays(

@@ -31,8 +31,8 @@ from worldmodel.data.shards import (
     write_shard,
 )
 from worldmodel.data.windows import WindowSource
-from worldmodel.parts import Part, parts_of, vectors
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.spec.parts import Part, parts_of, vectors
 
 
 class Episodes:

@@ -21,8 +21,8 @@ from worldmodel.common.space_advice import (
     observation_advice,
 )
 from worldmodel.data.make_env import Env, EnvLike, make_env
-from worldmodel.parts import LARGEST_SIDE
 from worldmodel.spec import Spec
+from worldmodel.spec.parts import LARGEST_SIDE
 
 
 def adapt(

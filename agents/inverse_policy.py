@@ -22,8 +22,8 @@ from worldmodel.common.config_checks import above_zero, at_least, check_seed, fr
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
 from worldmodel.data.episodes import Episodes
-from worldmodel.parts import to_float
 from worldmodel.spec import Spec
+from worldmodel.spec.parts import to_float
 
 FORMAT = 1
 SPACE_BYTES = 10

@@ -7,9 +7,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
+from agents.values import by_part
 from worldmodel.data.episodes import Episodes
 
 
@@ -38,10 +39,11 @@ def from_replay_buffer(
         agent = SAC("MlpPolicy", env).learn(10_000)
         episodes = from_replay_buffer(agent.replay_buffer)
     """
-    if not isinstance(buffer, ReplayBuffer) or isinstance(buffer, DictReplayBuffer):
+    if not isinstance(buffer, ReplayBuffer):
         raise TypeError(
-            "buffer: expected a stable_baselines3 ReplayBuffer, whose observations are one array, "
-            f"got {type(buffer).__name__}; agents.RecordEpisodes records while an agent learns"
+            "buffer: expected a stable_baselines3 ReplayBuffer, DictReplayBuffer or "
+            f"HerReplayBuffer, got {type(buffer).__name__}; agents.RecordEpisodes records while an "
+            "agent learns"
         )
     if buffer.optimize_memory_usage:
         raise ValueError(
@@ -59,25 +61,30 @@ def from_replay_buffer(
     ended, timeouts = flat(buffer.dones) > 0, flat(buffer.timeouts) > 0
     truncated = timeouts | (np.arange(len(ended)) % count == count - 1)
     space, action_space = buffer.observation_space, buffer.action_space
-    before, after = flat(buffer.observations), flat(buffer.next_observations)
-    images = is_image_space(space)
-    if images and isinstance(space, gym.spaces.Box) and is_image_space_channels_first(space):
-        low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
-        space = gym.spaces.Box(low, high, dtype=space.dtype.type)
-        before, after = (np.moveaxis(frames, 1, -1) for frames in (before, after))
+    spaces, before, after = dict[str, gym.Space[Any]](), dict[str, Any](), dict[str, Any]()
+    following = by_part(buffer.next_observations)
+    for name, values in by_part(buffer.observations).items():
+        part = by_part(space)[name]
+        before[name], after[name] = flat(values), flat(following[name])
+        if is_image_space(part) and is_image_space_channels_first(part):
+            low, high = (np.moveaxis(bound, 0, -1) for bound in (part.low, part.high))
+            part = gym.spaces.Box(low, high, dtype=part.dtype.type)
+            before[name], after[name] = (np.moveaxis(x[name], 1, -1) for x in (before, after))
+        spaces[name] = part
+    is_dict = isinstance(space, gym.spaces.Dict)
     actions = flat(buffer.actions).reshape(len(ended), *(action_space.shape or ()))
     if isinstance(action_space, gym.spaces.Box) and scaled_actions:
         low, high = action_space.low, action_space.high
         actions = low + 0.5 * (actions.astype(np.float64) + 1) * (high - low)
         actions = np.clip(actions, low, high)
     return Episodes.from_arrays(
-        before,
+        before if is_dict else before[""],
         actions.astype(action_space.dtype),
         flat(buffer.rewards),
         ended & ~timeouts,
         truncated,
-        next_observations=after,
+        next_observations=after if is_dict else after[""],
         action_space=action_space,
-        observation_space=space,
+        observation_space=gym.spaces.Dict(spaces) if is_dict else spaces[""],
         env_id=env_id,
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -49,7 +49,8 @@ class EpisodeStarts:
 STEPS_TO_CHECK = 64
 """Of an environment's episode, for whether parts of its observations stay constant."""
 
-StartSampler = Callable[[int, np.random.Generator], EpisodeStarts]
+StartSampler = Callable[..., EpisodeStarts]
+"""Of a number of episodes and a NumPy generator; for environments of their resets' options, too."""
 
 
 @dataclass(frozen=True)
@@ -161,20 +162,24 @@ def start_sampler(
     if isinstance(starts, gym.Env):
         return _env_resets(starts, model, parts)
     if callable(starts):
-        function: Callable[..., Any] = starts
+        return partial(_call, starts, model, parts)
+    return partial(_choose, _first_frames(starts, model, parts, "starts"))
 
-        def call(num: int, rng: np.random.Generator) -> EpisodeStarts:
-            return _first_frames(function(num, rng), model, parts, "starts(num, rng)", num)
 
-        return call
-    given = _first_frames(starts, model, parts, "starts")
+def _call(
+    function: Callable[..., Any],
+    model: WorldModel,
+    parts: DictObservation | None,
+    num: int,
+    rng: np.random.Generator,
+) -> EpisodeStarts:
+    return _first_frames(function(num, rng), model, parts, "starts(num, rng)", num)
 
-    def choose(num: int, rng: np.random.Generator) -> EpisodeStarts:
-        rows = rng.integers(len(given.histories), size=num)
-        constants = {name: values[rows] for name, values in given.constants.items()}
-        return EpisodeStarts([given.histories[row] for row in rows], constants)
 
-    return choose
+def _choose(given: EpisodeStarts, num: int, rng: np.random.Generator) -> EpisodeStarts:
+    rows = rng.integers(len(given.histories), size=num)
+    constants = {name: values[rows] for name, values in given.constants.items()}
+    return EpisodeStarts([given.histories[row] for row in rows], constants)
 
 
 def _first_frames(
@@ -202,26 +207,37 @@ def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> S
 
     if parts is not None:
         _check_resets(env, parts)
+    return partial(_reset, env, model, parts)
 
-    def reset(num: int, rng: np.random.Generator) -> EpisodeStarts:
-        # Copies: the environment may return the same buffer each time.
-        frames = [deepcopy(env.reset(seed=int(rng.integers(2**31)))[0]) for _ in range(num)]
-        if not isinstance(space, gym.spaces.Dict):
-            return _first_frames(np.stack(frames), model, None, "starts")
-        batch = {name: np.stack([frame[name] for frame in frames]) for name in space.spaces}
-        return _first_frames(batch, model, parts, "starts")
 
-    return reset
+def _reset(
+    env: Env,
+    model: WorldModel,
+    parts: DictObservation | None,
+    num: int,
+    rng: np.random.Generator,
+    options: Sequence[dict[str, Any]] = (),
+) -> EpisodeStarts:
+    frames = []
+    for row in range(num):
+        chosen = options[row] if options and options[row] else None
+        frame, _ = env.reset(seed=int(rng.integers(2**31)), options=chosen)
+        frames.append(deepcopy(frame))  # the environment may return the same buffer each time
+    if not isinstance(env.observation_space, gym.spaces.Dict):
+        return _first_frames(np.stack(frames), model, None, "starts")
+    names = env.observation_space.spaces
+    batch = {name: np.stack([frame[name] for frame in frames]) for name in names}
+    return _first_frames(batch, model, parts, "starts")
 
 
 def _check_resets(env: Env, parts: DictObservation) -> None:
     """Play an episode at random, at most ``STEPS_TO_CHECK`` steps, and refuse parts that change."""
-    actions = copy.deepcopy(env.action_space)  # its own random numbers stay as they are
+    actions = deepcopy(env.action_space)  # its own random numbers stay as they are
     actions.seed(0)
-    observations, ended = [copy.deepcopy(env.reset(seed=0)[0])], False
+    observations, ended = [deepcopy(env.reset(seed=0)[0])], False
     while not ended and len(observations) <= STEPS_TO_CHECK:
         observation, _, terminated, truncated, _ = env.step(actions.sample())
-        observations.append(copy.deepcopy(observation))
+        observations.append(deepcopy(observation))
         ended = terminated or truncated
     recorded = {name: np.stack([one[name] for one in observations]) for name in parts.space.spaces}
     parts.check_constant(recorded, "an episode of the environment")
@@ -261,18 +277,25 @@ def _recorded_steps(
         episodes, constants = _imagined_part(episodes, model, parts)
     spec = episodes.spec(model.spec.window)
     model.spec.check_spaces(spec.observation_space(), spec.action.to_space(), "starts")
-    ends = np.cumsum([len(episode.actions) for episode in episodes])
+    at = partial(history_at, model=model, ahead=ahead, hold=hold)
+    return partial(_branch, episodes, constants, at)
 
-    def branch(num: int, rng: np.random.Generator) -> EpisodeStarts:
-        histories, numbers = [], []
-        for index in rng.integers(int(ends[-1]), size=num):
-            number = int(np.searchsorted(ends, index, side="right"))
-            numbers.append(number)
-            step = int(index - (ends[number] - len(episodes[number].actions)))
-            histories.append(history_at(episodes[number], step, model, ahead, hold))
-        return EpisodeStarts(histories, {name: rows[numbers] for name, rows in constants.items()})
 
-    return branch
+def _branch(
+    episodes: Episodes,
+    constants: dict[str, NDArray[Any]],
+    at: Callable[[Episode, int], History],
+    num: int,
+    rng: np.random.Generator,
+) -> EpisodeStarts:
+    ends = np.cumsum(episodes.lengths)
+    histories, numbers = [], []
+    for index in rng.integers(int(ends[-1]), size=num):
+        number = int(np.searchsorted(ends, index, side="right"))
+        numbers.append(number)
+        step = int(index - (ends[number] - episodes.lengths[number]))
+        histories.append(at(episodes[number], step))
+    return EpisodeStarts(histories, {name: rows[numbers] for name, rows in constants.items()})
 
 
 def history_at(episode: Episode, step: int, model: WorldModel, ahead: int, hold: int) -> History:

@@ -50,7 +50,7 @@ class ImaginedVecEnv(VecEnv):
             recorded ``worldmodel.Episodes``: any of their steps, with the frames before as context
             (``episodes.starts()`` are the first frames alone);
             an environment (``worldmodel.EnvLike``: an id, a function without arguments that makes
-            it, or the environment itself): its resets;
+            it, or the environment itself): its resets, with the options of ``set_options``;
             or a function ``(num, numpy generator)`` that returns ``num`` frames.
         num_envs: how many episodes run side by side.
         hold: steps of one decision.
@@ -129,7 +129,9 @@ class ImaginedVecEnv(VecEnv):
         if is_env_to_make(starts):
             starts = self._made = make_env(cast(EnvLike, starts))
         self._start = start_sampler(starts, model, self.horizon * hold, hold, self.parts)
-        self.render_mode = "rgb_array"  # VecEnv.__init__ asks for it
+        self._live = isinstance(starts, gym.Env)
+        pictures = model.spec.is_image or model.spec.image_part is not None
+        self.render_mode = "rgb_array" if pictures else None  # VecEnv.__init__ asks for it
         shape, dtype = model.spec.border
         action = model.spec.action
         super().__init__(
@@ -153,13 +155,24 @@ class ImaginedVecEnv(VecEnv):
     # -- the episode -----------------------------------------------------------------------------
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode in every environment: (num_envs, *observation), or a dict of that."""
+        """Begin an episode in every environment: (num_envs, *observation), or a dict of that.
+
+        Options that ``set_options`` was given go to the environment that gives the starts.
+
+        Raises:
+            ValueError: there are options, but no such environment.
+        """
         seeds = [seed for seed in self._seeds if seed is not None]
         if seeds:
             self._seed_all(seeds)
         self._reset_seeds()
+        options = [self._options] if any(self._options) else []
         self._reset_options()
-        self._frames, self._constants, self._worlds = self._begin(self.num_envs)
+        if options and not self._live:
+            raise ValueError(
+                "options: are for the resets of an environment as starts; leave set_options away"
+            )
+        self._frames, self._constants, self._worlds = self._begin(self.num_envs, *options)
         self._latest = self._begun(self._frames)
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
@@ -267,9 +280,9 @@ class ImaginedVecEnv(VecEnv):
             self._worlds = self._worlds.put(where, fresh)
 
     @torch.no_grad()
-    def _begin(self, count: int) -> tuple[Frames, dict[str, NDArray[Any]], Worlds]:
+    def _begin(self, count: int, *options: Any) -> tuple[Frames, dict[str, NDArray[Any]], Worlds]:
         r"""The present's frames (count, \*observation), constant parts, and sampled worlds."""
-        starts, spec = self._start(count, self._rng), self.model.spec
+        starts, spec = self._start(count, self._rng, *options), self.model.spec
         indices = [range(len(history.frames)) for history in starts.histories]
         context = to_context(spec, starts.histories, indices, self.model.device)
         worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)

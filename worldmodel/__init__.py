@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from worldmodel.data.make_env import EnvLike, make_env
     from worldmodel.data.minari import from_minari, to_minari
     from worldmodel.hub import push
-    from worldmodel.parts import to_float, to_uint8
     from worldmodel.registry import MODELS, make, preset, register
-    from worldmodel.spec import ActionSpec, Spec
+    from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
     from worldmodel.training import Progress, fit
     from worldmodel.types import (
         Belief,
@@ -77,8 +76,7 @@ _NAMES = {
     "data.minari": "from_minari to_minari",
     "hub": "push",
     "registry": "MODELS make preset register",
-    "parts": "to_float to_uint8",
-    "spec": "ActionSpec Spec",
+    "spec": "ActionSpec Spec to_float to_uint8",
     "training": "Progress fit",
     "types": "Belief Context Prediction Queries SceneBatch SceneSource StepPrediction Worlds",
 }

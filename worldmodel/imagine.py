@@ -20,7 +20,7 @@ from worldmodel.base import WorldModel
 from worldmodel.common.files import atomic, check_suffix
 from worldmodel.common.tensorboard import add_video
 from worldmodel.common.video import encode_gif
-from worldmodel.parts import to_float, to_uint8
+from worldmodel.spec.parts import to_float, to_uint8
 from worldmodel.training import Progress
 from worldmodel.types import Context, Queries, SceneBatch
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents import ImaginedVecEnv
+from agents import ImaginedVecEnv, RecordEpisodes
 from worldmodel import Episodes, Spec, collect, load, make, save
 
 
@@ -80,3 +80,25 @@ def test_bounds_that_are_kept_say_nothing() -> None:
     assert "most" not in episodes.spec(4).to_dict()
     with pytest.raises(ValueError, match="^least, most: expected one for each of 2 numbers"):
         Spec((2,), episodes.action, 4, 0, (0, 0), (1, 1), "float32", (0,), (2,))
+
+
+class Clock(Within):
+    """Observes the seconds since 1970, a minute more each step."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
+        self.time = 0
+        return np.array([1.7e9]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        self.time += 1
+        return np.array([1.7e9 + 60 * self.time]), 0.0, False, self.time == 6, {}
+
+
+def test_recorders_refuse_what_float32_loses() -> None:
+    recorder = RecordEpisodes(Clock())
+    recorder.reset(seed=0)
+    with pytest.raises(ValueError, match="number 0 changes by 60 a step around 1.7e\\+09"):
+        for _ in range(6):
+            recorder.step(0)

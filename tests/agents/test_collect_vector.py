@@ -13,7 +13,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from agents import ImaginedVecEnv, RandomAgent, evaluate
 from worldmodel import Episodes, collect, make
@@ -140,6 +140,16 @@ def test_options_reach_every_reset(kind: str) -> None:
     for env in (VECTORS[kind], Line):
         episodes = collect(env, 7, options={"start": 5.0}, progress=False)
         assert {float(one.observations[0, 0]) for one in episodes} == {5.0}
+
+
+def test_normalising_while_recording_is_refused() -> None:
+    venv = VecNormalize(DummyVecEnv([Line] * 2))
+    for one in (venv, VecFrameStack(venv, 2)):
+        with pytest.raises(ValueError, match="^env: VecNormalize scales .* its venv, or set"):
+            collect(one, 2, progress=False)
+    same(collect(venv.venv, 2, progress=False), collect(Line(), 2, progress=False))
+    venv.training = False
+    assert len(collect(venv, 2, progress=False)) == 2
 
 
 def test_workers_are_refused() -> None:

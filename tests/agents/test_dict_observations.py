@@ -11,6 +11,7 @@ import torch
 from dict_envs import Camera, Reach
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3 import PPO, SAC, HerReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -26,6 +27,7 @@ from agents import (
     RandomAgent,
     critic,
     evaluate,
+    from_replay_buffer,
     goal_reward,
 )
 from agents.planners.random_shooting import RandomShooting, RandomShootingConfig
@@ -101,6 +103,7 @@ def test_parts_agree_in_imagination(recorded: Episodes, name: str, model) -> Non
     venv = ImaginedVecEnv(made, recorded, 4, horizon=3)
     assert venv.observation_space == Reach().observation_space
     venv.reset()
+    venv.action_space.seed(0)
     for _ in range(4):
         actions = np.stack([venv.action_space.sample() for _ in range(4)])
         shown, _, dones, infos = venv.step(actions)
@@ -111,7 +114,7 @@ def test_parts_agree_in_imagination(recorded: Episodes, name: str, model) -> Non
             if dones[row]:
                 assert venv.observation_space.contains(infos[row]["terminal_observation"])
         gap = shown["achieved_goal"] - shown["observation"][:, :2]
-        assert np.abs(gap).max() < 0.3
+        assert np.abs(gap).mean() < 0.2
 
 
 def test_starts_of_every_kind(recorded: Episodes, model) -> None:
@@ -183,6 +186,24 @@ def test_dyna_fills_a_dict_buffer() -> None:
         her.learn(8, callback=DynaCallback(make("jump", spec, "vector"), recorder, config))
 
 
+@pytest.mark.parametrize("kind", [DictReplayBuffer, HerReplayBuffer])
+def test_replay_buffers_of_dicts(kind) -> None:
+    recorder = RecordEpisodes(Reach())
+    agent = SAC(
+        "MultiInputPolicy",
+        recorder,
+        buffer_size=200,
+        replay_buffer_class=kind,
+        learning_starts=100,
+        seed=0,
+    ).learn(24)
+    episodes = from_replay_buffer(agent.replay_buffer)
+    assert episodes.observation_space == recorder.observation_space
+    for left, right in zip(episodes, recorder.episodes(), strict=True):
+        np.testing.assert_array_equal(left.observations, right.observations)
+        np.testing.assert_array_equal(left.rewards, right.rewards)
+
+
 def test_checkpoints_hold_the_parts(model, recorded: Episodes, tmp_path: Path) -> None:
     worldmodel.save(model, tmp_path / "model")
     again = worldmodel.load(tmp_path / "model")
@@ -251,14 +272,6 @@ def test_the_environments_reward_of_goals(recorded: Episodes) -> None:
         goal_reward(Camera())
 
 
-@pytest.mark.parametrize("kind", [SyncVectorEnv, DummyVecEnv])
-def test_vector_environments_record_the_same_dicts(kind: type, recorded: Episodes) -> None:
-    others = collect(kind([Reach] * 2), 4, progress=False)
-    for one, other in zip(recorded, others, strict=False):
-        assert np.array_equal(one.observations, other.observations)
-        assert np.array_equal(one.actions, other.actions)
-
-
 def logged(recorded: Episodes) -> dict[str, np.ndarray]:
     """All observations by part, one episode after the other."""
     frames = np.concatenate([episode.observations for episode in recorded])
@@ -290,19 +303,6 @@ def test_episodes_of_logged_dicts(recorded: Episodes) -> None:
         Episodes.from_arrays(parts, actions, rewards, ends, action_space=Reach().action_space)
 
 
-@pytest.mark.parametrize(
-    "many",
-    [
-        lambda: gym.vector.SyncVectorEnv([Reach] * 3),
-        lambda: DummyVecEnv([Reach] * 3),
-    ],
-)
-def test_vector_environments_of_dicts(many) -> None:
-    episodes, alone = collect(many, 3, progress=False), collect(Reach(), 3, progress=False)
-    assert episodes.spec(1) == alone.spec(1)
-    np.testing.assert_array_equal(episodes.starts(), alone.starts())
-
-
 def test_what_takes_no_dicts_says_so(recorded: Episodes, model) -> None:
     """And what the message advises works."""
     with pytest.raises(ValueError, match="spec: expected images or vectors.*FlattenObservation"):
@@ -312,3 +312,47 @@ def test_what_takes_no_dicts_says_so(recorded: Episodes, model) -> None:
     flat = collect(gym.wrappers.FlattenObservation(Reach()), 2, progress=False)
     assert flat.spec(1).observation == (8,) and not flat.spec(1).parts
     InversePolicy(flat.spec(1), InversePolicyConfig())
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, DummyVecEnv])
+def test_vector_environments_record_the_same_dicts(kind: type, recorded: Episodes) -> None:
+    others = collect(kind([Reach] * 2), 4, progress=False)
+    for one, other in zip(recorded, others, strict=False):
+        assert np.array_equal(one.observations, other.observations)
+        assert np.array_equal(one.actions, other.actions)
+
+
+def test_files_of_strangers_are_checked(recorded: Episodes) -> None:
+    known = recorded.spec(8).to_dict()
+    first, *others = known["parts"]
+    for parts, message in (
+        ([first, first], "different names"),
+        ([1], "Part"),
+        ([{**first, "low": [0.0]}, *others], "low and high bounds"),
+        ([{**first, "dtype": "complex64"}, *others], "dtype"),
+        ([{**first, "shape": [16, 16, 3], "low": [], "high": []}], "uint8"),
+        (others, "observation, low, high: parts of 6 numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Spec.from_dict({**known, "parts": parts})
+
+
+class Far(Reach):
+    """Its points lie beyond the space that it declares."""
+
+    def parts(self) -> dict[str, np.ndarray]:
+        parts = super().parts()
+        return {**parts, "achieved_goal": 3 + parts["achieved_goal"]}
+
+
+def test_numbers_beyond_their_bounds_are_imagined() -> None:
+    with pytest.warns(UserWarning, match="observations: number 0 goes from"):
+        recorded = collect(Far(), 4, progress=False)
+    spec = recorded.spec(8)
+    assert Spec.from_dict(spec.to_dict()) == spec and len(spec.least) == 8
+    venv = ImaginedVecEnv(make("copy-last", spec), recorded, 8)
+    before = venv.reset()["achieved_goal"]
+    assert before.min() > 1.2
+    np.testing.assert_array_equal(
+        venv.step(np.zeros((8, 2), np.float32))[0]["achieved_goal"], before
+    )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from dict_envs import SIZE, Camera
+from stable_baselines3 import DQN
 from stable_baselines3.common.env_checker import check_env
 
 import worldmodel
@@ -19,8 +20,11 @@ from agents import (
     KnownFunctions,
     RandomShooting,
     RandomShootingConfig,
+    RecordEpisodes,
+    SmallMultiInput,
     adapt,
     evaluate,
+    from_replay_buffer,
 )
 from agents.training.imagined_ppo import train_in_imagination
 from worldmodel import Episodes, collect, fit, make
@@ -200,3 +204,13 @@ def test_what_refusals_advise_works() -> None:
         with pytest.raises(ValueError, match=r"FilterObservation|agents\.adapt"):
             collect(env, 1, progress=False)
         assert collect(fixed(env), 2, progress=False).spec(1).parts or fixed is adapt
+
+
+def test_replay_buffers_with_images() -> None:
+    recorder = RecordEpisodes(Camera())
+    extractor = {"features_extractor_class": SmallMultiInput}
+    agent = DQN("MultiInputPolicy", recorder, buffer_size=50, policy_kwargs=extractor).learn(16)
+    episodes = from_replay_buffer(agent.replay_buffer)
+    assert episodes.observation_space == recorder.observation_space
+    for left, right in zip(episodes, recorder.episodes(), strict=True):
+        np.testing.assert_array_equal(left.observations, right.observations)

@@ -9,7 +9,7 @@ import torch
 
 from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, WorldModel, make
 from worldmodel.models.jumpy.jump import JumpConfig
-from worldmodel.parts import Part
+from worldmodel.spec.parts import Part
 from worldmodel.testing import SPECS as OFFERED
 from worldmodel.testing import random_actions  # noqa: F401
 from worldmodel.testing import random_context as context  # noqa: F401

@@ -72,8 +72,9 @@ def collect(
             function that makes one, or its id; see ``EnvLike``. Or a vector environment of
             Gymnasium or of Stable-Baselines3, or a function that makes it: the episodes are the
             same, as far as its reset seeds the i-th environment with seed + i. Where episodes
-            differ in length, Gymnasium's ``AutoresetMode.DISABLED`` is the fastest: each
-            environment then begins its next episode at once. What was passed in is left open.
+            differ in length, take Gymnasium's ``AutoresetMode.DISABLED``, or SB3's without
+            wrappers: each environment then begins its next episode at once. What was passed in is
+            left open.
         episodes: how many, at least 1. Episode i is reset with ``seed + i``.
         steps: instead of ``episodes``: as many as it takes to have that many steps.
         policy: observation to action; None samples uniformly from the action space.

@@ -31,8 +31,8 @@ from worldmodel.data.shards import (
     write_shard,
 )
 from worldmodel.data.windows import WindowSource
-from worldmodel.parts import Part
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.spec.parts import Part, parts_of, vectors
 
 
 class Episodes:
@@ -83,7 +83,8 @@ class Episodes:
             action.check(episode.actions, f"episodes[{number}]")
             lengths.append(len(episode.actions))
             if episode.observations.ndim == 2:
-                ranges.append([episode.observations.min(0), episode.observations.max(0)])
+                numbers = _vectors_of(episode.observations, observation_space)
+                ranges.append([numbers.min(0), numbers.max(0)])
             _check_masks(episode, first, action, f"episodes[{number}]")
         self.episodes = episodes if isinstance(episodes, LazySequence) else list(episodes)
         self.lengths = np.array(lengths)
@@ -187,19 +188,19 @@ class Episodes:
     @property
     def outside(self) -> str:
         """What lies beyond the bounds of vectors that the environment declares; "" if nothing."""
-        space = self.observation_space
-        if self._range is None or not isinstance(space, gym.spaces.Box):
+        if self._range is None:
             return ""
         least, most = self._range
+        exact = Spec.from_spaces(self.observation_space, self.action.to_space(), 1).bounds
         with np.errstate(over="ignore"):  # recorded numbers are rounded: so are the bounds
-            low, high = (bound.astype(np.float32) for bound in (space.low, space.high))
+            low, high = (bound.astype(np.float32) for bound in exact)
         wider = np.flatnonzero((least < low) | (most > high))
         if not len(wider):
             return ""
         number = wider[0]
         return (
             f"observations: number {number} goes from {least[number]:.6g} to {most[number]:.6g}, "
-            f"its space from {space.low[number]:.6g} to {space.high[number]:.6g}"
+            f"its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
         )
 
     def warn_of_outside(self) -> None:
@@ -342,6 +343,13 @@ def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: st
             f"{owner}: masks are of {episode.masks.shape[1]} choices, {action.to_space()} has "
             f"{sum(action.choices)}"
         )
+
+
+def _vectors_of(observations: NDArray[Any], space: gym.Space[Any] | None) -> NDArray[Any]:
+    """The numbers (T + 1, D) of recorded vectors, or of the vectors of packed Dicts."""
+    if isinstance(space, gym.spaces.Dict):
+        return vectors(parts_of(space), observations)
+    return observations
 
 
 def _space_of(observations: NDArray[Any]) -> gym.spaces.Box:

@@ -124,11 +124,24 @@ class GymnasiumVector(Vector):
 
 
 class StableBaselinesVector(Vector):
-    """A ``VecEnv`` of Stable-Baselines3, which is not imported."""
+    """A ``VecEnv`` of Stable-Baselines3, which is not imported.
+
+    Raises:
+        ValueError: a wrapper changes what it shows while it is recorded.
+    """
 
     def __init__(self, venv: Any) -> None:
         super().__init__(venv)
         self.observation_space, self.action_space = venv.observation_space, venv.action_space
+        self._wrapped = hasattr(venv, "venv")
+        inner = venv
+        while inner is not None:  # VecNormalize has this method
+            if hasattr(type(inner), "get_original_reward") and inner.training:
+                raise ValueError(
+                    f"env: {type(inner).__name__} scales each step otherwise than "
+                    "those before; record its venv, or set its training to False"
+                )
+            inner = getattr(inner, "venv", None)
         self.name = type(venv.unwrapped).__name__
         try:
             spec = venv.get_attr("spec")[0]
@@ -147,6 +160,16 @@ class StableBaselinesVector(Vector):
         if options is not None:
             self.venv.set_options(_copy(options))
         return _rows(self.venv.reset(), self.num_envs)
+
+    def restart(self, rows: NDArray[np.int64], seeds: list[int], options: Options) -> Any:
+        """See ``Vector``; through wrappers such as ``VecFrameStack`` no single one can be reset."""
+        if not (hasattr(self.venv, "envs") or hasattr(self.venv, "remotes")) or self._wrapped:
+            return None
+        fresh: list[Any] = [None] * self.num_envs
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            settings = {"seed": seed, "options": _copy(options), "indices": [row]}
+            fresh[row] = self.venv.env_method("reset", **settings)[0][0]
+        return fresh
 
     def step(self, actions: NDArray[Any]) -> Steps:
         """See ``Vector``."""

@@ -136,6 +136,16 @@ def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
     return tuple(sorted(parts, key=lambda part: not part.is_image))
 
 
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise ValueError unless names differ, and no part but the first is an image."""
+    names = [part.name for part in parts]
+    if len(set(names)) < len(names) or holds_image(parts[1:]):
+        raise ValueError(
+            f"parts: expected different names, and no image but the first part, got {names} of "
+            f"shapes {[part.shape for part in parts]}"
+        )
+
+
 def holds_image(parts: Sequence[Part]) -> bool:
     """Whether one of the parts is an image, so that they are packed as bytes."""
     return any(part.is_image for part in parts)
@@ -215,6 +225,14 @@ def _bounds(part: Part) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return np.array(part.low).astype(np.float32), np.array(part.high).astype(np.float32)
 
 
+def vectors(parts: Sequence[Part], packed: NDArray[Any]) -> NDArray[np.float32]:
+    """The numbers of all vectors, float32 (..., V), of what ``pack`` returned."""
+    if not holds_image(parts):
+        return packed
+    begin = sum(part.size for part in parts if part.is_image)
+    return np.ascontiguousarray(packed[..., begin:]).view(np.float32)
+
+
 def _slices(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:
     """Where each part stands in the packed array."""
     begin = 0
@@ -247,15 +265,21 @@ def to_model(parts: Sequence[Part], packed: Tensor) -> Tensor:
     return torch.cat(numbers, -1)
 
 
-def to_numpy(parts: Sequence[Part], observations: Tensor) -> NDArray[Any]:
-    """The inverse of ``to_model``, within the bounds of the environment, packed."""
-    arrays = {}
+def to_numpy(
+    parts: Sequence[Part], observations: Tensor, low: NDArray[Any], high: NDArray[Any]
+) -> NDArray[Any]:
+    """The inverse of ``to_model``, packed; vectors within bounds (V,) of all their numbers."""
+    arrays, begin = {}, 0
     for part in parts:
         values = split(parts, observations)[part.name]
         if part.is_image:
             arrays[part.name] = to_uint8(values).cpu().numpy()
         else:
-            arrays[part.name] = np.clip(values.float().cpu().numpy(), *_bounds(part))
+            own = slice(begin, begin + part.size)
+            with np.errstate(over="ignore"):
+                limits = low[own].astype(np.float32), high[own].astype(np.float32)
+            arrays[part.name] = np.clip(values.float().cpu().numpy(), *limits)
+            begin += part.size
     return pack(parts, arrays, "observations")
 
 

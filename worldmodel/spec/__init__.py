@@ -1,0 +1,7 @@
+"""What a model was made for: observations, actions and the window; and the Gymnasium border."""
+
+from worldmodel.spec.action import ActionSpec
+from worldmodel.spec.parts import Part, to_float, to_uint8
+from worldmodel.spec.spec import Spec
+
+__all__ = ["ActionSpec", "Part", "Spec", "to_float", "to_uint8"]

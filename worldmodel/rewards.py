@@ -10,6 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldmodel.types import SceneBatch, SceneSource
 
+LARGEST_REWARD = 1e36
+"""Sums over a window, and errors of a network, stay within float32, which ends at 3.4e38."""
 PREPARE_BATCHES = 32
 """Batches of the training source from which means and spreads are estimated."""
 
@@ -50,6 +52,9 @@ class RewardScale(nn.Module):
         Args:
             source: of the training.
             stride: environment steps of one step of the model, whose rewards are summed.
+
+        Raises:
+            ValueError: rewards are beyond ``LARGEST_REWARD``.
         """
         if bool(self.prepared) and not bool(self.symlog):
             return
@@ -60,6 +65,11 @@ class RewardScale(nn.Module):
                 stacklevel=4,
             )
         every = torch.cat([_sums(source.batch(i), stride) for i in range(PREPARE_BATCHES)])
+        if every.numel() and (largest := float(every.abs().max())) > LARGEST_REWARD:
+            raise ValueError(
+                f"rewards: up to {largest:.3g}, whose sums leave float32; scale them to at most "
+                f"{LARGEST_REWARD:.0e}, as gymnasium.wrappers.TransformReward does"
+            )
         spread, mean = torch.std_mean(every, correction=0)
         if spread <= 1e-7 * mean.abs():  # always the same, up to rounding
             spread = mean.abs() if mean else torch.ones_like(mean)

@@ -147,8 +147,8 @@ HANDLED = {
     "constant and large": {"value": HUGE},
     "denormal": {"value": 1e-40},
     "reward 1e30": {"reward": 1e30},
-    "largest reward": {"reward": HUGE},
-    "lowest reward": {"reward": -HUGE},
+    "large rewards": {"reward": 1e36},
+    "low rewards": {"reward": -1e36},
     "one step": {"steps": 1},
     "starts at 2": {"action": spaces.Discrete(3, start=2)},
     "one option": {"action": spaces.MultiDiscrete([1])},
@@ -179,10 +179,17 @@ def test_from_recording_to_a_decision(case: str, tally) -> None:
     tally.add("numbers", "handled")
 
 
+@pytest.mark.parametrize("reward", [HUGE, -HUGE])
+def test_rewards_whose_sums_leave_float32_are_refused(reward: float, tally) -> None:
+    with pytest.raises(ValueError, match=r"rewards: up to 3\.4e\+38, whose sums leave float32"):
+        learnt(Edge(reward=reward))
+    tally.add("numbers", "refused")
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 1, "value": 7}, {"reward": HUGE}, {"action": spaces.Discrete(1)}],
-    ids=["one step", "largest reward", "no choice"],
+    [{"steps": 1, "value": 7}, {"reward": 1e36}, {"action": spaces.Discrete(1)}],
+    ids=["one step", "large rewards", "no choice"],
 )
 def test_every_model(settings: dict[str, Any], size: Callable[[int, int], int], tally: Any) -> None:
     image = spaces.Box(0, 255, (32, 32, 3), np.uint8)

@@ -85,6 +85,7 @@ def start(folder: Path, launcher: str, resume: bool, pause: float = 0) -> subpro
 def one_process() -> tuple[WorldModel, list[float]]:
     """The same steps in this process, from the mean of both batches: its losses are the first's."""
     model, batches, told = make("jump", SPEC, TINY), source(), []
+    model.prepare(batches)
     model.train()
     first, last = TINY.learning_rate, TINY.learning_rate_end
     optimizer = torch.optim.Adam(model.parameters(), lr=first)

@@ -34,6 +34,7 @@ from worldmodel import (
     save,
 )
 from worldmodel.data.windows import WindowSource
+from worldmodel.rewards import PREPARE_BATCHES
 from worldmodel.training import STATE, monitor
 from worldmodel.training.run import Run
 
@@ -192,7 +193,8 @@ def test_interrupted_at_once(when: int, tmp_path: Path) -> None:
 
     class Interrupting(WindowSource):
         def batch(self, index: int) -> Any:
-            if index == when and self.calls > 0:  # the first call only looks at the source
+            # fit looks at the first batch, and learns the scale of rewards, before it trains
+            if index == when and self.calls > PREPARE_BATCHES:
                 os.kill(os.getpid(), signal.SIGTERM)
             self.calls += 1
             return super().batch(index)

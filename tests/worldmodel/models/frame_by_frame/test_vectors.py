@@ -68,7 +68,9 @@ class Linear(FrameByFrame):
         likelihood = torch.distributions.Normal(x, self.spread.abs())
         nll = -likelihood.log_prob(segment.observations[:, 1:]).sum(-1)
         readouts, variance = self.readout(x).unbind(-1), self.config.reward_variance
-        return losses(segment, x, torch.zeros_like(nll), readouts, variance, nll=nll)
+        return losses(
+            segment, x, torch.zeros_like(nll), readouts, self.reward_scale, variance, nll=nll
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,7 @@ def test_imagined_environments_run_for_long(size: Size, tally) -> None:
     """1,024 at a time. An observation has 256 bytes, and a number that is kept more than 16.
 
     Episodes end together: convolutions keep a plan for each size of batch that they met (oneDNN's
-    cache of 1,024), which takes some 30 MiB in the first hundreds of steps where they end by chance.
+    cache of 1,024), some 30 MiB in the first hundreds of steps where they end by chance.
     """
     envs, decisions = 1024, size(10, 1000)
     starts = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)

@@ -118,7 +118,7 @@ OBSERVATIONS: list[tuple[gym.Space[Any], str, Callable[[Env], Env]]] = [
 ]
 
 
-@pytest.mark.parametrize(("space", "advice", "follow"), OBSERVATIONS, ids=str)
+@pytest.mark.parametrize(("space", "advice", "follow"), OBSERVATIONS, ids=range(len(OBSERVATIONS)))
 def test_advice_for_observations(
     space: gym.Space[Any], advice: str, follow: Callable[[Env], Env]
 ) -> None:
@@ -158,7 +158,7 @@ ACTIONS: list[tuple[gym.Space[Any], Callable[[Any], Any], gym.Space[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("space", "function", "target"), ACTIONS, ids=str)
+@pytest.mark.parametrize(("space", "function", "target"), ACTIONS, ids=range(len(ACTIONS)))
 def test_advice_for_actions(space: Any, function: Callable[[Any], Any], target: Any) -> None:
     env = AnySpace(spaces.Box(-1, 1, (2,)), space)
     with pytest.raises(ValueError, match="^action_space: ") as refused:

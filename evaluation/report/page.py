@@ -249,20 +249,20 @@ def _sheets(page: _Page) -> None:
 
 
 def _outcomes(page: _Page) -> None:
+    if "outcomes" not in page.results:
+        return
     page.add("## Are imagined rewards and ends right on the average?")
-    if "outcomes" in page.results:
-        result = page.results["outcomes"]
-        groups: dict[tuple[str, str], list[Row]] = {}
-        for row in result.rows:
-            groups.setdefault((row["case"], row["quantity"]), []).append(row)
-        page.add(table(["case", "quantity", "real", "imagined, a run each"], [
-            [case, quantity,
-             *(", ".join(dict.fromkeys(number(row[part]) for row in rows if part in row))
-               for part in ("real", "imagined"))]
-            for (case, quantity), rows in groups.items()
-        ]))  # fmt: skip
-        page.made_by(result)
-    page.missing("outcomes")
+    result = page.results["outcomes"]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in result.rows:
+        groups.setdefault((row["case"], row["quantity"]), []).append(row)
+    page.add(table(["case", "quantity", "real", "imagined, a run each"], [
+        [case, quantity,
+         *(", ".join(dict.fromkeys(number(row[part]) for row in rows if part in row))
+           for part in ("real", "imagined"))]
+        for (case, quantity), rows in groups.items()
+    ]))  # fmt: skip
+    page.made_by(result)
 
 
 def _others(page: _Page) -> None:

@@ -175,7 +175,6 @@ RESULTS = (
     ),
     ResultFile("ablation", "evaluation ablation --steps 1200 --seconds 200", 40),
     ResultFile("dynamics", "evaluation dynamics", 30),
-    ResultFile("outcomes", "evaluation outcomes", 45),
     ResultFile("scaling", "evaluation scaling", 12),
 )
 

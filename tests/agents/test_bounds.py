@@ -79,7 +79,7 @@ def test_bounds_that_are_kept_say_nothing() -> None:
     assert episodes.spec(4) == Spec.from_spaces(Within.observation_space, Within.action_space, 4)
     assert "most" not in episodes.spec(4).to_dict()
     with pytest.raises(ValueError, match="^least, most: expected one for each of 2 numbers"):
-        Spec((2,), episodes.action, 4, 0, (0, 0), (1, 1), "float32", (0,), (2,))
+        Spec((2,), episodes.action, 4, 0, (0, 0), (1, 1), "float32", least=(0,), most=(2,))
 
 
 class Clock(Within):

@@ -110,7 +110,8 @@ class Spec:
     def bounds(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Declared bounds (D,) of a vector, or of all vectors of a Dict; empty for images."""
         if not self.parts:
-            return np.array(self.low, self.dtype), np.array(self.high, self.dtype)
+            with np.errstate(over="ignore"):  # bounds that the dtype cannot hold are refused
+                return np.array(self.low, self.dtype), np.array(self.high, self.dtype)
         low = [x for part in self.parts for x in part.low]
         return np.array(low), np.array([x for part in self.parts for x in part.high])
 

@@ -8,19 +8,11 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import (
-    check_rounding,
-    checked_masks,
-    checked_observation,
-    checked_reward,
-    env_name,
-    mask_function,
-    unrounded,
-)
+from worldmodel.data.env_checks import env_name, mask_function
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
+from worldmodel.data.recorder import EpisodeBuffer
 from worldmodel.spec import Spec
 
 
@@ -63,12 +55,7 @@ class RecordEpisodes(
         self.total = 0
         self._steps = 0
         self._finished: list[tuple[int, Episode]] = []  # each with the total where it began
-        self._frames: list[NDArray[Any]] = []
-        self._exact: list[NDArray[Any]] = []  # vectors, before they are rounded
-        self._actions: list[NDArray[Any]] = []
-        self._rewards: list[float] = []
-        self._masks: list[NDArray[np.bool_]] = []
-        self._owner = f"env: {env_name(env)}"
+        self._buffer: EpisodeBuffer | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -80,10 +67,8 @@ class RecordEpisodes(
         """
         observation, info = self.env.reset(seed=seed, options=options)
         self._finish(terminated=False)
-        self._owner = f"env: {env_name(self.env)}, episode of seed {seed}"
-        self._frames = [checked_observation(observation, self._spaces, f"{self._owner}, reset")]
-        self._record_masks(f"{self._owner}, reset")
-        self._exact = unrounded(observation, self._spaces)
+        owner = f"env: {env_name(self.env)}, episode of seed {seed}"
+        self._buffer = EpisodeBuffer(owner, self._spaces, observation, self._legal)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -94,18 +79,11 @@ class RecordEpisodes(
             ValueError: the observation has another shape than the space, or is an image of numbers
                 that uint8 cannot hold, or the reward is no number. The step is not recorded.
         """
-        if not self._frames:
+        if self._buffer is None:
             raise gym.error.ResetNeeded("RecordEpisodes: no episode is under way; call reset()")
         copied = np.array(action, self.action_space.dtype)
         observation, reward, terminated, truncated, info = self.env.step(deepcopy(action))
-        owner = f"{self._owner}, step {len(self._frames)}"
-        frame = checked_observation(observation, self._spaces, owner)
-        number = checked_reward(reward, owner)
-        self._record_masks(owner)
-        self._frames.append(frame)
-        self._exact += unrounded(observation, self._spaces)
-        self._actions.append(copied)
-        self._rewards.append(number)
+        self._buffer.add(copied, observation, reward)
         self.total += 1
         self._steps += 1
         if terminated or truncated:
@@ -121,7 +99,7 @@ class RecordEpisodes(
     @property
     def under_way(self) -> bool:
         """Whether an episode has begun and not ended."""
-        return bool(self._frames)
+        return self._buffer is not None
 
     def episodes(self, after: int = 0) -> Episodes:
         """The recorded episodes, the oldest first; an unfinished one is last, as truncated.
@@ -137,8 +115,9 @@ class RecordEpisodes(
     def recorded(self, after: int = 0) -> list[Episode]:
         """As ``episodes``, as a list; it may be empty."""
         chosen = [episode for begin, episode in self._finished if begin >= after]
-        if self._actions and self.total - len(self._actions) >= after:
-            chosen.append(self._episode(terminated=False))
+        buffer = self._buffer
+        if buffer is not None and buffer.steps and self.total - buffer.steps >= after:
+            chosen.append(buffer.episode(terminated=False))
         return chosen
 
     def restore(self, episodes: Episodes, total: int) -> None:
@@ -150,29 +129,14 @@ class RecordEpisodes(
             begin += len(episode.actions)
         self._steps, self.total = episodes.steps, total
 
-    def _episode(self, terminated: bool) -> Episode:
-        check_rounding(self._exact, self._spaces)
-        return Episode(
-            np.stack(self._frames),
-            np.stack(self._actions),
-            np.array(self._rewards, np.float32),
-            terminated,
-            np.stack(self._masks) if self._masks else None,
-        )
-
-    def _record_masks(self, owner: str) -> None:
-        if self._legal is not None:
-            self._masks.append(checked_masks(self._legal(), self._spaces.action, owner))
-
     def _finish(self, terminated: bool) -> None:
-        if self._actions:
-            begin = self.total - len(self._actions)
-            self._finished.append((begin, self._episode(terminated)))
-        self._frames, self._exact, self._actions, self._rewards = [], [], [], []
-        self._masks = []
+        if self._buffer is not None and self._buffer.steps:
+            begin = self.total - self._buffer.steps
+            self._finished.append((begin, self._buffer.episode(terminated)))
+        self._buffer = None
 
     def _drop(self) -> None:
-        latest = 0 if self._actions else 1
+        latest = 0 if self._buffer is not None and self._buffer.steps else 1
         while self.max_steps is not None and self._steps > self.max_steps:
             if len(self._finished) == latest:
                 return

@@ -63,7 +63,7 @@ def draw_actions(
     shape = (*lead, *spec.shape)
     if exponent and lead:
         noise = coloured_noise((*lead, math.prod(spec.shape)), exponent, generator)
-        uniform = torch.special.ndtr(noise).view(shape).clamp_max(1 - 2**-24)
+        uniform: Tensor = torch.special.ndtr(noise).view(shape).clamp_max(1 - 2**-24)
     else:
         uniform = torch.rand(shape, generator=generator, device=generator.device)
     if spec.kind == "none":
@@ -110,7 +110,8 @@ def _noise_factor(steps: int, exponent: float) -> Tensor:
     lags = number[:steps, None] - number[None, :steps]
     covariance = (power * torch.cos(math.pi / steps * lags[..., None] * number)).sum(-1)
     covariance = covariance / power.sum() + 1e-6 * torch.eye(steps, dtype=torch.float64)
-    return torch.linalg.cholesky(covariance).float()
+    factor: Tensor = torch.linalg.cholesky(covariance)
+    return factor.float()
 
 
 def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:

@@ -69,6 +69,7 @@ class WorldModel(nn.Module, ABC):
             (``holdout_errors``); 0 trains on all.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
+        disagrees: whether it has members, whose ``disagreement`` shows what it has not learned.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
         max_context: the largest context size M of the training; None if any.
         stride: environment steps of one step of the model: it reaches only times that are
@@ -88,6 +89,7 @@ class WorldModel(nn.Module, ABC):
     holdout_share: ClassVar[float] = 0.0
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
+    disagrees: ClassVar[bool] = False
     extends: ClassVar[bool] = False
     max_context: int | None = None
     stride: int = 1
@@ -183,6 +185,35 @@ class WorldModel(nn.Module, ABC):
             )
         return self._advance(worlds, actions)
 
+    def step(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, Prediction]:
+        """``advance`` along actions (B, L, \\*action), and what ``predict`` says of their end (one
+        plan, one query), at the cost of once where a model steps through time.
+
+        Raises:
+            ValueError, UnsupportedQuery: as for ``advance``.
+        """
+        ends = (worlds.present + actions.shape[1])[:, None]
+        self._check_queries(worlds, Queries(ends, actions[:, None]))
+        after, steps = self._step_through(worlds, actions)
+        return after, steps.at((ends - worlds.present[:, None]) // self.stride, 1)
+
+    def disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """How far apart the members' predictions are along actions (B, L, \\*action), (B, S).
+
+        The standard deviation over members of the mean observation after a step, in units of how
+        much a step changes it, root mean square over the numbers that change, mean over steps. It
+        is small where the model has learned from data, whatever is random there.
+
+        Raises:
+            UnsupportedQuery: the model has no members (``disagrees`` is False).
+            ValueError: the steps leave the window or the actions have another shape.
+        """
+        if not self.disagrees:
+            raise UnsupportedQuery(f"model: {self.name} has no members that could disagree")
+        ends = (worlds.present + actions.shape[1])[:, None]
+        self._check_queries(worlds, Queries(ends, actions[:, None]))
+        return self._disagreement(worlds, actions)
+
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         """Observations, rewards and survival at any times, along any plans.
 
@@ -270,6 +301,15 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds: ...
+
+    def _step_through(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, StepPrediction]:
+        """What ``_advance`` returns, and ``_predict`` for the end of the actions."""
+        queries = Queries((worlds.present + actions.shape[1])[:, None], actions[:, None])
+        return self._advance(worlds, actions), self._predict(worlds, queries, True)
+
+    def _disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """Where ``disagrees``."""
+        raise NotImplementedError
 
     @abstractmethod
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction: ...

@@ -47,7 +47,7 @@ from worldmodel.models.frame_by_frame.ensemble_roll import roll
 from worldmodel.models.layers.pinned import hashed
 from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
-from worldmodel.types import RecordedBatch, SceneBatch, SceneSource, Worlds
+from worldmodel.types import Queries, RecordedBatch, SceneBatch, SceneSource, Worlds
 
 POISSON = (0.36788, 0.73576, 0.91970, 0.98101, 0.99634, 0.99941, 0.99992)
 """Of a Poisson distribution with mean 1: the chance of at most 0, 1, ... events."""
@@ -148,6 +148,7 @@ class Ensemble(FrameByFrame):
     training_window: ClassVar[int | None] = 1
     training_batch: ClassVar[int] = 256
     holdout_share: ClassVar[float] = 0.2
+    disagrees: ClassVar[bool] = True
     feeds_back: ClassVar[bool] = False  # the state holds the observation
     config: EnsembleConfig
 
@@ -255,6 +256,25 @@ class Ensemble(FrameByFrame):
         """Means and unbounded log-variances (..., D), and logits of the slots in use."""
         mean, logvar = outputs[..., : self.numbers], outputs[..., self.numbers : 2 * self.numbers]
         return mean, logvar, outputs[..., 2 * self.numbers :]
+
+    def _disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """Of the elites, along the path that each world takes."""
+        steps = actions.shape[1]
+        times = worlds.present[:, None] + torch.arange(steps, device=actions.device)
+        path = self._predict(worlds, Queries(times, actions[:, None]), True).observations
+        assert path is not None
+        x = path[:, :, 0]  # (B, S, L, D), before each action
+        encoded = self._plans(actions[:, None], len(actions), steps)  # (B, 1, L, features)
+        inputs = torch.cat([self.standardised(x), encoded.expand(*x.shape[:3], -1)], -1)
+        every = inputs.flatten(0, 2).expand(self.config.members, -1, -1)
+        outputs = self.dynamics(every, self.used_outputs)[self.elites]
+        moves = self.gaussian.clone()
+        means, _, logits = self._split(outputs)
+        if logits.shape[-1]:
+            means = torch.where(self.gaussian, means, self.categories.mean(logits) / self.scale)
+            moves |= self.categories.categorical
+        spread = means.std(0, correction=0).square()[:, moves].mean(-1).sqrt()
+        return spread.view(x.shape[:3]).mean(-1)
 
     # -- training --------------------------------------------------------------------------------
 

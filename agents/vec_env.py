@@ -371,7 +371,7 @@ class ImaginedVecEnv(VecEnv):
         if self.known.action_mask is None:
             raise AttributeError(
                 "action_masks: models do not learn them; give ImaginedVecEnv a function, "
-                "known=KnownFunctions(action_mask=...)"
+                "known=KnownFunctions(action_mask=...); LegalActions.fit(episodes) learns one"
             )
         return self._masks
 

@@ -62,7 +62,9 @@ def collect(
     """Record episodes in memory, and in a folder if one is given.
 
     An environment's ``action_masks()``, by sb3-contrib's convention, are recorded as
-    ``Episode.masks``; random play chooses legal actions only.
+    ``Episode.masks``; random play chooses legal actions only. A vector environment that begins new
+    episodes within a step (SB3's, Gymnasium's ``SAME_STEP``) shows no masks of an episode's last
+    observation: they are recorded as False, nothing is legal.
 
     Episode i is a function of ``seed + i``, however many workers play: it is what
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
@@ -135,8 +137,10 @@ def collect(
             facts["options"] = repr(options)
         spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
         if isinstance(made, Vector):
-            made.refuse_masks()
-        elif mask_function(made, spec.action) is not None:
+            masked = made.has_masks and bool(spec.action.choices)
+        else:
+            masked = mask_function(made, spec.action) is not None
+        if masked:
             facts["masks"] = True
         folder = None if folder is None else Path(folder)
         with nullcontext() if folder is None else locked(folder):
@@ -148,7 +152,7 @@ def collect(
                     raise TypeError(SIDE_BY_SIDE)
                 begin = partial(player.begin, name, spec)
                 last = None if episodes is None else seed + episodes
-                parts = VectorPlayer(made, begin, options).play(first, last)
+                parts = VectorPlayer(made, begin, options, masked).play(first, last)
             elif workers:
                 blocks = _blocks(range(first, seed + total), workers)
                 parts = scatter(player.block, blocks, workers, address)

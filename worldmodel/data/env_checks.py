@@ -198,6 +198,11 @@ def checked_masks(
     return given.astype(np.bool_)
 
 
+def some_legal(mask: NDArray[np.bool_], action: ActionSpec) -> bool:
+    """Whether a mask (n,) leaves every entry of an action a choice."""
+    return all(entry.any() for entry in np.split(mask, np.cumsum(action.choices)[:-1]))
+
+
 def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> Any:
     """A uniformly random action among the legal ones of ``mask`` (n,).
 
@@ -209,9 +214,9 @@ def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> 
     Raises:
         ValueError: none is legal.
     """
-    choices = ActionSpec.from_space(space).choices
-    entries = np.split(mask, np.cumsum(choices)[:-1])
-    if not all(entry.any() for entry in entries):
+    action = ActionSpec.from_space(space)
+    entries = np.split(mask, np.cumsum(action.choices)[:-1])
+    if not some_legal(mask, action):
         raise ValueError(
             f"{owner}: action_masks leave no legal action; such a step should have ended the "
             "episode (terminated)"

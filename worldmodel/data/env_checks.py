@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from worldmodel.common.space_advice import is_codes
 from worldmodel.data.episode import Episode
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.spec.parts import number_name
 
 SMALLEST_CHANGE = 1e-6
 """Of a number from step to step, in the environment's units."""
@@ -130,8 +131,8 @@ def check_rounding(observations: NDArray[Any] | list[NDArray[Any]], spec: Spec) 
         number = int(wrong[0])
         value = float(observations[0, number])
         raise ValueError(
-            f"observations: number {number} changes by {change[number]:.3g} a step around "
-            f"{value:.6g}, and float32, in which models compute, loses that; subtract a constant, "
+            f"observations: {number_name(spec.parts, number)} changes by {change[number]:.3g} a "
+            f"step around {value:.6g}, and float32, in which models compute, loses that; subtract a constant, "
             f"such as {value:.6g}, in gymnasium.wrappers.TransformObservation"
         )
 

@@ -32,7 +32,7 @@ from worldmodel.data.shards import (
 )
 from worldmodel.data.windows import WindowSource
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.spec.parts import Part, parts_of, vectors
+from worldmodel.spec.parts import Part, number_name, parts_of, vectors
 
 
 class Episodes:
@@ -191,15 +191,16 @@ class Episodes:
         if self._range is None:
             return ""
         least, most = self._range
-        exact = Spec.from_spaces(self.observation_space, self.action.to_space(), 1).bounds
+        spec = Spec.from_spaces(self.observation_space, self.action.to_space(), 1)
+        exact = spec.bounds
         with np.errstate(over="ignore"):  # recorded numbers are rounded: so are the bounds
             low, high = (bound.astype(np.float32) for bound in exact)
         wider = np.flatnonzero((least < low) | (most > high))
         if not len(wider):
             return ""
-        number = wider[0]
+        number = int(wider[0])
         return (
-            f"observations: number {number} goes from {least[number]:.6g} to {most[number]:.6g}, "
+            f"observations: {number_name(spec.parts, number)} goes from {least[number]:.6g} to {most[number]:.6g}, "
             f"its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
         )
 

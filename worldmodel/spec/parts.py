@@ -233,6 +233,15 @@ def vectors(parts: Sequence[Part], packed: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(packed[..., begin:]).view(np.float32)
 
 
+def number_name(parts: Sequence[Part], number: int) -> str:
+    """What messages call the ``number``-th number of all vectors: ``number 0 of 'goal'``."""
+    for part in parts:
+        if not part.is_image and number < part.size:
+            return f"number {number} of {part.name!r}"
+        number -= 0 if part.is_image else part.size
+    return f"number {number}"
+
+
 def _slices(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:
     """Where each part stands in the packed array."""
     begin = 0

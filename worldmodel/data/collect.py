@@ -115,6 +115,8 @@ def collect(
             f"{'steps' if episodes is None else 'episodes'}, hold, max_steps: expected at least 1, "
             f"got {total}, {hold}, {max_steps}"
         )
+    if not (options is None or isinstance(options, dict)):
+        raise TypeError(f"options: expected a dict of the environment's, got {options!r}")
     if resume and folder is None:
         raise ValueError("resume: needs the folder of the recording to go on with")
     if workers and episodes is None:
@@ -135,7 +137,7 @@ def collect(
         }  # fmt: skip
         if options is not None:
             facts["options"] = repr(options)
-        spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        spec = _spec_of(made)
         if isinstance(made, Vector):
             masked = made.has_masks and bool(spec.action.choices)
         else:
@@ -178,6 +180,15 @@ def _open(env: EnvLike | Any) -> Iterator[Env | Vector]:
         inner: Any = opened if vector is None else vector.venv
         if inner is not env:
             inner.close()
+
+
+def _spec_of(env: Env | Vector) -> Spec:
+    try:
+        return Spec.from_spaces(env.observation_space, env.action_space, window=1)
+    except ValueError as error:
+        if not isinstance(env, Vector):
+            raise
+        raise ValueError(f"{error}; do so with each environment, before they become one") from error
 
 
 class _Recording:

@@ -200,8 +200,8 @@ class Episodes:
             return ""
         number = int(wider[0])
         return (
-            f"observations: {number_name(spec.parts, number)} goes from {least[number]:.6g} to {most[number]:.6g}, "
-            f"its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
+            f"observations: {number_name(spec.parts, number)} goes from {least[number]:.6g} to "
+            f"{most[number]:.6g}, its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
         )
 
     def warn_of_outside(self) -> None:

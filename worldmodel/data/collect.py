@@ -19,7 +19,7 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import env_name, mask_function, warn_of_codes
+from worldmodel.data.env_checks import env_name, mask_function
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, make_env, open_env
@@ -161,10 +161,8 @@ def collect(
             else:
                 parts = ([player.play(made, spec, one)] for one in count(first))
             recording.fill(parts, total, "step" if episodes is None else "episode", progress)
-    if spec.is_image:
-        warn_of_codes(recording.episodes)
     recorded = Episodes(recording.episodes, spec.action, spec.observation_space(), name)
-    recorded.warn_of_outside()
+    recorded.warn_of_numbers()
     return recorded
 
 

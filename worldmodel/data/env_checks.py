@@ -83,16 +83,19 @@ def _checked(
     return copy
 
 
-def warn_of_codes(episodes: Sequence[Episode]) -> None:
-    """Warn if images hold small whole numbers only, which are codes rather than brightness."""
-    least = min(int(one.observations.min()) for one in episodes)
-    most = max(int(one.observations.max()) for one in episodes)
+def warn_of_codes(episodes: Sequence[Episode], spec: Spec) -> None:
+    """Warn if images, or those of Dicts, hold small whole numbers only: codes, no brightness."""
+    if not (spec.is_image or spec.image_part):
+        return
+    size = None if spec.image_part is None else spec.image_part.size  # its bytes come first
+    images = [one.observations[:, :size] for one in episodes]
+    least, most = min(int(one.min()) for one in images), max(int(one.max()) for one in images)
     if is_codes(least, most):
         warnings.warn(
             f"observations: images hold whole numbers from {least} to {most} only, of 255; to a "
             "model they all look black. If they are codes of things, agents.adapt(env, codes=N), N "
             "their number, makes one-hot vectors",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

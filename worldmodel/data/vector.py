@@ -97,7 +97,13 @@ class GymnasiumVector(Vector):
     def has_masks(self) -> bool:
         """See ``Vector``."""
         if self.seeds_one:
-            return any(self.venv.call("has_wrapper_attr", "action_masks"))
+            some = self.venv.call("has_wrapper_attr", "action_masks")
+            if any(some) and not all(some):
+                raise ValueError(
+                    f"env: {sum(some)} of the {len(some)} environments of {self.name} have "
+                    "action_masks; record those that have some alone"
+                )
+            return all(some)
         return hasattr(self.venv.unwrapped, "action_masks")
 
     def masks(self) -> Sequence[Any]:

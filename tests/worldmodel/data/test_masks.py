@@ -229,6 +229,43 @@ def test_masks_of_a_vector_environment_resume(tmp_path: Path) -> None:
     assert all(one.masks is not None for one in both)
 
 
+class Standing(gym.Env[Any, Any]):
+    """The same spaces, without masks."""
+
+    observation_space, action_space = Seats.observation_space, Seats.action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(4, np.float32), {}
+
+
+def test_all_environments_have_masks_or_none() -> None:
+    venv = gym.vector.SyncVectorEnv([Seats, Standing])
+    with pytest.raises(ValueError, match="env: 1 of the 2 environments of SyncVectorEnv have act"):
+        collect(venv, 2, progress=False)
+
+
+def test_logged_arrays_have_masks() -> None:
+    logged = collect(Queue, 3, progress=False)
+    steps = [(one.observations[:-1], one.actions, one.rewards) for one in logged]
+    observations, actions, rewards = (np.concatenate(each) for each in zip(*steps, strict=True))
+    following = np.concatenate([one.observations[1:] for one in logged])
+    ends = np.concatenate([np.arange(len(one.actions)) == len(one.actions) - 1 for one in logged])
+    masks = np.concatenate([one.masks[:-1] for one in logged if one.masks is not None])
+    given: dict[str, Any] = {
+        "observations": observations, "actions": actions, "rewards": rewards, "terminated": ends,
+        "next_observations": following, "action_space": Queue.action_space,
+    }  # fmt: skip
+    read = Episodes.from_arrays(**given, masks=masks.tolist())
+    for one, other in zip(read, logged, strict=True):
+        assert one.masks is not None and other.masks is not None
+        np.testing.assert_array_equal(one.masks[:-1], other.masks[:-1])
+        assert not one.masks[-1].any()
+    for wrong in (masks[:-1], masks[:, :3], 0.5 * masks):
+        with pytest.raises(ValueError, match="^masks: expected action masks"):
+            Episodes.from_arrays(**given, masks=wrong)
+    assert Episodes.from_arrays(**given)[0].masks is None
+
+
 def test_numbers_have_no_masks() -> None:
     class Numbers(Seats):
         action_space = gym.spaces.Box(-1, 1, (1,), np.float32)

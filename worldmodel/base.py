@@ -240,7 +240,7 @@ class WorldModel(nn.Module, ABC):
         ``worlds``, ``queries``, ``frames`` and errors are as there.
         """
         self._check_queries(worlds, queries)
-        return self._predict(worlds, queries, frames)
+        return self._predict(worlds, queries, frames).float()
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before its first step: learn constants, such as the rewards' scale.

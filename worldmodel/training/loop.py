@@ -20,6 +20,7 @@ from worldmodel.data.episodes import Episodes
 from worldmodel.training.compiled import compile_parts
 from worldmodel.training.early_stopping import EarlyStopping
 from worldmodel.training.monitor import Callback, Monitor
+from worldmodel.training.precision import FABRIC, Choice, Precision, choose
 from worldmodel.training.run import Run
 from worldmodel.training.source import (
     brightness,
@@ -44,7 +45,7 @@ def fit(
     accelerator: str | None = None,
     devices: int | None = None,
     strategy: Any = "auto",
-    precision: Any = "32-true",
+    precision: Precision = "auto",
     clip: float = 100.0,
     ema: float = 0.0,
     compile: bool = False,
@@ -79,8 +80,12 @@ def fit(
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
         seed: of the training draws; the source has its own.
-        accelerator, strategy, precision: as in ``lightning.fabric.Fabric``; None takes the kind of
-            device that the source's batches are on.
+        accelerator, strategy: as in ``lightning.fabric.Fabric``; None takes the kind of device that
+            the source's batches are on.
+        precision: of the networks; losses, weights and the optimizer are float32 always. "bf16"
+            computes products and convolutions in bfloat16 (``torch.autocast``). "auto" takes it for
+            observations with an image where it is clearly faster: on GPUs that have it, and on a
+            CPU on which one process measures it to be. A resumed run goes on as it began.
         devices: processes to start on this machine; None for one, or for as many as ``torchrun``
             started, on however many machines. Each draws batches of its own.
         clip: gradient norm above which gradients are scaled down. If that happens often, rare
@@ -108,7 +113,8 @@ def fit(
         TypeError: ``source`` is neither a source nor Episodes.
         ValueError: a number is out of range; the model has no weights; the source's scenes are not
             what the model was made for; ``batch_size`` for a source that makes its own batches;
-            ``ema`` with ``holdout``; ``resume`` without a folder, or of another run.
+            ``ema`` with ``holdout``; ``resume`` without a folder, or of another run, or another
+            precision.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         OSError: the disk is full, say; the last good checkpoint is kept.
@@ -138,19 +144,23 @@ def fit(
             raise ValueError("ema: with a holdout the best weights are taken, not an average")
         every = pass_length(source) if holdout_every is None else holdout_every
         stopping = EarlyStopping(model, holdout, every, patience, seed)
-    settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "clip": clip, "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
     settings |= {"first observations": brightness(scenes)}
     run = Run(model, folder, settings, training or {}, stopping)
     with run.claimed(resume):
         device = scenes.lengths.device.type
-        fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
+        begun = run.begun_precision() if resume else None
+        choice = choose(precision, model.spec, device, local * nodes, begun)
+        run.set_precision(choice)
+        fabric = _fabric(device, accelerator or device, local, nodes, strategy, choice)
         module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
         done = run.resume() if resume else 0
         model.prepare(source)
         lead = fabric.is_global_zero
         monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
+        monitor.tell_precision(choice, done)
         saved = time.monotonic()
         model.train()
         if compile:
@@ -231,7 +241,7 @@ def _launched() -> tuple[int, int]:
 
 
 def _fabric(
-    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, precision: Any
+    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, choice: Choice
 ) -> Any:
     """Fabric, with all its processes started.
 
@@ -245,7 +255,7 @@ def _fabric(
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        precision=precision,
+        precision=FABRIC[choice.name],
     )
     if fabric.device.type != device:
         raise ValueError(

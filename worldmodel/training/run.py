@@ -23,6 +23,7 @@ from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import Layout, Tensors, layout, parse_json
 from worldmodel.training.average import Average
 from worldmodel.training.early_stopping import EarlyStopping
+from worldmodel.training.precision import FABRIC, Choice
 
 STATE = "training.safetensors"
 """Weights, average and moments; in the metadata, as JSON, the settings of the run and its step."""
@@ -145,6 +146,20 @@ class Run:
         for group in optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+    def begun_precision(self) -> str:
+        """Of a run to go on with: Fabric's name of its precision.
+
+        Raises:
+            ValueError: the file is corrupt.
+        """
+        assert self.folder is not None
+        return str(read_state(self.folder / STATE)[1].run.get("precision"))
+
+    def set_precision(self, choice: Choice) -> None:
+        """Make it part of what identifies the run, and of the checkpoint's facts."""
+        self.identity["precision"] = FABRIC[choice.name]
+        self.training = {**self.training, "precision": choice.line}
 
     def resume(self) -> int:
         """Restore weights and optimizer; returns the steps done.

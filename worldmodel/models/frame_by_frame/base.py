@@ -155,7 +155,8 @@ class FrameByFrame(WorldModel):
             if feed or len(rows):
                 observation = self._decode(state)
             if len(rows):
-                observations[rows, :, :, columns] = observation.unflatten(0, lead)[rows]
+                answered = observation.unflatten(0, lead)[rows]
+                observations[rows, :, :, columns] = answered.to(observations.dtype)
             if feed:
                 own = {name: state[name] for name in names}
                 state = {**own, **self._feed_back(state, observation)}

@@ -13,6 +13,12 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def bf16_is_not_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes float32 by itself: results must not depend on the processor's speed."""
+    monkeypatch.setattr("worldmodel.training.precision.bf16_speedup", lambda threads: 1.0)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Of ``tests/stress``; options are only known if they are told here."""
     group = parser.getgroup("stress")

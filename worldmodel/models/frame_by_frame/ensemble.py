@@ -265,9 +265,9 @@ class Ensemble(FrameByFrame):
         assert path is not None
         x = path[:, :, 0]  # (B, S, L, D), before each action
         encoded = self._plans(actions[:, None], len(actions), steps)  # (B, 1, L, features)
-        inputs = torch.cat([self._standardised(x), encoded.expand(*x.shape[:3], -1)], -1)
+        inputs = torch.cat([self.standardised(x), encoded.expand(*x.shape[:3], -1)], -1)
         every = inputs.flatten(0, 2).expand(self.config.members, -1, -1)
-        outputs = self.dynamics(every, self._outputs)[self.elites]
+        outputs = self.dynamics(every, self.used_outputs)[self.elites]
         moves = self.gaussian.clone()
         means, _, logits = self._split(outputs)
         if logits.shape[-1]:

@@ -93,7 +93,8 @@ def roll(
         """(..., E, C * N, \\*any) to (..., B, S, N, \\*any); the axes before are ``lead``."""
         lead = values.shape[: values.dim() - 3]
         flat = values.reshape(*lead, layout.world.numel(), n, values.shape[-1])
-        return flat[..., layout.position, :, :].unflatten(-3, (batch, count))
+        laid: Tensor = flat[..., layout.position, :, :].unflatten(-3, (batch, count))
+        return laid
 
     reward, logit = (
         of_worlds(each.unsqueeze(-1)).squeeze(-1).movedim(0, -1) for each in (reward, logit)

@@ -17,7 +17,8 @@ from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
-from agents.training.dyna.rounds import RoundsConfig, stopped_message, train_dyna
+from agents.training.dyna.rounds import RoundsConfig, train_dyna
+from agents.training.dyna.run_rounds import stopped_message
 from agents.training.imagined_ppo import (
     make_ppo,
     policy_name,

@@ -104,7 +104,6 @@ def _dyna(job: Job) -> BaseAlgorithm:
         "first_fit_steps": 4 * fit_steps,
         "fit_steps": fit_steps,
         "hold": config.hold,
-        "num_envs": config.num_envs,
         "seed": config.seed,
     }
     return (_dyna_rounds if config.algorithm == "ppo" else _dyna_replay)(job, shared)
@@ -116,6 +115,7 @@ def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     every = DYNA_EVERY if config.fit_every is None else config.fit_every
     rounds = RoundsConfig(
         **shared,
+        num_envs=config.num_envs,
         first_collect_steps=2 * every * config.hold,
         collect_steps=every * config.hold,
         imagined_steps=config.imagined_steps,
@@ -145,12 +145,15 @@ def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     assert model is not None
     recorder = RecordEpisodes(config.make_env(), max_steps=MAX_RECORDED_STEPS)
     every = DYNA_EVERY if config.fit_every is None else config.fit_every
+    pictures = model.spec.is_image or model.spec.image_part is not None
+    if pictures:  # 4096 branches of images at once need gigabytes
+        shared["num_envs"] = config.num_envs
     settings = DynaConfig(
         **shared,
         start=every,
         every=every,
-        ratio=config.ratio,
-        horizon=2 if config.horizon is None else config.horizon,
+        branches=config.branches or (4 if pictures else 400),
+        horizon=1 if config.horizon is None else config.horizon,
     )
     agent = _algorithm(job, _real_envs(job, recorder))
     return job.learn(agent, DynaCallback(model, recorder, settings))
@@ -194,10 +197,11 @@ def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
     }
     policy = policy_name(job.spec)
     if config.algorithm == "sac":
-        return SAC(policy, venv, **settings)
+        return SAC(policy, venv, gradient_steps=config.updates, **settings)
     return DQN(
-        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4, gradient_steps=4,
-        target_update_interval=500, exploration_fraction=0.3, gamma=0.98, **settings,
+        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4,
+        gradient_steps=4 * config.updates, target_update_interval=500, exploration_fraction=0.3,
+        gamma=0.98, **settings,
     )  # fmt: skip
 
 

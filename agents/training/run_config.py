@@ -55,8 +55,10 @@ class RunConfig:
         fit_every: real decisions between refits; None: 1000 with dyna, what ``OnlineConfig`` says
             with the planner.
         imagined_steps: decisions that PPO imagines for each refit, with dyna.
+        branches: that DQN and SAC with dyna imagine for each real decision; None takes 400 of
+            vectors, and 4 of images.
+        updates: gradient steps of DQN and SAC for each real decision.
         planner: settings of the planner, but for hold and seed, which are those of the run.
-        ratio: imagined transitions for each real one, of DQN and SAC with dyna.
         size, pixels, grayscale: see ``agents.adapt``.
         seed: of everything random.
     """
@@ -76,18 +78,19 @@ class RunConfig:
     fit_steps: int | None = None
     fit_every: int | None = None
     imagined_steps: int = 20_000
+    branches: int | None = None
+    updates: int = 1
     planner: CemConfig = ONLINE_CEM
-    ratio: float = 4.0
     size: int = 64
     pixels: bool = False
     grayscale: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window imagined_steps"
+        numbers = "steps hold frame_stack num_envs jumps window imagined_steps updates"
         at_least(1, self, *numbers.split())
-        at_least(0, self, "ratio", "seed")
-        for name, least in (("fit_steps", 0), ("fit_every", 1)):
+        at_least(0, self, "seed")
+        for name, least in (("fit_steps", 0), ("fit_every", 1), ("branches", 1)):
             if getattr(self, name) is not None:
                 at_least(least, self, name)
         if self.method not in get_args(Method):

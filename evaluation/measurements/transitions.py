@@ -111,8 +111,8 @@ class Transitions(Measurement):
     def _imagined(self, model: WorldModel, episodes: Episodes, batch: int) -> Job:
         venv = ImaginedVecEnv(model, episodes, batch, seed=self.seed)
         spec = model.spec.action
-        drawn = draw_actions(spec, (self.updates, batch), Generator().manual_seed(self.seed))
-        actions = to_numpy(spec, drawn)
+        sampled = draw_actions(spec, (self.updates, batch), Generator().manual_seed(self.seed))
+        actions = to_numpy(spec, sampled)
         venv.reset()
 
         def job() -> None:

@@ -17,7 +17,8 @@ from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
-from agents.training.dyna.rounds import RoundsConfig, stopped_message, train_dyna
+from agents.training.dyna.rounds import RoundsConfig, train_dyna
+from agents.training.dyna.run_rounds import stopped_message
 from agents.training.imagined_ppo import (
     make_ppo,
     policy_name,
@@ -86,7 +87,6 @@ def _dyna(job: Job) -> BaseAlgorithm:
         "first_fit_steps": 4 * config.fit_steps,
         "fit_steps": config.fit_steps,
         "hold": config.hold,
-        "num_envs": config.num_envs,
         "seed": config.seed,
     }
     return (_dyna_rounds if config.algorithm == "ppo" else _dyna_replay)(job, shared)
@@ -97,6 +97,7 @@ def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     assert model is not None
     rounds = RoundsConfig(
         **shared,
+        num_envs=config.num_envs,
         first_collect_steps=2 * config.fit_every * config.hold,
         collect_steps=config.fit_every * config.hold,
         imagined_steps=config.imagined_steps,
@@ -117,12 +118,15 @@ def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     config, model = job.config, job.model
     assert model is not None
     recorder = RecordEpisodes(config.make_env(), max_steps=MAX_RECORDED_STEPS)
+    pictures = model.spec.is_image or model.spec.image_part is not None
+    if pictures:  # 4096 branches of images at once need gigabytes
+        shared["num_envs"] = config.num_envs
     settings = DynaConfig(
         **shared,
         start=config.fit_every,
         every=config.fit_every,
-        ratio=config.ratio,
-        horizon=2 if config.horizon is None else config.horizon,
+        branches=config.branches or (4 if pictures else 400),
+        horizon=1 if config.horizon is None else config.horizon,
     )
     agent = _algorithm(job, _real_envs(job, recorder))
     return job.learn(agent, DynaCallback(model, recorder, settings))
@@ -165,10 +169,11 @@ def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
     }
     policy = policy_name(job.spec)
     if config.algorithm == "sac":
-        return SAC(policy, venv, **settings)
+        return SAC(policy, venv, gradient_steps=config.updates, **settings)
     return DQN(
-        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4, gradient_steps=4,
-        target_update_interval=500, exploration_fraction=0.3, gamma=0.98, **settings,
+        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4,
+        gradient_steps=4 * config.updates, target_update_interval=500, exploration_fraction=0.3,
+        gamma=0.98, **settings,
     )  # fmt: skip
 
 

@@ -49,7 +49,9 @@ class RunConfig:
             refits.
         fit_every: real decisions between refits.
         imagined_steps: decisions that PPO imagines for each refit, with dyna.
-        ratio: imagined transitions for each real one, of DQN and SAC with dyna.
+        branches: that DQN and SAC with dyna imagine for each real decision; None takes 400 of
+            vectors, and 4 of images.
+        updates: gradient steps of DQN and SAC for each real decision.
         size, pixels, grayscale: see ``agents.adapt``.
         seed: of everything random.
     """
@@ -69,16 +71,19 @@ class RunConfig:
     fit_steps: int = 500
     fit_every: int = 1000
     imagined_steps: int = 20_000
-    ratio: float = 4.0
+    branches: int | None = None
+    updates: int = 1
     size: int = 64
     pixels: bool = False
     grayscale: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps"
+        numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps updates"
         at_least(1, self, *numbers.split())
-        at_least(0, self, "fit_steps", "ratio", "seed")
+        at_least(0, self, "fit_steps", "seed")
+        if self.branches is not None:
+            at_least(1, self, "branches")
         if self.method not in ("imagination", "dyna", "lookahead", "real"):
             raise ValueError(
                 f"method: expected imagination, dyna, lookahead or real, got {self.method!r}"

@@ -171,9 +171,9 @@ def test_restart_changes_no_other_row() -> None:
     venv = make(model, num_envs=3, hold=2, horizon=5)
     venv.reset()
     venv._limits[1] = 1
-    before = {name: value.clone() for name, value in venv._worlds.state.items()}
+    before = {name: value.clone() for name, value in venv.branches.sampled.state.items()}
     venv.step(np.array([0, 1, 2]))
-    after = venv._worlds
+    after = venv.branches.sampled
     assert after.present.tolist() == [2, 0, 2]
     torch.testing.assert_close(after.state["z"][[0, 2]], before["z"][[0, 2]])
     assert not torch.equal(after.state["z"][1], before["z"][1])

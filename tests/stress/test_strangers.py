@@ -42,7 +42,7 @@ FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "ya
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 TRUSTED = {  # what may run code, where: each says so in its docstring, and a person names the file
     ("agents/training/run.py", "ALGORITHMS[config.algorithm].load"),
-    ("agents/training/dyna/rounds.py", "run.agent.set_parameters"),
+    ("agents/training/dyna/rounds.py", "self.agent.set_parameters"),
     ("agents/training/resume.py", "self.model.set_parameters"),
     ("evaluation/measurements/perceptual.py", "torch.jit.load"),
     ("worldmodel/__init__.py", "import_module"),  # of its own table

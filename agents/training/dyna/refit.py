@@ -17,36 +17,50 @@ from worldmodel.training.validation import Validation
 
 
 @dataclass(frozen=True)
-class RefitConfig:
-    """How a world model is refitted, and how it imagines.
+class FitConfig:
+    """How a world model is fitted again and again, to all real episodes so far.
 
     A vector model learns the scale of its numbers once, before its first training step, so the
-    first fit needs enough and varied steps. Each fit begins with a fresh optimizer and moves the
-    learning rate from the model's ``learning_rate`` to its ``learning_rate_end``.
+    first fit needs enough and varied steps. Each fit goes on from the weights of the one before,
+    with a fresh optimizer, and moves the learning rate from the model's ``learning_rate`` to its
+    ``learning_rate_end``.
 
     Attributes:
         first_fit_steps: training steps of the first fit; 0 skips it.
         fit_steps: training steps of every later fit; 0 skips them.
         fit_batch_size: windows in a training batch.
-        hold: steps that an action is held; one decision, real or imagined, is that many steps.
-        num_envs: imagined episodes side by side.
-        horizon: decisions of an imagined episode; None takes what fits the model's window.
         seed: of everything random here.
-        imagination: further arguments of ``ImaginedVecEnv``.
     """
 
     first_fit_steps: int = 2000
     fit_steps: int = 500
     fit_batch_size: int = 32
-    hold: int = 1
-    num_envs: int = 16
-    horizon: int | None = None
     seed: int = 0
-    imagination: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
-        at_least(1, self, "fit_batch_size", "hold", "num_envs")
+        at_least(1, self, "fit_batch_size")
+
+
+@dataclass(frozen=True)
+class RefitConfig(FitConfig):
+    """How a world model is refitted, and how it imagines. See also ``FitConfig``.
+
+    Attributes:
+        hold: steps that an action is held; one decision, real or imagined, is that many steps.
+        num_envs: imagined episodes side by side.
+        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        imagination: further arguments of ``ImaginedVecEnv``.
+    """
+
+    hold: int = 1
+    num_envs: int = 16
+    horizon: int | None = None
+    imagination: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "hold", "num_envs")
         own = {"model", "starts", "num_envs", "hold", "horizon", "seed", "chunk", "known"}
         if own & set(self.imagination):
             raise ValueError(
@@ -76,7 +90,7 @@ class RefitConfig:
 
 
 def refit(
-    model: WorldModel, episodes: Episodes, config: RefitConfig, number: int
+    model: WorldModel, episodes: Episodes, config: FitConfig, number: int
 ) -> dict[str, float]:
     """Train the model on all windows of the episodes, for the ``number``-th time, from 0.
 
@@ -92,7 +106,7 @@ def refit(
     return fit(model, source, steps, seed=seed, progress=False)
 
 
-def model_error(model: WorldModel, episodes: Episodes, config: RefitConfig) -> dict[str, float]:
+def model_error(model: WorldModel, episodes: Episodes, config: FitConfig) -> dict[str, float]:
     """The model's losses on episodes that it has not been trained on.
 
     Returns:

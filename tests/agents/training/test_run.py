@@ -57,7 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
         ("imagination", TSP, ("--hold", 5, "--frame-stack", 2, "--size", 16)),
         ("imagination", CART, ("--episodes", "episodes", "--horizon", 3)),
         ("dyna", CART, ("--window", 8, "--fit-every", 20, "--imagined-steps", 8)),
-        ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--ratio", 1)),
+        ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--branches", 2, "--updates", 2)),
         ("lookahead", TSP, ("--hold", 5, "--jumps", 1, "--size", 16)),
         ("lookahead", CART, ()),
         (

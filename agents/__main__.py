@@ -24,6 +24,7 @@ from agents.planners.random_shooting import RandomShooting
 from agents.planners.refining import Cem, Mppi
 from agents.planners.tree_search import TreeSearch
 from agents.random_agent import RandomAgent
+from agents.recipes.recipe import recipe_for
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from worldmodel import checkpoint
@@ -42,7 +43,9 @@ PLANNERS: dict[str, type[Planner]] = {
 
 @dataclass(frozen=True)
 class Train(RunConfig):
-    """Train an agent in imagination, with Dyna, with lookahead, or without a world model."""
+    """Train an agent by a recipe (--method auto), in imagination, with Dyna, with lookahead, or
+    without a world model.
+    """
 
     out: Path = Path("runs/agent")
     """Folder for the agent, its settings and TensorBoard's logs. The same command resumes a run
@@ -60,6 +63,9 @@ class Train(RunConfig):
         torch.set_num_threads(self.num_threads)
         own = {field.name for field in fields(RunConfig)}
         config = RunConfig(**{key: value for key, value in asdict(self).items() if key in own})
+        if config.method == "auto":
+            config = runs.resolved(config)
+            print(recipe_for(config.make_env).describe(self.env, config.decisions * config.hold))
         agent = runs.train(
             config, self.out, self.device, self.num_threads, self.evaluate_every,
             progress=sys.stdout.isatty(),

@@ -1,8 +1,8 @@
-"""The four methods by which an agent of a run learns."""
+"""The methods by which an agent of a run learns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.rounds import RoundsConfig, train_dyna
@@ -38,7 +39,9 @@ MAX_RECORDED_STEPS = 200_000
 
 @dataclass(frozen=True)
 class Job:
-    """What a method needs: the settings, the environment's spec and, maybe, the world model."""
+    """What a method needs: the settings, the environment's spec and, maybe, a world model and a
+    recipe.
+    """
 
     config: RunConfig
     spec: Spec
@@ -46,12 +49,13 @@ class Job:
     folder: Path
     evaluate_every: int
     progress: bool
+    recipe: Imagined | None = None
 
     def learn(self, agent: BaseAlgorithm, dyna: DynaCallback | None = None) -> BaseAlgorithm:
         """Let the agent learn, with checkpoints and callbacks."""
         callbacks = ([] if dyna is None else [dyna]) + _callbacks(self)
         with checkpointed(self.folder, callbacks, dyna) as callbacks:
-            agent.learn(self.config.steps, callback=callbacks, progress_bar=self.progress)
+            agent.learn(self.config.decisions, callback=callbacks, progress_bar=self.progress)
         return agent
 
 
@@ -61,7 +65,7 @@ def _imagination(job: Job) -> BaseAlgorithm:
     starts = config.make_env if config.episodes is None else Episodes.load(config.episodes)
     with checkpointed(job.folder, _callbacks(job)) as callbacks:
         return train_in_imagination(
-            model, starts, config.steps, config.num_envs, config.hold, config.horizon,
+            model, starts, config.decisions, config.num_envs, config.hold, config.horizon,
             config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(job.folder),
             progress_bar=job.progress,
         )  # fmt: skip
@@ -93,8 +97,7 @@ def _dyna(job: Job) -> BaseAlgorithm:
 
 
 def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
-    config, model, folder = job.config, job.model, job.folder / "rounds"
-    assert model is not None
+    config = job.config
     rounds = RoundsConfig(
         **shared,
         num_envs=config.num_envs,
@@ -104,11 +107,17 @@ def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
         horizon=config.horizon,
         frame_stack=config.frame_stack,
     )
+    return _rounds(job, rounds, {})
+
+
+def _rounds(job: Job, rounds: RoundsConfig, settings: Mapping[str, Any]) -> BaseAlgorithm:
+    config, model, folder = job.config, job.model, job.folder / "rounds"
+    assert model is not None
     try:
         return train_dyna(
-            model, config.make_env, config.steps * config.hold, rounds, folder=folder,
+            model, config.make_env, config.decisions * config.hold, rounds, folder=folder,
             resume=any(folder.glob("round-*")), tensorboard_log=str(job.folder),
-            callback=_callbacks(job), progress=job.progress,
+            callback=_callbacks(job), progress=job.progress, **settings,
         ).agent  # fmt: skip
     except KeyboardInterrupt as error:  # whose message names resume=True
         raise KeyboardInterrupt(stopped_message(folder, "the same command")) from error
@@ -132,7 +141,19 @@ def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     return job.learn(agent, DynaCallback(model, recorder, settings))
 
 
+def _auto(job: Job) -> BaseAlgorithm:
+    """By the recipe."""
+    recipe, seed, model = job.recipe, job.config.seed, job.model
+    if isinstance(recipe, ImaginedPpo):
+        return _rounds(job, replace(recipe.rounds, seed=seed), recipe.settings)
+    assert isinstance(recipe, ImaginedReplay) and model is not None
+    recorder = RecordEpisodes(job.config.make_env(), max_steps=MAX_RECORDED_STEPS)
+    agent = recipe.make(_real_envs(job, recorder), job.spec, seed, str(job.folder))
+    return job.learn(agent, DynaCallback(model, recorder, replace(recipe.dyna, seed=seed)))
+
+
 METHODS: dict[str, Callable[[Job], BaseAlgorithm]] = {
+    "auto": _auto,
     "imagination": _imagination,
     "dyna": _dyna,
     "lookahead": _lookahead,
@@ -162,7 +183,7 @@ def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
     kwargs = {**small_extractor(job.spec), "net_arch": [64]} if image else {}
     settings: dict[str, Any] = {
         "buffer_size": 20_000 if image else 200_000,  # SB3's million of images are 25 GB and more
-        "learning_starts": min(1000, config.steps // 4),
+        "learning_starts": min(1000, config.decisions // 4),
         "policy_kwargs": kwargs,
         "seed": config.seed,
         "tensorboard_log": str(job.folder),

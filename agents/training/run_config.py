@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from agents.adapt import adapt
 from agents.evaluate import evaluate
 from agents.lookahead import LookaheadVecWrapper
 from worldmodel.base import WorldModel
-from worldmodel.common.config_checks import at_least
+from worldmodel.common.config_checks import at_least, numbers_at_least
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
-Method = Literal["imagination", "dyna", "lookahead", "real"]
+Method = Literal["auto", "imagination", "dyna", "lookahead", "real"]
+STEPS = 30_000
+"""Decisions of a run where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,17 @@ class RunConfig:
 
     Attributes:
         env: Gymnasium id; ``MODULE:ID`` imports the module first.
-        method: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
-            steps, in a world model that is refitted to them; "lookahead": PPO on real observations
-            with imagined jumps; "real": without a world model.
+        method: "auto": as ``agents.recipes`` has it for the environment, which decides on all but
+            steps and seed; "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna":
+            on few real steps, in a world model that is refitted to them; "lookahead": PPO on real
+            observations with imagined jumps; "real": without a world model.
         algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
         model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna begins
             with a fresh one.
         episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
             them at resets of the environment. Only with method="imagination".
         steps: decisions that the agent learns from: imagined ones with method="imagination", else
-            real ones.
+            real ones. None takes 30,000, with "auto" those of the recipe.
         hold: steps that an action is held.
         horizon: decisions of an imagined episode; None takes what fits the model's window.
         frame_stack: frames that the policy sees.
@@ -61,7 +64,7 @@ class RunConfig:
     algorithm: Literal["ppo", "dqn", "sac"] = "ppo"
     model: str | None = None
     episodes: str | None = None
-    steps: int = 30_000
+    steps: int | None = None
     hold: int = 1
     horizon: int | None = None
     frame_stack: int = 1
@@ -79,14 +82,15 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps updates"
+        numbers_at_least(1, steps=self.decisions)
+        numbers = "hold frame_stack num_envs jumps window fit_every imagined_steps updates"
         at_least(1, self, *numbers.split())
         at_least(0, self, "fit_steps", "seed")
         if self.branches is not None:
             at_least(1, self, "branches")
-        if self.method not in ("imagination", "dyna", "lookahead", "real"):
+        if self.method not in get_args(Method):
             raise ValueError(
-                f"method: expected imagination, dyna, lookahead or real, got {self.method!r}"
+                f"method: expected auto, imagination, dyna, lookahead or real, got {self.method!r}"
             )
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm: expected ppo, dqn or sac, got {self.algorithm!r}")
@@ -102,6 +106,11 @@ class RunConfig:
             raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
         if self.episodes is not None and self.method != "imagination":
             raise ValueError(f"episodes: are for method='imagination', got {self.method!r}")
+
+    @property
+    def decisions(self) -> int:
+        """``steps``, or how many there are where nothing is said."""
+        return STEPS if self.steps is None else self.steps
 
     def make_env(self) -> gym.Env[Any, Any]:
         """The real environment, without ``HoldAction``."""

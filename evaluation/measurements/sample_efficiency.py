@@ -8,11 +8,13 @@ of them is only a bound, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 
 import agents
 from agents import recipes
@@ -22,7 +24,7 @@ from evaluation.runner.learning_curve import TEST_SEED, LearningCurve, Policy, P
 from evaluation.runner.measurement import Measurement, Row, Scattered
 from evaluation.runner.partial_results import PartialResults
 from worldmodel.common import results
-from worldmodel.data.make_env import make_env, open_env
+from worldmodel.data.make_env import Env, make_env, open_env
 
 
 class Task(NamedTuple):
@@ -222,23 +224,40 @@ class SampleEfficiency(Measurement, Scattered):
 def methods_of(env: str) -> list[str]:
     """The methods of an environment: the best without a world model, those with one, the others."""
     first, *others = (each.algorithm for each in recipes.TUNED[env])
-    return [first, *others]
+    return [first, *(each.name for each in recipes.IMAGINED[env]), *others]
 
 
 def run_one(run: Run) -> dict[str, Any]:
     """``points`` and ``seconds`` of the run's ``LearningCurve``."""
-    current: list[Policy] = []
+    current = _Current()
     curve = LearningCurve(
-        run.protocol, run.env, lambda: current[-1] if current else None,
-        f"{run.env}, {run.method}, seed {run.seed}",
-    )  # fmt: skip
-    curve.run(_without_model(run, curve, current))
+        run.protocol, run.env, current.policy, f"{run.env}, {run.method}, seed {run.seed}"
+    )
+
+    def counted() -> Env:
+        return curve.count(make_env(run.env))
+
+    if run.method in REAL:
+        real = next(each for each in recipes.TUNED[run.env] if each.algorithm == run.method)
+        agent = real.make(counted, run.seed)
+        curve.run(lambda: agent.learn(real.steps, callback=current))
+    else:
+        imagined = next(each for each in recipes.IMAGINED[run.env] if each.name == run.method)
+        longer = replace(imagined, steps=run.protocol.budget)
+        curve.run(lambda: longer.learn(counted, run.seed, current))
     return {"points": curve.points, "seconds": curve.seconds}
 
 
-def _without_model(run: Run, curve: LearningCurve, current: list[Policy]) -> Callable[[], object]:
-    """Learning from real steps alone."""
-    recipe = next(each for each in recipes.TUNED[run.env] if each.algorithm == run.method)
-    agent = recipe.make(lambda: curve.count(make_env(run.env)), run.seed)
-    current.append((agent, recipes.normaliser(agent)))
-    return lambda: agent.learn(recipe.steps)
+class _Current(BaseCallback):
+    """Knows the agent that learns, once there is one."""
+
+    def policy(self) -> Policy | None:
+        """It, and what wraps its environments."""
+        agent: Any = getattr(self, "model", None)
+        if agent is None:
+            return None
+        wrap = recipes.normaliser(agent) if isinstance(agent, BaseAlgorithm) else None
+        return agent, wrap
+
+    def _on_step(self) -> bool:
+        return True

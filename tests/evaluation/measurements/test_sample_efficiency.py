@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agents.recipes import TUNED
+from agents.recipes import IMAGINED, TUNED, ImaginedPpo, ImaginedReplay
+from agents.training.dyna.callback import DynaConfig
+from agents.training.dyna.rounds import RoundsConfig
 from evaluation.measurements import sample_efficiency
 from evaluation.measurements.sample_efficiency import TASKS, SampleEfficiency, methods_of
 from evaluation.runner.learning_curve import Protocol
@@ -32,6 +35,32 @@ def test_rows() -> None:
         if row["kind"] == "steps":
             assert row["n"] == 2 and row["reached"] == 0 and row["censored"]
     assert "CartPole-v1" in SMALL.text(rows)
+
+
+def test_with_a_world_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit: dict[str, Any] = {"first_fit_steps": 2, "fit_steps": 1, "fit_batch_size": 4}
+    rounds = RoundsConfig(
+        **fit, first_collect_steps=100, collect_steps=100, imagined_steps=16, num_envs=4
+    )
+    dyna = DynaConfig(**fit, start=60, every=200, branches=1)
+    small = (
+        ImaginedPpo(1, 8, model="jump", rounds=rounds, settings={"n_steps": 4}),
+        ImaginedReplay(1, 1, model="jump", kind="dqn", dyna=dyna),
+    )
+    monkeypatch.setitem(IMAGINED, "CartPole-v1", small)
+    assert methods_of("CartPole-v1") == ["ppo", "dyna-ppo", "dyna-dqn", "dqn"]
+    rows = replace(SMALL, methods=("ppo", "dyna-ppo", "dyna-dqn"), seeds=1).measure()
+    points = {
+        method: [row["real_steps"] for row in rows
+                 if row["kind"] == "return" and row["method"] == method]
+        for method in ("ppo", "dyna-ppo", "dyna-dqn")
+    }  # fmt: skip
+    assert points["dyna-ppo"] == [250, 500, 600] == points["dyna-dqn"]
+    ratios = [row for row in rows if row["kind"] == "ratio"]
+    assert [(row["method"], row["of"]) for row in ratios] == [
+        ("dyna-ppo", "ppo"), ("dyna-dqn", "ppo"),
+    ]  # fmt: skip
+    assert all(row["bound"] == "undecided" and row["value"] == 1 for row in ratios)
 
 
 def test_order_of_runs() -> None:
@@ -73,7 +102,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="envs: expected some of CartPole-v1.*; got 'Pong-v5'"):
         SampleEfficiency(envs=("Pong-v5",))
-    with pytest.raises(ValueError, match="methods: expected some of ppo, dqn, .*; got 'sac'"):
+    with pytest.raises(ValueError, match="methods: expected some of ppo, .*; got 'sac'"):
         SampleEfficiency(envs=("CartPole-v1",), methods=("sac",))
     with pytest.raises(ValueError, match="seeds: expected at least 1, got 0"):
         SampleEfficiency(seeds=0)

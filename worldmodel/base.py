@@ -59,8 +59,14 @@ class WorldModel(nn.Module, ABC):
     Attributes:
         name: in the registry, in checkpoints and in tables.
         jumpy: whether the cost of a query is independent of its distance.
-        takes_vectors: whether observations may be vectors; else they are images.
+        takes_images: whether observations may be images.
+        takes_vectors: whether they may be vectors.
         takes_image_parts: whether they may be Dicts of an image and vectors.
+        training_window: steps of the windows that ``fit`` cuts recorded episodes into; None: the
+            spec's window.
+        training_batch: such windows in a batch, unless ``fit`` is given another number.
+        holdout_share: of recorded episodes, which ``fit`` holds out to stop early by
+            (``holdout_errors``); 0 trains on all.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
         stochastic: whether two sampled worlds of one context may differ.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
@@ -74,8 +80,12 @@ class WorldModel(nn.Module, ABC):
 
     name: ClassVar[str]
     jumpy: ClassVar[bool]
+    takes_images: ClassVar[bool] = True
     takes_vectors: ClassVar[bool] = False
     takes_image_parts: ClassVar[bool] = False
+    training_window: ClassVar[int | None] = None
+    training_batch: ClassVar[int] = 32
+    holdout_share: ClassVar[float] = 0.0
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     stochastic: ClassVar[bool] = True
     extends: ClassVar[bool] = False
@@ -202,9 +212,10 @@ class WorldModel(nn.Module, ABC):
         return self._predict(worlds, queries, frames)
 
     def prepare(self, source: SceneSource) -> None:
-        """Called by ``fit`` before the first step: learn constants, such as the rewards' scale.
+        """Called by ``fit`` before its first step: learn constants, such as the rewards' scale.
 
-        Only once: they are part of the checkpoint, and further training on other data uses them.
+        Here only once: they are part of the checkpoint, and further training uses them. A model
+        that learns them anew lets its weights take up the change.
         """
         for module in self.modules():
             if isinstance(module, RewardScale):
@@ -227,6 +238,21 @@ class WorldModel(nn.Module, ABC):
             progress: in [0, 1], the share of the training that is done; drives the schedules.
             generator: of all random draws, on the model's device.
         """
+
+    def holdout_errors(self, scenes: SceneBatch, generator: torch.Generator | None) -> Tensor:
+        """Errors (E,) on scenes that are not trained on, by which ``fit`` stops early.
+
+        Here one, the loss. An ensemble returns that of each member, and all its weights lead with
+        the axis E: ``fit`` takes the best weights of each.
+
+        Args:
+            scenes: B scenes.
+            generator: of all random draws, on the model's device.
+        """
+        return self.loss(scenes, 1.0, generator).total.reshape(1)
+
+    def rank_members(self, errors: Tensor) -> None:
+        """Called by ``fit`` when each member has its best weights, with their errors (E,)."""
 
     @abstractmethod
     def _observe(self, context: Context) -> Belief: ...

@@ -12,7 +12,7 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
 from worldmodel.models.baselines import copy_last, replay
-from worldmodel.models.frame_by_frame import hierarchical_vrnn, sssm, sv2p, svg
+from worldmodel.models.frame_by_frame import ensemble, hierarchical_vrnn, sssm, sv2p, svg
 from worldmodel.models.jumpy import badj, gqn, jump
 from worldmodel.spec import Spec
 
@@ -31,6 +31,7 @@ MODELS: dict[str, Entry] = {
         (jump.PRESETS, jump.Jump),
         (badj.PRESETS, badj.Badj),
         (gqn.PRESETS, gqn.Gqn),
+        (ensemble.PRESETS, ensemble.Ensemble),
         (svg.PRESETS, svg.Svg, svg.SvgFixedPrior, svg.SvgDeterministic),
         (copy_last.PRESETS, copy_last.CopyLast),
         ({}, replay.Replay),
@@ -41,6 +42,8 @@ MODELS: dict[str, Entry] = {
     for model in models
 }
 """What ``make`` knows; ``register`` adds to it."""
+AUTO = "auto"
+"""The name that stands for the ``recommended`` model."""
 
 
 def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
@@ -74,7 +77,7 @@ def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
         model.__module__,
         model.__qualname__,
     )  # a notebook's cell that is run twice makes a class of the same name
-    if ":" in model.name or (known is not None and not again):
+    if ":" in model.name or model.name == AUTO or (known is not None and not again):
         raise ValueError(
             f"model: the name {model.name!r} is taken, or holds a colon; choose another"
         )
@@ -146,11 +149,17 @@ def suggested(spec: Spec) -> str:
     return "small" if spec.is_image or spec.image_part is not None else "vector"
 
 
+def recommended(spec: Spec) -> str:
+    """The model that ``make("auto", spec)`` makes: ensemble for vectors, jump for images."""
+    return "jump" if spec.is_image or spec.image_part is not None else "ensemble"
+
+
 def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel:
     """A fresh model.
 
     Args:
-        name: a registered model, such as "jump" or "svg-lp", or "module:name" of your own.
+        name: a registered model, such as "jump" or "svg-lp", or "module:name" of your own; "auto"
+            is the ``recommended`` one.
         spec: what it will see and do; ``Spec.from_spaces`` reads it off an environment.
         config: a preset's name, or the model's own config object; None for the ``suggested``.
         seed: of the initial weights; torch's global generator stays as it is.
@@ -160,6 +169,7 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
             the seed is out of range.
     """
     check_seed(seed)
+    name = recommended(spec) if name == AUTO else name
     model: Any = entry(name).model
     if spec.image_part is not None and not model.takes_image_parts:
         takers = sorted(title for title, one in MODELS.items() if one.model.takes_image_parts)
@@ -169,8 +179,12 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
         )
     if not (spec.is_image or model.takes_vectors):
         raise ValueError(
-            f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; jump takes "
-            "both"
+            f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; ensemble "
+            "takes these, jump both"
+        )
+    if spec.is_image and not model.takes_images:
+        raise ValueError(
+            f"spec: {name} takes vectors, got images {spec.observation}; jump takes both"
         )
     config = suggested(spec) if config is None else config
     if isinstance(config, str):

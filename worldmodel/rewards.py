@@ -64,7 +64,15 @@ class RewardScale(nn.Module):
                 "learned anew, standardised. Train for long enough, or make a new model",
                 stacklevel=4,
             )
-        every = torch.cat([_sums(source.batch(i), stride) for i in range(PREPARE_BATCHES)])
+        self.learn(torch.cat([_sums(source.batch(i), stride) for i in range(PREPARE_BATCHES)]))
+
+    @torch.no_grad()
+    def learn(self, every: Tensor) -> None:
+        """Take mean and spread of these rewards, float64 (n,).
+
+        Raises:
+            ValueError: rewards are beyond ``LARGEST_REWARD``.
+        """
         if every.numel() and (largest := float(every.abs().max())) > LARGEST_REWARD:
             raise ValueError(
                 f"rewards: up to {largest:.3g}, whose sums leave float32; scale them to at most "

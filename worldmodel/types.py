@@ -6,7 +6,7 @@ W window length in steps. A window has W steps and therefore W + 1 observations,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -278,3 +278,20 @@ class SceneSource(Protocol):
 
     def batch(self, index: int) -> SceneBatch:
         """The batch of that index."""
+
+
+@runtime_checkable
+class RecordedBatch(SceneBatch, Protocol):
+    """Windows of recorded steps."""
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 (B,), the number of each window's first step among all recorded ones."""
+
+
+@runtime_checkable
+class RecordedSource(SceneSource, Protocol):
+    """A source over a finite recording."""
+
+    def sweep(self, steps: int) -> Iterator[RecordedBatch]:
+        """Batches that hold each recorded step once, of about ``steps`` steps at most."""

@@ -16,19 +16,28 @@ from torch import Tensor, nn
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.signals import stop_signals
+from worldmodel.data.episodes import Episodes
 from worldmodel.training.compiled import compile_parts
+from worldmodel.training.early_stopping import EarlyStopping
 from worldmodel.training.monitor import Callback, Monitor
 from worldmodel.training.run import Run
-from worldmodel.training.source import brightness, check_source, fingerprint
+from worldmodel.training.source import (
+    brightness,
+    check_source,
+    fingerprint,
+    pass_length,
+    training_sources,
+)
 from worldmodel.training.validation import Validation
 from worldmodel.types import SceneBatch, SceneSource
 
 
 def fit(
     model: WorldModel,
-    source: SceneSource,
+    source: SceneSource | Episodes,
     steps: int,
     *,
+    batch_size: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -41,6 +50,9 @@ def fit(
     compile: bool = False,
     validation: SceneSource | None = None,
     validate_every: int = 1000,
+    holdout: SceneSource | None = None,
+    holdout_every: int | None = None,
+    patience: int = 5,
     log_every: int = 50,
     save_minutes: float = 5.0,
     callbacks: Sequence[Callback] = (),
@@ -56,10 +68,13 @@ def fit(
 
     Args:
         model: a registered world model; it is moved to the device.
-        source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device. A
+        source: recorded ``Episodes``; or an env's scene stream, or ``Episodes.windows(...)``, and
+            training runs on its device. Episodes are cut into windows as the model's
+            ``training_window`` says, and some are held out if its ``holdout_share`` says so. A
             model without an ``env_id`` takes that of its source, if it has one.
-        steps: the whole run's, including those done before a resume; the schedules are scaled to
-            it, so a resumed run has the same.
+        steps: of the whole run, including those done before a resume; with ``holdout`` at most so
+            many. The schedules are scaled to it, so a resumed run has the same.
+        batch_size: windows in a batch, of Episodes; None for the model's ``training_batch``.
         folder: where the checkpoint, the training state and TensorBoard's scalars go; None writes
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
@@ -76,6 +91,12 @@ def fit(
         validation: scenes that are not trained on. Their losses are logged, and the weights with
             the lowest are saved as a checkpoint in ``folder/best``.
         validate_every: steps between validations; the last step is validated too.
+        holdout: scenes that are not trained on. If the error on them (``model.holdout_errors``) no
+            longer falls, training stops early; the model then has the weights with the lowest
+            error, of an ensemble each member its own.
+        holdout_every: steps between measurements on them; None for one pass through the recorded
+            steps, at least 50.
+        patience: measurements without an improvement of 1% after which training stops.
         log_every: steps between logs, callbacks and checks of the loss.
         save_minutes: time between checkpoints; one is also written at the end and on SIGINT or
             SIGTERM.
@@ -84,8 +105,10 @@ def fit(
         progress: show a progress bar, or a line every 30 s where there is no terminal.
 
     Raises:
+        TypeError: ``source`` is neither a source nor Episodes.
         ValueError: a number is out of range; the model has no weights; the source's scenes are not
-            what the model was made for; ``resume`` without a folder, or of another run.
+            what the model was made for; ``batch_size`` for a source that makes its own batches;
+            ``ema`` with ``holdout``; ``resume`` without a folder, or of another run.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         OSError: the disk is full, say; the last good checkpoint is kept.
@@ -96,6 +119,7 @@ def fit(
         ConnectionError: another process of the run died, or was silent for as long as the strategy
             waits (half an hour by default); the last checkpoint is kept.
     """
+    source, holdout = training_sources(model, source, holdout, batch_size, seed, accelerator)
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
     if devices is not None and devices < 1:
@@ -105,14 +129,20 @@ def fit(
     check_seed(seed)
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
-    scenes = _first_batch(model, source, validation)
+    scenes = _first_batch(model, source, validation=validation, holdout=holdout)
     model.env_id = model.env_id or getattr(source, "env_id", None)
     checks = Validation(validation, validate_every, seed)
+    stopping = None
+    if holdout is not None:
+        if ema:
+            raise ValueError("ema: with a holdout the best weights are taken, not an average")
+        every = pass_length(source) if holdout_every is None else holdout_every
+        stopping = EarlyStopping(model, holdout, every, patience, seed)
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
     settings |= {"first observations": brightness(scenes)}
-    run = Run(model, folder, settings, training or {})
+    run = Run(model, folder, settings, training or {}, stopping)
     with run.claimed(resume):
         device = scenes.lengths.device.type
         fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
@@ -126,7 +156,10 @@ def fit(
         if compile:
             compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
         with stop_signals() as stopped, monitor, _lost_process(fabric, run):
-            while done < steps and not _agree_to_stop(fabric, stopped, done % log_every == 0):
+            while not (
+                _over(stopping, done, steps)
+                or _agree_to_stop(fabric, stopped, done % log_every == 0)
+            ):
                 rate = run.set_rate(optimizer, done / steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
                 optimizer.zero_grad(set_to_none=True)
@@ -138,7 +171,9 @@ def fit(
                 run.average.update()
                 done += 1
                 monitor.bar.update()
-                if done % log_every == 0 or done == steps:
+                if stopping is not None and stopping.due(done, steps):
+                    monitor.log_holdout(done, stopping.measure())
+                if done % log_every == 0 or _over(stopping, done, steps):
                     monitor.log(done, parts, rate)
                 if lead and checks.due(done, steps):
                     with run.average.swapped():
@@ -149,6 +184,9 @@ def fit(
                 if lead and time.monotonic() - saved > save_minutes * 60:
                     run.save(done)
                     saved = time.monotonic()
+            complete = _over(stopping, done, steps)
+            if stopping is not None and complete:
+                stopping.apply()
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
             if fabric.world_size > 1:
@@ -157,25 +195,32 @@ def fit(
         model.eval()
         if lead and monitor.parts and validation is None and monitor.late(done):
             monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
-        if done < steps or stopped.is_set():  # a signal at the end is for whoever called, too
-            more = run.folder and done < steps
+        if not complete or stopped.is_set():  # a signal at the end is for whoever called, too
+            more = run.folder and not complete
             further = "; resume=True (--resume) goes on from there" if more else ""
             raise KeyboardInterrupt(f"stopped after step {done}{further}")
         return monitor.parts
 
 
+def _over(stopping: EarlyStopping | None, done: int, steps: int) -> bool:
+    """Whether the run is complete after ``done`` of at most ``steps`` steps."""
+    return done >= steps or (stopping is not None and stopping.over)
+
+
 def _first_batch(
-    model: WorldModel, source: SceneSource, validation: SceneSource | None
+    model: WorldModel, source: SceneSource, **others: SceneSource | None
 ) -> SceneBatch:
-    """The first batch of ``source``, after both sources were checked."""
+    """The first batch of ``source``, after it and ``others`` were checked."""
     scenes = source.batch(0)
     check_source(model.spec, source, scenes)
-    if validation is not None:
-        first = validation.batch(0)
-        check_source(model.spec, validation, first)
+    for name, other in others.items():
+        if other is None:
+            continue
+        first = other.batch(0)
+        check_source(model.spec, other, first)
         there, here = first.lengths.device.type, scenes.lengths.device.type
         if there != here:
-            raise ValueError(f"validation: its batches are on {there}, those of source on {here}")
+            raise ValueError(f"{name}: its batches are on {there}, those of source on {here}")
     return scenes
 
 

@@ -72,6 +72,7 @@ class Monitor:
             mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
         )
         self.parts: dict[str, float] = {}
+        self._holdout: dict[str, float] = {}
         self.warned = self.spread_warned = False
 
     def __enter__(self) -> Monitor:
@@ -89,7 +90,7 @@ class Monitor:
 
     def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
         """Log one step's losses; raises FloatingPointError where they are not finite."""
-        self.parts = {name: float(value) for name, value in parts.items()}
+        self.parts = {name: float(value) for name, value in parts.items()} | self._holdout
         if not all(math.isfinite(value) for value in self.parts.values()):
             raise FloatingPointError(
                 f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
@@ -105,6 +106,12 @@ class Monitor:
         for callback in self.callbacks:
             callback(Progress(step, model.eval(), self.writer, self.parts))
         model.train()
+
+    def log_holdout(self, step: int, error: float) -> None:
+        """Log an error on what is held out; ``parts`` have it from now on, as ``holdout``."""
+        self._holdout = {"holdout": error}
+        if self.writer is not None:
+            self.writer.add_scalar("validation/holdout", error, step)
 
     def log_validation(self, step: int, losses: dict[str, float]) -> None:
         """Log the losses of a validation, and warn of worlds that are all alike."""

@@ -24,6 +24,12 @@ from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
 from agents.training.imagined_ppo import train_in_imagination
+from agents.training.online_planning import (
+    OnlineConfig,
+    PlannerResult,
+    PlannerRound,
+    train_planner,
+)
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction
@@ -53,8 +59,11 @@ __all__ = [
     "ModelError",
     "Mppi",
     "MppiConfig",
+    "OnlineConfig",
     "Plan",
     "Planner",
+    "PlannerResult",
+    "PlannerRound",
     "RandomAgent",
     "RandomShooting",
     "RandomShootingConfig",
@@ -79,5 +88,6 @@ __all__ = [
     "tile_videos",
     "train_dyna",
     "train_in_imagination",
+    "train_planner",
     "write_video",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -145,6 +145,12 @@ class Memory:
 
     scenes: ImaginationState
     plans: NDArray[Any]
+
+    def observed_anew(self) -> Memory:
+        """The same scenes, of which the model's belief is yet to be computed: what it was before
+        the model was trained any further would not fit it.
+        """
+        return replace(self, scenes=replace(self.scenes, belief=None))
 
 
 Before = Sequence[NDArray[Any] | None]

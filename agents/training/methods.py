@@ -15,10 +15,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.planners.base import Planner
 from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
-from agents.training.dyna.rounds import RoundsConfig, train_dyna
+from agents.training.dyna.rounds import DynaResult, RoundsConfig, train_dyna
 from agents.training.dyna.run_rounds import stopped_message
 from agents.training.imagined_ppo import (
     make_ppo,
@@ -26,6 +27,7 @@ from agents.training.imagined_ppo import (
     small_extractor,
     train_in_imagination,
 )
+from agents.training.online_planning import OnlineConfig, PlannerResult, train_planner
 from agents.training.resume import checkpointed
 from agents.training.run_config import RunConfig
 from agents.wrappers import HoldAction
@@ -33,6 +35,8 @@ from worldmodel.base import WorldModel
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 
+DYNA_EVERY = 1000
+"""Real decisions between refits with Dyna."""
 MAX_RECORDED_STEPS = 200_000
 """Real steps that Dyna records, the latest: 2.5 GB of 64 px frames."""
 
@@ -57,6 +61,18 @@ class Job:
         with checkpointed(self.folder, callbacks, dyna) as callbacks:
             agent.learn(self.config.decisions, callback=callbacks, progress_bar=self.progress)
         return agent
+
+    def in_rounds(self, learn: Callable[..., Any]) -> Any:
+        """What ``train_dyna`` or ``train_planner`` returns, in a folder of rounds."""
+        config, folder = self.config, self.folder / "rounds"
+        try:
+            return learn(
+                env=config.make_env, real_steps=config.decisions * config.hold, folder=folder,
+                resume=any(folder.glob("round-*")), tensorboard_log=str(self.folder),
+                callback=_callbacks(self), progress=self.progress,
+            )  # fmt: skip
+        except KeyboardInterrupt as error:  # whose message names resume=True
+            raise KeyboardInterrupt(stopped_message(folder, "the same command")) from error
 
 
 def _imagination(job: Job) -> BaseAlgorithm:
@@ -87,9 +103,10 @@ def _real(job: Job) -> BaseAlgorithm:
 
 def _dyna(job: Job) -> BaseAlgorithm:
     config = job.config
+    fit_steps = 500 if config.fit_steps is None else config.fit_steps
     shared: dict[str, Any] = {
-        "first_fit_steps": 4 * config.fit_steps,
-        "fit_steps": config.fit_steps,
+        "first_fit_steps": 4 * fit_steps,
+        "fit_steps": fit_steps,
         "hold": config.hold,
         "seed": config.seed,
     }
@@ -98,11 +115,12 @@ def _dyna(job: Job) -> BaseAlgorithm:
 
 def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     config = job.config
+    every = DYNA_EVERY if config.fit_every is None else config.fit_every
     rounds = RoundsConfig(
         **shared,
         num_envs=config.num_envs,
-        first_collect_steps=2 * config.fit_every * config.hold,
-        collect_steps=config.fit_every * config.hold,
+        first_collect_steps=2 * every * config.hold,
+        collect_steps=every * config.hold,
         imagined_steps=config.imagined_steps,
         horizon=config.horizon,
         frame_stack=config.frame_stack,
@@ -111,29 +129,38 @@ def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
 
 
 def _rounds(job: Job, rounds: RoundsConfig, settings: Mapping[str, Any]) -> BaseAlgorithm:
-    config, model, folder = job.config, job.model, job.folder / "rounds"
+    assert job.model is not None
+    learn = partial(train_dyna, job.model, config=rounds, **settings)
+    result: DynaResult = job.in_rounds(learn)
+    return result.agent
+
+
+def _planner(job: Job) -> Planner:
+    config, model = job.config, job.model
     assert model is not None
-    try:
-        return train_dyna(
-            model, config.make_env, config.decisions * config.hold, rounds, folder=folder,
-            resume=any(folder.glob("round-*")), tensorboard_log=str(job.folder),
-            callback=_callbacks(job), progress=job.progress, **settings,
-        ).agent  # fmt: skip
-    except KeyboardInterrupt as error:  # whose message names resume=True
-        raise KeyboardInterrupt(stopped_message(folder, "the same command")) from error
+    given: dict[str, int] = {}
+    if config.fit_steps is not None:
+        given |= {"fit_steps": config.fit_steps, "first_fit_steps": 4 * config.fit_steps}
+    if config.fit_every is not None:
+        given["refit_every"] = config.fit_every * config.hold
+    online = OnlineConfig(**given, seed=config.seed)
+    learn = partial(train_planner, model, planner=config.planner_config, config=online)
+    result: PlannerResult = job.in_rounds(learn)
+    return result.planner
 
 
 def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     config, model = job.config, job.model
     assert model is not None
     recorder = RecordEpisodes(config.make_env(), max_steps=MAX_RECORDED_STEPS)
+    every = DYNA_EVERY if config.fit_every is None else config.fit_every
     pictures = model.spec.is_image or model.spec.image_part is not None
     if pictures:  # 4096 branches of images at once need gigabytes
         shared["num_envs"] = config.num_envs
     settings = DynaConfig(
         **shared,
-        start=config.fit_every,
-        every=config.fit_every,
+        start=every,
+        every=every,
         branches=config.branches or (4 if pictures else 400),
         horizon=1 if config.horizon is None else config.horizon,
     )
@@ -152,10 +179,11 @@ def _auto(job: Job) -> BaseAlgorithm:
     return job.learn(agent, DynaCallback(model, recorder, replace(recipe.dyna, seed=seed)))
 
 
-METHODS: dict[str, Callable[[Job], BaseAlgorithm]] = {
+METHODS: dict[str, Callable[[Job], BaseAlgorithm | Planner]] = {
     "auto": _auto,
     "imagination": _imagination,
     "dyna": _dyna,
+    "planner": _planner,
     "lookahead": _lookahead,
     "real": _real,
 }

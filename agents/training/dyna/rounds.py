@@ -195,6 +195,9 @@ class _Rounds(RoundsRun):
         self.agent.set_parameters(str(folder / "agent.zip"))
         self.agent.num_timesteps = self.rows[-1].imagined_steps
 
+    def end(self) -> None:
+        """PPO is as its last round left it."""
+
     def make_agent(self, tensorboard_log: str | None, settings: dict[str, Any]) -> None:
         """Make a fresh PPO, with an environment that only has the spaces; each round makes the one
         that PPO learns in.
@@ -210,7 +213,7 @@ class _Rounds(RoundsRun):
         self.agent.set_random_seed(config.seed + number)
         random = RandomAgent(self.env.action_space, config.seed)
         wanted = config.first_collect_steps if first else config.collect_steps
-        ended = self.collect(
+        self.collect(
             random if first else self.agent, wanted, left, config.seed, config.hold,
             config.frame_stack,
         )  # fmt: skip
@@ -222,8 +225,8 @@ class _Rounds(RoundsRun):
         self.rows.append(
             DynaRound(
                 self.real_steps + sum(len(episode.actions) for episode in self.fresh),
-                len(ended),
-                float(np.mean([total for _, total in ended])) if ended else None,
+                len(self.ended),
+                float(np.mean([total for _, total in self.ended])) if self.ended else None,
                 self.agent.num_timesteps,
                 imagined_return,
                 losses,

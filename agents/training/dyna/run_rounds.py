@@ -46,6 +46,7 @@ class RoundsRun(ABC):
             and ``scalars()``.
         rows: the results of all rounds.
         episodes: of all rounds; ``fresh`` those of the last one.
+        ended: for each of these that ended, the real steps of the run by then and its return.
         recorder: of the round that is under way.
         writer: of TensorBoard; None without.
     """
@@ -60,6 +61,7 @@ class RoundsRun(ABC):
         self.rows: list[Any] = []
         self.episodes: list[Episode] = []
         self.fresh: list[Episode] = []
+        self.ended: list[tuple[int, float]] = []
         self.recorder = RecordEpisodes(env)
         self.writer: SummaryWriter | None = None
 
@@ -90,35 +92,39 @@ class RoundsRun(ABC):
         hold: int = 1,
         frame_stack: int = 1,
         deterministic: bool = False,
-    ) -> list[tuple[int, float]]:
-        """Play this round's episodes, the ``fresh`` ones.
+    ) -> None:
+        """Play this round's episodes, the ``fresh`` ones, and note those that ``ended``.
+
+        It may be left by an exception of the player.
 
         Args:
             player, hold, frame_stack, deterministic: as in ``agents.evaluate.play``.
             wanted: steps, at least; the round ends with the episode that reaches them.
             left: steps, at most; the last episode is cut there.
             seed: of the run; the episodes' own follow from it.
-
-        Returns:
-            for each episode that ended, the real steps of the run by then and its return.
         """
-        recorder, ended = RecordEpisodes(self.env), list[tuple[int, float]]()
-        self.recorder, count = recorder, len(self.episodes)
-        while recorder.total < min(wanted, left):
-            number = count + len(recorder.recorded())
-            play(
-                recorder, player, episode_seed(seed, number), left - recorder.total, hold,
-                frame_stack, deterministic,
-            )  # fmt: skip
-            if not recorder.under_way:
-                total = float(recorder.recorded()[-1].rewards.sum())
-                ended.append((self.real_steps + recorder.total, total))
-        self.fresh = recorder.recorded()
-        return ended
+        self.recorder = recorder = RecordEpisodes(self.env)
+        self.ended, count = [], len(self.episodes)
+        try:
+            while recorder.total < min(wanted, left):
+                number = count + len(recorder.recorded())
+                play(
+                    recorder, player, episode_seed(seed, number), left - recorder.total, hold,
+                    frame_stack, deterministic,
+                )  # fmt: skip
+                if not recorder.under_way:
+                    total = float(recorder.recorded()[-1].rewards.sum())
+                    self.ended.append((self.real_steps + recorder.total, total))
+        finally:
+            self.fresh = recorder.recorded()
 
     @abstractmethod
     def save(self, folder: Path) -> list[str]:
         """Write what the next round needs besides model and episodes; the names of its files."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Called after the last round."""
 
     @abstractmethod
     def restore(self, folder: Path) -> None:
@@ -168,6 +174,7 @@ def run_rounds(
                         for name, value in row.scalars().items():
                             run.writer.add_scalar(f"{run.name}/{name}", value, row.real_steps)
                     bar.update(row.real_steps - bar.n)
+                run.end()
             except KeyboardInterrupt as error:  # maybe of a fit, whose message is about its steps
                 if path is None:
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,20 @@ from worldmodel.types import Queries, Worlds
 
 Outcome = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 """Reward, survival and disagreement of one decision in each of n episodes, (n,) each."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """n episodes at their beginning: frames (n, \\*observation), constant parts, n x S worlds."""
+
+    frames: Frames
+    constants: dict[str, NDArray[Any]]
+    worlds: Worlds
+
+    def some(self, rows: slice) -> _Begun:
+        constants = {name: values[rows] for name, values in self.constants.items()}
+        index = torch.arange(len(self.frames), device=self.worlds.present.device)[rows]
+        return _Begun(self.frames[rows], constants, self.worlds.index(index))
 
 
 class Branches:
@@ -57,7 +72,10 @@ class Branches:
         self.model, self.hold, self.worlds = model, hold, worlds
         self.parts, self.known = parts, known
         shape, dtype = model.spec.border
+        self._dtype = dtype if model.spec.parts else model.spec.observation_space().dtype
         self.frames: Frames = np.zeros((0, *shape), dtype)
+        self._spare: _Begun | None = None  # episodes that have begun, for restarts
+        self._used = 0  # of them
         self._start = start
         self._constants: dict[str, NDArray[Any]] = {}
         self._latest: Tensor | None = None  # of all worlds, where outcomes are known functions
@@ -67,28 +85,40 @@ class Branches:
     def seed(self, seed: int | list[int]) -> None:
         """Seed the starts and the worlds of episodes that begin from now on."""
         self.rng = np.random.default_rng(seed)
+        self._spare = None
         self._generator.manual_seed(int(self.rng.integers(2**62)))
 
     def begin(self, count: int, *options: Any) -> None:
         """Begin ``count`` episodes in place of all; ``options`` are for live starts."""
-        self.frames, self._constants, self.sampled = self._sample(count, *options)
+        self._spare, begun = None, self._sample(count, *options)
+        self.frames, self._constants, self.sampled = begun.frames, begun.constants, begun.worlds
         self._latest = self._begun(self.frames)
 
     def restart(self, rows: NDArray[np.int64]) -> None:
-        """Begin the episodes ``rows`` anew."""
-        frames, constants, fresh = self._sample(len(rows))
+        """Begin the episodes ``rows`` anew.
+
+        Beginnings are sampled as many at a time as there are episodes, and used one by one: of a
+        few a batch would cost as much as of all.
+        """
+        fresh = self._take(len(rows))
         self.frames = self.frames.copy()
-        self.frames[rows] = frames
-        begun = self._begun(frames)
+        self.frames[rows] = fresh.frames
+        begun = self._begun(fresh.frames)
         if self._latest is not None and begun is not None:
             self._latest[torch.from_numpy(rows).to(begun.device)] = begun
-        for name, values in constants.items():
+        for name, values in fresh.constants.items():
             self._constants[name][rows] = values
         if len(rows) == len(self.frames):
-            self.sampled = fresh
+            self.sampled = fresh.worlds
         else:
-            where = torch.from_numpy(rows).to(fresh.present.device)
-            self.sampled = self.sampled.put(where, fresh)
+            where = torch.from_numpy(rows).to(fresh.worlds.present.device)
+            self.sampled = self.sampled.put(where, fresh.worlds)
+
+    def _take(self, count: int) -> _Begun:
+        if self._spare is None or len(self._spare.frames) < self._used + count:
+            self._spare, self._used = self._sample(len(self.frames)), 0
+        self._used += count
+        return self._spare.some(slice(self._used - count, self._used))
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Go on with the episodes ``rows`` alone."""
@@ -119,15 +149,18 @@ class Branches:
         """
         worlds = self.sampled
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
-        every: Tensor | None = None
-        if self.known.outcomes:
-            first = self.known.predict(self.model, worlds, queries, self._latest)
-            assert first.observations is not None
-            self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
+        # where outcomes are functions, every world's observations are needed
+        if self.known.outcomes or self.worlds == 1:
+            first, self.sampled = self.known.step(self.model, worlds, queries, self._latest)
             every = first.rewards
         else:
             first = self.model.predict(worlds.some(slice(1)), queries)
+            others, self.sampled = self.model.step(worlds, queries, frames=False)
+            ends = (queries.times - worlds.present[:, None]) // self.model.stride
+            every = others.at(ends, 1).rewards
         assert first.observations is not None
+        if self.known.outcomes:
+            self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
         check_finite(self.model, first.observations, first.rewards, first.alive)
         self.frames = self.model.spec.to_numpy(first.observations[:, 0, 0, 0])
         rewards, alive = (
@@ -135,11 +168,7 @@ class Branches:
         )
         disagreement = np.zeros_like(rewards)
         if self.worlds > 1:
-            if every is None:
-                others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
-                every = torch.cat([first.rewards, others.rewards], 1)
             disagreement = every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
-        self.sampled = self.model.advance(worlds, chosen)
         return rewards, alive, disagreement
 
     def observations(self) -> VecEnvObs:
@@ -153,16 +182,13 @@ class Branches:
         return {name: parts[name] for name in self.parts.space.spaces}
 
     @torch.no_grad()
-    def _sample(self, count: int, *options: Any) -> tuple[Frames, dict[str, NDArray[Any]], Worlds]:
-        """The present's frames (count, \\*observation), constant parts, and sampled worlds."""
+    def _sample(self, count: int, *options: Any) -> _Begun:
         starts, spec = self._start(count, self.rng, *options), self.model.spec
         indices = [range(len(history.frames)) for history in starts.histories]
         context = to_context(spec, starts.histories, indices, self.model.device)
         worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)
         frames = np.stack([history.frames[-1] for history in starts.histories])
-        if not spec.parts:
-            frames = frames.astype(spec.observation_space().dtype, copy=False)
-        return frames, starts.constants, worlds
+        return _Begun(frames.astype(self._dtype, copy=False), starts.constants, worlds)
 
     def _begun(self, frames: Frames) -> Tensor | None:
         """The first frames in all worlds, (n, S, \\*observation), for known functions."""

@@ -174,13 +174,7 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ValueError: the step count leaves the window or the actions have another shape.
         """
-        self._check_actions(actions, "actions", (worlds.shape[0],))
-        last = int(worlds.present.max()) + actions.shape[1]
-        if last > self.spec.window:
-            raise ValueError(
-                f"actions: {actions.shape[1]} steps reach time {last}, beyond the window of "
-                f"{self.spec.window} steps"
-            )
+        self._check_advance(worlds, actions)
         return self._advance(worlds, actions)
 
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
@@ -210,6 +204,29 @@ class WorldModel(nn.Module, ABC):
         """
         self._check_queries(worlds, queries)
         return self._predict(worlds, queries, frames)
+
+    def step(
+        self, worlds: Worlds, queries: Queries, frames: bool = True
+    ) -> tuple[StepPrediction, Worlds]:
+        """``predict_steps`` along one plan for each scene, and ``advance`` by it, for who steps
+        through a scene: models that roll do it once for both.
+
+        Args:
+            worlds: B x S sampled worlds.
+            queries: K times per scene, up to the ends of the plans (B, 1, L, \\*action).
+            frames: as for ``predict``.
+
+        Raises:
+            ValueError: there is not one plan, or it leaves the window; else as for ``predict``.
+        """
+        if queries.actions is None or queries.plans != 1:
+            raise ValueError(
+                "queries.actions: expected one plan for each scene, (B, 1, L, *action), got "
+                f"{None if queries.actions is None else tuple(queries.actions.shape)}"
+            )
+        self._check_queries(worlds, queries)
+        self._check_advance(worlds, queries.actions[:, 0])
+        return self._step_on(worlds, queries, frames)
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before its first step: learn constants, such as the rewards' scale.
@@ -273,6 +290,22 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction: ...
+
+    def _step_on(
+        self, worlds: Worlds, queries: Queries, frames: bool
+    ) -> tuple[StepPrediction, Worlds]:
+        assert queries.actions is not None
+        predicted = self._predict(worlds, queries, frames)
+        return predicted, self._advance(worlds, queries.actions[:, 0])
+
+    def _check_advance(self, worlds: Worlds, actions: Tensor) -> None:
+        self._check_actions(actions, "actions", (worlds.shape[0],))
+        last = int(worlds.present.max()) + actions.shape[1]
+        if last > self.spec.window:
+            raise ValueError(
+                f"actions: {actions.shape[1]} steps reach time {last}, beyond the window of "
+                f"{self.spec.window} steps"
+            )
 
     def _check_extends(self) -> None:
         if not self.extends:

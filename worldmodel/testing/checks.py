@@ -133,9 +133,18 @@ def check_advance(model: WorldModel) -> None:
         now = (worlds.present + done).tolist()
         require(model, moved.present.tolist() == now, f"advance: present is not {now}")
         there = model.predict(moved, Queries(times, rest))
+        both, stepped = model.step(worlds, Queries(moved.present[:, None], taken[:, None]))
     what = "advance, then predict, differs from predicting ahead in the"
     same(model, f"{what} frames", frames_of(there), frames_of(ahead))
     same(model, f"{what} rewards", there.rewards[..., 1], ahead.rewards[..., 1], rtol=1e-3)
+    once = both.at(torch.full_like(moved.present[:, None], done // model.stride), 1)
+    what = "step differs from predict in the"
+    same(model, f"{what} frames", frames_of(once), frames_of(ahead)[:, :, :, :1])
+    same(model, f"{what} rewards", once.rewards[..., 0], ahead.rewards[..., 0], rtol=1e-3)
+    same(model, f"{what} alive", once.alive[..., 0], ahead.alive[..., 0], rtol=1e-3)
+    for name, value in moved.state.items():
+        same(model, f"step differs from advance in {name}", stepped.state[name], value)
+    require(model, torch.equal(stepped.present, moved.present), "step: another present")
 
 
 def check_rows(model: WorldModel) -> None:

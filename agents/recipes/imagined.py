@@ -11,11 +11,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.planners.base import PlannerConfig
 from agents.recipes.model_free import ALGORITHMS, Algorithm
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.rounds import RoundsConfig, train_dyna
 from agents.training.imagined_ppo import policy_name
+from agents.training.online_planning import ONLINE_CEM, OnlineConfig, train_planner
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
@@ -190,3 +192,37 @@ class ImaginedReplay(Imagined):
     def settings_by_name(self) -> dict[str, Mapping[str, Any]]:
         """See ``Imagined``."""
         return {"Dyna": asdict(self.dyna), self.kind.upper(): self.settings}
+
+
+@dataclass(frozen=True)
+class OnlinePlanner(Imagined):
+    """A planner whose model is refitted to what it plays: ``train_planner``.
+
+    Attributes:
+        planner: of any kind.
+        online: without the seed.
+    """
+
+    name = "planner"
+    label = "planning online (train_planner)"
+
+    planner: PlannerConfig = ONLINE_CEM
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+
+    def learn(self, env: EnvLike, seed: int = 0, callback: BaseCallback | None = None) -> Any:
+        """See ``Imagined.learn``."""
+        with open_env(env) as made:
+            return train_planner(
+                self.make_model(made, seed), made, self.steps, replace(self.planner, seed=seed),
+                replace(self.online, seed=seed), callback=callback, progress=False,
+            ).planner  # fmt: skip
+
+    @property
+    def hold(self) -> int:
+        """See ``Imagined``."""
+        return self.planner.hold
+
+    def settings_by_name(self) -> dict[str, Mapping[str, Any]]:
+        """See ``Imagined``."""
+        kind = type(self.planner).__name__.removesuffix("Config")
+        return {kind: asdict(self.planner), "refits": asdict(self.online)}

@@ -225,6 +225,7 @@ class _Run(RoundsRun):
                 cast(Agent, self), wanted, left if number else min(left, wanted), config.seed,
                 self.planner.hold, deterministic=True,
             )  # fmt: skip
+            stopped = not self.callback.on_step()  # of the last decision
         except _Stopped:
             stopped = True
         fresh = self.to_episodes(self.fresh)

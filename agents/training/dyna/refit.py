@@ -21,25 +21,27 @@ class FitConfig:
     """How a world model is fitted again and again, to all real episodes so far.
 
     A vector model learns the scale of its numbers once, before its first training step, so the
-    first fit needs enough and varied steps. Each fit goes on from the weights of the one before,
+    first fit needs enough and varied steps; the ensemble learns it anew in every fit. Each fit goes on from the weights of the one before,
     with a fresh optimizer, and moves the learning rate from the model's ``learning_rate`` to its
     ``learning_rate_end``.
 
     Attributes:
-        first_fit_steps: training steps of the first fit; 0 skips it.
-        fit_steps: training steps of every later fit; 0 skips them.
-        fit_batch_size: windows in a training batch.
+        first_fit_steps: training steps of the first fit, fewer where the model's held-out error
+            (``worldmodel.fit``) stops falling earlier; 0 skips it.
+        fit_steps: the same of every later fit.
+        fit_batch_size: windows in a training batch; None for the model's ``training_batch``.
         seed: of everything random here.
     """
 
     first_fit_steps: int = 2000
     fit_steps: int = 500
-    fit_batch_size: int = 32
+    fit_batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
-        at_least(1, self, "fit_batch_size")
+        if self.fit_batch_size is not None:
+            at_least(1, self, "fit_batch_size")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class RefitConfig(FitConfig):
 def refit(
     model: WorldModel, episodes: Episodes, config: FitConfig, number: int
 ) -> dict[str, float]:
-    """Train the model on all windows of the episodes, for the ``number``-th time, from 0.
+    """Train the model on the episodes, as ``worldmodel.fit`` cuts them, for the ``number``-th time, from 0.
 
     Returns:
         the last losses; none if there are no steps to do, or the model is not trainable.
@@ -102,8 +104,7 @@ def refit(
         model.eval()
         return {}
     seed = config.seed + number
-    source = episodes.windows(model.spec.window, config.fit_batch_size, seed, model.device)
-    return fit(model, source, steps, seed=seed, progress=False)
+    return fit(model, episodes, steps, batch_size=config.fit_batch_size, seed=seed, progress=False)
 
 
 def model_error(model: WorldModel, episodes: Episodes, config: FitConfig) -> dict[str, float]:
@@ -114,6 +115,8 @@ def model_error(model: WorldModel, episodes: Episodes, config: FitConfig) -> dic
     """
     if not model.trainable:
         return {}
-    source = episodes.windows(model.spec.window, config.fit_batch_size, config.seed, model.device)
+    window = model.training_window or model.spec.window
+    batch = config.fit_batch_size or model.training_batch
+    source = episodes.windows(window, batch, config.seed, model.device)
     losses = Validation(source, 1, config.seed).measure(model)
     return {name: value for name, value in losses.items() if "/" not in name}  # without the curves

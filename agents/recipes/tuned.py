@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay
+from agents.planners.refining import CemConfig
+from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay, OnlinePlanner
 from agents.training.dyna.callback import DynaConfig
 from agents.training.dyna.rounds import RoundsConfig
+from agents.training.online_planning import OnlineConfig
 from worldmodel.spec import Spec
 
 _PPO: dict[str, Any] = {
@@ -15,14 +18,35 @@ _PPO: dict[str, Any] = {
 }  # fmt: skip
 
 
+_FIT: dict[str, Any] = {"first_fit_steps": 1000, "fit_steps": 250}
+_SMALL: dict[str, Any] = {
+    "layers": 2, "hidden": 64, "head_hidden": 32, "weight_decay": (2.5e-5, 5e-5, 1e-4),
+}  # fmt: skip
+"""Of an ensemble: enough for a handful of numbers, several times as fast as the default."""
+
+
 def _ppo(
-    steps: int, first: int, every: int, imagined: int, horizon: int, **settings: Any
+    steps: int,
+    first: int,
+    every: int,
+    imagined: int,
+    horizon: int,
+    model: Mapping[str, Any] = _SMALL,
+    fit: Mapping[str, Any] = _FIT,
+    **settings: Any,
 ) -> Imagined:
     """PPO in imagination: random steps, steps of a round, and what PPO imagines for each round."""
     rounds = RoundsConfig(
-        first_collect_steps=first, collect_steps=every, imagined_steps=imagined, horizon=horizon
+        first_collect_steps=first,
+        collect_steps=every,
+        imagined_steps=imagined,
+        horizon=horizon,
+        num_envs=32,
+        **fit,
     )
-    return ImaginedPpo(steps, horizon, rounds=rounds, settings={**_PPO, **settings})
+    return ImaginedPpo(
+        steps, horizon, model_settings=model, rounds=rounds, settings={**_PPO, **settings}
+    )
 
 
 def _replay(
@@ -31,17 +55,37 @@ def _replay(
     start: int,
     every: int,
     horizon: int = 1,
+    model: Mapping[str, Any] = _SMALL,
+    fit: Mapping[str, Any] = _FIT,
     **settings: Any,
 ) -> Imagined:
     """MBPO: random steps, steps between fits, and decisions of a branch."""
-    dyna = DynaConfig(start=start, every=every, horizon=horizon)
+    dyna = DynaConfig(start=start, every=every, horizon=horizon, **fit)
     return ImaginedReplay(
         steps,
         horizon,
+        model_settings=model,
         kind=kind,
         dyna=dyna,
         settings={"learning_starts": start, **settings},
     )
+
+
+def _planner(
+    steps: int,
+    start: int,
+    every: int,
+    horizon: int,
+    model: Mapping[str, Any] = _SMALL,
+    fit: Mapping[str, Any] = _FIT,
+    **cem: Any,
+) -> Imagined:
+    """Planning online: random steps, steps between fits, and decisions of a plan."""
+    planner = CemConfig(
+        **{"plans": 64, "worlds": 5, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
+    )
+    online = OnlineConfig(start_steps=start, refit_every=every, **fit)
+    return OnlinePlanner(steps, horizon, model_settings=model, planner=planner, online=online)
 
 
 IMAGINED: dict[str, tuple[Imagined, ...]] = {

@@ -91,11 +91,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         numbers_at_least(1, steps=self.decisions)
-        at_least(
-            1,
-            self,
-            *["hold", "frame_stack", "num_envs", "jumps", "window", "imagined_steps", "updates"],
-        )
+        numbers = "hold frame_stack num_envs jumps window imagined_steps updates"
+        at_least(1, self, *numbers.split())
         at_least(0, self, "seed")
         for name, least in (("fit_steps", 0), ("fit_every", 1), ("branches", 1)):
             if getattr(self, name) is not None:

@@ -4,7 +4,7 @@
 >>> print(recipe_for("CartPole-v1").describe("CartPole-v1"))
 """
 
-from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay
+from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay, OnlinePlanner
 from agents.recipes.model_free import TUNED, Linear, ModelFree, normaliser
 from agents.recipes.recipe import Recipe, recipe_for
 from agents.recipes.tuned import IMAGINED
@@ -17,6 +17,7 @@ __all__ = [
     "ImaginedReplay",
     "Linear",
     "ModelFree",
+    "OnlinePlanner",
     "Recipe",
     "normaliser",
     "recipe_for",

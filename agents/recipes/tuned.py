@@ -85,20 +85,24 @@ def _planner(
         **{"plans": 64, "worlds": 5, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
     )
     online = OnlineConfig(start_steps=start, refit_every=every, **fit)
-    return OnlinePlanner(steps, horizon, model_settings=model, planner=planner, online=online)
+    window = planner.steps(horizon)
+    return OnlinePlanner(steps, window, model_settings=model, planner=planner, online=online)
 
 
 IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "CartPole-v1": (
         _ppo(1500, 250, 250, 20_000, 50),
+        _planner(1500, 150, 100, 20),
         _replay("dqn", 3000, 250, 250, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Acrobot-v1": (
         _ppo(8000, 1000, 500, 20_000, 50),
+        _planner(8000, 1000, 500, 12, hold=4),
         _replay("dqn", 8000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Pendulum-v1": (
         _replay("sac", 2500, 400, 200, gradient_steps=10, learning_rate=1e-3),
+        _planner(2500, 200, 200, 25, warm_start=False),
         _ppo(4000, 400, 400, 20_000, 50, gamma=0.95),
     ),
     "MountainCar-v0": (_ppo(30_000, 2000, 1000, 20_000, 100),),
@@ -107,6 +111,7 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
             "sac", 10_000, 1000, 500, horizon=5, gradient_steps=4, ent_coef=0.1, gamma=0.9999,
             tau=0.01, use_sde=True, policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64]},
         ),
+        _planner(10_000, 500, 500, 20, hold=5, noise_exponent=1.0),
         _ppo(10_000, 1000, 500, 20_000, 100),
     ),
     "LunarLander-v3": (
@@ -116,6 +121,7 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "LunarLanderContinuous-v3": (_replay("sac", 40_000, 1000, 250, horizon=5, gradient_steps=5),),
     "InvertedPendulum-v5": (
         _replay("sac", 3000, 250, 125, gradient_steps=10),
+        _planner(3000, 150, 150, 20),
         _ppo(3000, 250, 250, 20_000, 50),
     ),
     "Reacher-v5": (_replay("sac", 10_000, 500, 250, gradient_steps=10),),

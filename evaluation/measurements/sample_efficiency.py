@@ -243,7 +243,7 @@ def run_one(run: Run) -> dict[str, Any]:
         curve.run(lambda: agent.learn(real.steps, callback=current))
     else:
         imagined = next(each for each in recipes.IMAGINED[run.env] if each.name == run.method)
-        longer = replace(imagined, steps=run.protocol.budget)
+        current.hold, longer = imagined.hold, replace(imagined, steps=run.protocol.budget)
         curve.run(lambda: longer.learn(counted, run.seed, current))
     return {"points": curve.points, "seconds": curve.seconds}
 
@@ -251,13 +251,15 @@ def run_one(run: Run) -> dict[str, Any]:
 class _Current(BaseCallback):
     """Knows the agent that learns, once there is one."""
 
+    hold = 1
+
     def policy(self) -> Policy | None:
-        """It, and what wraps its environments."""
+        """It, and how it plays."""
         agent: Any = getattr(self, "model", None)
         if agent is None:
             return None
         wrap = recipes.normaliser(agent) if isinstance(agent, BaseAlgorithm) else None
-        return agent, wrap
+        return Policy(agent, wrap, self.hold)
 
     def _on_step(self) -> bool:
         return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, SupportsFloat
+from functools import partial
+from typing import Any, NamedTuple, SupportsFloat
 
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
@@ -26,8 +27,13 @@ MARGIN = 0.25
 are played, too.
 """
 
-Policy = tuple[Agent, Callable[[VecEnv], VecEnv] | None]
-"""An agent, and the ``wrap`` of ``agents.evaluate`` that it needs."""
+
+class Policy(NamedTuple):
+    """An agent, with the arguments of ``agents.evaluate`` that it needs."""
+
+    agent: Agent
+    wrap: Callable[[VecEnv], VecEnv] | None = None
+    hold: int = 1
 
 
 def grid(every: int, budget: int) -> list[int]:
@@ -74,13 +80,15 @@ class Protocol:
 
     def evaluate(self, policy: Policy, env: EnvLike) -> tuple[float, int]:
         """The mean return of the policy, played deterministically, and the number of episodes."""
-        agent, wrap = policy
-        first = agents.evaluate(agent, env, self.first_episodes, TEST_SEED, num_envs=32, wrap=wrap)
+        play = partial(
+            agents.evaluate, policy.agent, env, hold=policy.hold, num_envs=32, wrap=policy.wrap
+        )
+        first = play(self.first_episodes, TEST_SEED)
         left = self.episodes - self.first_episodes
         if not left or first.mean() < self.level - MARGIN * abs(self.level):
             return float(first.mean()), len(first)
         seed = TEST_SEED + self.first_episodes
-        rest = agents.evaluate(agent, env, left, seed, num_envs=32, wrap=wrap)
+        rest = play(left, seed)
         return float((first.sum() + rest.sum()) / self.episodes), self.episodes
 
 

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO, SAC
 
 import agents
 from agents import recipes
 from agents.__main__ import main
-from agents.recipes import IMAGINED, ImaginedPpo, ImaginedReplay, recipe_for
+from agents.planners import planner_of
+from agents.planners.refining import CemConfig
+from agents.recipes import IMAGINED, ImaginedPpo, ImaginedReplay, OnlinePlanner, recipe_for
 from agents.recipes import recipe as recipe_module
 from agents.training import run as runs
 from agents.training.dyna.callback import DynaConfig
 from agents.training.dyna.rounds import RoundsConfig
+from agents.training.online_planning import OnlineConfig
 from agents.training.run_config import RunConfig
 
 FIT: dict[str, Any] = {"first_fit_steps": 2, "fit_steps": 1, "fit_batch_size": 4}
@@ -82,6 +86,42 @@ def test_replay_learns(env: str, kind: str) -> None:
     agent = replace(SMALL_REPLAY[kind], model="jump").learn(env, seed=1)
     assert isinstance(agent, {"dqn": DQN, "sac": SAC}[kind])
     assert agent.num_timesteps >= 60
+
+
+def test_a_planner_learns() -> None:
+    recipe = OnlinePlanner(
+        60,
+        4,
+        planner=CemConfig(plans=4, worlds=2, horizon=2, iterations=1, hold=2),
+        online=OnlineConfig(start_steps=40, refit_every=20, first_fit_steps=5, fit_steps=2),
+    )
+    planner = recipe.learn("CartPole-v1", seed=1)
+    assert recipe.hold == planner.hold == 2 and recipe.algorithm is None
+    assert (agents.evaluate(planner, "CartPole-v1", 2, hold=2) >= 8).all()
+    assert "Cem" in recipe.settings_by_name()
+
+
+@pytest.mark.parametrize("env", IMAGINED)
+def test_every_recipe_fits_its_environment(env: str) -> None:
+    """Model, windows, horizons and algorithms go together; without a step of learning."""
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            made = gym.make(env)
+        except gym.error.DependencyNotInstalled:
+            pytest.skip(f"{env} needs an extra")
+        for recipe in IMAGINED[env]:
+            model = recipe.make_model(made)
+            if isinstance(recipe, ImaginedPpo):
+                recipe.rounds.imagined_env(model, np.zeros((1, *model.spec.border[0]), "f4"), 0)
+                assert recipe.rounds.first_collect_steps < recipe.steps
+            elif isinstance(recipe, ImaginedReplay):
+                recorder = agents.RecordEpisodes(made)
+                agents.DynaCallback(model, recorder, recipe.dyna)
+                patch.setitem(recipe.settings, "buffer_size", 10)  # type: ignore[arg-type]
+                recipe.make(recorder, model.spec)
+            else:
+                assert isinstance(recipe, OnlinePlanner)
+                planner_of(recipe.planner, model)
 
 
 def test_model_settings_replace_those_of_the_preset() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from agents.recipes import IMAGINED, TUNED, ImaginedPpo, ImaginedReplay
+from agents.planners.refining import CemConfig
+from agents.recipes import IMAGINED, TUNED, ImaginedPpo, ImaginedReplay, OnlinePlanner
 from agents.training.dyna.callback import DynaConfig
 from agents.training.dyna.rounds import RoundsConfig
+from agents.training.online_planning import OnlineConfig
 from evaluation.measurements import sample_efficiency
 from evaluation.measurements.sample_efficiency import TASKS, SampleEfficiency, methods_of
 from evaluation.runner.learning_curve import Protocol
@@ -46,19 +48,25 @@ def test_with_a_world_model(monkeypatch: pytest.MonkeyPatch) -> None:
     small = (
         ImaginedPpo(1, 8, model="jump", rounds=rounds, settings={"n_steps": 4}),
         ImaginedReplay(1, 1, model="jump", kind="dqn", dyna=dyna),
+        OnlinePlanner(
+            1,
+            4,
+            planner=CemConfig(plans=4, worlds=1, horizon=2, iterations=1, hold=2),
+            online=OnlineConfig(start_steps=240, refit_every=200, first_fit_steps=5, fit_steps=2),
+        ),
     )
     monkeypatch.setitem(IMAGINED, "CartPole-v1", small)
-    assert methods_of("CartPole-v1") == ["ppo", "dyna-ppo", "dyna-dqn", "dqn"]
-    rows = replace(SMALL, methods=("ppo", "dyna-ppo", "dyna-dqn"), seeds=1).measure()
+    assert methods_of("CartPole-v1") == ["ppo", "dyna-ppo", "dyna-dqn", "planner", "dqn"]
+    rows = replace(SMALL, methods=("ppo", "dyna-ppo", "dyna-dqn", "planner"), seeds=1).measure()
     points = {
         method: [row["real_steps"] for row in rows
                  if row["kind"] == "return" and row["method"] == method]
-        for method in ("ppo", "dyna-ppo", "dyna-dqn")
+        for method in ("ppo", "dyna-ppo", "dyna-dqn", "planner")
     }  # fmt: skip
-    assert points["dyna-ppo"] == [250, 500, 600] == points["dyna-dqn"]
+    assert points["dyna-ppo"] == [250, 500, 600] == points["dyna-dqn"] == points["planner"]
     ratios = [row for row in rows if row["kind"] == "ratio"]
     assert [(row["method"], row["of"]) for row in ratios] == [
-        ("dyna-ppo", "ppo"), ("dyna-dqn", "ppo"),
+        ("dyna-ppo", "ppo"), ("dyna-dqn", "ppo"), ("planner", "ppo"),
     ]  # fmt: skip
     assert all(row["bound"] == "undecided" and row["value"] == 1 for row in ratios)
 

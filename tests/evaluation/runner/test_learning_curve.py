@@ -12,7 +12,7 @@ import torch
 import agents
 from agents.recipes import TUNED
 from evaluation.runner import learning_curve
-from evaluation.runner.learning_curve import LearningCurve, Protocol, grid
+from evaluation.runner.learning_curve import LearningCurve, Policy, Protocol, grid
 
 
 def test_grid() -> None:
@@ -49,7 +49,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: dict[int, float]) -> dict[
 
     monkeypatch.setattr(learning_curve.agents, "evaluate", evaluate)
     protocol = Protocol(level=10, every=10, budget=100, patience=2)
-    made["curve"] = LearningCurve(protocol, "CartPole-v1", lambda: (None, None))  # type: ignore
+    made["curve"] = LearningCurve(protocol, "CartPole-v1", lambda: Policy(None))  # type: ignore
     return made
 
 
@@ -88,7 +88,7 @@ def test_evaluations_change_nothing(number: int) -> None:
     recipe = TUNED["CartPole-v1"][number]
 
     def weights(every: int) -> list[torch.Tensor]:
-        curve = LearningCurve(Protocol(1e6, every, 1500), "CartPole-v1", lambda: (agent, None))
+        curve = LearningCurve(Protocol(1e6, every, 1500), "CartPole-v1", lambda: Policy(agent))
         agent = recipe.make(lambda: curve.count(gym.make("CartPole-v1")), seed=3)
         curve.run(lambda: agent.learn(3000))
         assert curve.steps == 1500
@@ -100,7 +100,7 @@ def test_evaluations_change_nothing(number: int) -> None:
 def test_evaluated_episodes_are_those_of_evaluate() -> None:
     with gym.make("CartPole-v1") as env:
         agent = agents.RandomAgent(env.action_space, 0)
-    value, episodes = Protocol(5, 10, 10, episodes=7).evaluate((agent, None), "CartPole-v1")
+    value, episodes = Protocol(5, 10, 10, episodes=7).evaluate(Policy(agent), "CartPole-v1")
     assert episodes == 7 and value >= 8
 
 

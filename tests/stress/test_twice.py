@@ -98,7 +98,8 @@ def test_twice_is_the_same(
 ) -> None:
     if story not in SHORT and not size(0, 1):
         pytest.skip("of the long version")
-    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.VECTOR_SETTINGS, "n_steps", 4)
     found = []
     for name in ("first", "second"):
         folder = tmp_path / name

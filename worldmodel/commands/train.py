@@ -134,8 +134,9 @@ class Train:
     """Processes to start; None for one, or for as many as torchrun started."""
     precision: str = "32-true"
     """32-true, bf16-mixed, ...: what lightning.fabric.Fabric takes."""
-    ema: float = 0.0
-    """Decay of a running average of the weights, which then are the checkpoint; 0 for none."""
+    ema: float | None = None
+    """Decay of a running average of the weights, which then are the checkpoint; 0 for none, None
+    for the preset's."""
     compile: bool = False
     """Run the model's blocks through torch.compile."""
     validate_every: int = 0
@@ -193,7 +194,9 @@ class Train:
 
     def _model(self, spec: Spec) -> WorldModel:
         if self.start is None:
-            config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
+            config = _override(
+                preset(self.model, self.preset or suggested(self.model, spec)), self.set
+            )
             return make(self.model, spec, config, self.seed)
         start = checkpoint.load(self.start)
         same = start.name == entry(self.model).model.name and start.spec == spec

@@ -37,7 +37,7 @@ def fit(
     strategy: Any = "auto",
     precision: Any = "32-true",
     clip: float = 100.0,
-    ema: float = 0.0,
+    ema: float | None = None,
     compile: bool = False,
     validation: SceneSource | None = None,
     validate_every: int = 1000,
@@ -51,8 +51,8 @@ def fit(
 
     A run that was complete already returns none.
 
-    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``; models
-    scale their own schedules to ``steps``.
+    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``, unless
+    the model says otherwise; models scale their own schedules to ``steps``.
 
     Args:
         model: a registered world model; it is moved to the device.
@@ -71,7 +71,8 @@ def fit(
         clip: gradient norm above which gradients are scaled down. If that happens often, rare
             events, such as large rewards, count for less than they should.
         ema: decay of a running average of the weights, such as 0.999: the checkpoint, the
-            validation and the trained model are then of the average. 0: of the last weights.
+            validation and the trained model are then of the average. 0: of the last weights. None
+            takes ``config.ema``, 0 if the model has none.
         compile: run the model's blocks through ``torch.compile``; a warning says if that failed.
         validation: scenes that are not trained on. Their losses are logged, and the weights with
             the lowest are saved as a checkpoint in ``folder/best``.
@@ -108,6 +109,7 @@ def fit(
     scenes = _first_batch(model, source, validation)
     model.env_id = model.env_id or getattr(source, "env_id", None)
     checks = Validation(validation, validate_every, seed)
+    ema = getattr(model.config, "ema", 0.0) if ema is None else ema
     settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
@@ -127,7 +129,7 @@ def fit(
             compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
         with stop_signals() as stopped, monitor, _lost_process(fabric, run):
             while done < steps and not _agree_to_stop(fabric, stopped, done % log_every == 0):
-                rate = run.set_rate(optimizer, done / steps)
+                rate = run.set_rate(optimizer, done, steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(total)

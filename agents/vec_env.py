@@ -40,8 +40,8 @@ class ImaginedVecEnv(VecEnv):
     ``HoldAction(env, hold)`` unchanged, with ``chunk`` on ``ChunkAction(env, hold)``.
 
     Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
-    that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
-    an episode's end also ``terminal_observation``.
+    that it did before), ``TimeLimit.truncated`` and, with more than one world or a penalty,
+    ``disagreement``; at an episode's end also ``terminal_observation``.
 
     Args:
         model: any world model; it is put into evaluation mode.
@@ -57,10 +57,14 @@ class ImaginedVecEnv(VecEnv):
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
         chunk: whether a decision is ``hold`` different actions instead of one held action.
-        penalty: factor of the worlds' disagreement, which is subtracted from the reward.
-        worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
-            that they predict for the decision. It contains the scene's randomness as well as the
-            model's ignorance; a deterministic model never disagrees.
+        penalty: factor of the disagreement, which is subtracted from the reward.
+        worlds: sampled for each episode.
+
+            The disagreement of an ensemble is that of its members about the first world's
+            observations (``WorldModel.disagreement``), which grows where nothing was recorded; one
+            world is enough. That of another model is the standard deviation over worlds of the
+            reward that they predict for the decision: the scene's randomness as well as the model's
+            ignorance; a deterministic model never disagrees.
         observation_space: of the real environment, if that is a Dict of which the model imagines
             exactly one part; the others stay as the start gives them, and starts are dicts. An
             environment is stepped once to check that they do. (A model that was made for the Dict
@@ -108,10 +112,10 @@ class ImaginedVecEnv(VecEnv):
         check_model(model)
         self.horizon = check_horizon(model, hold, horizon)
         numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
-        if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2):
+        if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2 and not model.disagrees):
             raise ValueError(
-                f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
-                f"with worlds={worlds}"
+                f"penalty: expected at least 0, and 2 worlds or more to disagree (of an ensemble "
+                f"one), got {penalty} with worlds={worlds}"
             )
         self.model = model.eval()
         self.known = check_known(known, model)
@@ -198,8 +202,9 @@ class ImaginedVecEnv(VecEnv):
         if self._worlds is None or self._chosen is None:
             raise RuntimeError("ImaginedVecEnv: call reset(), then step(actions)")
         worlds, chosen, self._chosen = self._worlds, self._chosen, None
-        rewards, alive, disagreement = self._imagine(worlds, chosen)
-        self._worlds = self.model.advance(worlds, chosen)
+        disagreement = self._members_disagreement(worlds, chosen)
+        rewards, alive, spread = self._imagine(worlds, chosen)
+        disagreement = spread if disagreement is None else disagreement
 
         self._decisions += 1
         terminated = alive < self._rng.random(self.num_envs)
@@ -208,7 +213,7 @@ class ImaginedVecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{"steps": self.hold} for _ in range(self.num_envs)]
         for i, info in enumerate(infos):
             info |= {"alive": float(alive[i]), "TimeLimit.truncated": bool(truncated[i])}
-            if self.worlds > 1:
+            if self.worlds > 1 or self.penalty > 0:
                 info["disagreement"] = float(disagreement[i])
         if dones.any():
             ended = self._observations()
@@ -235,18 +240,24 @@ class ImaginedVecEnv(VecEnv):
     def _imagine(
         self, worlds: Worlds, chosen: Tensor
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Reward, survival and disagreement of one decision, float32 (num_envs,) each.
+        """Reward, survival and spread of the worlds' rewards of one decision, float32 (num_envs,)
+        each.
 
-        Sets the current frames to those of the first world.
+        Advances the worlds, and sets the current frames to those of the first one.
         """
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
         every: Tensor | None = None
+        if not (self.known.outcomes or self.model.jumpy):  # one roll for both
+            self._worlds, first = self.model.step(worlds, chosen)
+            every = first.rewards
+        else:
+            self._worlds = self.model.advance(worlds, chosen)
         if self.known.outcomes:
             first = self.known.predict(self.model, worlds, queries, self._latest)
             assert first.observations is not None
             self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
             every = first.rewards
-        else:
+        elif self.model.jumpy:
             first = self.model.predict(worlds.some(slice(1)), queries)
         assert first.observations is not None
         check_finite(self.model, first.observations, first.rewards, first.alive)
@@ -260,6 +271,14 @@ class ImaginedVecEnv(VecEnv):
             others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
             every = torch.cat([first.rewards, others.rewards], 1)
         return rewards, alive, every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
+
+    def _members_disagreement(self, worlds: Worlds, chosen: Tensor) -> NDArray[np.float32] | None:
+        """Of the first world, float32 (num_envs,); None if the model has no members, or nobody
+        looks at it.
+        """
+        if not self.model.disagrees or (self.worlds == 1 and self.penalty == 0):
+            return None
+        return self.model.disagreement(worlds.some(slice(1)), chosen)[:, 0].cpu().numpy()
 
     def _restart(self, rows: NDArray[np.int64]) -> None:
         frames, constants, fresh = self._begin(len(rows))
@@ -371,7 +390,7 @@ class ImaginedVecEnv(VecEnv):
         if self.known.action_mask is None:
             raise AttributeError(
                 "action_masks: models do not learn them; give ImaginedVecEnv a function, "
-                "known=KnownFunctions(action_mask=...)"
+                "known=KnownFunctions(action_mask=...); LegalActions.fit(episodes) learns one"
             )
         return self._masks
 

@@ -59,11 +59,18 @@ class WorldModel(nn.Module, ABC):
     Attributes:
         name: in the registry, in checkpoints and in tables.
         jumpy: whether the cost of a query is independent of its distance.
-        takes_vectors: whether observations may be vectors; else they are images.
+        takes_images: whether observations may be images.
+        takes_vectors: whether they may be vectors.
         takes_image_parts: whether they may be Dicts of an image and vectors.
+        training_window: steps of the windows that ``fit`` cuts recorded episodes into; None: the
+            spec's window.
+        training_batch: such windows in a batch, unless ``fit`` is given another number.
+        holdout_share: of recorded episodes, which ``fit`` holds out to stop early by
+            (``holdout_errors``); 0 trains on all.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
         removed_settings: names in older checkpoints' settings that mean nothing any more.
         stochastic: whether two sampled worlds of one context may differ.
+        disagrees: whether it has members, whose ``disagreement`` shows what it has not learned.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
         max_context: the largest context size M of the training; None if any.
         stride: environment steps of one step of the model: it reaches only times that are
@@ -75,11 +82,16 @@ class WorldModel(nn.Module, ABC):
 
     name: ClassVar[str]
     jumpy: ClassVar[bool]
+    takes_images: ClassVar[bool] = True
     takes_vectors: ClassVar[bool] = False
     takes_image_parts: ClassVar[bool] = False
+    training_window: ClassVar[int | None] = None
+    training_batch: ClassVar[int] = 32
+    holdout_share: ClassVar[float] = 0.0
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     removed_settings: ClassVar[frozenset[str]] = frozenset()
     stochastic: ClassVar[bool] = True
+    disagrees: ClassVar[bool] = False
     extends: ClassVar[bool] = False
     max_context: int | None = None
     stride: int = 1
@@ -175,6 +187,35 @@ class WorldModel(nn.Module, ABC):
             )
         return self._advance(worlds, actions)
 
+    def step(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, Prediction]:
+        """``advance`` along actions (B, L, \\*action), and what ``predict`` says of their end (one
+        plan, one query), at the cost of once where a model steps through time.
+
+        Raises:
+            ValueError, UnsupportedQuery: as for ``advance``.
+        """
+        ends = (worlds.present + actions.shape[1])[:, None]
+        self._check_queries(worlds, Queries(ends, actions[:, None]))
+        after, steps = self._step_through(worlds, actions)
+        return after, steps.at((ends - worlds.present[:, None]) // self.stride, 1)
+
+    def disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """How far apart the members' predictions are along actions (B, L, \\*action), (B, S).
+
+        The standard deviation over members of the mean observation after a step, in units of how
+        much a step changes it, root mean square over the numbers that change, mean over steps. It
+        is small where the model has learned from data, whatever is random there.
+
+        Raises:
+            UnsupportedQuery: the model has no members (``disagrees`` is False).
+            ValueError: the steps leave the window or the actions have another shape.
+        """
+        if not self.disagrees:
+            raise UnsupportedQuery(f"model: {self.name} has no members that could disagree")
+        ends = (worlds.present + actions.shape[1])[:, None]
+        self._check_queries(worlds, Queries(ends, actions[:, None]))
+        return self._disagreement(worlds, actions)
+
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         """Observations, rewards and survival at any times, along any plans.
 
@@ -201,12 +242,13 @@ class WorldModel(nn.Module, ABC):
         ``worlds``, ``queries``, ``frames`` and errors are as there.
         """
         self._check_queries(worlds, queries)
-        return self._predict(worlds, queries, frames)
+        return self._predict(worlds, queries, frames).float()
 
     def prepare(self, source: SceneSource) -> None:
-        """Called by ``fit`` before the first step: learn constants, such as the rewards' scale.
+        """Called by ``fit`` before its first step: learn constants, such as the rewards' scale.
 
-        Only once: they are part of the checkpoint, and further training on other data uses them.
+        Here only once: they are part of the checkpoint, and further training uses them. A model
+        that learns them anew lets its weights take up the change.
         """
         for module in self.modules():
             if isinstance(module, RewardScale):
@@ -241,6 +283,21 @@ class WorldModel(nn.Module, ABC):
             generator: of all random draws, on the model's device.
         """
 
+    def holdout_errors(self, scenes: SceneBatch, generator: torch.Generator | None) -> Tensor:
+        """Errors (E,) on scenes that are not trained on, by which ``fit`` stops early.
+
+        Here one, the loss. An ensemble returns that of each member, and all its weights lead with
+        the axis E: ``fit`` takes the best weights of each.
+
+        Args:
+            scenes: B scenes.
+            generator: of all random draws, on the model's device.
+        """
+        return self.loss(scenes, 1.0, generator).total.reshape(1)
+
+    def rank_members(self, errors: Tensor) -> None:
+        """Called by ``fit`` when each member has its best weights, with their errors (E,)."""
+
     @abstractmethod
     def _observe(self, context: Context) -> Belief: ...
 
@@ -257,6 +314,15 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds: ...
+
+    def _step_through(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, StepPrediction]:
+        """What ``_advance`` returns, and ``_predict`` for the end of the actions."""
+        queries = Queries((worlds.present + actions.shape[1])[:, None], actions[:, None])
+        return self._advance(worlds, actions), self._predict(worlds, queries, True)
+
+    def _disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """Where ``disagrees``."""
+        raise NotImplementedError
 
     @abstractmethod
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction: ...

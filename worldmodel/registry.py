@@ -12,7 +12,7 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
 from worldmodel.models.baselines import copy_last, replay
-from worldmodel.models.frame_by_frame import hierarchical_vrnn, sssm, sv2p, svg
+from worldmodel.models.frame_by_frame import ensemble, hierarchical_vrnn, sssm, sv2p, svg
 from worldmodel.models.jumpy import badj, copying, gqn, jump
 from worldmodel.spec import Spec
 
@@ -36,11 +36,17 @@ class Entry:
         return self.variants.get(type(config), self.model)
 
 
-MODELS: dict[str, Entry] = {
+_JUMP = Entry(
+    jump.Jump,
+    {**jump.PRESETS, **copying.PRESETS},
+    {copying.CopyingConfig: copying.CopyingJump},
+)
+MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
     model.name: Entry(model, presets)
     for presets, *models in (
         (badj.PRESETS, badj.Badj),
         (gqn.PRESETS, gqn.Gqn),
+        (ensemble.PRESETS, ensemble.Ensemble),
         (svg.PRESETS, svg.Svg, svg.SvgFixedPrior, svg.SvgDeterministic),
         (copy_last.PRESETS, copy_last.CopyLast),
         ({}, replay.Replay),
@@ -50,12 +56,9 @@ MODELS: dict[str, Entry] = {
     )
     for model in models
 }
-MODELS["jump"] = Entry(
-    jump.Jump,
-    {**jump.PRESETS, **copying.PRESETS},
-    {copying.CopyingConfig: copying.CopyingJump},
-)
 """What ``make`` knows; ``register`` adds to it."""
+AUTO = "auto"
+"""The name that stands for the ``recommended`` model."""
 
 
 def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
@@ -89,7 +92,7 @@ def register(model: type[WorldModel], presets: Mapping[str, Any]) -> None:
         model.__module__,
         model.__qualname__,
     )  # a notebook's cell that is run twice makes a class of the same name
-    if ":" in model.name or (known is not None and not again):
+    if ":" in model.name or model.name == AUTO or (known is not None and not again):
         raise ValueError(
             f"model: the name {model.name!r} is taken, or holds a colon; choose another"
         )
@@ -163,11 +166,17 @@ def suggested(name: str, spec: Spec) -> str:
     return "small" if spec.is_image or spec.image_part is not None else "vector"
 
 
+def recommended(spec: Spec) -> str:
+    """The model that ``make("auto", spec)`` makes: ensemble for vectors, jump for images."""
+    return "jump" if spec.is_image or spec.image_part is not None else "ensemble"
+
+
 def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel:
     """A fresh model.
 
     Args:
-        name: a registered model, such as "jump" or "svg-lp", or "module:name" of your own.
+        name: a registered model, such as "jump" or "svg-lp", or "module:name" of your own; "auto"
+            is the ``recommended`` one.
         spec: what it will see and do; ``Spec.from_spaces`` reads it off an environment.
         config: a preset's name, or the model's own config object; None for the ``suggested``.
         seed: of the initial weights; torch's global generator stays as it is.
@@ -177,10 +186,8 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
             the seed is out of range.
     """
     check_seed(seed)
+    name = recommended(spec) if name == AUTO else name
     known = entry(name)
-    config = suggested(name, spec) if config is None else config
-    if isinstance(config, str):
-        config = preset(name, config)
     model = known.model
     if spec.image_part is not None and not model.takes_image_parts:
         takers = sorted(title for title, one in MODELS.items() if one.model.takes_image_parts)
@@ -190,9 +197,16 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
         )
     if not (spec.is_image or model.takes_vectors):
         raise ValueError(
-            f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; jump takes "
-            "both"
+            f"spec: {name} takes images, got vectors of {spec.observation[0]} numbers; ensemble "
+            "takes these, jump both"
         )
+    if spec.is_image and not model.takes_images:
+        raise ValueError(
+            f"spec: {name} takes vectors, got images {spec.observation}; jump takes both"
+        )
+    config = suggested(name, spec) if config is None else config
+    if isinstance(config, str):
+        config = preset(name, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         build: Any = known.of(config)

@@ -64,7 +64,15 @@ class RewardScale(nn.Module):
                 "learned anew, standardised. Train for long enough, or make a new model",
                 stacklevel=4,
             )
-        every = torch.cat([_sums(source.batch(i), stride) for i in range(PREPARE_BATCHES)])
+        self.learn(torch.cat([_sums(source.batch(i), stride) for i in range(PREPARE_BATCHES)]))
+
+    @torch.no_grad()
+    def learn(self, every: Tensor) -> None:
+        """Take mean and spread of these rewards, float64 (n,).
+
+        Raises:
+            ValueError: rewards are beyond ``LARGEST_REWARD``.
+        """
         if every.numel() and (largest := float(every.abs().max())) > LARGEST_REWARD:
             raise ValueError(
                 f"rewards: up to {largest:.3g}, whose sums leave float32; scale them to at most "
@@ -86,6 +94,7 @@ class RewardScale(nn.Module):
 
     def decode(self, outputs: Tensor) -> Tensor:
         """The expected rewards of a network's outputs."""
+        outputs = outputs.float()
         if bool(self.symlog):
             return outputs.sign() * outputs.abs().expm1()
         return outputs * self.spread + self.mean
@@ -127,6 +136,7 @@ class RewardScale(nn.Module):
         variance: float,
     ) -> tuple[Tensor, Tensor]:
         """As ``loss``, from rewards, bool ``ended`` and 0 or 1 ``valid``, all (B, L)."""
+        reward, logit = reward.float(), logit.float()  # a network may compute in bf16
         error = (reward - self.encode(rewards)).square()
         crossed = binary_cross_entropy_with_logits(logit, 1.0 - ended.float(), reduction="none")
         return (0.5 * error / variance * valid).sum(1), (crossed * valid).sum(1)

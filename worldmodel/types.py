@@ -6,7 +6,7 @@ W window length in steps. A window has W steps and therefore W + 1 observations,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,6 +137,13 @@ class StepPrediction:
     rewards: Tensor
     logits: Tensor
     observations: Tensor | None
+
+    def float(self) -> StepPrediction:
+        """In float32, whatever the networks computed in."""
+        frames = self.observations
+        return StepPrediction(
+            self.rewards.float(), self.logits.float(), None if frames is None else frames.float()
+        )
 
     def at(self, ends: Tensor, plans: int) -> Prediction:
         """Sum the rewards over the intervals between queries, and repeat an answer for all plans.
@@ -278,3 +285,20 @@ class SceneSource(Protocol):
 
     def batch(self, index: int) -> SceneBatch:
         """The batch of that index."""
+
+
+@runtime_checkable
+class RecordedBatch(SceneBatch, Protocol):
+    """Windows of recorded steps."""
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 (B,), the number of each window's first step among all recorded ones."""
+
+
+@runtime_checkable
+class RecordedSource(SceneSource, Protocol):
+    """A source over a finite recording."""
+
+    def sweep(self, steps: int) -> Iterator[RecordedBatch]:
+        """Batches that hold each recorded step once, of about ``steps`` steps at most."""

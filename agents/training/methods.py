@@ -1,4 +1,4 @@
-"""The four methods by which an agent of a run learns."""
+"""The methods by which an agent of a run learns."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.planners.base import Planner
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
-from agents.training.dyna.rounds import RoundsConfig, stopped_message, train_dyna
+from agents.training.dyna.rounds import DynaResult, RoundsConfig, train_dyna
+from agents.training.dyna.run_rounds import stopped_message
 from agents.training.imagined_ppo import (
     make_ppo,
     policy_name,
     small_extractor,
     train_in_imagination,
 )
+from agents.training.online_planning import OnlineConfig, PlannerResult, train_planner
 from agents.training.resume import checkpointed
 from agents.training.run_config import RunConfig
 from agents.wrappers import HoldAction
@@ -31,6 +34,8 @@ from worldmodel.base import WorldModel
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 
+DYNA_EVERY = 1000
+"""Real decisions between refits with Dyna."""
 MAX_RECORDED_STEPS = 200_000
 """Real steps that Dyna records, the latest: 2.5 GB of 64 px frames."""
 
@@ -52,6 +57,18 @@ class Job:
         with checkpointed(self.folder, callbacks, dyna) as callbacks:
             agent.learn(self.config.steps, callback=callbacks, progress_bar=self.progress)
         return agent
+
+    def in_rounds(self, learn: Callable[..., Any]) -> Any:
+        """What ``train_dyna`` or ``train_planner`` returns, in a folder of rounds."""
+        config, folder = self.config, self.folder / "rounds"
+        try:
+            return learn(
+                env=config.make_env, real_steps=config.steps * config.hold, folder=folder,
+                resume=any(folder.glob("round-*")), tensorboard_log=str(self.folder),
+                callback=_callbacks(self), progress=self.progress,
+            )  # fmt: skip
+        except KeyboardInterrupt as error:  # whose message names resume=True
+            raise KeyboardInterrupt(stopped_message(folder, "the same command")) from error
 
 
 def _imagination(job: Job) -> BaseAlgorithm:
@@ -82,9 +99,10 @@ def _real(job: Job) -> BaseAlgorithm:
 
 def _dyna(job: Job) -> BaseAlgorithm:
     config = job.config
+    fit_steps = 500 if config.fit_steps is None else config.fit_steps
     shared: dict[str, Any] = {
-        "first_fit_steps": 4 * config.fit_steps,
-        "fit_steps": config.fit_steps,
+        "first_fit_steps": 4 * fit_steps,
+        "fit_steps": fit_steps,
         "hold": config.hold,
         "num_envs": config.num_envs,
         "seed": config.seed,
@@ -93,34 +111,44 @@ def _dyna(job: Job) -> BaseAlgorithm:
 
 
 def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
-    config, model, folder = job.config, job.model, job.folder / "rounds"
+    config, model = job.config, job.model
     assert model is not None
+    every = DYNA_EVERY if config.fit_every is None else config.fit_every
     rounds = RoundsConfig(
         **shared,
-        first_collect_steps=2 * config.fit_every * config.hold,
-        collect_steps=config.fit_every * config.hold,
+        first_collect_steps=2 * every * config.hold,
+        collect_steps=every * config.hold,
         imagined_steps=config.imagined_steps,
         horizon=config.horizon,
         frame_stack=config.frame_stack,
     )
-    try:
-        return train_dyna(
-            model, config.make_env, config.steps * config.hold, rounds, folder=folder,
-            resume=any(folder.glob("round-*")), tensorboard_log=str(job.folder),
-            callback=_callbacks(job), progress=job.progress,
-        ).agent  # fmt: skip
-    except KeyboardInterrupt as error:  # whose message names resume=True
-        raise KeyboardInterrupt(stopped_message(folder, "the same command")) from error
+    result: DynaResult = job.in_rounds(partial(train_dyna, model, config=rounds))
+    return result.agent
+
+
+def _planner(job: Job) -> Planner:
+    config, model = job.config, job.model
+    assert model is not None
+    given: dict[str, int] = {}
+    if config.fit_steps is not None:
+        given |= {"fit_steps": config.fit_steps, "first_fit_steps": 4 * config.fit_steps}
+    if config.fit_every is not None:
+        given["refit_every"] = config.fit_every * config.hold
+    online = OnlineConfig(**given, seed=config.seed)
+    learn = partial(train_planner, model, planner=config.planner_config, config=online)
+    result: PlannerResult = job.in_rounds(learn)
+    return result.planner
 
 
 def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     config, model = job.config, job.model
     assert model is not None
     recorder = RecordEpisodes(config.make_env(), max_steps=MAX_RECORDED_STEPS)
+    every = DYNA_EVERY if config.fit_every is None else config.fit_every
     settings = DynaConfig(
         **shared,
-        start=config.fit_every,
-        every=config.fit_every,
+        start=every,
+        every=every,
         ratio=config.ratio,
         horizon=2 if config.horizon is None else config.horizon,
     )
@@ -128,9 +156,10 @@ def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     return job.learn(agent, DynaCallback(model, recorder, settings))
 
 
-METHODS: dict[str, Callable[[Job], BaseAlgorithm]] = {
+METHODS: dict[str, Callable[[Job], BaseAlgorithm | Planner]] = {
     "imagination": _imagination,
     "dyna": _dyna,
+    "planner": _planner,
     "lookahead": _lookahead,
     "real": _real,
 }

@@ -1,8 +1,9 @@
 """Train an agent in a folder of its own, resume it there, load it.
 
-The folder holds ``agent.zip`` (SB3's own format), ``agent.json`` (the settings), TensorBoard's
-logs, and with Dyna the final world model (``model``). Until then it holds ``begun.json`` and what a
-killed run resumes from: ``rounds`` of PPO with Dyna, else ``checkpoint-*``.
+The folder holds ``agent.zip`` (SB3's own format; a planner has none), ``agent.json`` (the
+settings), TensorBoard's logs, and with Dyna and the planner the final world model (``model``).
+Until then it holds ``begun.json`` and what a killed run resumes from: ``rounds`` of PPO with Dyna
+and of the planner, else ``checkpoint-*``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from agents.planners.base import Planner
+from agents.planners.refining import Cem
 from agents.training.imagined_ppo import check_frame_stack, torch_threads
 from agents.training.methods import METHODS, Job
 from agents.training.resume import PREFIX
@@ -28,11 +31,14 @@ from worldmodel.data.make_env import open_env
 from worldmodel.registry import make
 from worldmodel.spec import Spec
 
+Trained = BaseAlgorithm | Planner
 FORMAT = 1
 BEGUN, DONE = "begun.json", "agent.json"
 """Files with the settings of a run that is not finished (and the digest of its model), and of one
 that is. Both are there while the run cleans up.
 """
+FITTED = ("dyna", "planner")
+"""Methods that fit a world model."""
 ACTIONS: dict[str, type[gym.Space[Any]]] = {"dqn": gym.spaces.Discrete, "sac": gym.spaces.Box}
 """The action spaces that algorithms take; PPO takes any."""
 
@@ -44,11 +50,11 @@ def train(
     threads: int = 1,
     evaluate_every: int = 10_000,
     progress: bool = False,
-) -> BaseAlgorithm:
+) -> Trained:
     """Train an agent as the config says, and save it in the folder.
 
-    A run that was stopped or killed is resumed: PPO with Dyna after its last round, others from
-    their last checkpoint, at most ``resume.CHECKPOINT_MINUTES`` old.
+    A run that was stopped or killed is resumed: PPO with Dyna and the planner after the last round,
+    others from their last checkpoint, at most ``resume.CHECKPOINT_MINUTES`` old.
 
     Args:
         config: see ``RunConfig``.
@@ -65,8 +71,8 @@ def train(
         ValueError: a number is out of range; settings, spaces, algorithm, model and device do not
             fit each other; or the folder holds an unfinished run with other settings or another
             world model of the same name.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written, with Dyna for PPO that
-            of the last round.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written, with Dyna for PPO and
+            with the planner that of the last round.
     """
     numbers_at_least(1, threads=threads)
     numbers_at_least(0, evaluate_every=evaluate_every)
@@ -99,7 +105,7 @@ def _can_resume(config: RunConfig, folder: Path) -> bool:
         return False
     before = read_json(path)
     for name, value in asdict(config).items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:  # earlier versions had fewer settings
             raise ValueError(
                 f"{name}: a run was begun in {folder} with {before.get(name)!r}, now it is "
                 f"{value!r}; give the same to go on with it, or choose another folder"
@@ -126,10 +132,12 @@ def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
             spec = model.spec
             spec.check_spaces(env.observation_space, env.action_space, "env")
         else:
-            spec = Spec.from_spaces(env.observation_space, env.action_space, config.window)
+            planned = config.planner_config.steps(config.planner.horizon)
+            window = max(config.window, planned if config.method == "planner" else 1)
+            spec = Spec.from_spaces(env.observation_space, env.action_space, window)
         _check_algorithm(config.algorithm, env.action_space)
     check_frame_stack(spec, config.frame_stack)
-    if model is None and config.method == "dyna":
+    if model is None and config.method in FITTED:
         model = make("jump", spec, seed=config.seed).to(device)
     return spec, model
 
@@ -150,19 +158,20 @@ def _write_settings(config: RunConfig, path: Path, **more: str | None) -> None:
         partial.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _train(job: Job, threads: int) -> BaseAlgorithm:
+def _train(job: Job, threads: int) -> Trained:
     config, folder = job.config, job.folder
     with torch_threads(threads):
         agent = METHODS[config.method](job)
-    with atomic(folder / "agent.zip") as path:
-        agent.save(path)
-    if config.method == "dyna" and job.model is not None:
+    if isinstance(agent, BaseAlgorithm):
+        with atomic(folder / "agent.zip") as path:
+            agent.save(path)
+    if config.method in FITTED and job.model is not None:
         checkpoint.save(job.model, folder / "model", training={"run": str(folder.name)})
     _write_settings(config, folder / DONE)
     return agent
 
 
-def load(folder: str | Path) -> tuple[BaseAlgorithm, RunConfig]:
+def load(folder: str | Path) -> tuple[Trained, RunConfig]:
     """Load the agent that ``train`` saved. Load only agents that you trust: this can run code.
 
     SB3's ``agent.zip`` is unpickled, and ``agent.json`` names an environment whose module is
@@ -186,4 +195,6 @@ def load(folder: str | Path) -> tuple[BaseAlgorithm, RunConfig]:
         config = from_json(RunConfig, facts)
     except ValueError as error:
         raise ValueError(f"{path}: settings do not fit: {error}") from error
+    if config.method == "planner":
+        return Cem(checkpoint.load(folder / "model"), config.planner_config), config
     return ALGORITHMS[config.algorithm].load(folder / "agent.zip", device="cpu"), config

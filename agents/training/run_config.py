@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.adapt import adapt
 from agents.evaluate import evaluate
 from agents.lookahead import LookaheadVecWrapper
+from agents.planners.refining import CemConfig
+from agents.training.online_planning import ONLINE_CEM
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
-Method = Literal["imagination", "dyna", "lookahead", "real"]
+Method = Literal["imagination", "dyna", "planner", "lookahead", "real"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,20 @@ class RunConfig:
         steps: decisions that the agent learns from: imagined ones with method="imagination", else
             real ones.
         hold: steps that an action is held.
-        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        horizon: decisions of an imagined episode; None takes what fits the model's window. Plans
+            have a horizon of their own.
         frame_stack: frames that the policy sees.
         num_envs: environments side by side; imagined ones with imagination and dyna.
         jumps: of lookahead, for each candidate action.
-        window: steps that a fresh model looks across.
-        fit_steps: training steps of a refit with dyna; the first has four times as many. 0 never
-            refits.
-        fit_every: real decisions between refits.
+        window: steps that a fresh model looks across; with the planner as many as plans take, if
+            that is more.
+        fit_steps: training steps of a refit with dyna (the first has four times as many) or the
+            planner; 0 never refits. None: 500 with dyna, what ``OnlineConfig`` says with the
+            planner.
+        fit_every: real decisions between refits; None: 1000 with dyna, what ``OnlineConfig`` says
+            with the planner.
         imagined_steps: decisions that PPO imagines for each refit, with dyna.
+        planner: settings of the planner, but for hold and seed, which are those of the run.
         ratio: imagined transitions for each real one, of DQN and SAC with dyna.
         size, pixels, grayscale: see ``agents.adapt``.
         seed: of everything random.
@@ -66,9 +73,10 @@ class RunConfig:
     num_envs: int = 16
     jumps: int = 2
     window: int = 20
-    fit_steps: int = 500
-    fit_every: int = 1000
+    fit_steps: int | None = None
+    fit_every: int | None = None
     imagined_steps: int = 20_000
+    planner: CemConfig = ONLINE_CEM
     ratio: float = 4.0
     size: int = 64
     pixels: bool = False
@@ -76,13 +84,14 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window fit_every imagined_steps"
+        numbers = "steps hold frame_stack num_envs jumps window imagined_steps"
         at_least(1, self, *numbers.split())
-        at_least(0, self, "fit_steps", "ratio", "seed")
-        if self.method not in ("imagination", "dyna", "lookahead", "real"):
-            raise ValueError(
-                f"method: expected imagination, dyna, lookahead or real, got {self.method!r}"
-            )
+        at_least(0, self, "ratio", "seed")
+        for name, least in (("fit_steps", 0), ("fit_every", 1)):
+            if getattr(self, name) is not None:
+                at_least(least, self, name)
+        if self.method not in get_args(Method):
+            raise ValueError(f"method: expected {', '.join(get_args(Method))}, got {self.method!r}")
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm: expected ppo, dqn or sac, got {self.algorithm!r}")
         if self.method in ("imagination", "lookahead"):
@@ -93,10 +102,30 @@ class RunConfig:
                     f"model: {self.method} needs a trained world model; python -m worldmodel train "
                     "makes one, and --method dyna begins without"
                 )
+        self._check_planner()
         if self.method == "dyna" and self.model is None and self.fit_steps == 0:
             raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
         if self.episodes is not None and self.method != "imagination":
             raise ValueError(f"episodes: are for method='imagination', got {self.method!r}")
+
+    def _check_planner(self) -> None:
+        """Raise ValueError for settings that the planner takes no notice of."""
+        if self.planner.seed or self.planner.hold not in (1, self.hold):
+            raise ValueError("planner: its seed and hold are those of the run; give --seed, --hold")
+        if self.method != "planner":
+            return
+        if self.algorithm != "ppo" or self.frame_stack != 1 or self.horizon is not None:
+            raise ValueError(
+                "algorithm, frame_stack, horizon: the planner has no policy that learns, sees one "
+                "frame, and its horizon is planner.horizon; leave them away"
+            )
+        if self.fit_steps == 0:
+            raise ValueError("fit_steps: the planner's model has to be fitted, got 0")
+
+    @property
+    def planner_config(self) -> CemConfig:
+        """Settings of the planner, with the run's hold and seed."""
+        return replace(self.planner, hold=self.hold, seed=self.seed)
 
     def make_env(self) -> gym.Env[Any, Any]:
         """The real environment, without ``HoldAction``."""

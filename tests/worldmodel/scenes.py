@@ -34,12 +34,15 @@ WINDOW = PASSIVE.window
 # name and config of everything that obeys the contract, at test size; the last is the paper's JUMP
 # (replay must recognise its scenes: see test_baselines)
 PAPER = JumpConfig(hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, scene=16, head=16)
-SMALL: list[tuple[str, Any]] = [(name, "small") for name in sorted(MODELS) if name != "replay"]
+SMALL: list[tuple[str, Any]] = [
+    (name, "small") for name in sorted(MODELS) if name not in ("replay", "ensemble")
+]
 SMALL.append(("jump", PAPER))
 # every model with every spec that it takes: name, config, spec
 CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
 CASES += [("jump", "jumpy", DISCRETE), ("jump", "views", DISCRETE), ("jump", "views", CAMERA)]
 CASES += [("jump", "views", PASSIVE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
+CASES += [("ensemble", "vector", VECTOR), ("ensemble", "mbpo", GOALS)]
 CASES += [("jump", "vector", GOALS), ("jump", "small", CAMERA), ("copy-last", "small", CAMERA)]
 
 

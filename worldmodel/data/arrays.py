@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import check_rounding, checked_observation
+from worldmodel.data.env_checks import (
+    check_reward_rounding,
+    check_rounding,
+    checked_observation,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.spec import Spec
 
@@ -45,15 +49,23 @@ def cut_arrays(
         by_name = exact if spec.parts else exact[""]
         rounded = checked_observation(by_name, spec, f"observations: {owner}", (count,))
         try:
-            for part in exact.values():
-                if part.dtype != np.uint8:  # else it is an image
-                    check_rounding(part, spec)
+            if not spec.is_image:
+                check_rounding(_vectors(spec, exact), spec)
+            check_reward_rounding(rewards[begin:end])
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 paid = rewards[begin:end].astype(np.float32)
             episodes.append(Episode(rounded, actions[begin:end].copy(), paid, bool(ended[end - 1])))
         except ValueError as error:
             raise ValueError(f"{owner}: {error}") from error
     return episodes
+
+
+def _vectors(spec: Spec, frames: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The numbers of all vectors (T + 1, V), as they were given."""
+    if not spec.parts:
+        return frames[""]
+    given = [frames[part.name] for part in spec.parts if not part.is_image]
+    return np.concatenate([np.zeros((len(next(iter(frames.values()))), 0), np.float32), *given], 1)
 
 
 def as_array(values: Any, argument: str) -> NDArray[Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from worldmodel.data.shards import (
 )
 from worldmodel.data.windows import WindowSource
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.spec.parts import Part, parts_of, vectors
+from worldmodel.spec.parts import Part, number_name, parts_of, vectors
 
 
 class Episodes:
@@ -191,16 +193,17 @@ class Episodes:
         if self._range is None:
             return ""
         least, most = self._range
-        exact = Spec.from_spaces(self.observation_space, self.action.to_space(), 1).bounds
+        spec = Spec.from_spaces(self.observation_space, self.action.to_space(), 1)
+        exact = spec.bounds
         with np.errstate(over="ignore"):  # recorded numbers are rounded: so are the bounds
             low, high = (bound.astype(np.float32) for bound in exact)
         wider = np.flatnonzero((least < low) | (most > high))
         if not len(wider):
             return ""
-        number = wider[0]
+        number = int(wider[0])
         return (
-            f"observations: number {number} goes from {least[number]:.6g} to {most[number]:.6g}, "
-            f"its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
+            f"observations: {number_name(spec.parts, number)} goes from {least[number]:.6g} to "
+            f"{most[number]:.6g}, its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
         )
 
     def warn_of_outside(self) -> None:
@@ -231,6 +234,44 @@ class Episodes:
             )
         spaces = self.action, self.observation_space, self.env_id
         return Episodes(self.episodes[:-held], *spaces), Episodes(self.episodes[-held:], *spaces)
+
+    def hold_out(self, share: float) -> tuple[Episodes, Episodes]:
+        """Two sets: those to train on, and about ``share`` of the episodes, evenly spaced.
+
+        Recording more episodes leaves those that are held out where they are, so that a model which
+        is trained further has not seen them. Of fewer than 1 / share episodes none can be held out:
+        each is cut into 1 / share parts of consecutive steps, and parts are held out.
+
+        Raises:
+            ValueError: ``share`` is not above 0 and at most a half, or there are not 1 / share
+                steps.
+        """
+        if not 0 < share <= 0.5:
+            raise ValueError(f"share: expected above 0 and at most 0.5, got {share}")
+        parts = math.ceil(1 / share)
+        every: Sequence[Episode] = self.episodes
+        if len(every) < parts:
+            if self.steps < parts:
+                raise ValueError(
+                    f"episodes: expected at least {parts} steps, to hold out {share} of them, got "
+                    f"{self.steps}; record more"
+                )
+            every = [part for episode in every for part in _cut(episode, parts)]
+        numbers: tuple[list[int], list[int]] = [], []
+        for number in range(len(every)):
+            numbers[int((number + 1) * share) > int(number * share)].append(number)
+        training, held = (
+            Episodes(
+                every.pick(chosen)
+                if isinstance(every, LazySequence)
+                else [every[number] for number in chosen],
+                self.action,
+                self.observation_space,
+                self.env_id,
+            )
+            for chosen in numbers
+        )
+        return training, held
 
     def starts(self) -> NDArray[Any]:
         """The first observations, (episodes, *observation), as episodes hold them."""
@@ -328,6 +369,23 @@ class Episodes:
         )  # fmt: skip
         source.env_id = self.env_id
         return source
+
+
+def _cut(episode: Episode, parts: int) -> list[Episode]:
+    """An episode in so many parts of consecutive steps; fewer if it has fewer steps."""
+    steps = len(episode.actions)
+    parts = min(parts, steps)
+    edges = [steps * part // parts for part in range(parts + 1)]
+    return [
+        Episode(
+            episode.observations[begin : end + 1],
+            episode.actions[begin:end],
+            episode.rewards[begin:end],
+            episode.terminated and end == steps,
+            None if episode.masks is None else episode.masks[begin : end + 1],
+        )
+        for begin, end in pairwise(edges)
+    ]
 
 
 def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: str) -> None:

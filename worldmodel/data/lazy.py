@@ -77,14 +77,18 @@ class LazySequence(Sequence[Item]):
         self,
         shards: ShardCache[Shard],
         make: Callable[[Shard, int], Item],
-        numbers: range | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self._ends = np.cumsum(shards.counts)
-        self._numbers = range(int(self._ends[-1])) if numbers is None else numbers
+        self._numbers: Sequence[int] = range(int(self._ends[-1])) if numbers is None else numbers
         self._shards, self._make = shards, make
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    def pick(self, numbers: Sequence[int]) -> LazySequence[Item]:
+        """Those of these numbers, in this order."""
+        return LazySequence(self._shards, self._make, [self._numbers[number] for number in numbers])
 
     @overload
     def __getitem__(self, number: int) -> Item: ...

@@ -16,31 +16,44 @@ from torch import Tensor, nn
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.signals import stop_signals
+from worldmodel.data.episodes import Episodes
 from worldmodel.training.compiled import compile_parts
+from worldmodel.training.early_stopping import EarlyStopping
 from worldmodel.training.monitor import Callback, Monitor
+from worldmodel.training.precision import FABRIC, Choice, Precision, choose
 from worldmodel.training.run import Run
-from worldmodel.training.source import brightness, check_source, fingerprint
+from worldmodel.training.source import (
+    brightness,
+    check_source,
+    fingerprint,
+    pass_length,
+    training_sources,
+)
 from worldmodel.training.validation import Validation
 from worldmodel.types import SceneBatch, SceneSource
 
 
 def fit(
     model: WorldModel,
-    source: SceneSource,
+    source: SceneSource | Episodes,
     steps: int,
     *,
+    batch_size: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
     accelerator: str | None = None,
     devices: int | None = None,
     strategy: Any = "auto",
-    precision: Any = "32-true",
+    precision: Precision = "auto",
     clip: float = 100.0,
     ema: float | None = None,
     compile: bool = False,
     validation: SceneSource | None = None,
     validate_every: int = 1000,
+    holdout: SceneSource | None = None,
+    holdout_every: int | None = None,
+    patience: int = 5,
     log_every: int = 50,
     save_minutes: float = 5.0,
     callbacks: Sequence[Callback] = (),
@@ -56,16 +69,23 @@ def fit(
 
     Args:
         model: a registered world model; it is moved to the device.
-        source: an env's scene stream, or ``Episodes.windows(...)``; training runs on its device. A
+        source: recorded ``Episodes``; or an env's scene stream, or ``Episodes.windows(...)``, and
+            training runs on its device. Episodes are cut into windows as the model's
+            ``training_window`` says, and some are held out if its ``holdout_share`` says so. A
             model without an ``env_id`` takes that of its source, if it has one.
-        steps: the whole run's, including those done before a resume; the schedules are scaled to
-            it, so a resumed run has the same.
+        steps: of the whole run, including those done before a resume; with ``holdout`` at most so
+            many. The schedules are scaled to it, so a resumed run has the same.
+        batch_size: windows in a batch, of Episodes; None for the model's ``training_batch``.
         folder: where the checkpoint, the training state and TensorBoard's scalars go; None writes
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
         seed: of the training draws; the source has its own.
-        accelerator, strategy, precision: as in ``lightning.fabric.Fabric``; None takes the kind of
-            device that the source's batches are on.
+        accelerator, strategy: as in ``lightning.fabric.Fabric``; None takes the kind of device that
+            the source's batches are on.
+        precision: of the networks; losses, weights and the optimizer are float32 always. "bf16"
+            computes products and convolutions in bfloat16 (``torch.autocast``). "auto" takes it for
+            observations with an image where it is clearly faster: on GPUs that have it, and on a
+            CPU on which one process measures it to be. A resumed run goes on as it began.
         devices: processes to start on this machine; None for one, or for as many as ``torchrun``
             started, on however many machines. Each draws batches of its own.
         clip: gradient norm above which gradients are scaled down. If that happens often, rare
@@ -77,6 +97,12 @@ def fit(
         validation: scenes that are not trained on. Their losses are logged, and the weights with
             the lowest are saved as a checkpoint in ``folder/best``.
         validate_every: steps between validations; the last step is validated too.
+        holdout: scenes that are not trained on. If the error on them (``model.holdout_errors``) no
+            longer falls, training stops early; the model then has the weights with the lowest
+            error, of an ensemble each member its own.
+        holdout_every: steps between measurements on them; None for one pass through the recorded
+            steps, at least 50.
+        patience: measurements without an improvement of 1% after which training stops.
         log_every: steps between logs, callbacks and checks of the loss.
         save_minutes: time between checkpoints; one is also written at the end and on SIGINT or
             SIGTERM.
@@ -85,8 +111,11 @@ def fit(
         progress: show a progress bar, or a line every 30 s where there is no terminal.
 
     Raises:
+        TypeError: ``source`` is neither a source nor Episodes.
         ValueError: a number is out of range; the model has no weights; the source's scenes are not
-            what the model was made for; ``resume`` without a folder, or of another run.
+            what the model was made for; ``batch_size`` for a source that makes its own batches;
+            ``ema`` with ``holdout``; ``resume`` without a folder, or of another run, or another
+            precision.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         OSError: the disk is full, say; the last good checkpoint is kept.
@@ -97,6 +126,7 @@ def fit(
         ConnectionError: another process of the run died, or was silent for as long as the strategy
             waits (half an hour by default); the last checkpoint is kept.
     """
+    source, holdout = training_sources(model, source, holdout, batch_size, seed, accelerator)
     if steps < 1 or log_every < 1:
         raise ValueError(f"steps, log_every: expected at least 1, got {steps} and {log_every}")
     if devices is not None and devices < 1:
@@ -106,29 +136,43 @@ def fit(
     check_seed(seed)
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
-    scenes = _first_batch(model, source, validation)
+    scenes = _first_batch(model, source, validation=validation, holdout=holdout)
     model.env_id = model.env_id or getattr(source, "env_id", None)
     checks = Validation(validation, validate_every, seed)
+    stopping = None
+    if holdout is not None:
+        if ema:
+            raise ValueError("ema: with a holdout the best weights are taken, not an average")
+        ema = 0.0
+        every = pass_length(source) if holdout_every is None else holdout_every
+        stopping = EarlyStopping(model, holdout, every, patience, seed)
     ema = getattr(model.config, "ema", 0.0) if ema is None else ema
-    settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "clip": clip, "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
     settings |= {"first observations": brightness(scenes)}
-    run = Run(model, folder, settings, training or {})
+    run = Run(model, folder, settings, training or {}, stopping)
     with run.claimed(resume):
         device = scenes.lengths.device.type
-        fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
+        begun = run.begun_precision() if resume else None
+        choice = choose(precision, model.spec, device, local * nodes, begun)
+        run.set_precision(choice)
+        fabric = _fabric(device, accelerator or device, local, nodes, strategy, choice)
         module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
         done = run.resume() if resume else 0
         model.prepare(source)
         lead = fabric.is_global_zero
         monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
+        monitor.tell_precision(choice, done)
         saved = time.monotonic()
         model.train()
         if compile:
             compile_parts(model, lambda: fabric.backward(module(0, 0.0)[0]))
         with stop_signals() as stopped, monitor, _lost_process(fabric, run):
-            while done < steps and not _agree_to_stop(fabric, stopped, done % log_every == 0):
+            while not (
+                _over(stopping, done, steps)
+                or _agree_to_stop(fabric, stopped, done % log_every == 0)
+            ):
                 rate = run.set_rate(optimizer, done, steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
                 optimizer.zero_grad(set_to_none=True)
@@ -140,7 +184,9 @@ def fit(
                 run.average.update()
                 done += 1
                 monitor.bar.update()
-                if done % log_every == 0 or done == steps:
+                if stopping is not None and stopping.due(done, steps):
+                    monitor.log_holdout(done, stopping.measure())
+                if done % log_every == 0 or _over(stopping, done, steps):
                     monitor.log(done, parts, rate)
                 if lead and checks.due(done, steps):
                     with run.average.swapped():
@@ -151,6 +197,9 @@ def fit(
                 if lead and time.monotonic() - saved > save_minutes * 60:
                     run.save(done)
                     saved = time.monotonic()
+            complete = _over(stopping, done, steps)
+            if stopping is not None and complete:
+                stopping.apply()
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
             if fabric.world_size > 1:
@@ -159,25 +208,32 @@ def fit(
         model.eval()
         if lead and monitor.parts and validation is None and monitor.late(done):
             monitor.watch_spread(done, Validation(source, 1, seed).spread(model))
-        if done < steps or stopped.is_set():  # a signal at the end is for whoever called, too
-            more = run.folder and done < steps
+        if not complete or stopped.is_set():  # a signal at the end is for whoever called, too
+            more = run.folder and not complete
             further = "; resume=True (--resume) goes on from there" if more else ""
             raise KeyboardInterrupt(f"stopped after step {done}{further}")
         return monitor.parts
 
 
+def _over(stopping: EarlyStopping | None, done: int, steps: int) -> bool:
+    """Whether the run is complete after ``done`` of at most ``steps`` steps."""
+    return done >= steps or (stopping is not None and stopping.over)
+
+
 def _first_batch(
-    model: WorldModel, source: SceneSource, validation: SceneSource | None
+    model: WorldModel, source: SceneSource, **others: SceneSource | None
 ) -> SceneBatch:
-    """The first batch of ``source``, after both sources were checked."""
+    """The first batch of ``source``, after it and ``others`` were checked."""
     scenes = source.batch(0)
     check_source(model.spec, source, scenes)
-    if validation is not None:
-        first = validation.batch(0)
-        check_source(model.spec, validation, first)
+    for name, other in others.items():
+        if other is None:
+            continue
+        first = other.batch(0)
+        check_source(model.spec, other, first)
         there, here = first.lengths.device.type, scenes.lengths.device.type
         if there != here:
-            raise ValueError(f"validation: its batches are on {there}, those of source on {here}")
+            raise ValueError(f"{name}: its batches are on {there}, those of source on {here}")
     return scenes
 
 
@@ -188,7 +244,7 @@ def _launched() -> tuple[int, int]:
 
 
 def _fabric(
-    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, precision: Any
+    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, choice: Choice
 ) -> Any:
     """Fabric, with all its processes started.
 
@@ -202,7 +258,7 @@ def _fabric(
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        precision=precision,
+        precision=FABRIC[choice.name],
     )
     if fabric.device.type != device:
         raise ValueError(

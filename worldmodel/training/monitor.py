@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldmodel.base import WorldModel
+from worldmodel.training.precision import Choice
 from worldmodel.training.run import Run
 from worldmodel.training.tensorboard_help import TRAINING, TRAINING_CHARTS, explain
 
@@ -72,6 +73,7 @@ class Monitor:
             mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
         )
         self.parts: dict[str, float] = {}
+        self._holdout: dict[str, float] = {}
         self.warned = self.spread_warned = False
 
     def __enter__(self) -> Monitor:
@@ -87,9 +89,18 @@ class Monitor:
             if kind is None:
                 raise
 
+    def tell_precision(self, choice: Choice, step: int) -> None:
+        """Say and log in which precision the networks compute, and why, unless users chose."""
+        if not choice.reason:
+            return
+        if not self.bar.disable:
+            self.bar.write(f"precision: {choice.line}", file=sys.stderr)
+        if self.writer is not None:
+            self.writer.add_text("world_model/precision", choice.line, step)
+
     def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
         """Log one step's losses; raises FloatingPointError where they are not finite."""
-        self.parts = {name: float(value) for name, value in parts.items()}
+        self.parts = {name: float(value) for name, value in parts.items()} | self._holdout
         if not all(math.isfinite(value) for value in self.parts.values()):
             raise FloatingPointError(
                 f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
@@ -105,6 +116,12 @@ class Monitor:
         for callback in self.callbacks:
             callback(Progress(step, model.eval(), self.writer, self.parts))
         model.train()
+
+    def log_holdout(self, step: int, error: float) -> None:
+        """Log an error on what is held out; ``parts`` have it from now on, as ``holdout``."""
+        self._holdout = {"holdout": error}
+        if self.writer is not None:
+            self.writer.add_scalar("validation/holdout", error, step)
 
     def log_validation(self, step: int, losses: dict[str, float]) -> None:
         """Log the losses of a validation, and warn of worlds that are all alike."""

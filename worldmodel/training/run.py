@@ -22,12 +22,16 @@ from worldmodel.common.config_checks import at_least, difference, from_json
 from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import Layout, Tensors, layout, parse_json
 from worldmodel.training.average import Average
+from worldmodel.training.early_stopping import EarlyStopping
+from worldmodel.training.precision import FABRIC, Choice
 
 STATE = "training.safetensors"
 """Weights, average and moments; in the metadata, as JSON, the settings of the run and its step."""
 BEST = "best"
 """Folder of the checkpoint with the lowest validation loss, inside the run's."""
 
+HOLDOUT = ("errors", "levels")
+"""What ``EarlyStopping`` has measured, for each member."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """Adam's state of each weight."""
 
@@ -43,6 +47,7 @@ class State:
         training: facts for the checkpoint.
         updates: of the average of the weights.
         best: the lowest validation loss so far; infinite before the first.
+        waited: measurements on what is held out since the last improvement.
     """
 
     run: dict[str, Any]
@@ -51,9 +56,10 @@ class State:
     training: dict[str, Any]
     updates: int
     best: float
+    waited: int = 0
 
     def __post_init__(self) -> None:
-        at_least(0, self, "step", "seconds", "updates")
+        at_least(0, self, "step", "seconds", "updates", "waited")
         if not (isinstance(self.run, dict) and isinstance(self.training, dict)):
             raise ValueError(f"run, training: expected facts, got {self.run} and {self.training}")
 
@@ -91,8 +97,9 @@ class Run:
         folder: str | Path | None,
         settings: dict[str, Any],
         training: dict[str, Any],
+        stopping: EarlyStopping | None = None,
     ) -> None:
-        self.model, self.training = model, training
+        self.model, self.training, self.stopping = model, training, stopping
         self.optimizer = model.make_optimizer()
         self.folder = None if folder is None else Path(folder)
         self.average = Average(model, settings["ema"])
@@ -139,6 +146,20 @@ class Run:
             group["lr"] = rate
         return rate
 
+    def begun_precision(self) -> str:
+        """Of a run to go on with: Fabric's name of its precision.
+
+        Raises:
+            ValueError: the file is corrupt.
+        """
+        assert self.folder is not None
+        return str(read_state(self.folder / STATE)[1].run.get("precision"))
+
+    def set_precision(self, choice: Choice) -> None:
+        """Make it part of what identifies the run, and of the checkpoint's facts."""
+        self.identity["precision"] = FABRIC[choice.name]
+        self.training = {**self.training, "precision": choice.line}
+
     def resume(self) -> int:
         """Restore weights and optimizer; returns the steps done.
 
@@ -161,15 +182,20 @@ class Run:
     def _restore(self, file: Tensors, state: State) -> None:
         """Restore everything; nothing is changed if something does not fit."""
         parameters = list(self.model.parameters())
+        measured = HOLDOUT if f"holdout.{HOLDOUT[0]}" in file.layout and self.stopping else ()
         expected: Layout = {f"weights.{k}": v for k, v in layout(self.model.state_dict()).items()}
         for index, parameter in enumerate(parameters):
             shape = (tuple(parameter.shape), parameter.dtype)
             if state.updates:
                 expected[f"average.{index}"] = shape
+            if measured:
+                expected[f"best.{index}"] = shape
             for name in MOMENTS:
                 key = f"optimizer.{index}.{name}"
                 if key in file.layout:  # a parameter that no loss reached has none
                     expected[key] = ((), torch.float32) if name == "step" else shape
+        for name in measured:
+            expected[f"holdout.{name}"] = file.layout[f"holdout.{name}"]
         tensors = file.read(expected)
         moments: dict[int, dict[str, Tensor]] = {}
         for key in tensors:
@@ -187,6 +213,10 @@ class Run:
         averages = len(parameters) if state.updates else 0
         average = [tensors[f"average.{index}"] for index in range(averages)]
         self.average.restore(average, state.updates)
+        if self.stopping is not None and measured:
+            best = [tensors[f"best.{index}"] for index in range(len(parameters))]
+            errors, levels = (tensors[f"holdout.{name}"] for name in measured)
+            self.stopping.restore(best, errors, levels, state.waited)
         self.best, self.seconds, self.training = state.best, state.seconds, state.training
 
     def save(self, step: int) -> None:
@@ -201,11 +231,16 @@ class Run:
             raise FloatingPointError(
                 f"the weights are not finite at step {step}; the last good checkpoint is kept"
             )
+        stopping = self.stopping
         facts = State(
-            self.identity, step, self._seconds(), self.training, self.average.updates, self.best
-        )
+            self.identity, step, self._seconds(), self.training, self.average.updates, self.best,
+            stopping.waited if stopping else 0,
+        )  # fmt: skip
         tensors = {f"weights.{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"average.{index}": t for index, t in enumerate(self.average.weights)}
+        if stopping is not None and stopping.weights:
+            tensors |= {f"best.{index}": t for index, t in enumerate(stopping.weights)}
+            tensors |= {f"holdout.{name}": getattr(stopping, name) for name in HOLDOUT}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
         whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

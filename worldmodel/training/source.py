@@ -7,8 +7,58 @@ import hashlib
 import numpy as np
 import torch
 
+from worldmodel.base import WorldModel
+from worldmodel.data.episodes import Episodes
+from worldmodel.data.windows import WindowSource
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import SceneBatch, SceneSource
+
+SHORTEST_PASS = 50
+"""Training steps between measurements on what is held out, where a pass is shorter."""
+
+
+def training_sources(
+    model: WorldModel,
+    source: SceneSource | Episodes,
+    holdout: SceneSource | None,
+    batch_size: int | None,
+    seed: int,
+    accelerator: str | None,
+) -> tuple[SceneSource, SceneSource | None]:
+    """What to train on and what to stop early by; the arguments are those of ``fit``.
+
+    Raises:
+        TypeError: ``source`` is neither a source nor Episodes.
+        ValueError: ``batch_size`` is not for Episodes, or there are too few of them to hold out.
+    """
+    if not isinstance(source, Episodes):
+        if not isinstance(source, SceneSource):
+            raise TypeError(
+                "source: expected Episodes, or a source such as Episodes.windows(...) returns, got "
+                f"{type(source).__name__}"
+            )
+        if batch_size is not None:
+            raise ValueError(
+                f"batch_size: is for Episodes, got {batch_size} and a source that makes its own "
+                "batches; Episodes.windows takes a batch_size"
+            )
+        return source, holdout
+    device = "cuda" if accelerator in ("cuda", "gpu") else model.device
+    window = model.training_window or model.spec.window
+    count = model.training_batch if batch_size is None else batch_size
+    held = None
+    if holdout is None and model.holdout_share:
+        source, held = source.hold_out(model.holdout_share)
+    training = source.windows(window, count, seed, device)
+    return training, holdout if held is None else held.windows(window, count, seed, device)
+
+
+def pass_length(source: SceneSource) -> int:
+    """Training steps of one pass through what was recorded, at least ``SHORTEST_PASS``."""
+    if not isinstance(source, WindowSource):
+        return SHORTEST_PASS
+    steps = -(-source.steps // (source.window * source.batch_size))
+    return max(steps, SHORTEST_PASS)
 
 
 def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:

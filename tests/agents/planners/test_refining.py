@@ -106,7 +106,7 @@ def test_finds_the_rewarding_action(planner: Any, config: Any) -> None:
     actions, _ = found.predict(frames(0, 1, 2, 3))
     assert actions.tolist() == [0, 1, 2, 3]
     assert found.last.chosen.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
-    assert found.last.actions.shape == (4, 64, 2) and found.last.scores.shape == (4, 64)
+    assert found.last.actions.shape == (4, 65, 2) and found.last.scores.shape == (4, 65)
 
 
 @BOTH

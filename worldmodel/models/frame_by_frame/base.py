@@ -155,7 +155,8 @@ class FrameByFrame(WorldModel):
             if feed or len(rows):
                 observation = self._decode(state)
             if len(rows):
-                observations[rows, :, :, columns] = observation.unflatten(0, lead)[rows]
+                answered = observation.unflatten(0, lead)[rows]
+                observations[rows, :, :, columns] = answered.to(observations.dtype)
             if feed:
                 own = {name: state[name] for name in names}
                 state = {**own, **self._feed_back(state, observation)}
@@ -194,9 +195,10 @@ class FrameByFrame(WorldModel):
         return Worlds(belief.present, {**state, OBSERVATION: observation, NOISE: noise})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
+        return worlds if actions.shape[1] == 0 else self._step_through(worlds, actions)[0]
+
+    def _step_through(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, StepPrediction]:
         batch, steps = actions.shape[:2]
-        if steps == 0:
-            return worlds
         if steps % self.stride:
             raise UnsupportedQuery(
                 f"actions: {self.name} takes {self.stride} steps at once, got {steps}"
@@ -204,10 +206,11 @@ class FrameByFrame(WorldModel):
         plans = self._plans(actions.unsqueeze(1), batch, steps)
         end = torch.full((batch, 1), plans.shape[2])
         with running_statistics(self):
-            state, _, _, observations = self._roll(worlds, plans, end, feed_last=True)
+            state, reward, logit, observations = self._roll(worlds, plans, end, feed_last=True)
         own = {name: value.unflatten(0, worlds.shape) for name, value in state.items()}
         latest = {OBSERVATION: observations[:, :, 0, 0], NOISE: worlds.state[NOISE]}
-        return Worlds(worlds.present + steps, {**own, **latest})
+        after = Worlds(worlds.present + steps, {**own, **latest})
+        return after, StepPrediction(self.reward_scale.decode(reward), logit, observations)
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         """Roll all B * S * N worlds from their presents to the farthest query.

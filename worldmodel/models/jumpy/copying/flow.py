@@ -13,8 +13,8 @@ from torch.nn.functional import mse_loss
 
 from worldmodel.models.jumpy.copying.cells import Grid
 from worldmodel.models.jumpy.copying.config import CopyingConfig
-from worldmodel.models.layers.attention import ModulatedBlock, perceptron
 from worldmodel.models.layers.positions import cell_positions
+from worldmodel.models.layers.transformer import ModulatedBlock, perceptron
 
 
 class FlowPrior(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from worldmodel.models.jumpy.copying.cells import Grid
 from worldmodel.models.jumpy.copying.config import CopyingConfig
 from worldmodel.models.jumpy.copying.memory import per_cell
-from worldmodel.models.layers.attention import Block, perceptron
 from worldmodel.models.layers.positions import cell_positions
+from worldmodel.models.layers.transformer import Block, perceptron
 
 
 class Posterior(nn.Module):

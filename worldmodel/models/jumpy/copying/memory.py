@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from worldmodel.models.jumpy.copying.cells import Grid, Stem
 from worldmodel.models.jumpy.copying.config import CopyingConfig
 from worldmodel.models.jumpy.keys import TimeFeatures
-from worldmodel.models.layers.attention import Block, perceptron
 from worldmodel.models.layers.positions import cell_positions
+from worldmodel.models.layers.transformer import Block, perceptron
 
 
 class FrameMemory(nn.Module):

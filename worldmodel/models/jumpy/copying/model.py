@@ -31,7 +31,7 @@ from worldmodel.models.jumpy.copying.renderer import (
 )
 from worldmodel.models.jumpy.training_draws import draw_distinct
 from worldmodel.models.layers import gaussian
-from worldmodel.models.layers.attention import perceptron
+from worldmodel.models.layers.transformer import perceptron
 from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import (

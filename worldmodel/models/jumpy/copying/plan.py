@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worldmodel.models.jumpy.copying.config import CopyingConfig
 from worldmodel.models.jumpy.keys import TimeFeatures
-from worldmodel.models.layers.attention import Attention, causal_mask, perceptron
+from worldmodel.models.layers.transformer import Attention, causal_mask, perceptron
 from worldmodel.rewards import reward_layer
 
 KeysValues = tuple[Tensor, Tensor]
@@ -136,7 +136,8 @@ class _PlanBlock(nn.Module):
     ) -> Tensor:
         """Of x (P * N, L, width): the same shape."""
         count, steps = plans
-        queries, (keys, values) = attention.queries(x), own
+        keys, values = own
+        queries = attention.queries(x) * keys.shape[-1] ** -0.5
         scores = queries @ keys.transpose(-1, -2) + causal_mask(steps, x.device)
         if past is None or over is None:
             found = scores.softmax(-1).to(values.dtype) @ values

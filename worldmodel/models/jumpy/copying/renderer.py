@@ -12,7 +12,7 @@ from torch.nn.functional import grid_sample
 from worldmodel.models.jumpy.copying.cells import Grid
 from worldmodel.models.jumpy.copying.config import CopyingConfig
 from worldmodel.models.jumpy.keys import TimeFeatures
-from worldmodel.models.layers.attention import perceptron
+from worldmodel.models.layers.transformer import perceptron
 
 SHUT = -2.0
 """Logit of an untrained gate: at first most of a frame is copied."""

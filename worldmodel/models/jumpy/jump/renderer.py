@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.encoder import Encoder
+from worldmodel.models.layers.attention import attention
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 from worldmodel.models.layers.positions import coordinate_waves
 
@@ -204,7 +204,7 @@ class SpatialAttention(nn.Module):
         query = self.query(conditioning).unflatten(-1, (self.heads, self.depth)).transpose(1, 2)
         cells = self.key_value(grid.flatten(2).transpose(1, 2))
         cells = cells.unflatten(-1, (2 * self.heads, self.depth)).transpose(1, 2)
-        values = scaled_dot_product_attention(query, *cells.chunk(2, 1))  # (P, heads, Q, depth)
+        values = attention(query, *cells.chunk(2, 1))  # (P, heads, Q, depth)
         return values.transpose(1, 2).flatten(2)
 
 

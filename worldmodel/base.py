@@ -54,7 +54,7 @@ class WorldModel(nn.Module, ABC):
     Args:
         spec: observations, actions and window; an attribute.
         config: the model's own settings, a frozen dataclass; an attribute. ``fit`` reads
-            ``learning_rate`` and ``learning_rate_end``.
+            ``learning_rate`` and ``learning_rate_end``, and ``ema`` if there is one.
 
     Attributes:
         name: in the registry, in checkpoints and in tables.
@@ -68,6 +68,7 @@ class WorldModel(nn.Module, ABC):
         holdout_share: of recorded episodes, which ``fit`` holds out to stop early by
             (``holdout_errors``); 0 trains on all.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
+        removed_settings: names in older checkpoints' settings that mean nothing any more.
         stochastic: whether two sampled worlds of one context may differ.
         disagrees: whether it has members, whose ``disagreement`` shows what it has not learned.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
@@ -88,6 +89,7 @@ class WorldModel(nn.Module, ABC):
     training_batch: ClassVar[int] = 32
     holdout_share: ClassVar[float] = 0.0
     renamed_weights: ClassVar[Mapping[str, str]] = {}
+    removed_settings: ClassVar[frozenset[str]] = frozenset()
     stochastic: ClassVar[bool] = True
     disagrees: ClassVar[bool] = False
     extends: ClassVar[bool] = False
@@ -256,6 +258,17 @@ class WorldModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, RewardScale):
                 module.prepare(source, self.stride)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """What ``fit`` trains with: Adam or AdamW over all parameters, in one group."""
+        return torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
+
+    def learning_rate(self, done: int, steps: int) -> float:
+        """The learning rate after ``done`` of ``steps`` steps: linear from ``learning_rate`` to
+        ``learning_rate_end``.
+        """
+        first, last = self.config.learning_rate, self.config.learning_rate_end
+        return float(first + done / steps * (last - first))
 
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None

@@ -136,8 +136,9 @@ class Train:
     precision: Precision = "auto"
     """In which the networks compute; auto takes bf16 where it is clearly faster, else float32. A
     resumed run goes on as it began."""
-    ema: float = 0.0
-    """Decay of a running average of the weights, which then are the checkpoint; 0 for none."""
+    ema: float | None = None
+    """Decay of a running average of the weights, which then are the checkpoint; 0 for none, None
+    for the preset's."""
     compile: bool = False
     """Run the model's blocks through torch.compile."""
     validate_every: int = 0
@@ -195,7 +196,9 @@ class Train:
 
     def _model(self, spec: Spec) -> WorldModel:
         if self.start is None:
-            config = _override(preset(self.model, self.preset or suggested(spec)), self.set)
+            config = _override(
+                preset(self.model, self.preset or suggested(self.model, spec)), self.set
+            )
             return make(self.model, spec, config, self.seed)
         start = checkpoint.load(self.start)
         same = start.name == entry(self.model).model.name and start.spec == spec

@@ -322,7 +322,7 @@ def check_bf16(model: WorldModel) -> None:
 def check_checkpoint(model: WorldModel) -> None:
     """A registered model comes back from its checkpoint and answers the same."""
     known = MODELS.get(model.name)
-    if known is None or known.model is not type(model) or not known.presets:
+    if known is None or known.of(model.config) is not type(model) or not known.presets:
         return
     with TemporaryDirectory() as folder:
         loaded = load(save(model, folder))

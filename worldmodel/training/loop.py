@@ -47,7 +47,7 @@ def fit(
     strategy: Any = "auto",
     precision: Precision = "auto",
     clip: float = 100.0,
-    ema: float = 0.0,
+    ema: float | None = None,
     compile: bool = False,
     validation: SceneSource | None = None,
     validate_every: int = 1000,
@@ -64,8 +64,8 @@ def fit(
 
     A run that was complete already returns none.
 
-    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``; models
-    scale their own schedules to ``steps``.
+    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``, unless
+    the model says otherwise; models scale their own schedules to ``steps``.
 
     Args:
         model: a registered world model; it is moved to the device.
@@ -91,7 +91,8 @@ def fit(
         clip: gradient norm above which gradients are scaled down. If that happens often, rare
             events, such as large rewards, count for less than they should.
         ema: decay of a running average of the weights, such as 0.999: the checkpoint, the
-            validation and the trained model are then of the average. 0: of the last weights.
+            validation and the trained model are then of the average. 0: of the last weights. None
+            takes ``config.ema``, 0 if the model has none.
         compile: run the model's blocks through ``torch.compile``; a warning says if that failed.
         validation: scenes that are not trained on. Their losses are logged, and the weights with
             the lowest are saved as a checkpoint in ``folder/best``.
@@ -142,8 +143,10 @@ def fit(
     if holdout is not None:
         if ema:
             raise ValueError("ema: with a holdout the best weights are taken, not an average")
+        ema = 0.0
         every = pass_length(source) if holdout_every is None else holdout_every
         stopping = EarlyStopping(model, holdout, every, patience, seed)
+    ema = getattr(model.config, "ema", 0.0) if ema is None else ema
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "clip": clip, "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
@@ -170,7 +173,7 @@ def fit(
                 _over(stopping, done, steps)
                 or _agree_to_stop(fabric, stopped, done % log_every == 0)
             ):
-                rate = run.set_rate(optimizer, done / steps)
+                rate = run.set_rate(optimizer, done, steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(total)

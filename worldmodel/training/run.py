@@ -100,7 +100,7 @@ class Run:
         stopping: EarlyStopping | None = None,
     ) -> None:
         self.model, self.training, self.stopping = model, training, stopping
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
+        self.optimizer = model.make_optimizer()
         self.folder = None if folder is None else Path(folder)
         self.average = Average(model, settings["ema"])
         self.best = math.inf
@@ -139,10 +139,9 @@ class Run:
                 "go on, or another folder (--out)"
             )
 
-    def set_rate(self, optimizer: Any, share: float) -> float:
-        """The learning rate after that share of the steps."""
-        first, last = self.model.config.learning_rate, self.model.config.learning_rate_end
-        rate = float(first + share * (last - first))
+    def set_rate(self, optimizer: Any, done: int, steps: int) -> float:
+        """The learning rate after ``done`` of ``steps`` steps."""
+        rate = self.model.learning_rate(done, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         return rate

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from dyna_fakes import LineEnv, LineModel
+from dyna_fakes import LineConfig, LineEnv, LineModel
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -188,7 +188,7 @@ class Even(LineEnv):
 
 class EvenModel(LineModel):
     def __init__(self) -> None:
-        super().__init__(0.0)
+        super().__init__(0.0, LineConfig(limit=100.0))
         env = Even()
         self.spec = Spec.from_spaces(env.observation_space, env.action_space, 8)
 

@@ -51,6 +51,8 @@ class Branches:
         parts: a Dict observation of which the model imagines one part; None where it imagines all.
         known: functions in place of the model's heads.
         seed: of the starts and the worlds.
+        disagreement: measure that of an ensemble's members with one world, too; with several
+            worlds it is always measured. See ``ImaginedVecEnv``.
 
     Attributes:
         frames: the current observations at the border to Gymnasium, (n, \\*observation).
@@ -68,7 +70,9 @@ class Branches:
         parts: DictObservation | None,
         known: KnownFunctions,
         seed: int,
+        disagreement: bool = False,
     ) -> None:
+        self._measured = disagreement or worlds > 1
         self.model, self.hold, self.worlds = model, hold, worlds
         self.parts, self.known = parts, known
         shape, dtype = model.spec.border
@@ -148,6 +152,9 @@ class Branches:
             FloatingPointError: the model predicts NaN or infinity.
         """
         worlds = self.sampled
+        spread = None
+        if self._measured and self.model.disagrees:
+            spread = self.model.disagreement(worlds.some(slice(1)), chosen)[:, 0]
         queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
         # where outcomes are functions, every world's observations are needed
         if self.known.outcomes or self.worlds == 1:
@@ -166,10 +173,9 @@ class Branches:
         rewards, alive = (
             value[:, 0, 0, 0].float().cpu().numpy() for value in (first.rewards, first.alive)
         )
-        disagreement = np.zeros_like(rewards)
-        if self.worlds > 1:
-            disagreement = every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
-        return rewards, alive, disagreement
+        if spread is None:
+            spread = every[:, :, 0, 0].std(1, correction=0)  # of one world: 0
+        return rewards, alive, spread.float().cpu().numpy()
 
     def observations(self) -> VecEnvObs:
         """The current observations as fresh arrays, since SB3 holds on to what it is given."""

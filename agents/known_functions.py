@@ -40,7 +40,8 @@ class KnownFunctions:
         action_mask: observations to bool (P, n): which actions are legal there, in the convention
             of sb3-contrib: n choices of a Discrete space, or those of all entries of a
             MultiDiscrete one after the other (of a MultiBinary one: 0 and 1 of each bit). Models
-            do not learn masks: without this function, imagined steps have none.
+            do not learn masks: without this function, imagined steps have none. ``LegalActions``
+            is one that was learned from recorded masks.
 
     Raises:
         TypeError: one of them is not callable.

@@ -39,8 +39,8 @@ class ImaginedVecEnv(VecEnv):
     ``HoldAction(env, hold)`` unchanged, with ``chunk`` on ``ChunkAction(env, hold)``.
 
     Each info holds ``steps`` (= hold), ``alive`` (the probability that the episode goes on, given
-    that it did before), ``TimeLimit.truncated`` and, with more than one world, ``disagreement``; at
-    an episode's end also ``terminal_observation``.
+    that it did before), ``TimeLimit.truncated`` and, with more than one world or a penalty,
+    ``disagreement``; at an episode's end also ``terminal_observation``.
 
     Args:
         model: any world model; it is put into evaluation mode.
@@ -56,10 +56,14 @@ class ImaginedVecEnv(VecEnv):
         horizon: decisions after which an episode is truncated; None takes what fits the window.
             Short ones that begin at recorded steps keep errors from piling up (Janner et al. 2019).
         chunk: whether a decision is ``hold`` different actions instead of one held action.
-        penalty: factor of the worlds' disagreement, which is subtracted from the reward.
-        worlds: sampled for each episode. Their disagreement is the standard deviation of the reward
-            that they predict for the decision. It contains the scene's randomness as well as the
-            model's ignorance; a deterministic model never disagrees.
+        penalty: factor of the disagreement, which is subtracted from the reward.
+        worlds: sampled for each episode.
+
+            The disagreement of an ensemble is that of its members about the first world's
+            observations (``WorldModel.disagreement``), which grows where nothing was recorded; one
+            world is enough. That of another model is the standard deviation over worlds of the
+            reward that they predict for the decision: the scene's randomness as well as the model's
+            ignorance; a deterministic model never disagrees.
         observation_space: of the real environment, if that is a Dict of which the model imagines
             exactly one part; the others stay as the start gives them, and starts are dicts. An
             environment is stepped once to check that they do. (A model that was made for the Dict
@@ -107,10 +111,10 @@ class ImaginedVecEnv(VecEnv):
         check_model(model)
         self.horizon = check_horizon(model, hold, horizon)
         numbers_at_least(1, num_envs=num_envs, fps=fps, worlds=worlds)
-        if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2):
+        if not 0 <= penalty < np.inf or (penalty > 0 and worlds < 2 and not model.disagrees):
             raise ValueError(
-                f"penalty: expected at least 0, and 2 worlds or more to disagree, got {penalty} "
-                f"with worlds={worlds}"
+                f"penalty: expected at least 0, and 2 worlds or more to disagree (of an ensemble "
+                f"one), got {penalty} with worlds={worlds}"
             )
         self.model = model.eval()
         self.known = check_known(known, model)
@@ -129,7 +133,9 @@ class ImaginedVecEnv(VecEnv):
             starts = self._made = make_env(cast(EnvLike, starts))
         start = start_sampler(starts, model, self.horizon * hold, hold, self.parts)
         self._live = isinstance(starts, gym.Env)
-        self.branches = Branches(self.model, start, hold, worlds, self.parts, self.known, seed)
+        self.branches = Branches(
+            self.model, start, hold, worlds, self.parts, self.known, seed, penalty > 0
+        )
         pictures = model.spec.is_image or model.spec.image_part is not None
         self.render_mode = "rgb_array" if pictures else None  # VecEnv.__init__ asks for it
         action = model.spec.action
@@ -201,7 +207,7 @@ class ImaginedVecEnv(VecEnv):
             {"steps": self.hold, "alive": survival, "TimeLimit.truncated": cut}
             for survival, cut in zip(alive.tolist(), truncated.tolist(), strict=True)
         ]
-        if self.worlds > 1:
+        if self.worlds > 1 or self.penalty > 0:
             for info, value in zip(infos, disagreement.tolist(), strict=True):
                 info["disagreement"] = value
         dones = terminated | truncated
@@ -293,7 +299,7 @@ class ImaginedVecEnv(VecEnv):
         if self.known.action_mask is None:
             raise AttributeError(
                 "action_masks: models do not learn them; give ImaginedVecEnv a function, "
-                "known=KnownFunctions(action_mask=...)"
+                "known=KnownFunctions(action_mask=...); LegalActions.fit(episodes) learns one"
             )
         return self._masks
 

@@ -54,7 +54,7 @@ class WorldModel(nn.Module, ABC):
     Args:
         spec: observations, actions and window; an attribute.
         config: the model's own settings, a frozen dataclass; an attribute. ``fit`` reads
-            ``learning_rate`` and ``learning_rate_end``.
+            ``learning_rate`` and ``learning_rate_end``, and ``ema`` if there is one.
 
     Attributes:
         name: in the registry, in checkpoints and in tables.
@@ -68,7 +68,9 @@ class WorldModel(nn.Module, ABC):
         holdout_share: of recorded episodes, which ``fit`` holds out to stop early by
             (``holdout_errors``); 0 trains on all.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
+        removed_settings: names in older checkpoints' settings that mean nothing any more.
         stochastic: whether two sampled worlds of one context may differ.
+        disagrees: whether it has members, whose ``disagreement`` shows what it has not learned.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
         max_context: the largest context size M of the training; None if any.
         stride: environment steps of one step of the model: it reaches only times that are
@@ -87,7 +89,9 @@ class WorldModel(nn.Module, ABC):
     training_batch: ClassVar[int] = 32
     holdout_share: ClassVar[float] = 0.0
     renamed_weights: ClassVar[Mapping[str, str]] = {}
+    removed_settings: ClassVar[frozenset[str]] = frozenset()
     stochastic: ClassVar[bool] = True
+    disagrees: ClassVar[bool] = False
     extends: ClassVar[bool] = False
     max_context: int | None = None
     stride: int = 1
@@ -177,6 +181,23 @@ class WorldModel(nn.Module, ABC):
         self._check_advance(worlds, actions)
         return self._advance(worlds, actions)
 
+    def disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """How far apart the members' predictions are along actions (B, L, \\*action), (B, S).
+
+        The standard deviation over members of the mean observation after a step, in units of how
+        much a step changes it, root mean square over the numbers that change, mean over steps. It
+        is small where the model has learned from data, whatever is random there.
+
+        Raises:
+            UnsupportedQuery: the model has no members (``disagrees`` is False).
+            ValueError: the steps leave the window or the actions have another shape.
+        """
+        if not self.disagrees:
+            raise UnsupportedQuery(f"model: {self.name} has no members that could disagree")
+        ends = (worlds.present + actions.shape[1])[:, None]
+        self._check_queries(worlds, Queries(ends, actions[:, None]))
+        return self._disagreement(worlds, actions)
+
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         """Observations, rewards and survival at any times, along any plans.
 
@@ -203,7 +224,7 @@ class WorldModel(nn.Module, ABC):
         ``worlds``, ``queries``, ``frames`` and errors are as there.
         """
         self._check_queries(worlds, queries)
-        return self._predict(worlds, queries, frames)
+        return self._predict(worlds, queries, frames).float()
 
     def step(
         self, worlds: Worlds, queries: Queries, frames: bool = True
@@ -237,6 +258,17 @@ class WorldModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, RewardScale):
                 module.prepare(source, self.stride)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """What ``fit`` trains with: Adam or AdamW over all parameters, in one group."""
+        return torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
+
+    def learning_rate(self, done: int, steps: int) -> float:
+        """The learning rate after ``done`` of ``steps`` steps: linear from ``learning_rate`` to
+        ``learning_rate_end``.
+        """
+        first, last = self.config.learning_rate, self.config.learning_rate_end
+        return float(first + done / steps * (last - first))
 
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
@@ -287,6 +319,10 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds: ...
+
+    def _disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """Where ``disagrees``."""
+        raise NotImplementedError
 
     @abstractmethod
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction: ...

@@ -19,10 +19,12 @@ from agents.lookahead import LookaheadVecWrapper
 from agents.planners.refining import CemConfig
 from agents.training.online_planning import ONLINE_CEM
 from worldmodel.base import WorldModel
-from worldmodel.common.config_checks import at_least
+from worldmodel.common.config_checks import at_least, numbers_at_least
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
-Method = Literal["imagination", "dyna", "planner", "lookahead", "real"]
+Method = Literal["auto", "imagination", "dyna", "planner", "lookahead", "real"]
+STEPS = 30_000
+"""Decisions of a run where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,17 @@ class RunConfig:
 
     Attributes:
         env: Gymnasium id; ``MODULE:ID`` imports the module first.
-        method: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
-            steps, in a world model that is refitted to them; "lookahead": PPO on real observations
-            with imagined jumps; "real": without a world model.
+        method: "auto": as ``agents.recipes`` has it for the environment, which decides on all but
+            steps and seed; "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna":
+            on few real steps, in a world model that is refitted to them; "lookahead": PPO on real
+            observations with imagined jumps; "real": without a world model.
         algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
         model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna begins
             with a fresh one.
         episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
             them at resets of the environment. Only with method="imagination".
         steps: decisions that the agent learns from: imagined ones with method="imagination", else
-            real ones.
+            real ones. None takes 30,000, with "auto" those of the recipe.
         hold: steps that an action is held.
         horizon: decisions of an imagined episode; None takes what fits the model's window. Plans
             have a horizon of their own.
@@ -68,7 +71,7 @@ class RunConfig:
     algorithm: Literal["ppo", "dqn", "sac"] = "ppo"
     model: str | None = None
     episodes: str | None = None
-    steps: int = 30_000
+    steps: int | None = None
     hold: int = 1
     horizon: int | None = None
     frame_stack: int = 1
@@ -87,7 +90,8 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window imagined_steps updates"
+        numbers_at_least(1, steps=self.decisions)
+        numbers = "hold frame_stack num_envs jumps window imagined_steps updates"
         at_least(1, self, *numbers.split())
         at_least(0, self, "seed")
         for name, least in (("fit_steps", 0), ("fit_every", 1), ("branches", 1)):
@@ -110,6 +114,11 @@ class RunConfig:
             raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
         if self.episodes is not None and self.method != "imagination":
             raise ValueError(f"episodes: are for method='imagination', got {self.method!r}")
+
+    @property
+    def decisions(self) -> int:
+        """``steps``, or how many there are where nothing is said."""
+        return STEPS if self.steps is None else self.steps
 
     def _check_planner(self) -> None:
         """Raise ValueError for settings that the planner takes no notice of."""

@@ -353,7 +353,7 @@ class Far(Reach):
 
 
 def test_numbers_beyond_their_bounds_are_imagined() -> None:
-    with pytest.warns(UserWarning, match="observations: number 0 goes from"):
+    with pytest.warns(UserWarning, match="observations: number 0 of 'achieved_goal' goes from"):
         recorded = collect(Far(), 4, progress=False)
     spec = recorded.spec(8)
     assert Spec.from_dict(spec.to_dict()) == spec and len(spec.least) == 8

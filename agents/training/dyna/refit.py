@@ -21,9 +21,9 @@ class FitConfig:
     """How a world model is fitted again and again, to all real episodes so far.
 
     A vector model learns the scale of its numbers once, before its first training step, so the
-    first fit needs enough and varied steps; the ensemble learns it anew in every fit. Each fit goes on from the weights of the one before,
-    with a fresh optimizer, and moves the learning rate from the model's ``learning_rate`` to its
-    ``learning_rate_end``.
+    first fit needs enough and varied steps; the ensemble learns it anew in every fit. Each fit goes
+    on from the weights of the one before, with a fresh optimizer, and moves the learning rate from
+    the model's ``learning_rate`` to its ``learning_rate_end``.
 
     Attributes:
         first_fit_steps: training steps of the first fit, fewer where the model's held-out error
@@ -94,7 +94,8 @@ class RefitConfig(FitConfig):
 def refit(
     model: WorldModel, episodes: Episodes, config: FitConfig, number: int
 ) -> dict[str, float]:
-    """Train the model on the episodes, as ``worldmodel.fit`` cuts them, for the ``number``-th time, from 0.
+    """Train the model on the episodes, as ``worldmodel.fit`` cuts them, for the ``number``-th time,
+    from 0.
 
     Returns:
         the last losses; none if there are no steps to do, or the model is not trainable.

@@ -155,7 +155,8 @@ class FrameByFrame(WorldModel):
             if feed or len(rows):
                 observation = self._decode(state)
             if len(rows):
-                observations[rows, :, :, columns] = observation.unflatten(0, lead)[rows]
+                answered = observation.unflatten(0, lead)[rows]
+                observations[rows, :, :, columns] = answered.to(observations.dtype)
             if feed:
                 own = {name: state[name] for name in names}
                 state = {**own, **self._feed_back(state, observation)}
@@ -194,9 +195,9 @@ class FrameByFrame(WorldModel):
         return Worlds(belief.present, {**state, OBSERVATION: observation, NOISE: noise})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
-        batch, steps = actions.shape[:2]
-        if steps == 0:
+        if actions.shape[1] == 0:
             return worlds
+        batch, steps = actions.shape[:2]
         if steps % self.stride:
             raise UnsupportedQuery(
                 f"actions: {self.name} takes {self.stride} steps at once, got {steps}"

@@ -43,10 +43,11 @@ from worldmodel.models.frame_by_frame.ensemble_nets import (
     MemberRows,
     soft_clamp,
 )
+from worldmodel.models.frame_by_frame.ensemble_roll import roll
 from worldmodel.models.layers.pinned import hashed
 from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
-from worldmodel.types import RecordedBatch, SceneBatch, SceneSource
+from worldmodel.types import Queries, RecordedBatch, SceneBatch, SceneSource, Worlds
 
 POISSON = (0.36788, 0.73576, 0.91970, 0.98101, 0.99634, 0.99941, 0.99992)
 """Of a Poisson distribution with mean 1: the chance of at most 0, 1, ... events."""
@@ -147,6 +148,7 @@ class Ensemble(FrameByFrame):
     training_window: ClassVar[int | None] = 1
     training_batch: ClassVar[int] = 256
     holdout_share: ClassVar[float] = 0.2
+    disagrees: ClassVar[bool] = True
     feeds_back: ClassVar[bool] = False  # the state holds the observation
     config: EnsembleConfig
 
@@ -207,32 +209,46 @@ class Ensemble(FrameByFrame):
             member = self.elites[turn.clamp_max(len(self.elites) - 1)]
             noise = noise[:, :-1]
         rows = MemberRows(member, self.config.members)
-        inputs = torch.cat([self._standardised(x), actions], -1)
-        after = self._after(x, rows.apply(self.dynamics, inputs, self._outputs), member, noise)
-        outcome = rows.apply(self.head, torch.cat([inputs, self._standardised(after)], -1))
+        inputs = torch.cat([self.standardised(x), actions], -1)
+        outputs = rows.apply(self.dynamics, inputs, self.used_outputs)
+        bounds = self.logvar_min[member, 0], self.logvar_max[member, 0]
+        after = self.next_observation(x, outputs, *bounds, noise)
+        outcome = rows.apply(self.head, torch.cat([inputs, self.standardised(after)], -1))
         reward, logit = outcome.unbind(-1)
         return {**state, "x": after}, reward, logit
+
+    def _roll(
+        self, worlds: Worlds, plans: Tensor, queries: Tensor, feed_last: bool = False
+    ) -> tuple[State, Tensor, Tensor, Tensor]:
+        if self.config.propagation == "step":
+            return super()._roll(worlds, plans, queries, feed_last)
+        return roll(self, worlds, plans, queries)
 
     def _decode(self, state: State) -> Tensor:
         return state["x"]
 
-    def _standardised(self, x: Tensor) -> Tensor:
+    def standardised(self, x: Tensor) -> Tensor:
+        """Observations (..., D) as inputs of the networks."""
         return (x - self.shift) / self.scale
 
-    def _after(self, x: Tensor, outputs: Tensor, member: Tensor, noise: Tensor) -> Tensor:
-        """The next observations (P, D), from outputs (P, ...) of the members (P,)."""
+    def next_observation(
+        self, x: Tensor, outputs: Tensor, lowest: Tensor, highest: Tensor, noise: Tensor
+    ) -> Tensor:
+        """The observations after x (..., D), drawn by noise (..., D) from the networks' outputs,
+        with bounds of the log-variance that broadcast.
+        """
         mean, logvar, logits = self._split(outputs)
-        logvar = soft_clamp(logvar, self.logvar_min[member, 0], self.logvar_max[member, 0])
-        change = (mean + (0.5 * logvar).exp() * noise) * self.change_scale + self.change_shift
-        after = torch.where(self.gaussian, x + change, x)
+        spread = (0.5 * soft_clamp(logvar, lowest, highest)).exp()
+        change = torch.addcmul(mean, spread, noise)
+        after = x + torch.addcmul(self.change_shift, change, self.change_scale)
+        after = torch.where(self.gaussian, after, x)
         if logits.shape[-1]:
-            after = torch.where(
-                self.categories.categorical, self.categories.draw(logits, noise), after
-            )
-        return torch.minimum(torch.maximum(after, self.low), self.high)
+            drawn = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
+            after = torch.where(self.categories.categorical, drawn, after)
+        return after.clamp(self.low, self.high)
 
     @property
-    def _outputs(self) -> int:
+    def used_outputs(self) -> int:
         """Outputs of the dynamics that are in use."""
         return 2 * self.numbers + self.categories.used
 
@@ -240,6 +256,25 @@ class Ensemble(FrameByFrame):
         """Means and unbounded log-variances (..., D), and logits of the slots in use."""
         mean, logvar = outputs[..., : self.numbers], outputs[..., self.numbers : 2 * self.numbers]
         return mean, logvar, outputs[..., 2 * self.numbers :]
+
+    def _disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
+        """Of the elites, along the path that each world takes."""
+        steps = actions.shape[1]
+        times = worlds.present[:, None] + torch.arange(steps, device=actions.device)
+        path = self._predict(worlds, Queries(times, actions[:, None]), True).observations
+        assert path is not None
+        x = path[:, :, 0]  # (B, S, L, D), before each action
+        encoded = self._plans(actions[:, None], len(actions), steps)  # (B, 1, L, features)
+        inputs = torch.cat([self.standardised(x), encoded.expand(*x.shape[:3], -1)], -1)
+        every = inputs.flatten(0, 2).expand(self.config.members, -1, -1)
+        outputs = self.dynamics(every, self.used_outputs)[self.elites]
+        moves = self.gaussian.clone()
+        means, _, logits = self._split(outputs)
+        if logits.shape[-1]:
+            means = torch.where(self.gaussian, means, self.categories.mean(logits) / self.scale)
+            moves |= self.categories.categorical
+        spread = means.std(0, correction=0).square()[:, moves].mean(-1).sqrt()
+        return spread.view(x.shape[:3]).mean(-1)
 
     # -- training --------------------------------------------------------------------------------
 
@@ -283,9 +318,9 @@ class Ensemble(FrameByFrame):
         after, valid = after.flatten(0, 1), segment.valid.flatten()
         members = self.config.members
         weights = valid.expand(members, -1) if counts is None else valid * counts
-        inputs = torch.cat([self._standardised(before), segment.actions.flatten(0, 1)], -1)
+        inputs = torch.cat([self.standardised(before), segment.actions.flatten(0, 1)], -1)
         mean, logvar, logits = self._split(
-            self.dynamics(inputs.expand(members, -1, -1), self._outputs)
+            self.dynamics(inputs.expand(members, -1, -1), self.used_outputs)
         )
         logvar = soft_clamp(logvar, self.logvar_min, self.logvar_max)
         error = (mean - (after - before - self.change_shift) / self.change_scale).square()
@@ -294,7 +329,7 @@ class Ensemble(FrameByFrame):
         surprise = torch.zeros_like(nll)
         if logits.shape[-1]:
             surprise = self.categories.nll(logits, after)
-        inputs = torch.cat([inputs, self._standardised(after)], -1)
+        inputs = torch.cat([inputs, self.standardised(after)], -1)
         outcome = self.head(inputs.expand(members, -1, -1)).flatten(0, 1)
         rewards, ended, every = (
             part.flatten().repeat(members)[:, None]

@@ -184,6 +184,14 @@ class Categories(nn.Module):
         blank = torch.zeros_like(noise)
         return blank.index_add(1, self.number[:used], chosen.float() * self.level[:used])
 
+    def mean(self, logits: Tensor) -> Tensor:
+        """The expected values (..., D) of numbers that belong to a group; others are 0."""
+        used = logits.shape[-1]
+        chance = self.log_probabilities(logits).exp()
+        blank = logits.new_zeros(*logits.shape[:-1], len(self.categorical))
+        number = self.number[:used].expand(logits.shape)
+        return blank.scatter_add(-1, number, chance * self.level[:used])
+
     def nll(self, logits: Tensor, observations: Tensor) -> Tensor:
         """Negative log probability of observations (n, D), summed over groups: (..., n).
 

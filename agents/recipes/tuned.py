@@ -12,12 +12,6 @@ from agents.training.dyna.rounds import RoundsConfig
 from agents.training.online_planning import OnlineConfig
 from worldmodel.spec import Spec
 
-_PPO: dict[str, Any] = {
-    "n_steps": 32, "batch_size": 256, "n_epochs": 10, "gae_lambda": 0.9, "gamma": 0.99,
-    "learning_rate": 1e-3, "ent_coef": 0.0,
-}  # fmt: skip
-
-
 _FIT: dict[str, Any] = {"first_fit_steps": 1000, "fit_steps": 250}
 _SMALL: dict[str, Any] = {
     "layers": 2, "hidden": 64, "head_hidden": 32, "weight_decay": (2.5e-5, 5e-5, 1e-4),
@@ -41,12 +35,9 @@ def _ppo(
         collect_steps=every,
         imagined_steps=imagined,
         horizon=horizon,
-        num_envs=32,
         **fit,
     )
-    return ImaginedPpo(
-        steps, horizon, model_settings=model, rounds=rounds, settings={**_PPO, **settings}
-    )
+    return ImaginedPpo(steps, horizon, model_settings=model, rounds=rounds, settings=settings)
 
 
 def _replay(

@@ -188,6 +188,10 @@ class WorldModel(nn.Module, ABC):
         much a step changes it, root mean square over the numbers that change, mean over steps. It
         is small where the model has learned from data, whatever is random there.
 
+        Args:
+            worlds: B x S sampled worlds.
+            actions: of the next L steps.
+
         Raises:
             UnsupportedQuery: the model has no members (``disagrees`` is False).
             ValueError: the steps leave the window or the actions have another shape.

@@ -243,8 +243,8 @@ class Ensemble(FrameByFrame):
         after = x + torch.addcmul(self.change_shift, change, self.change_scale)
         after = torch.where(self.gaussian, after, x)
         if logits.shape[-1]:
-            drawn = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
-            after = torch.where(self.categories.categorical, drawn, after)
+            sampled = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
+            after = torch.where(self.categories.categorical, sampled, after)
         return after.clamp(self.low, self.high)
 
     @property

@@ -9,6 +9,7 @@ from agents.goals import goal_reward
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.known_functions import KnownFunctions
+from agents.learned_masks import LegalActions, LegalActionsConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import Comparison, compare
@@ -53,6 +54,8 @@ __all__ = [
     "InversePolicy",
     "InversePolicyConfig",
     "KnownFunctions",
+    "LegalActions",
+    "LegalActionsConfig",
     "LoggerVideos",
     "LookaheadExtractor",
     "LookaheadVecWrapper",

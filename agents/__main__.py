@@ -22,6 +22,7 @@ from agents.planners import PLANNERS
 from agents.planners.base import Agent, Before, Planner
 from agents.planners.base import Plan as ScoredPlans
 from agents.random_agent import RandomAgent
+from agents.recipes.recipe import recipe_for
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from worldmodel import checkpoint
@@ -33,8 +34,8 @@ from worldmodel.data.make_env import EnvLike, open_env
 
 @dataclass(frozen=True)
 class Train(RunConfig):
-    """Train an agent in imagination, with Dyna, by planning online, with lookahead, or without a
-    world model.
+    """Train an agent by a recipe (--method auto), in imagination, with Dyna, by planning online,
+    with lookahead, or without a world model.
     """
 
     out: Path = Path("runs/agent")
@@ -52,6 +53,9 @@ class Train(RunConfig):
         at_least(1, self, "eval_episodes")  # before anything is trained
         torch.set_num_threads(self.num_threads)
         config = RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
+        if config.method == "auto":
+            config = runs.resolved(config)
+            print(recipe_for(config.make_env).describe(self.env, config.decisions * config.hold))
         agent = runs.train(
             config, self.out, self.device, self.num_threads, self.evaluate_every,
             progress=sys.stdout.isatty(),

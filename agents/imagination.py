@@ -31,7 +31,7 @@ from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 STEPS_PER_FRAME = 32
 """Steps of a plan that cost as much as one rendered frame, where work is cut into chunks."""
 ROLLED_STEPS = 16
-"""Steps of a plan that cost as much as one, where a model of vectors rolls them one by one."""
+"""Steps of a plan that cost as much as one frame, where a model of vectors rolls them."""
 
 
 @dataclass(frozen=True)

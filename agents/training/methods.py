@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.planners.base import Planner
+from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay
 from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.rounds import DynaResult, RoundsConfig, train_dyna
@@ -42,7 +43,9 @@ MAX_RECORDED_STEPS = 200_000
 
 @dataclass(frozen=True)
 class Job:
-    """What a method needs: the settings, the environment's spec and, maybe, the world model."""
+    """What a method needs: the settings, the environment's spec and, maybe, a world model and a
+    recipe.
+    """
 
     config: RunConfig
     spec: Spec
@@ -50,12 +53,13 @@ class Job:
     folder: Path
     evaluate_every: int
     progress: bool
+    recipe: Imagined | None = None
 
     def learn(self, agent: BaseAlgorithm, dyna: DynaCallback | None = None) -> BaseAlgorithm:
         """Let the agent learn, with checkpoints and callbacks."""
         callbacks = ([] if dyna is None else [dyna]) + _callbacks(self)
         with checkpointed(self.folder, callbacks, dyna) as callbacks:
-            agent.learn(self.config.steps, callback=callbacks, progress_bar=self.progress)
+            agent.learn(self.config.decisions, callback=callbacks, progress_bar=self.progress)
         return agent
 
     def in_rounds(self, learn: Callable[..., Any]) -> Any:
@@ -63,7 +67,7 @@ class Job:
         config, folder = self.config, self.folder / "rounds"
         try:
             return learn(
-                env=config.make_env, real_steps=config.steps * config.hold, folder=folder,
+                env=config.make_env, real_steps=config.decisions * config.hold, folder=folder,
                 resume=any(folder.glob("round-*")), tensorboard_log=str(self.folder),
                 callback=_callbacks(self), progress=self.progress,
             )  # fmt: skip
@@ -77,7 +81,7 @@ def _imagination(job: Job) -> BaseAlgorithm:
     starts = config.make_env if config.episodes is None else Episodes.load(config.episodes)
     with checkpointed(job.folder, _callbacks(job)) as callbacks:
         return train_in_imagination(
-            model, starts, config.steps, config.num_envs, config.hold, config.horizon,
+            model, starts, config.decisions, config.num_envs, config.hold, config.horizon,
             config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(job.folder),
             progress_bar=job.progress,
         )  # fmt: skip
@@ -104,25 +108,30 @@ def _dyna(job: Job) -> BaseAlgorithm:
         "first_fit_steps": 4 * fit_steps,
         "fit_steps": fit_steps,
         "hold": config.hold,
-        "num_envs": config.num_envs,
         "seed": config.seed,
     }
     return (_dyna_rounds if config.algorithm == "ppo" else _dyna_replay)(job, shared)
 
 
 def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
-    config, model = job.config, job.model
-    assert model is not None
+    config = job.config
     every = DYNA_EVERY if config.fit_every is None else config.fit_every
     rounds = RoundsConfig(
         **shared,
+        num_envs=config.num_envs,
         first_collect_steps=2 * every * config.hold,
         collect_steps=every * config.hold,
         imagined_steps=config.imagined_steps,
         horizon=config.horizon,
         frame_stack=config.frame_stack,
     )
-    result: DynaResult = job.in_rounds(partial(train_dyna, model, config=rounds))
+    return _rounds(job, rounds, {})
+
+
+def _rounds(job: Job, rounds: RoundsConfig, settings: Mapping[str, Any]) -> BaseAlgorithm:
+    assert job.model is not None
+    learn = partial(train_dyna, job.model, config=rounds, **settings)
+    result: DynaResult = job.in_rounds(learn)
     return result.agent
 
 
@@ -145,18 +154,33 @@ def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     assert model is not None
     recorder = RecordEpisodes(config.make_env(), max_steps=MAX_RECORDED_STEPS)
     every = DYNA_EVERY if config.fit_every is None else config.fit_every
+    pictures = model.spec.is_image or model.spec.image_part is not None
+    if pictures:  # 4096 branches of images at once need gigabytes
+        shared["num_envs"] = config.num_envs
     settings = DynaConfig(
         **shared,
         start=every,
         every=every,
-        ratio=config.ratio,
-        horizon=2 if config.horizon is None else config.horizon,
+        branches=config.branches or (4 if pictures else 400),
+        horizon=1 if config.horizon is None else config.horizon,
     )
     agent = _algorithm(job, _real_envs(job, recorder))
     return job.learn(agent, DynaCallback(model, recorder, settings))
 
 
+def _auto(job: Job) -> BaseAlgorithm:
+    """By the recipe."""
+    recipe, seed, model = job.recipe, job.config.seed, job.model
+    if isinstance(recipe, ImaginedPpo):
+        return _rounds(job, replace(recipe.rounds, seed=seed), recipe.settings)
+    assert isinstance(recipe, ImaginedReplay) and model is not None
+    recorder = RecordEpisodes(job.config.make_env(), max_steps=MAX_RECORDED_STEPS)
+    agent = recipe.make(_real_envs(job, recorder), job.spec, seed, str(job.folder))
+    return job.learn(agent, DynaCallback(model, recorder, replace(recipe.dyna, seed=seed)))
+
+
 METHODS: dict[str, Callable[[Job], BaseAlgorithm | Planner]] = {
+    "auto": _auto,
     "imagination": _imagination,
     "dyna": _dyna,
     "planner": _planner,
@@ -187,17 +211,18 @@ def _algorithm(job: Job, venv: VecEnv) -> BaseAlgorithm:
     kwargs = {**small_extractor(job.spec), "net_arch": [64]} if image else {}
     settings: dict[str, Any] = {
         "buffer_size": 20_000 if image else 200_000,  # SB3's million of images are 25 GB and more
-        "learning_starts": min(1000, config.steps // 4),
+        "learning_starts": min(1000, config.decisions // 4),
         "policy_kwargs": kwargs,
         "seed": config.seed,
         "tensorboard_log": str(job.folder),
     }
     policy = policy_name(job.spec)
     if config.algorithm == "sac":
-        return SAC(policy, venv, **settings)
+        return SAC(policy, venv, gradient_steps=config.updates, **settings)
     return DQN(
-        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4, gradient_steps=4,
-        target_update_interval=500, exploration_fraction=0.3, gamma=0.98, **settings,
+        policy, venv, learning_rate=5e-4, batch_size=64, train_freq=4,
+        gradient_steps=4 * config.updates, target_update_interval=500, exploration_fraction=0.3,
+        gamma=0.98, **settings,
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.type_aliases import MaybeCallback
 
@@ -20,7 +19,7 @@ from agents.planners.refining import CemConfig
 from agents.random_agent import RandomAgent
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.refit import FitConfig, model_error, refit
-from agents.training.dyna.run_rounds import RoundsRun, run_rounds
+from agents.training.dyna.run_rounds import RoundsRun, one_callback, run_rounds
 from agents.training.imagined_ppo import torch_threads
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least, numbers_at_least
@@ -206,7 +205,7 @@ class _Run(RoundsRun):
         )
         self.fits, self._fitted = 0, 0  # and the steps of this round at the last fit
         self.learner = _Learner(self)
-        self.callback = _one_callback(callback)
+        self.callback = one_callback(callback)
         self._begun = False
 
     # -- rounds ----------------------------------------------------------------------------------
@@ -338,10 +337,3 @@ class _Output(TensorBoardOutputFormat):
 
     def __init__(self, writer: SummaryWriter) -> None:
         self.writer, self._is_closed = writer, False
-
-
-def _one_callback(callback: MaybeCallback) -> BaseCallback:
-    """As SB3's algorithms do: one callback, of none, one, several or a function."""
-    if isinstance(callback, list):
-        return CallbackList(callback)
-    return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)

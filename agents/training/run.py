@@ -9,7 +9,7 @@ and of the planner, else ``checkpoint-*``.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.planners.base import Planner
 from agents.planners.refining import Cem
+from agents.recipes.imagined import Imagined
+from agents.recipes.recipe import recipe_for
 from agents.training.imagined_ppo import check_frame_stack, torch_threads
 from agents.training.methods import METHODS, Job
 from agents.training.resume import PREFIX
@@ -28,7 +30,7 @@ from worldmodel.common.config_checks import from_json, numbers_at_least
 from worldmodel.common.files import atomic, discard, locked
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.make_env import open_env
-from worldmodel.registry import make
+from worldmodel.registry import AUTO, make
 from worldmodel.spec import Spec
 
 Trained = BaseAlgorithm | Planner
@@ -37,7 +39,7 @@ BEGUN, DONE = "begun.json", "agent.json"
 """Files with the settings of a run that is not finished (and the digest of its model), and of one
 that is. Both are there while the run cleans up.
 """
-FITTED = ("dyna", "planner")
+FITTED = ("auto", "dyna", "planner")
 """Methods that fit a world model."""
 ACTIONS: dict[str, type[gym.Space[Any]]] = {"dqn": gym.spaces.Discrete, "sac": gym.spaces.Box}
 """The action spaces that algorithms take; PPO takes any."""
@@ -76,16 +78,16 @@ def train(
     """
     numbers_at_least(1, threads=threads)
     numbers_at_least(0, evaluate_every=evaluate_every)
-    folder = Path(folder)
+    config, folder = resolved(config), Path(folder)
     with locked(folder):
         resumed = _can_resume(config, folder)
         if (folder / DONE).exists():  # killed while it cleaned up
             agent, _ = load(folder)
         else:
-            spec, model = _checked(config, device)
+            spec, model, recipe = _checked(config, device)
             if not resumed:  # written last, so that refused settings are not resumed
                 _write_settings(config, folder / BEGUN, digest=_digest(config))
-            job = Job(config, spec, model, folder, evaluate_every, progress)
+            job = Job(config, spec, model, folder, evaluate_every, progress, recipe)
             agent = _train(job, threads)
         for path in folder.glob(f"{PREFIX}*"):
             discard(path)
@@ -123,11 +125,39 @@ def _digest(config: RunConfig) -> str | None:
     return None if config.model is None else checkpoint.digest(config.model)
 
 
-def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
-    """The environment's spec and the world model; ValueError if they do not fit each other."""
+def resolved(config: RunConfig) -> RunConfig:
+    """With ``method="auto"`` the settings as the recipe has them; else as they are.
+
+    Raises:
+        ValueError: one of them is set that the recipe decides on.
+    """
+    if config.method != "auto":
+        return config
+    recipe = recipe_for(config.make_env).policy
+    chosen: dict[str, Any] = {"algorithm": recipe.algorithm, "hold": recipe.hold}
+    fresh = RunConfig(config.env, "auto")
+    free = ("env", "method", "steps", "size", "pixels", "grayscale", "seed")
+    for name in (field.name for field in fields(config) if field.name not in free):
+        value = getattr(config, name)
+        if value not in (getattr(fresh, name), chosen.get(name)):
+            raise ValueError(
+                f"{name}: method='auto' takes it from the recipe, got {value!r}; leave it away, or "
+                "choose a method"
+            )
+    steps = recipe.steps // recipe.hold if config.steps is None else config.steps
+    return replace(config, steps=steps, **chosen)
+
+
+def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None, Imagined | None]:
+    """The environment's spec, the world model and the recipe; ValueError if they do not fit each
+    other.
+    """
     checkpoint.check_device(device)  # even if no world model will be on it
     model = None if config.model is None else checkpoint.load(config.model, device)
+    recipe = recipe_for(config.make_env).policy if config.method == "auto" else None
     with open_env(config.make_env) as env:
+        if recipe is not None:
+            model = recipe.make_model(env, config.seed).to(device)
         if model is not None:
             spec = model.spec
             spec.check_spaces(env.observation_space, env.action_space, "env")
@@ -138,8 +168,8 @@ def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None]:
         _check_algorithm(config.algorithm, env.action_space)
     check_frame_stack(spec, config.frame_stack)
     if model is None and config.method in FITTED:
-        model = make("jump", spec, seed=config.seed).to(device)
-    return spec, model
+        model = make(AUTO, spec, seed=config.seed).to(device)
+    return spec, model, recipe
 
 
 def _check_algorithm(algorithm: str, actions: gym.Space[Any]) -> None:

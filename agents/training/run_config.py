@@ -19,10 +19,12 @@ from agents.lookahead import LookaheadVecWrapper
 from agents.planners.refining import CemConfig
 from agents.training.online_planning import ONLINE_CEM
 from worldmodel.base import WorldModel
-from worldmodel.common.config_checks import at_least
+from worldmodel.common.config_checks import at_least, numbers_at_least
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN, "sac": SAC}
-Method = Literal["imagination", "dyna", "planner", "lookahead", "real"]
+Method = Literal["auto", "imagination", "dyna", "planner", "lookahead", "real"]
+STEPS = 30_000
+"""Decisions of a run where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,19 @@ class RunConfig:
 
     Attributes:
         env: Gymnasium id; ``MODULE:ID`` imports the module first.
-        method: "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna": on few real
-            steps, in a world model that is refitted to them; "lookahead": PPO on real observations
-            with imagined jumps; "real": without a world model.
-        algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
-        model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna begins
-            with a fresh one.
+        method: "auto": as ``agents.recipes`` has it for the environment, which decides on all but
+            steps and seed; "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna":
+            on few real steps, in a world model that is refitted to them; "planner": plans in such a
+            model, without a policy (``train_planner``); "lookahead": PPO on real observations with
+            imagined jumps; "real": without a world model.
+        algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO, the planner is for
+            none of them.
+        model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna and the
+            planner begin with a fresh one.
         episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
             them at resets of the environment. Only with method="imagination".
         steps: decisions that the agent learns from: imagined ones with method="imagination", else
-            real ones.
+            real ones. None takes 30,000, with "auto" those of the recipe.
         hold: steps that an action is held.
         horizon: decisions of an imagined episode; None takes what fits the model's window. Plans
             have a horizon of their own.
@@ -55,8 +60,10 @@ class RunConfig:
         fit_every: real decisions between refits; None: 1000 with dyna, what ``OnlineConfig`` says
             with the planner.
         imagined_steps: decisions that PPO imagines for each refit, with dyna.
+        branches: that DQN and SAC with dyna imagine for each real decision; None takes 400 of
+            vectors, and 4 of images.
+        updates: gradient steps of DQN and SAC for each real decision.
         planner: settings of the planner, but for hold and seed, which are those of the run.
-        ratio: imagined transitions for each real one, of DQN and SAC with dyna.
         size, pixels, grayscale: see ``agents.adapt``.
         seed: of everything random.
     """
@@ -66,7 +73,7 @@ class RunConfig:
     algorithm: Literal["ppo", "dqn", "sac"] = "ppo"
     model: str | None = None
     episodes: str | None = None
-    steps: int = 30_000
+    steps: int | None = None
     hold: int = 1
     horizon: int | None = None
     frame_stack: int = 1
@@ -76,18 +83,20 @@ class RunConfig:
     fit_steps: int | None = None
     fit_every: int | None = None
     imagined_steps: int = 20_000
+    branches: int | None = None
+    updates: int = 1
     planner: CemConfig = ONLINE_CEM
-    ratio: float = 4.0
     size: int = 64
     pixels: bool = False
     grayscale: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = "steps hold frame_stack num_envs jumps window imagined_steps"
+        numbers_at_least(1, steps=self.decisions)
+        numbers = "hold frame_stack num_envs jumps window imagined_steps updates"
         at_least(1, self, *numbers.split())
-        at_least(0, self, "ratio", "seed")
-        for name, least in (("fit_steps", 0), ("fit_every", 1)):
+        at_least(0, self, "seed")
+        for name, least in (("fit_steps", 0), ("fit_every", 1), ("branches", 1)):
             if getattr(self, name) is not None:
                 at_least(least, self, name)
         if self.method not in get_args(Method):
@@ -107,6 +116,11 @@ class RunConfig:
             raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
         if self.episodes is not None and self.method != "imagination":
             raise ValueError(f"episodes: are for method='imagination', got {self.method!r}")
+
+    @property
+    def decisions(self) -> int:
+        """``steps``, or how many there are where nothing is said."""
+        return STEPS if self.steps is None else self.steps
 
     def _check_planner(self) -> None:
         """Raise ValueError for settings that the planner takes no notice of."""

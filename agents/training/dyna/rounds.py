@@ -9,21 +9,22 @@ from typing import Any, ClassVar
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.known_functions import KnownFunctions
 from agents.random_agent import RandomAgent
 from agents.starts import Starts
+from agents.training.dyna.early_stop import StopImagining
 from agents.training.dyna.refit import RefitConfig, model_error, refit
-from agents.training.dyna.run_rounds import RoundsRun, run_rounds
+from agents.training.dyna.run_rounds import RoundsRun, one_callback, run_rounds
 from agents.training.imagined_ppo import (
-    PPO_SETTINGS,
     check_frame_stack,
     make_ppo,
     monitor_and_stack,
+    ppo_settings,
     stackable_starts,
     torch_threads,
 )
+from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least, numbers_at_least
 from worldmodel.data.episodes import Episodes
@@ -41,7 +42,10 @@ class RoundsConfig(RefitConfig):
         first_collect_steps: real steps of the first round, played at random.
         collect_steps: real steps of every later round, played by the policy of the round before. A
             round ends with an episode: it takes at least that many.
-        imagined_steps: decisions that PPO learns from in every round, at least.
+        imagined_steps: decisions that PPO learns from in every round, unless it stops early.
+        stop_every: decisions between the looks by which it may; see ``StopImagining``.
+        patience: looks without a rise of the imagined returns after which it stops; None: never.
+        disagreement: how often the worlds' usual disagreement stops it; None: never.
         frame_stack: frames that the policy sees. With more than 1, imagined episodes begin at the
             first frames of recorded ones, since the frames before another step would be missing.
         threads: of torch, on the CPU, while PPO learns.
@@ -50,12 +54,19 @@ class RoundsConfig(RefitConfig):
     first_collect_steps: int = 2000
     collect_steps: int = 1000
     imagined_steps: int = 20_000
+    stop_every: int = 2000
+    patience: int | None = 5
+    disagreement: float | None = 5.0
+    num_envs: int = 32
     frame_stack: int = 1
     threads: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "first_collect_steps", "collect_steps", "imagined_steps", "threads")
+        at_least(1, self, "stop_every", *(["patience"] if self.patience is not None else []))
+        if self.disagreement is not None and not self.disagreement > 0:
+            raise ValueError(f"disagreement: expected above 0, or None, got {self.disagreement}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,9 @@ class DynaRound:
         losses: of the world model, the last of this round's fit.
         error: the model's losses on this round's episodes before it was fitted to them; empty in
             the first round.
+        stopped: why PPO stopped early, "returns" or "disagreement"; None if it did not.
+        disagreement: of the worlds at the end, as a multiple of that at recorded steps; None where
+            nobody looked, or the model is not stochastic.
     """
 
     real_steps: int
@@ -80,10 +94,13 @@ class DynaRound:
     imagined_return: float | None
     losses: dict[str, float] = field(default_factory=dict)
     error: dict[str, float] = field(default_factory=dict)
+    stopped: str | None = None
+    disagreement: float | None = None
 
     def scalars(self) -> dict[str, float]:
         """The values to plot against the real steps, by name."""
         values = {"real_return": self.real_return, "imagined_return": self.imagined_return}
+        values["disagreement"] = self.disagreement
         values |= {f"fit_{name}": value for name, value in self.losses.items()}
         values |= {f"error_{name}": value for name, value in self.error.items()}
         return {name: value for name, value in values.items() if value is not None}
@@ -141,7 +158,7 @@ def train_dyna(
             steps).
         callback: SB3 callbacks, for PPO.
         progress: show a progress bar of real steps on a terminal.
-        settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
+        settings: further arguments of PPO; they replace those of ``ppo_settings``.
 
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
@@ -202,9 +219,11 @@ class _Rounds(RoundsRun):
         """Make a fresh PPO, with an environment that only has the spaces; each round makes the one
         that PPO learns in.
         """
-        self.ppo_settings = {**PPO_SETTINGS, **settings}
+        self.ppo_settings = {**ppo_settings(self.model.spec), **settings}
         shape, dtype = self.model.spec.border
-        venv = self._imagined(np.zeros((1, *shape), dtype))
+        venv = monitor_and_stack(
+            self._imagined(np.zeros((1, *shape), dtype)), self.config.frame_stack
+        )
         self.agent = make_ppo(self.model.spec, venv, self.config.seed, tensorboard_log, **settings)
 
     def play_on(self, left: int) -> bool:
@@ -221,7 +240,7 @@ class _Rounds(RoundsRun):
         self.episodes += self.fresh
         recorded = self.to_episodes(self.episodes)
         losses = refit(self.model, recorded, config, number)
-        imagined_return = self._learn(recorded)
+        imagined_return, stop = self._learn(recorded)
         self.rows.append(
             DynaRound(
                 self.real_steps + sum(len(episode.actions) for episode in self.fresh),
@@ -231,25 +250,33 @@ class _Rounds(RoundsRun):
                 imagined_return,
                 losses,
                 error,
+                stop.reason,
+                stop.disagreement,
             )
         )
         return True
 
-    def _learn(self, recorded: Episodes) -> float | None:
-        """Train PPO in imagination, and return the mean return of its last episodes there."""
-        starts = stackable_starts(recorded, self.config.frame_stack > 1)
-        self.agent.set_env(self._imagined(starts))
+    def _learn(self, recorded: Episodes) -> tuple[float | None, StopImagining]:
+        """Train PPO in imagination: the mean return of its last episodes there, and its end."""
+        config = self.config
+        starts = stackable_starts(recorded, config.frame_stack > 1)
+        imagined = self._imagined(starts)
+        stop = StopImagining(
+            imagined, recorded, config.stop_every, config.patience, config.disagreement,
+            config.seed + len(self.rows),
+        )  # fmt: skip
+        self.agent.set_env(monitor_and_stack(imagined, config.frame_stack))
         if self.agent.ep_info_buffer is not None:
             self.agent.ep_info_buffer.clear()
-        with torch_threads(self.config.threads):
+        with torch_threads(config.threads):
             self.agent.learn(
-                self.config.imagined_steps, self.callback, reset_num_timesteps=not self.rows
-            )
+                config.imagined_steps, [stop, one_callback(self.callback)],
+                reset_num_timesteps=not self.rows,
+            )  # fmt: skip
         returns = [float(info["r"]) for info in self.agent.ep_info_buffer or ()]
-        return float(np.mean(returns)) if returns else None
+        return float(np.mean(returns)) if returns else None, stop
 
-    def _imagined(self, starts: Starts) -> VecEnv:
-        imagined = self.config.imagined_env(
+    def _imagined(self, starts: Starts) -> ImaginedVecEnv:
+        return self.config.imagined_env(
             self.model, starts, len(self.rows), self.known, stagger=True
         )
-        return monitor_and_stack(imagined, self.config.frame_stack)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from tqdm import tqdm
 
 from agents.evaluate import play
@@ -179,6 +181,13 @@ def run_rounds(
                 if path is None:
                     raise
                 raise KeyboardInterrupt(stopped_message(path, "resume=True")) from error
+
+
+def one_callback(callback: MaybeCallback) -> BaseCallback:
+    """As SB3's algorithms do: one callback, of none, one, several or a function."""
+    if isinstance(callback, list):
+        return CallbackList(callback)
+    return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
 
 
 def stopped_message(folder: Path, how: str) -> str:

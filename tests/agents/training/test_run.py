@@ -57,7 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
         ("imagination", TSP, ("--hold", 5, "--frame-stack", 2, "--size", 16)),
         ("imagination", CART, ("--episodes", "episodes", "--horizon", 3)),
         ("dyna", CART, ("--window", 8, "--fit-every", 20, "--imagined-steps", 8)),
-        ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--ratio", 1)),
+        ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--branches", 2, "--updates", 2)),
         ("lookahead", TSP, ("--hold", 5, "--jumps", 1, "--size", 16)),
         ("lookahead", CART, ()),
         (
@@ -84,7 +84,8 @@ def test_train_and_enjoy(
     given = [models.get(str(word), word) for word in more]
     if method in ("imagination", "lookahead"):
         given += ["--model", models[env]]
-    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.VECTOR_SETTINGS, "n_steps", 4)
     run(
         monkeypatch, "train", "--env", env, "--method", method, "--out", out, "--steps", 40,
         "--num-envs", 2, "--fit-steps", 1, "--eval-episodes", 2, "--evaluate-every", 40, *given,
@@ -156,7 +157,8 @@ def test_dyna_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
     config = RunConfig(
         CART, "dyna", steps=60, num_envs=2, window=8, fit_steps=1, fit_every=20, imagined_steps=8
     )
-    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.VECTOR_SETTINGS, "n_steps", 4)
     whole = runs.train(config, tmp_path / "whole", evaluate_every=0)
 
     class Killed(Exception): ...
@@ -185,7 +187,8 @@ def test_dyna_says_how_it_goes_on(
         return refit(model, *given)
 
     monkeypatch.setattr(rounds, "refit", interrupted)
-    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.VECTOR_SETTINGS, "n_steps", 4)
     with pytest.raises(SystemExit) as ended:
         run(
             monkeypatch, "train", "--env", CART, "--method", "dyna", "--out", tmp_path,
@@ -297,7 +300,8 @@ def test_another_model_of_the_same_name_does_not_go_on(
         CART, method, model=str(model), steps=64, num_envs=2, fit_steps=0, fit_every=20,
         imagined_steps=8,
     )  # fmt: skip
-    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.VECTOR_SETTINGS, "n_steps", 4)
 
     def stop(*_: Any) -> None:
         if any((tmp_path / "run").glob("rounds/round-*")) or method == "imagination":

@@ -243,8 +243,8 @@ class Ensemble(FrameByFrame):
         after = x + torch.addcmul(self.change_shift, change, self.change_scale)
         after = torch.where(self.gaussian, after, x)
         if logits.shape[-1]:
-            drawn = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
-            after = torch.where(self.categories.categorical, drawn, after)
+            sampled = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
+            after = torch.where(self.categories.categorical, sampled, after)
         return after.clamp(self.low, self.high)
 
     @property
@@ -283,12 +283,13 @@ class Ensemble(FrameByFrame):
     ) -> Losses:
         """Negative log likelihood of all steps of the scenes, for each member, and summed.
 
-        Per number of the observation, so that ``weight_decay`` means the same for all sizes.
+        That of the observation is per Gaussian number and categorical group, so that
+        ``weight_decay`` means the same for all sizes.
         ``progress`` is not used: nothing is annealed.
 
         Returns:
-            ``nll`` per number, ``mse`` of standardised changes, ``reward`` and ``continue`` in
-            nats; means over members and steps.
+            ``nll`` per number or group, ``mse`` of standardised changes, ``reward`` (a squared
+            error, standardised) and ``continue`` in nats; means over members and steps.
         """
         segment = teacher_forcing.take_segment(scenes, self.spec, scenes.actions.shape[1])
         parts = self._errors(segment, self._counts(scenes, segment, generator))
@@ -338,10 +339,11 @@ class Ensemble(FrameByFrame):
         reward, logit = outcome[:, :1], outcome[:, 1:]
         scored = self.reward_scale.nll(rewards, ended, every, reward, logit, 0.5)
         earned, ending = (part.view(members, -1) for part in scored)
+        variables = (self.gaussian.sum() + self.categories.group.max() + 1).clamp_min(1)
         each = {
-            "nll": (nll + surprise) / self.numbers,
-            "error": (squared + surprise) / self.numbers,
-            "mse": squared / self.numbers,
+            "nll": (nll + surprise) / variables,
+            "error": (squared + surprise) / variables,
+            "mse": squared / variables,
             "reward": earned,
             "continue": ending,
         }

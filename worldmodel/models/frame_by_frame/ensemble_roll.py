@@ -129,9 +129,9 @@ def _path(
     if layout.members is not None:
         low, high = low[layout.members], high[layout.members]
     path, scaled = [x], [model.standardised(x)]
-    for action, drawn in zip(actions, noise, strict=True):
+    for action, sampled in zip(actions, noise, strict=True):
         outputs = _apply(layers, torch.cat([scaled[-1], action], -1))
-        path.append(model.next_observation(path[-1], outputs, low, high, drawn))
+        path.append(model.next_observation(path[-1], outputs, low, high, sampled))
         scaled.append(model.standardised(path[-1]))
     return path, scaled
 

@@ -73,7 +73,7 @@ def _planner(
 ) -> Imagined:
     """Planning online: random steps, steps between fits, and decisions of a plan."""
     planner = CemConfig(
-        **{"plans": 64, "worlds": 5, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
+        **{"plans": 50, "worlds": 3, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
     )
     online = OnlineConfig(start_steps=start, refit_every=every, **fit)
     window = planner.steps(horizon)
@@ -92,8 +92,8 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
         _replay("dqn", 8000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Pendulum-v1": (
+        _planner(2500, 200, 200, 20, noise_exponent=1.0),
         _replay("sac", 2500, 400, 200, gradient_steps=10, learning_rate=1e-3),
-        _planner(2500, 200, 200, 25, warm_start=False),
         _ppo(4000, 400, 400, 20_000, 50, gamma=0.95),
     ),
     "MountainCar-v0": (_ppo(30_000, 2000, 1000, 20_000, 100),),

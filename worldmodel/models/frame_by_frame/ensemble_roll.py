@@ -124,8 +124,8 @@ def _path(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The L + 1 observations (E, C * N, D) from the present on, and standardised."""
     layers = layout.layers(model.dynamics, model.used_outputs)
-    low: Tensor = model.logvar_min
-    high: Tensor = model.logvar_max
+    low: Tensor = model.dynamics.logvar_min
+    high: Tensor = model.dynamics.logvar_max
     if layout.members is not None:
         low, high = low[layout.members], high[layout.members]
     path, scaled = [x], [model.standardised(x)]

@@ -375,8 +375,8 @@ class CopyingJump(WorldModel):
             [draws.context.shape[1], more.shape[1], draws.targets.shape[1]], 1
         )
         r = self.encoder(self.parts.planes_of(context), draws.context, draws.mask)
-        observed = draws.context.masked_fill(~draws.mask, 0)
-        scene = self._scene(r, context, observed, draws.mask)
+        context_times = draws.context.masked_fill(~draws.mask, 0)
+        scene = self._scene(r, context, context_times, draws.mask)
         inferred = self._infer(scene.cells, r, (others, more, there), generator)
         memory, cells = self.completion(r, scene.cells, inferred.z, inferred.given)
 
@@ -397,7 +397,7 @@ class CopyingJump(WorldModel):
         )
 
         reward, logit = self.heads.outcomes(every[:, 1:])
-        reward, ending = self.reward_scale.loss(scenes, reward, logit, 0.5, observed.amax(1))
+        reward, ending = self.reward_scale.loss(scenes, reward, logit, 0.5, context_times.amax(1))
         heads = config.reward_weight * reward + config.end_weight * ending
         weighted = reconstruction + config.kl_weight * inferred.kl + heads
         parts = {

@@ -9,6 +9,7 @@ from agents.goals import goal_reward
 from agents.imagination import Imagination
 from agents.inverse_policy import InversePolicy, InversePolicyConfig
 from agents.known_functions import KnownFunctions
+from agents.learned_masks import LegalActions, LegalActionsConfig
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import Comparison, compare
@@ -24,6 +25,12 @@ from agents.training.dyna.callback import DynaCallback, DynaConfig
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.rounds import DynaResult, DynaRound, RoundsConfig, train_dyna
 from agents.training.imagined_ppo import train_in_imagination
+from agents.training.online_planning import (
+    OnlineConfig,
+    PlannerResult,
+    PlannerRound,
+    train_planner,
+)
 from agents.values import critic
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import ChunkAction, HoldAction
@@ -47,14 +54,19 @@ __all__ = [
     "InversePolicy",
     "InversePolicyConfig",
     "KnownFunctions",
+    "LegalActions",
+    "LegalActionsConfig",
     "LoggerVideos",
     "LookaheadExtractor",
     "LookaheadVecWrapper",
     "ModelError",
     "Mppi",
     "MppiConfig",
+    "OnlineConfig",
     "Plan",
     "Planner",
+    "PlannerResult",
+    "PlannerRound",
     "RandomAgent",
     "RandomShooting",
     "RandomShootingConfig",
@@ -79,5 +91,6 @@ __all__ = [
     "tile_videos",
     "train_dyna",
     "train_in_imagination",
+    "train_planner",
     "write_video",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,11 @@ from torch import Tensor
 from agents.adapt import adapt
 from agents.evaluate import evaluate, play
 from agents.imagination import Imagination
+from agents.planners import PLANNERS
 from agents.planners.base import Agent, Before, Planner
 from agents.planners.base import Plan as ScoredPlans
-from agents.planners.random_shooting import RandomShooting
-from agents.planners.refining import Cem, Mppi
-from agents.planners.tree_search import TreeSearch
 from agents.random_agent import RandomAgent
+from agents.recipes.recipe import recipe_for
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
 from worldmodel import checkpoint
@@ -32,17 +31,12 @@ from worldmodel.common.config_checks import at_least
 from worldmodel.common.video import write_video
 from worldmodel.data.make_env import EnvLike, open_env
 
-PLANNERS: dict[str, type[Planner]] = {
-    "random-shooting": RandomShooting,
-    "cem": Cem,
-    "mppi": Mppi,
-    "tree-search": TreeSearch,
-}
-
 
 @dataclass(frozen=True)
 class Train(RunConfig):
-    """Train an agent in imagination, with Dyna, with lookahead, or without a world model."""
+    """Train an agent by a recipe (--method auto), in imagination, with Dyna, by planning online,
+    with lookahead, or without a world model.
+    """
 
     out: Path = Path("runs/agent")
     """Folder for the agent, its settings and TensorBoard's logs. The same command resumes a run
@@ -58,8 +52,10 @@ class Train(RunConfig):
         """Train, save, play."""
         at_least(1, self, "eval_episodes")  # before anything is trained
         torch.set_num_threads(self.num_threads)
-        own = {field.name for field in fields(RunConfig)}
-        config = RunConfig(**{key: value for key, value in asdict(self).items() if key in own})
+        config = RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
+        if config.method == "auto":
+            config = runs.resolved(config)
+            print(recipe_for(config.make_env).describe(self.env, config.decisions * config.hold))
         agent = runs.train(
             config, self.out, self.device, self.num_threads, self.evaluate_every,
             progress=sys.stdout.isatty(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -50,14 +51,21 @@ def to_numpy(spec: ActionSpec, actions: Tensor) -> NDArray[Any]:
     return np.array(np.rint(numbers) if spec.whole else numbers, dtype=spec.to_space().dtype)
 
 
-def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def draw_actions(
+    spec: ActionSpec, lead: tuple[int, ...], generator: torch.Generator, exponent: float = 0.0
+) -> Tensor:
     """Uniform random actions (*lead, *action) on the generator's device.
 
     int64 for discrete kinds, float32 in [low, high] for boxes (whole numbers in integer ones, the
-    ends as likely as the rest) and 0 or 1 for bits.
+    ends as likely as the rest) and 0 or 1 for bits. With an ``exponent`` above 0 those along the
+    last axis of ``lead`` are alike, as ``coloured_noise`` is; each one alone is uniform still.
     """
     shape = (*lead, *spec.shape)
-    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    if exponent and lead:
+        noise = coloured_noise((*lead, math.prod(spec.shape)), exponent, generator)
+        uniform: Tensor = torch.special.ndtr(noise).view(shape).clamp_max(1 - 2**-24)
+    else:
+        uniform = torch.rand(shape, generator=generator, device=generator.device)
     if spec.kind == "none":
         return torch.zeros_like(uniform, dtype=torch.long)
     if spec.kind == "multi_binary":
@@ -73,6 +81,37 @@ def draw_actions(spec: ActionSpec, lead: tuple[int, ...], generator: torch.Gener
     if spec.whole:
         return (low + (uniform * (high - low + 1)).floor()).minimum(high)
     return low + uniform * (high - low)
+
+
+def coloured_noise(shape: tuple[int, ...], exponent: float, generator: torch.Generator) -> Tensor:
+    """Standard normal noise (..., T, E) whose power falls with frequency^-exponent along T.
+
+    0 is white; with 1 or 2 neighbours are alike, so that a plan pushes one way for a while (Timmer
+    & Koenig 1995; in planning: iCEM, Pinneri et al. 2020, section 3.1). The spectrum is that of
+    twice the length, so that a plan's end is not tied to its beginning.
+
+    Args:
+        shape: at least two axes, the last ones T and E.
+        exponent: at least 0.
+        generator: on the device of the result.
+    """
+    noise = torch.randn(shape, generator=generator, device=generator.device)
+    if exponent == 0 or shape[-2] == 1:
+        return noise
+    return _noise_factor(shape[-2], exponent).to(noise.device) @ noise
+
+
+@lru_cache(maxsize=64)
+def _noise_factor(steps: int, exponent: float) -> Tensor:
+    """float32 (T, T): the Cholesky factor of the coloured noise's covariance."""
+    number = torch.arange(steps + 1, dtype=torch.float64)
+    power = number.clamp_min(1) ** -exponent
+    power[1:-1] *= 2  # both signs of a frequency
+    lags = number[:steps, None] - number[None, :steps]
+    covariance = (power * torch.cos(math.pi / steps * lags[..., None] * number)).sum(-1)
+    covariance = covariance / power.sum() + 1e-6 * torch.eye(steps, dtype=torch.float64)
+    factor: Tensor = torch.linalg.cholesky(covariance)
+    return factor.float()
 
 
 def chunk_space(spec: ActionSpec, steps: int) -> gym.Space[Any]:

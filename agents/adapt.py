@@ -130,11 +130,12 @@ def _fit(env: Env, size: int | None, pixels: bool, grayscale: bool, codes: int |
     return env
 
 
-class _RefuseCodes(gym.ObservationWrapper[Any, Any, Any]):
+class _RefuseCodes(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Checks that pictures hold brightness, until the first one that is not of one colour."""
 
     def __init__(self, env: Env, part: str | None = None) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, part=part)
+        gym.ObservationWrapper.__init__(self, env)
         self.part, self.unknown = part, True
 
     def observation(self, observation: Any) -> Any:
@@ -161,6 +162,7 @@ def _one_hot(env: Env, codes: int) -> Env:
     grid: gym.Space[Any] = space
     if isinstance(space, gym.spaces.Dict):
         pictures = [name for name, part in space.items() if is_picture(part)]
+        pictures = pictures or [name for name, part in space.items() if _is_grid(part)]
         if len(pictures) == 1:
             picture, grid = pictures[0], space[pictures[0]]
     if not isinstance(grid, gym.spaces.Box) or not np.issubdtype(grid.dtype, np.integer):
@@ -174,6 +176,11 @@ def _one_hot(env: Env, codes: int) -> Env:
         target = gym.spaces.Dict({**space.spaces, picture: hot})
     encode = partial(_encode, codes=codes, picture=picture)
     return wrappers.TransformObservation(env, encode, target)
+
+
+def _is_grid(space: gym.Space[Any]) -> bool:
+    box = isinstance(space, gym.spaces.Box) and len(space.shape) > 1
+    return box and np.issubdtype(space.dtype, np.integer)
 
 
 def _encode(observation: Any, codes: int, picture: str | None) -> Any:
@@ -296,7 +303,7 @@ def _vector(env: Env) -> Env:
             f"observation space: {space} holds images beside other things, or such that are not "
             "uint8 from 0 to 255; pixels=True shows the rendered frames instead, "
             "gymnasium.wrappers.TransformObservation can pick or convert one, and "
-            "FilterObservation leave parts of a Dict away"
+            "FilterObservation leave parts of a Dict away; of codes codes=N makes one-hot vectors"
         )
     if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
         if not all(map(is_flattenable, leaf_spaces(space))):

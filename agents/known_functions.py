@@ -40,7 +40,8 @@ class KnownFunctions:
         action_mask: observations to bool (P, n): which actions are legal there, in the convention
             of sb3-contrib: n choices of a Discrete space, or those of all entries of a
             MultiDiscrete one after the other (of a MultiBinary one: 0 and 1 of each bit). Models
-            do not learn masks: without this function, imagined steps have none.
+            do not learn masks: without this function, imagined steps have none. ``LegalActions``
+            is one that was learned from recorded masks.
 
     Raises:
         TypeError: one of them is not callable.
@@ -90,17 +91,58 @@ class KnownFunctions:
         Raises:
             TypeError, ValueError: a function returns something else than it should.
         """
-        ahead = queries.times - worlds.present[:, None]
-        length = queries.ahead(worlds.present)
-        if not self.outcomes or length < 1:
+        if not self.outcomes or queries.ahead(worlds.present) < 1:
             return model.predict(worlds, queries, frames)
         if now is None:
             now = present_frames(model, worlds)
-        every = torch.arange(1, length + 1, device=ahead.device)
+        steps = model.predict_steps(worlds, self._every_step(model, worlds, queries, frames))
+        return self._answer(model, worlds, queries, now, frames, steps)
+
+    def step(
+        self, model: WorldModel, worlds: Worlds, queries: Queries, now: Tensor | None = None
+    ) -> tuple[Prediction, Worlds]:
+        """As ``WorldModel.step``, with the functions in place of the heads.
+
+        Args:
+            model, worlds, queries: as there.
+            now: as in ``predict``.
+
+        Raises:
+            TypeError, ValueError: a function returns something else than it should.
+        """
+        ahead = (queries.times - worlds.present[:, None]).clamp_min(0)
+        if not self.outcomes or queries.ahead(worlds.present) < 1:
+            steps, after = model.step(worlds, queries)
+            return steps.at(ahead // model.stride, queries.plans), after
+        if now is None:
+            now = present_frames(model, worlds)
+        steps, after = model.step(worlds, self._every_step(model, worlds, queries, True))
+        return self._answer(model, worlds, queries, now, True, steps), after
+
+    def _every_step(
+        self, model: WorldModel, worlds: Worlds, queries: Queries, frames: bool
+    ) -> Queries:
+        """The time after each step up to the farthest query, and the queries if they are needed."""
+        ahead = queries.times - worlds.present[:, None]
+        every = torch.arange(1, queries.ahead(worlds.present) + 1, device=ahead.device)
         times = (worlds.present[:, None] + every).clamp_max(model.spec.window)
         between = bool((ahead >= 1).all()) or not frames
         chosen = times if between else torch.cat([times, queries.times], 1)
-        steps = model.predict_steps(worlds, Queries(chosen, queries.actions))
+        return Queries(chosen, queries.actions)
+
+    def _answer(
+        self,
+        model: WorldModel,
+        worlds: Worlds,
+        queries: Queries,
+        now: Tensor,
+        frames: bool,
+        steps: StepPrediction,
+    ) -> Prediction:
+        """The functions' outcomes of what the model predicts at ``_every_step``."""
+        ahead = queries.times - worlds.present[:, None]
+        length = queries.ahead(worlds.present)
+        between = bool((ahead >= 1).all()) or not frames
         assert steps.observations is not None
         if queries.actions is None:
             lead = (len(ahead), 1, length)

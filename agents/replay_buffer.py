@@ -42,8 +42,8 @@ def from_replay_buffer(
     if not isinstance(buffer, ReplayBuffer):
         raise TypeError(
             "buffer: expected a stable_baselines3 ReplayBuffer, DictReplayBuffer or "
-            f"HerReplayBuffer, got {type(buffer).__name__}; agents.RecordEpisodes records while an "
-            "agent learns"
+            f"HerReplayBuffer, got {type(buffer).__name__}; an algorithm's is its replay_buffer; "
+            "agents.RecordEpisodes records while one without learns"
         )
     if buffer.optimize_memory_usage:
         raise ValueError(

@@ -18,6 +18,7 @@ from worldmodel.base import WorldModel
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike
+from worldmodel.data.vector import is_vector
 
 Parts = Mapping[str, NDArray[Any]]
 """A Dict observation's parts, (n, ...) each."""
@@ -87,7 +88,8 @@ class DictObservation:
         if len(names) != 1:
             raise ValueError(
                 f"observation_space: exactly one part must be {expected}, which the model was made "
-                f"for; these are: {names}, of {list(space.spaces)}"
+                f"for; these are: {names}, of {list(space.spaces)}. A model that is made for the "
+                "whole Dict needs no observation_space"
             )
         return cls(space, names[0])
 
@@ -161,6 +163,12 @@ def start_sampler(
         return _recorded_steps(starts, model, ahead, hold, parts)
     if isinstance(starts, gym.Env):
         return _env_resets(starts, model, parts)
+    if is_vector(starts):
+        raise TypeError(
+            f"starts: expected one environment, recorded episodes or frames, got the vector "
+            f"environment {type(starts).__name__}; give a function that makes one of its "
+            "environments, or what collect records of it"
+        )
     if callable(starts):
         return partial(_call, starts, model, parts)
     return partial(_choose, _first_frames(starts, model, parts, "starts"))

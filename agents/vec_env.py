@@ -18,15 +18,14 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 from torch import Tensor
 
 from agents import actions as action_border
-from agents.history import Frames, to_context
-from agents.imagination import check_finite, check_model
-from agents.known_functions import KnownFunctions, as_observed, check_known
+from agents.branches import Branches
+from agents.imagination import check_model
+from agents.known_functions import KnownFunctions, check_known
 from agents.legal_actions import check_some_legal
 from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.data.make_env import Env, EnvLike, make_env
-from worldmodel.types import Queries, Worlds
 
 
 class ImaginedVecEnv(VecEnv):
@@ -132,11 +131,13 @@ class ImaginedVecEnv(VecEnv):
         self._made: Env | None = None
         if is_env_to_make(starts):
             starts = self._made = make_env(cast(EnvLike, starts))
-        self._start = start_sampler(starts, model, self.horizon * hold, hold, self.parts)
+        start = start_sampler(starts, model, self.horizon * hold, hold, self.parts)
         self._live = isinstance(starts, gym.Env)
+        self.branches = Branches(
+            self.model, start, hold, worlds, self.parts, self.known, seed, penalty > 0
+        )
         pictures = model.spec.is_image or model.spec.image_part is not None
         self.render_mode = "rgb_array" if pictures else None  # VecEnv.__init__ asks for it
-        shape, dtype = model.spec.border
         action = model.spec.action
         super().__init__(
             num_envs,
@@ -146,13 +147,7 @@ class ImaginedVecEnv(VecEnv):
         # only now: VecEnv.__init__ replaces the metadata
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": fps}
 
-        self._generator = torch.Generator(model.device)
-        self._seed_all(seed)
-        self._worlds: Worlds | None = None
         self._chosen: Tensor | None = None
-        self._frames: Frames = np.zeros((num_envs, *shape), dtype)
-        self._constants: dict[str, NDArray[Any]] = {}
-        self._latest: Tensor | None = None  # of all worlds, where outcomes are known functions
         self._decisions = np.zeros(num_envs, np.int64)
         self._limits = np.full(num_envs, self.horizon, np.int64)
 
@@ -168,7 +163,7 @@ class ImaginedVecEnv(VecEnv):
         """
         seeds = [seed for seed in self._seeds if seed is not None]
         if seeds:
-            self._seed_all(seeds)
+            self.branches.seed(seeds)
         self._reset_seeds()
         options = [self._options] if any(self._options) else []
         self._reset_options()
@@ -176,163 +171,77 @@ class ImaginedVecEnv(VecEnv):
             raise ValueError(
                 "options: are for the resets of an environment as starts; leave set_options away"
             )
-        self._frames, self._constants, self._worlds = self._begin(self.num_envs, *options)
-        self._latest = self._begun(self._frames)
+        self.branches.begin(self.num_envs, *options)
+        self._chosen = None
         self._decisions[:] = 0
         cut = np.arange(self.num_envs) * self.horizon // self.num_envs
         self._limits = self.horizon - cut * int(self.stagger)
-        return self._observations()
+        return self.branches.observations()
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take one decision in each environment: (num_envs, *action), or chunks of actions."""
-        lead = (self.num_envs, self.hold) if self.chunk else (self.num_envs, 1)
-        chosen = action_border.to_tensor(
-            self.model.spec.action, actions, lead, self.model.device, "actions"
-        )
-        self._chosen = chosen.expand(-1, self.hold, *chosen.shape[2:])
+        """Take one decision in each environment: (num_envs, *action), or chunks of actions.
 
-    @torch.no_grad()
+        Raises:
+            RuntimeError: ``reset()`` was not called before.
+            ValueError: the actions are none of the space.
+        """
+        if not len(self.branches.frames):
+            raise RuntimeError("ImaginedVecEnv: call reset(), then step(actions)")
+        self._chosen = self.branches.chosen(actions, self.chunk)
+
     def step_wait(self) -> VecEnvStepReturn:
         """Imagine the ``hold`` steps; episodes that end are followed by new ones.
 
         Raises:
-            RuntimeError: ``reset()`` or ``step_async()`` was not called before.
+            RuntimeError: ``step_async()`` was not called before.
             FloatingPointError: the model predicts NaN or infinity.
         """
-        if self._worlds is None or self._chosen is None:
+        if self._chosen is None:
             raise RuntimeError("ImaginedVecEnv: call reset(), then step(actions)")
-        worlds, chosen, self._chosen = self._worlds, self._chosen, None
-        disagreement = self._members_disagreement(worlds, chosen)
-        rewards, alive, spread = self._imagine(worlds, chosen)
-        disagreement = spread if disagreement is None else disagreement
-
+        branches, chosen, self._chosen = self.branches, self._chosen, None
+        rewards, alive, disagreement = branches.step(chosen)
         self._decisions += 1
-        terminated = alive < self._rng.random(self.num_envs)
+        terminated = alive < branches.rng.random(self.num_envs)
         truncated = (self._decisions >= self._limits) & ~terminated
+        infos: list[dict[str, Any]] = [
+            {"steps": self.hold, "alive": survival, "TimeLimit.truncated": cut}
+            for survival, cut in zip(alive.tolist(), truncated.tolist(), strict=True)
+        ]
+        if self.worlds > 1 or self.penalty > 0:
+            for info, value in zip(infos, disagreement.tolist(), strict=True):
+                info["disagreement"] = value
         dones = terminated | truncated
-        infos: list[dict[str, Any]] = [{"steps": self.hold} for _ in range(self.num_envs)]
-        for i, info in enumerate(infos):
-            info |= {"alive": float(alive[i]), "TimeLimit.truncated": bool(truncated[i])}
-            if self.worlds > 1 or self.penalty > 0:
-                info["disagreement"] = float(disagreement[i])
         if dones.any():
-            ended = self._observations()
-            for row in np.flatnonzero(truncated & (self._limits < self.horizon)):
+            self._restart(np.flatnonzero(dones), truncated, infos)
+        return branches.observations(), rewards - self.penalty * disagreement, dones, infos
+
+    def _restart(
+        self, rows: NDArray[np.int64], truncated: NDArray[np.bool_], infos: list[dict[str, Any]]
+    ) -> None:
+        """Write how these episodes ended into their infos, and begin new ones."""
+        ended = self.branches.observations()
+        for row in rows.tolist():
+            if truncated[row] and self._limits[row] < self.horizon:
                 infos[row]["staggered"] = True
-            for row in np.flatnonzero(dones):
-                infos[row]["terminal_observation"] = (
-                    {name: part[row].copy() for name, part in ended.items()}
-                    if isinstance(ended, dict)
-                    else np.array(ended[row])
-                )
-            self._restart(np.flatnonzero(dones))
-        return self._observations(), rewards - self.penalty * disagreement, dones, infos
+            infos[row]["terminal_observation"] = (
+                {name: part[row].copy() for name, part in ended.items()}
+                if isinstance(ended, dict)
+                else np.array(ended[row])
+            )
+        self.branches.restart(rows)
+        self._decisions[rows] = 0
+        self._limits[rows] = self.horizon
 
     def close(self) -> None:
         """Close the environment that gives the starts, if it was made here."""
         if self._made is not None:
             self._made.close()
 
-    def _seed_all(self, seed: int | list[int]) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._generator.manual_seed(int(self._rng.integers(2**62)))
-
-    def _imagine(
-        self, worlds: Worlds, chosen: Tensor
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Reward, survival and spread of the worlds' rewards of one decision, float32 (num_envs,)
-        each.
-
-        Advances the worlds, and sets the current frames to those of the first one.
-        """
-        queries = Queries((worlds.present + self.hold)[:, None], chosen[:, None])
-        every: Tensor | None = None
-        if not (self.known.outcomes or self.model.jumpy):  # one roll for both
-            self._worlds, first = self.model.step(worlds, chosen)
-            every = first.rewards
-        else:
-            self._worlds = self.model.advance(worlds, chosen)
-        if self.known.outcomes:
-            first = self.known.predict(self.model, worlds, queries, self._latest)
-            assert first.observations is not None
-            self._latest = as_observed(self.model.spec, first.observations[:, :, 0, 0])
-            every = first.rewards
-        elif self.model.jumpy:
-            first = self.model.predict(worlds.some(slice(1)), queries)
-        assert first.observations is not None
-        check_finite(self.model, first.observations, first.rewards, first.alive)
-        self._frames = self.model.spec.to_numpy(first.observations[:, 0, 0, 0])
-        rewards, alive = (
-            value[:, 0, 0, 0].float().cpu().numpy() for value in (first.rewards, first.alive)
-        )
-        if self.worlds == 1:
-            return rewards, alive, np.zeros_like(rewards)
-        if every is None:
-            others = self.model.predict(worlds.some(slice(1, None)), queries, frames=False)
-            every = torch.cat([first.rewards, others.rewards], 1)
-        return rewards, alive, every[:, :, 0, 0].float().std(1, correction=0).cpu().numpy()
-
-    def _members_disagreement(self, worlds: Worlds, chosen: Tensor) -> NDArray[np.float32] | None:
-        """Of the first world, float32 (num_envs,); None if the model has no members, or nobody
-        looks at it.
-        """
-        if not self.model.disagrees or (self.worlds == 1 and self.penalty == 0):
-            return None
-        return self.model.disagreement(worlds.some(slice(1)), chosen)[:, 0].cpu().numpy()
-
-    def _restart(self, rows: NDArray[np.int64]) -> None:
-        frames, constants, fresh = self._begin(len(rows))
-        self._frames = self._frames.copy()
-        self._frames[rows] = frames
-        begun = self._begun(frames)
-        if self._latest is not None and begun is not None:
-            self._latest[torch.from_numpy(rows).to(begun.device)] = begun
-        for name, values in constants.items():
-            self._constants[name][rows] = values
-        self._decisions[rows] = 0
-        self._limits[rows] = self.horizon
-        if len(rows) == self.num_envs:
-            self._worlds = fresh
-        else:
-            assert self._worlds is not None
-            where = torch.from_numpy(rows).to(fresh.present.device)
-            self._worlds = self._worlds.put(where, fresh)
-
-    @torch.no_grad()
-    def _begin(self, count: int, *options: Any) -> tuple[Frames, dict[str, NDArray[Any]], Worlds]:
-        r"""The present's frames (count, \*observation), constant parts, and sampled worlds."""
-        starts, spec = self._start(count, self._rng, *options), self.model.spec
-        indices = [range(len(history.frames)) for history in starts.histories]
-        context = to_context(spec, starts.histories, indices, self.model.device)
-        worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)
-        frames = np.stack([history.frames[-1] for history in starts.histories])
-        if not spec.parts:
-            frames = frames.astype(spec.observation_space().dtype, copy=False)
-        return frames, starts.constants, worlds
-
-    def _begun(self, frames: Frames) -> Tensor | None:
-        r"""The first frames in all worlds, (n, S, \*observation), for known functions."""
-        if not self.known.outcomes:
-            return None
-        spec = self.model.spec
-        first = spec.to_model(torch.from_numpy(frames).to(self.model.device))[:, None]
-        return first.repeat(1, self.worlds, *[1] * (first.dim() - 2))
-
-    def _observations(self) -> VecEnvObs:
-        """The current observations as fresh arrays, since SB3 holds on to what it is given."""
-        frames = self._frames.copy()
-        if self.parts is None:
-            observations: VecEnvObs = self.model.spec.unpack(frames)
-            return observations
-        constants = {name: values.copy() for name, values in self._constants.items()}
-        parts = {self.parts.imagined: frames, **constants}
-        return {name: parts[name] for name in self.parts.space.spaces}
-
     # -- the rest of VecEnv's interface ----------------------------------------------------------
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
         """The current frames, RGB uint8 (H, W, 3) each; None for vectors."""
-        spec, frames = self.model.spec, self._frames
+        spec, frames = self.model.spec, self.branches.frames
         if spec.image_part is not None:
             frames = spec.unpack(frames)[spec.image_part.name]
         elif not spec.is_image:
@@ -390,14 +299,14 @@ class ImaginedVecEnv(VecEnv):
         if self.known.action_mask is None:
             raise AttributeError(
                 "action_masks: models do not learn them; give ImaginedVecEnv a function, "
-                "known=KnownFunctions(action_mask=...)"
+                "known=KnownFunctions(action_mask=...); LegalActions.fit(episodes) learns one"
             )
         return self._masks
 
     @torch.no_grad()
     def _masks(self) -> NDArray[np.bool_]:
         spec = self.model.spec
-        frames = torch.from_numpy(self._frames).to(self.model.device)
+        frames = torch.from_numpy(self.branches.frames).to(self.model.device)
         masks = self.known.masks(spec.to_model(frames), spec)
         check_some_legal(spec.action, masks, "known.action_mask")
         return np.asarray(masks.cpu().numpy())

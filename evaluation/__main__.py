@@ -18,8 +18,10 @@ from evaluation.measurements.outcomes import Outcomes
 from evaluation.measurements.perceptual import Perceptual
 from evaluation.measurements.planning import Planning
 from evaluation.measurements.returns import Returns
+from evaluation.measurements.sample_efficiency import SampleEfficiency
 from evaluation.measurements.scaling import Scaling
 from evaluation.measurements.speed import Speed
+from evaluation.measurements.transitions import Transitions
 from evaluation.measurements.vector_envs import VectorEnvs
 from evaluation.runner.bench import Bench, Report
 from worldmodel.common import cli
@@ -28,8 +30,8 @@ VERBS: dict[str, Any] = {
     verb.name: verb
     for verb in (
         Speed, Imagination, Fidelity, Elbo, Perceptual, Consistency, ModelComparison, Ablation,
-        Dynamics, Outcomes, Returns, Control, Planning, CommonWorlds, Efficiency, VectorEnvs,
-        Scaling, Bench, Report,
+        Dynamics, Outcomes, Returns, Control, Planning, CommonWorlds, Efficiency, SampleEfficiency,
+        VectorEnvs, Transitions, Scaling, Bench, Report,
     )
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Dyna: DQN on few real steps, with and without a world model that learns from the same steps.
 
-``RecordEpisodes`` keeps what DQN meets. ``DynaCallback`` fits a fresh model to it, refits it as
-more comes in, and adds imagined transitions, short branches off what was met, to the replay buffer.
+``RecordEpisodes`` records what DQN meets. ``DynaCallback`` fits a fresh ensemble to it, refits it
+as more comes in, and imagines short branches off what was met, of which most of a batch is made.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def learn(args: Settings, dyna: bool) -> DQN:
         learning_rate=1e-3, train_freq=4, gradient_steps=4, target_update_interval=100, gamma=0.98,
         exploration_fraction=0.2, seed=0, tensorboard_log=str(args.out),
     )  # fmt: skip
-    spec = Spec.from_spaces(recorder.observation_space, recorder.action_space, window=20)
-    model = worldmodel.make("jump", spec)
+    spec = Spec.from_spaces(recorder.observation_space, recorder.action_space, window=5)
+    model = worldmodel.make("ensemble", spec)
     config = DynaConfig(
-        start=args.every, every=args.every, ratio=3,
+        start=args.every, every=args.every, horizon=5,
         first_fit_steps=4 * args.fit_steps, fit_steps=args.fit_steps,
     )  # fmt: skip
     watch = DynaCallback(model, recorder, config) if dyna else None

@@ -1,5 +1,6 @@
 """Set-up shared by all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,15 @@ import torch
 
 # One thread: small tensors gain nothing from more, and busy machines lose a lot.
 torch.set_num_threads(1)
+
+# A shell starts what runs in its background with Ctrl-C ignored, and tests send it to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def bf16_is_not_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes float32 by itself: results must not depend on the processor's speed."""
+    monkeypatch.setattr("worldmodel.training.precision.bf16_speedup", lambda threads: 1.0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -54,7 +54,7 @@ class WorldModel(nn.Module, ABC):
     Args:
         spec: observations, actions and window; an attribute.
         config: the model's own settings, a frozen dataclass; an attribute. ``fit`` reads
-            ``learning_rate`` and ``learning_rate_end``.
+            ``learning_rate`` and ``learning_rate_end``, and ``ema`` if there is one.
 
     Attributes:
         name: in the registry, in checkpoints and in tables.
@@ -68,6 +68,7 @@ class WorldModel(nn.Module, ABC):
         holdout_share: of recorded episodes, which ``fit`` holds out to stop early by
             (``holdout_errors``); 0 trains on all.
         renamed_weights: prefixes of names in older checkpoints, and what they are now.
+        removed_settings: names in older checkpoints' settings that mean nothing any more.
         stochastic: whether two sampled worlds of one context may differ.
         disagrees: whether it has members, whose ``disagreement`` shows what it has not learned.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
@@ -88,6 +89,7 @@ class WorldModel(nn.Module, ABC):
     training_batch: ClassVar[int] = 32
     holdout_share: ClassVar[float] = 0.0
     renamed_weights: ClassVar[Mapping[str, str]] = {}
+    removed_settings: ClassVar[frozenset[str]] = frozenset()
     stochastic: ClassVar[bool] = True
     disagrees: ClassVar[bool] = False
     extends: ClassVar[bool] = False
@@ -176,26 +178,8 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ValueError: the step count leaves the window or the actions have another shape.
         """
-        self._check_actions(actions, "actions", (worlds.shape[0],))
-        last = int(worlds.present.max()) + actions.shape[1]
-        if last > self.spec.window:
-            raise ValueError(
-                f"actions: {actions.shape[1]} steps reach time {last}, beyond the window of "
-                f"{self.spec.window} steps"
-            )
+        self._check_advance(worlds, actions)
         return self._advance(worlds, actions)
-
-    def step(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, Prediction]:
-        """``advance`` along actions (B, L, \\*action), and what ``predict`` says of their end (one
-        plan, one query), at the cost of once where a model steps through time.
-
-        Raises:
-            ValueError, UnsupportedQuery: as for ``advance``.
-        """
-        ends = (worlds.present + actions.shape[1])[:, None]
-        self._check_queries(worlds, Queries(ends, actions[:, None]))
-        after, steps = self._step_through(worlds, actions)
-        return after, steps.at((ends - worlds.present[:, None]) // self.stride, 1)
 
     def disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
         """How far apart the members' predictions are along actions (B, L, \\*action), (B, S).
@@ -203,6 +187,10 @@ class WorldModel(nn.Module, ABC):
         The standard deviation over members of the mean observation after a step, in units of how
         much a step changes it, root mean square over the numbers that change, mean over steps. It
         is small where the model has learned from data, whatever is random there.
+
+        Args:
+            worlds: B x S sampled worlds.
+            actions: of the next L steps.
 
         Raises:
             UnsupportedQuery: the model has no members (``disagrees`` is False).
@@ -240,7 +228,30 @@ class WorldModel(nn.Module, ABC):
         ``worlds``, ``queries``, ``frames`` and errors are as there.
         """
         self._check_queries(worlds, queries)
-        return self._predict(worlds, queries, frames)
+        return self._predict(worlds, queries, frames).float()
+
+    def step(
+        self, worlds: Worlds, queries: Queries, frames: bool = True
+    ) -> tuple[StepPrediction, Worlds]:
+        """``predict_steps`` along one plan for each scene, and ``advance`` by it, for who steps
+        through a scene: models that roll do it once for both.
+
+        Args:
+            worlds: B x S sampled worlds.
+            queries: K times per scene, up to the ends of the plans (B, 1, L, \\*action).
+            frames: as for ``predict``.
+
+        Raises:
+            ValueError: there is not one plan, or it leaves the window; else as for ``predict``.
+        """
+        if queries.actions is None or queries.plans != 1:
+            raise ValueError(
+                "queries.actions: expected one plan for each scene, (B, 1, L, *action), got "
+                f"{None if queries.actions is None else tuple(queries.actions.shape)}"
+            )
+        self._check_queries(worlds, queries)
+        self._check_advance(worlds, queries.actions[:, 0])
+        return self._step_on(worlds, queries, frames)
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before its first step: learn constants, such as the rewards' scale.
@@ -251,6 +262,17 @@ class WorldModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, RewardScale):
                 module.prepare(source, self.stride)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """What ``fit`` trains with: Adam or AdamW over all parameters, in one group."""
+        return torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
+
+    def learning_rate(self, done: int, steps: int) -> float:
+        """The learning rate after ``done`` of ``steps`` steps: linear from ``learning_rate`` to
+        ``learning_rate_end``.
+        """
+        first, last = self.config.learning_rate, self.config.learning_rate_end
+        return float(first + done / steps * (last - first))
 
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
@@ -306,17 +328,28 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds: ...
 
-    def _step_through(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, StepPrediction]:
-        """What ``_advance`` returns, and ``_predict`` for the end of the actions."""
-        queries = Queries((worlds.present + actions.shape[1])[:, None], actions[:, None])
-        return self._advance(worlds, actions), self._predict(worlds, queries, True)
-
     def _disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
         """Where ``disagrees``."""
         raise NotImplementedError
 
     @abstractmethod
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction: ...
+
+    def _step_on(
+        self, worlds: Worlds, queries: Queries, frames: bool
+    ) -> tuple[StepPrediction, Worlds]:
+        assert queries.actions is not None
+        predicted = self._predict(worlds, queries, frames)
+        return predicted, self._advance(worlds, queries.actions[:, 0])
+
+    def _check_advance(self, worlds: Worlds, actions: Tensor) -> None:
+        self._check_actions(actions, "actions", (worlds.shape[0],))
+        last = int(worlds.present.max()) + actions.shape[1]
+        if last > self.spec.window:
+            raise ValueError(
+                f"actions: {actions.shape[1]} steps reach time {last}, beyond the window of "
+                f"{self.spec.window} steps"
+            )
 
     def _check_extends(self) -> None:
         if not self.extends:

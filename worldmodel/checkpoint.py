@@ -22,7 +22,7 @@ from worldmodel.common.config_checks import from_json
 from worldmodel.common.files import atomic
 from worldmodel.common.safe_files import Tensors, layout, read_json, regular
 from worldmodel.models.baselines import Replay
-from worldmodel.registry import make, registered
+from worldmodel.registry import MODELS, Entry, make, registered
 from worldmodel.resolve import find
 from worldmodel.rewards import older_scale
 from worldmodel.spec import Spec
@@ -68,6 +68,7 @@ def describe(model: WorldModel, training: dict[str, Any] | None = None) -> dict[
     config = {
         "format": FORMAT,
         "model": model.name,
+        **_variant(model),
         "env": model.env_id,
         "spec": model.spec.to_dict(),
         "config": asdict(model.config),
@@ -148,11 +149,16 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     _refuse_replay(config["model"])
     known = registered(config["model"])  # which a file names; it imports nothing
     try:
-        settings = from_json(type(next(iter(known.presets.values()))), config["config"])
+        kind = _settings_type(known, config)
+        removed = known.variants.get(kind, known.model).removed_settings
+        read = config["config"]
+        if isinstance(read, dict):
+            read = {name: value for name, value in read.items() if name not in removed}
+        settings = from_json(kind, read)
         spec = Spec.from_dict(config["spec"])
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: settings do not fit: {error}") from error
-    tensors = Tensors(folder / "model.safetensors", known.model.renamed_weights)
+    tensors = Tensors(folder / "model.safetensors", known.of(settings).renamed_weights)
     try:
         with torch.device("meta"):  # shapes without memory
             shapes = layout(make(config["model"], spec, settings).state_dict())
@@ -165,6 +171,28 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     model.load_state_dict({**tensors.read(shapes), **older})
     model.env_id = config["env"]
     return model.to(device).eval()
+
+
+def _variant(model: WorldModel) -> dict[str, str]:
+    """The type of the settings, where it says which of several classes of one name it is."""
+    known = MODELS.get(model.name)
+    kind = type(model.config)
+    return {"variant": kind.__name__} if known is not None and kind in known.variants else {}
+
+
+def _settings_type(known: Entry, config: dict[str, Any]) -> type[Any]:
+    """Of a checkpoint's settings.
+
+    Raises:
+        ValueError: the model has no such variant.
+    """
+    name = config.get("variant")
+    if name is None:
+        return type(next(iter(known.presets.values())))
+    kinds = {kind.__name__: kind for kind in known.variants}
+    if name not in kinds:
+        raise ValueError(f"variant: expected one of {sorted(kinds)}, got {name!r}")
+    return kinds[name]
 
 
 def digest(name: str | Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -13,22 +13,37 @@ from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
 from worldmodel.models.baselines import copy_last, replay
 from worldmodel.models.frame_by_frame import ensemble, hierarchical_vrnn, sssm, sv2p, svg
-from worldmodel.models.jumpy import badj, gqn, jump
+from worldmodel.models.jumpy import badj, copying, gqn, jump
 from worldmodel.spec import Spec
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model class and its presets, the first of which is the paper's."""
+    """A model class and its presets, the first of which is the paper's.
+
+    Attributes:
+        model: the class.
+        presets: settings by name.
+        variants: further classes of that name, by the type of the settings that choose them.
+    """
 
     model: type[WorldModel]
     presets: Mapping[str, Any]
+    variants: Mapping[type[Any], type[WorldModel]] = field(default_factory=dict)
+
+    def of(self, config: Any) -> type[WorldModel]:
+        """The class that these settings are for."""
+        return self.variants.get(type(config), self.model)
 
 
-MODELS: dict[str, Entry] = {
+_JUMP = Entry(
+    jump.Jump,
+    {**jump.PRESETS, **copying.PRESETS},
+    {copying.CopyingConfig: copying.CopyingJump},
+)
+MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
     model.name: Entry(model, presets)
     for presets, *models in (
-        (jump.PRESETS, jump.Jump),
         (badj.PRESETS, badj.Badj),
         (gqn.PRESETS, gqn.Gqn),
         (ensemble.PRESETS, ensemble.Ensemble),
@@ -144,8 +159,10 @@ def preset(name: str, preset: str) -> Any:
     return presets[preset]
 
 
-def suggested(spec: Spec) -> str:
-    """The preset to begin with: sized for a CPU."""
+def suggested(name: str, spec: Spec) -> str:
+    """The preset of a model to begin with: sized for a CPU."""
+    if spec.pose and "views" in entry(name).presets:
+        return "views"
     return "small" if spec.is_image or spec.image_part is not None else "vector"
 
 
@@ -170,7 +187,8 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
     """
     check_seed(seed)
     name = recommended(spec) if name == AUTO else name
-    model: Any = entry(name).model
+    known = entry(name)
+    model = known.model
     if spec.image_part is not None and not model.takes_image_parts:
         takers = sorted(title for title, one in MODELS.items() if one.model.takes_image_parts)
         raise ValueError(
@@ -186,10 +204,11 @@ def make(name: str, spec: Spec, config: Any = None, seed: int = 0) -> WorldModel
         raise ValueError(
             f"spec: {name} takes vectors, got images {spec.observation}; jump takes both"
         )
-    config = suggested(spec) if config is None else config
+    config = suggested(name, spec) if config is None else config
     if isinstance(config, str):
         config = preset(name, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: WorldModel = model(spec, config)
+        build: Any = known.of(config)
+        made: WorldModel = build(spec, config)
     return made

@@ -94,6 +94,7 @@ class RewardScale(nn.Module):
 
     def decode(self, outputs: Tensor) -> Tensor:
         """The expected rewards of a network's outputs."""
+        outputs = outputs.float()
         if bool(self.symlog):
             return outputs.sign() * outputs.abs().expm1()
         return outputs * self.spread + self.mean
@@ -135,6 +136,7 @@ class RewardScale(nn.Module):
         variance: float,
     ) -> tuple[Tensor, Tensor]:
         """As ``loss``, from rewards, bool ``ended`` and 0 or 1 ``valid``, all (B, L)."""
+        reward, logit = reward.float(), logit.float()  # a network may compute in bf16
         error = (reward - self.encode(rewards)).square()
         crossed = binary_cross_entropy_with_logits(logit, 1.0 - ended.float(), reduction="none")
         return (0.5 * error / variance * valid).sum(1), (crossed * valid).sum(1)

@@ -138,6 +138,13 @@ class StepPrediction:
     logits: Tensor
     observations: Tensor | None
 
+    def float(self) -> StepPrediction:
+        """In float32, whatever the networks computed in."""
+        frames = self.observations
+        return StepPrediction(
+            self.rewards.float(), self.logits.float(), None if frames is None else frames.float()
+        )
+
     def at(self, ends: Tensor, plans: int) -> Prediction:
         """Sum the rewards over the intervals between queries, and repeat an answer for all plans.
 

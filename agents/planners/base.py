@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -55,6 +55,9 @@ class PlannerConfig:
         discount: per step, in (0, 1].
         risk: share of the worlds, the worst for a plan, that its score is the mean over (CVaR); 1
             takes all of them.
+        noise_exponent: of the colour of random plans' noise along the decisions: 0 is white, with
+            1 or 2 neighbouring decisions are alike, so that a plan pushes one way for a while; see
+            ``agents.actions.coloured_noise``.
         warm_start: whether the rest of the previous decision's plan is among the drawn ones. Not
             with another ``hold_later``: that rest would begin between two decisions.
         coarse: worlds in which all plans are scored first, without the planner's ``value``; only
@@ -71,6 +74,7 @@ class PlannerConfig:
     ahead: int = 1
     discount: float = 1.0
     risk: float = 1.0
+    noise_exponent: float = 0.0
     warm_start: bool = False
     coarse: int | None = None
     finalists: float = 0.1
@@ -78,7 +82,7 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "plans", "worlds", "horizon", "hold", "ahead")
-        at_least(0, self, "seed")
+        at_least(0, self, "seed", "noise_exponent")
         share(self, "discount", "risk", "finalists")
         if self.hold_later is not None:
             at_least(1, self, "hold_later")
@@ -141,6 +145,12 @@ class Memory:
 
     scenes: ImaginationState
     plans: NDArray[Any]
+
+    def observed_anew(self) -> Memory:
+        """The same scenes, of which the model's belief is yet to be computed: what it was before
+        the model was trained any further would not fit it.
+        """
+        return replace(self, scenes=replace(self.scenes, belief=None))
 
 
 Before = Sequence[NDArray[Any] | None]
@@ -262,7 +272,7 @@ class Planner(ABC):
         config = self.config
         decisions = config.decisions(int(imagination.left.max()))
         spec, lead = self.model.spec.action, (worlds.shape[0], config.plans, decisions)
-        plans = action_border.draw_actions(spec, lead, imagination.generator)
+        plans = action_border.draw_actions(spec, lead, imagination.generator, config.noise_exponent)
         if config.warm_start:
             for row, left in enumerate(before):
                 if left is not None:
@@ -320,12 +330,18 @@ class Planner(ABC):
         cheap = imagination.score(few, steps, config.discount, config.risk)
         return coarse_to_fine(steps, cheap, config.finalists, full)
 
-    def make_plan(self, plans: Tensor, scores: Tensor, worlds: Worlds) -> Plan:
-        """A ``Plan`` of the ``plans`` and their ``scores`` in the ``worlds``."""
+    def make_plan(
+        self, plans: Tensor, scores: Tensor, worlds: Worlds, best: Tensor | None = None
+    ) -> Plan:
+        """A ``Plan`` of the ``plans`` and their ``scores`` in the ``worlds``.
+
+        ``best`` (B,) are the indices of the chosen plans; None takes those of the highest scores.
+        """
+        chosen = scores.argmax(1) if best is None else best
         return Plan(
             action_border.to_numpy(self.model.spec.action, plans),
             np.asarray(scores.cpu().numpy(), np.float32),
-            np.asarray(scores.argmax(1).cpu().numpy(), np.int64),
+            np.asarray(chosen.cpu().numpy(), np.int64),
             worlds,
         )
 

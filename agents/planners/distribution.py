@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from agents.actions import coloured_noise
 from worldmodel.spec import ActionSpec
 
 
@@ -45,29 +46,43 @@ class PlanDistribution:
         chances = allowed / allowed.sum(-1, keepdim=True)
         return cls(spec, chances.expand(batch, decisions, *chances.shape), None)
 
-    def sample(self, plans: int, generator: torch.Generator) -> Tensor:
+    def sample(self, plans: int, generator: torch.Generator, exponent: float = 0.0) -> Tensor:
         """Plans (B, N, D, \\*action), from a generator on the distribution's device.
 
-        Numbers of a box are clipped to its bounds, those of an integer box rounded.
+        Numbers of a box are clipped to its bounds, those of an integer box rounded. The noise is
+        ``agents.actions.coloured_noise`` of this exponent, along the decisions.
         """
         batch, decisions, entries = self.centre.shape[:3]
-        lead = (batch, plans, decisions)
-        device = self.centre.device
+        noise = coloured_noise((batch, plans, decisions, entries), exponent, generator)
         if self.spread is not None:
-            noise = torch.randn(*lead, entries, generator=generator, device=device)
-            numbers = self.centre[:, None] + self.spread[:, None] * noise
-            low, high = _bounds(self.spec, device)
-            numbers = numbers.clamp(low, high)
-            if self.spec.whole:
-                numbers = numbers.round().clamp(low + 0.5, high - 0.5)
-            return numbers.view(*lead, *self.spec.shape)
-        uniform = torch.rand(*lead, entries, 1, generator=generator, device=device)
-        passed = (uniform >= self.centre.cumsum(-1)[:, None]).sum(-1)
-        last = (_allowed(self.spec, device).sum(-1) - 1).long()  # rounding may pass them all
+            return self._numbers(self.centre[:, None] + self.spread[:, None] * noise)
+        uniform = torch.special.ndtr(noise).unsqueeze(-1)
+        return self._choices((uniform >= self.centre.cumsum(-1)[:, None]).sum(-1))
+
+    def mode(self) -> Tensor:
+        """The most likely plan, (B, 1, D, \\*action): the means of a box, rounded if it is an
+        integer one, or of each entry the choice of the highest probability.
+        """
+        if self.spread is not None:
+            return self._numbers(self.centre[:, None])
+        return self._choices(self.centre[:, None].argmax(-1))
+
+    def _numbers(self, numbers: Tensor) -> Tensor:
+        """Numbers (B, N, D, E) of a box as plans within its bounds."""
+        low, high = _bounds(self.spec, numbers.device)
+        numbers = numbers.clamp(low, high)
+        if self.spec.whole:
+            numbers = numbers.round().clamp(low + 0.5, high - 0.5)
+        return numbers.view(*numbers.shape[:3], *self.spec.shape)
+
+    def _choices(self, chosen: Tensor) -> Tensor:
+        """Choices (B, N, D, E), counted from 0, as plans."""
+        last = (_allowed(self.spec, chosen.device).sum(-1) - 1).long()  # rounding may pass them
+        chosen = chosen.minimum(last)
         if self.spec.categories:
-            passed, last = passed + self._first, last + self._first
-        chosen = passed.minimum(last).view(*lead, *self.spec.shape)
-        return chosen.float() if self.spec.kind == "multi_binary" else chosen
+            chosen = chosen + self._first
+        plans = chosen.view(*chosen.shape[:3], *self.spec.shape)
+        return plans.float() if self.spec.kind == "multi_binary" else plans
 
     def fitted(
         self, plans: Tensor, weights: Tensor, momentum: float, min_spread: float

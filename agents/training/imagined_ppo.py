@@ -20,7 +20,16 @@ from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 
-PPO_SETTINGS: dict[str, Any] = {
+VECTOR_SETTINGS: dict[str, Any] = {
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 10,
+    "learning_rate": 1e-3,
+    "ent_coef": 0.0,
+    "gamma": 0.99,
+    "gae_lambda": 0.9,
+}
+IMAGE_SETTINGS: dict[str, Any] = {
     "n_steps": 16,
     "batch_size": 128,
     "n_epochs": 4,
@@ -62,7 +71,7 @@ def train_in_imagination(
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
         progress_bar: show SB3's progress bar.
         imagination: further arguments of ``ImaginedVecEnv``, such as ``penalty`` and ``known``.
-        settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
+        settings: further arguments of PPO; they replace those of ``ppo_settings``.
 
     Raises:
         ValueError: a number is below 1, or more channels would be stacked than a row has pixels
@@ -128,8 +137,15 @@ def make_ppo(
     kwargs: dict[str, Any] = small_extractor(spec)
     if kwargs:
         kwargs["net_arch"] = {"pi": [64], "vf": [64]}
-    chosen = {"policy": policy_name(spec), "policy_kwargs": kwargs, **PPO_SETTINGS, **settings}
+    chosen: dict[str, Any] = {"policy": policy_name(spec), "policy_kwargs": kwargs}
+    chosen |= {**ppo_settings(spec), **settings}
     return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
+
+
+def ppo_settings(spec: Spec) -> dict[str, Any]:
+    """Settings of PPO in imagination where no others are given: one for vectors, one for images."""
+    image = spec.is_image or spec.image_part is not None
+    return dict(IMAGE_SETTINGS if image else VECTOR_SETTINGS)
 
 
 def small_extractor(spec: Spec) -> dict[str, Any]:

@@ -72,7 +72,12 @@ class Control(OfCheckpoint, Scattered):
             "worlds": self.worlds, "horizon": horizon, "hold": self.hold, "seed": self.seed,
         }  # fmt: skip
         rounds = 4  # of refinement: each planner draws as many plans in all
-        refined = {**shared, "plans": max(1, self.plans // rounds), "iterations": rounds}
+        refined = {
+            **shared,
+            "plans": max(1, self.plans // rounds),
+            "iterations": rounds,
+            "choose": "best",
+        }
         plans = agents.RandomShootingConfig(plans=self.plans, **shared)
         planners = {
             "random": Contestant(agents.RandomAgent(model.spec.action.to_space(), self.seed)),

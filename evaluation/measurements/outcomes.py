@@ -25,8 +25,10 @@ TESTED = 1000
 """Recorded steps, held out, from which is imagined."""
 SCALES = (1.0, 1e-2, 1e-4, 1e-6, 1e4, 1e6)
 """Factors of CartPole's rewards."""
-WIDTHS = {"mlp": 64, "path": 32, "tower": 16, "scene": 64, "head": 64, "targets": 6}
-"""Of JUMP, below those of its preset for vectors: these environments are small."""
+WIDTHS = {"mlp": 64, "tower": 16, "scene": 64, "head": 64}
+"""Of JUMP, below those of its preset for vectors: these environments are small. The path of actions
+and the targets stay: with a quarter of the path, one seed of three never learned what late actions
+do to CartPole (R^2 .875, after twice the steps too)."""
 AHEAD = 5
 """Steps that are imagined of the bandit and of CartPole."""
 LANDER = "LunarLander-v3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from evaluation.report import real_steps
 from evaluation.report.load_results import Result, Row, by_seed, mean_curve, of
 from evaluation.report.names import in_words, interval_of, label, number
 
@@ -176,7 +177,10 @@ def _agrees(row: Row, chance: Row | None) -> str:
 
 def saved(results: Results) -> list[str]:
     """How many times fewer real steps agents need that imagine, for each environment."""
-    parts = []
+    parts = [
+        part for result in of(results, "sample-efficiency")
+        for part in real_steps.answers(result.rows)
+    ]  # fmt: skip
     for result in of(results, "efficiency"):
         env = str(result.envelope["settings"].get("env", result.name)).removeprefix("envs:")
         for row in result.rows:

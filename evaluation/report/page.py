@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.report import answers, plots
+from evaluation.report import answers, plots, real_steps
 from evaluation.report.load_results import Result, Row, of, read
 from evaluation.report.names import interval_of, label, number
 from evaluation.runner.manifest import RESULTS, find
@@ -39,7 +39,7 @@ def report(folder: Path, out: Path) -> Path:
     page = _Page(results, folder, out)
     sections = (
         _answers, _speed, _quality, _fidelity, _consistency, _outcomes, _control, _efficiency,
-        _sheets, _others,
+        _sample_efficiency, _sheets, _others,
     )  # fmt: skip
     for section in sections:
         section(page)
@@ -235,6 +235,27 @@ def _efficiency(page: _Page) -> None:
     page.missing("efficiency-cartpole", "efficiency-tsp")
 
 
+def _sample_efficiency(page: _Page) -> None:
+    """Nothing until it is measured."""
+    for result in of(page.results, "sample-efficiency"):
+        settings = result.envelope["settings"]
+        page.add(
+            "## Real steps to a level of return",
+            "Every method learns online, from nothing, with its settings of `agents.recipes`. What "
+            f"counts is the first evaluation ({settings.get('episodes')} episodes, deterministic, "
+            "of all methods after the same numbers of real steps) at or above the level. Medians "
+            "over runs, and their ratios; a run that never gets there counts with its budget. The "
+            "mean return is over the real steps that methods with a world model have; minutes are "
+            "those of learning.",
+        )
+        name = f"{result.name}.png"
+        page.picture(name, "Returns against real steps", real_steps.picture_of, result.rows)
+        for env in real_steps.environments(result.rows):
+            page.add(f"**{real_steps.title(result.rows, env)}**")
+            page.add(table(real_steps.HEAD, real_steps.lines(result.rows, env)))
+        page.made_by(result)
+
+
 def _env(result: Result) -> str:
     env = str(result.envelope["settings"].get("env", result.name))
     return env.rpartition("/")[2].rpartition(":")[2]
@@ -267,7 +288,9 @@ def _outcomes(page: _Page) -> None:
 
 def _others(page: _Page) -> None:
     """Results that no section above is about, and those that are missing."""
-    above = ("fidelity", "consistency", "outcomes", "control", "efficiency")
+    above = (
+        "fidelity", "consistency", "outcomes", "control", "efficiency", "sample-efficiency",
+    )  # fmt: skip
     rest = [
         result for name, result in page.results.items()
         if result.kind not in above and name not in ("model-comparison", "speed-all")

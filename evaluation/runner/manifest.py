@@ -58,14 +58,14 @@ FIND = _training(
     150,
 )
 _DICE = (
-    "--env envs:dice/Views-v0 --poses --steps 16000 --precision bf16-mixed --set targets=3 "
+    "--env envs:dice/Views-v0 --poses --steps 16000 --precision bf16 --set targets=3 "
     "context_frames=10 context_max=5 variance_start=0.5 variance_end=0.03 anneal=0.4"
 )
 DICE, DICE_BADJ = _training("dice", _DICE, 45), _training("dice-badj", f"--model badj {_DICE}", 45)
 GQN = _training(
     "dice-gqn",
     "--env envs:dice/Views-v0 --poses --model gqn --preset small --steps 1500 --batch-size 16 "
-    "--precision bf16-mixed --set context_frames=10 context_max=5 variance_start=0.5 "
+    "--precision bf16 --set context_frames=10 context_max=5 variance_start=0.5 "
     "variance_end=0.03 anneal=0.4",
     20,
 )

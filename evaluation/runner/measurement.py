@@ -22,7 +22,7 @@ from worldmodel import WorldModel, checkpoint
 from worldmodel.common import results
 from worldmodel.common.files import check_writable
 from worldmodel.common.safe_files import read_json
-from worldmodel.models.jumpy.jump import set_refinements
+from worldmodel.models.jumpy.copying import set_flow_steps
 from worldmodel.resolve import find
 
 Row = dict[str, Any]
@@ -35,6 +35,9 @@ class Measurement(ABC):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
     """Those of the rows that are printed; () for all."""
+    selecting: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say which parts are made, but not what is in one: a run may be resumed with
+    others."""
 
     num_threads: int = 1
     """CPU threads; more than the free cores can be many times slower."""
@@ -79,7 +82,9 @@ class Measurement(ABC):
         if self.resume and self._is_done(self.json, facts):
             yield f"result: {self.json} (done already)"
             return
-        with PartialResults.opened(self.json, facts, self.resume) as partial_results:
+        with PartialResults.opened(
+            self.json, facts, self.resume, self.selecting
+        ) as partial_results:
             rows = self.rows(partial_results)
             yield self.text(rows)
             results.write(self.json, {**partial_results.facts, "rows": rows})
@@ -196,12 +201,12 @@ class OfEachModel(OfCheckpoints, ABC):
         names = {name: name for name in self.checkpoints}
         return list(chain(*partial_results.each(self._of_checkpoint, names, self.name, "model")))
 
-    def _of_checkpoint(self, name: str, refinements: int | None = None) -> list[Row]:
+    def _of_checkpoint(self, name: str, flow_steps: int | None = None) -> list[Row]:
         model = worldmodel.load(name, self.device)
         columns: Row = {"checkpoint": name}
-        if refinements is not None:
-            set_refinements(model, refinements)
-            columns["refinements"] = refinements
+        if flow_steps is not None:
+            set_flow_steps(model, flow_steps)
+            columns["flow_steps"] = flow_steps
         return [{**columns, **row} for row in self.of_model(model)]
 
 
@@ -209,22 +214,22 @@ class OfEachModel(OfCheckpoints, ABC):
 class OfWorlds(OfEachModel, ABC):
     """A measurement of the worlds that trained models sample."""
 
-    refinements: tuple[int, ...] = ()
-    """How often JUMP samples a world of passive scenes again from its own frames; one measurement
-    for each number. By default as the checkpoint says."""
+    flow_steps: tuple[int, ...] = ()
+    """Steps in which a flow prior is integrated; one measurement for each number. By default as the
+    checkpoint says."""
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
-        """Of all models, for each number of refinements, which is a column if it was given."""
-        if not self.refinements:
+        """Of all models, for each number of flow steps, which is a column if it was given."""
+        if not self.flow_steps:
             return super().rows(partial_results)
         parts = {
-            f"{name}, refined {count}": partial(self._of_checkpoint, name, count)
+            f"{name}, {count} flow steps": partial(self._of_checkpoint, name, count)
             for name in self.checkpoints
-            for count in self.refinements
+            for count in self.flow_steps
         }
         return list(chain(*partial_results.each(lambda part: part(), parts, self.name)))
 
     def text(self, rows: list[Row]) -> str:
-        """A table, with a column of refinements if they were given."""
-        more = ("refinements",) if self.refinements else ()
+        """A table, with a column of flow steps if they were given."""
+        more = ("flow_steps",) if self.flow_steps else ()
         return results.table(rows, (*more, *self.columns))

@@ -92,7 +92,8 @@ def trained_agents(
     shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "seed": seed}
     stacked = {**shared, "frame_stack": FRAME_STACK}
     real: dict[str, Any] = {"steps": real_steps // hold, "num_envs": 8}
-    dyna = {**real, "horizon": horizon, "ratio": 3.0, "num_envs": 16, "fit_every": 500}
+    dyna = {**real, "horizon": horizon, "branches": 3, "updates": 4, "num_envs": 16}
+    dyna["fit_every"] = 500
     configs = {
         IMAGINED: RunConfig(**stacked, model=checkpoint, steps=imagined_steps, num_envs=32),
         "PPO with lookahead": RunConfig(**shared, **real, method="lookahead", model=checkpoint),

@@ -149,7 +149,7 @@ def test_the_best_choice_is_the_one_that_pays(request: Any) -> None:
         settings = {"plans": 60, "horizon": 1, "worlds": 1}
         agents: list[Any] = [
             RandomShooting(model, RandomShootingConfig(**settings)),  # type: ignore[arg-type]
-            Cem(model, CemConfig(**settings)),  # type: ignore[arg-type]
+            Cem(model, CemConfig(**settings, choose="best")),  # type: ignore[arg-type]
         ]
         if space is not WHOLE:
             agents.append(TreeSearch(model, TreeSearchConfig(**settings)))  # type: ignore[arg-type]

@@ -96,6 +96,44 @@ class Clock(Within):
         return np.array([1.7e9 + 60 * self.time]), 0.0, False, self.time == 6, {}
 
 
+class Salary(Within):
+    """Pays a billion a step, and one more with each."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        observation, x, *rest = super().step(action)
+        return observation, 1e9 + round(10 * x), *rest
+
+
+def test_rewards_that_float32_loses_are_refused() -> None:
+    """They were recorded as all the same."""
+    message = "rewards: change by 1 a step around 1e.09, .*TransformReward"
+    Salary.far = 1.7
+    with pytest.raises(ValueError, match=f"Salary, episode of seed 0: {message}"), quiet():
+        collect(Salary(), 2, progress=False)
+    paid = 1e9 + np.arange(5.0)
+    logged: Any = (np.zeros((6, 1)), np.zeros(5, int), paid, np.eye(5)[4])
+    with pytest.raises(ValueError, match=f"episode 0 .*{message}"):
+        Episodes.from_arrays(*logged, action_space=Salary.action_space)
+    with quiet():
+        less = gym.wrappers.TransformReward(Salary(), lambda reward: float(reward) - 1e9)
+        assert np.ptp(collect(less, 1, progress=False)[0].rewards) == 8
+
+
+def test_parts_of_logged_dicts_are_named_when_float32_loses_them() -> None:
+    space = spaces.Dict(dict.fromkeys(("a", "b"), Clock.observation_space))
+    logged: Any = {"a": np.zeros((6, 1)), "b": 1.7e9 + 60 * np.arange(6.0)[:, None]}
+    with pytest.raises(ValueError, match="observations: number 0 of 'b' changes by 60 a step"):
+        Episodes.from_arrays(
+            logged, np.zeros(5, int), np.zeros(5), np.eye(5)[4],
+            action_space=Clock.action_space, observation_space=space,
+        )  # fmt: skip
+
+
+def quiet() -> warnings.catch_warnings:
+    """Observations are beyond their bounds here."""
+    return warnings.catch_warnings(action="ignore")
+
+
 def test_recorders_refuse_what_float32_loses() -> None:
     recorder = RecordEpisodes(Clock())
     recorder.reset(seed=0)

@@ -142,6 +142,11 @@ def test_options_reach_every_reset(kind: str) -> None:
         assert {float(one.observations[0, 0]) for one in episodes} == {5.0}
 
 
+def test_options_are_a_dict() -> None:
+    with pytest.raises(TypeError, match="options: expected a dict of the environment's, got 3"):
+        collect(Line(), 1, options=3, progress=False)  # type: ignore[arg-type]
+
+
 def test_normalising_while_recording_is_refused() -> None:
     venv = VecNormalize(DummyVecEnv([Line] * 2))
     for one in (venv, VecFrameStack(venv, 2)):
@@ -161,6 +166,15 @@ def test_workers_are_refused() -> None:
 def test_elsewhere_a_vector_environment_is_refused() -> None:
     with pytest.raises(TypeError, match="got DummyVecEnv; of vector environments collect alone"):
         evaluate(RandomAgent(Line.action_space), DummyVecEnv([Line]), 1)  # type: ignore[arg-type]
+
+
+def test_imagined_episodes_do_not_begin_in_vector_environments() -> None:
+    venv = DummyVecEnv([Line] * 2)
+    model = make("copy-last", collect(venv, 2, progress=False).spec(4))
+    with pytest.raises(TypeError, match="starts: .* vector environment DummyVecEnv; give a func"):
+        ImaginedVecEnv(model, venv)  # type: ignore[arg-type]
+    for starts in (Line, collect(venv, 2, progress=False)):
+        ImaginedVecEnv(model, starts).reset()
 
 
 def test_the_number_of_steps_of_the_whole_is_that_of_one_in_eight() -> None:

@@ -174,15 +174,22 @@ def test_dyna_fills_a_dict_buffer() -> None:
     recorder = RecordEpisodes(Reach())
     spec = Spec.from_spaces(recorder.observation_space, recorder.action_space, window=8)
     config = DynaConfig(
-        start=24, every=100, imagine_every=8, num_envs=4, first_fit_steps=4, fit_steps=4, horizon=2
+        start=24,
+        every=100,
+        imagine_every=8,
+        branches=1,
+        num_envs=4,
+        first_fit_steps=4,
+        fit_steps=4,
+        horizon=2,
     )
     agent = SAC("MultiInputPolicy", recorder, buffer_size=200, learning_starts=30)
     dyna = DynaCallback(make("jump", spec, "vector"), recorder, config)
     agent.learn(48, callback=dyna)
     assert dyna.imagined > 0
-    assert agent.replay_buffer.pos == 48 + dyna.imagined
+    assert agent.replay_buffer.pos == 48
     her = SAC("MultiInputPolicy", recorder, buffer_size=200, replay_buffer_class=HerReplayBuffer)
-    with pytest.raises(ValueError, match="HerReplayBuffer reads consecutive rows"):
+    with pytest.raises(ValueError, match="HerReplayBuffer draws goals"):
         her.learn(8, callback=DynaCallback(make("jump", spec, "vector"), recorder, config))
 
 
@@ -346,7 +353,7 @@ class Far(Reach):
 
 
 def test_numbers_beyond_their_bounds_are_imagined() -> None:
-    with pytest.warns(UserWarning, match="observations: number 0 goes from"):
+    with pytest.warns(UserWarning, match="observations: number 0 of 'achieved_goal' goes from"):
         recorded = collect(Far(), 4, progress=False)
     spec = recorded.spec(8)
     assert Spec.from_dict(spec.to_dict()) == spec and len(spec.least) == 8

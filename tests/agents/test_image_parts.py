@@ -214,3 +214,31 @@ def test_replay_buffers_with_images() -> None:
     assert episodes.observation_space == recorder.observation_space
     for left, right in zip(episodes, recorder.episodes(), strict=True):
         np.testing.assert_array_equal(left.observations, right.observations)
+
+
+def test_vectors_beyond_their_bounds_are_imagined_with_an_image() -> None:
+    env = Camera()
+    env.observation_space.spaces["state"] = gym.spaces.Box(-1, 1, (2,), np.float32)
+    with pytest.warns(UserWarning, match="^observations: number 0 of 'state' goes from .* -1 to 1"):
+        recorded = collect(env, 4, progress=False)
+    venv = ImaginedVecEnv(make("copy-last", recorded.spec(8)), recorded, 32)
+    before = venv.reset()["state"]
+    assert before.max() > 1
+    np.testing.assert_array_equal(venv.step(np.zeros(32, np.int64))[0]["state"], before)
+
+
+def test_codes_among_other_parts() -> None:
+    class Grid(Camera):
+        def parts(self) -> dict[str, np.ndarray]:
+            parts = super().parts()
+            return {**parts, "image": parts["image"] // 25}
+
+    with pytest.warns(UserWarning, match="observations: images hold whole numbers from 0 to 10"):
+        recorded = collect(Grid(), 2, progress=False)
+    logged = recorded[0]
+    with pytest.warns(UserWarning, match="observations: images hold whole numbers from 0 to 10"):
+        Episodes.from_arrays(
+            recorded.spec(1).unpack(logged.observations), logged.actions, logged.rewards,
+            np.zeros(len(logged.actions)), action_space=Grid().action_space,
+            observation_space=Grid().observation_space,
+        )  # fmt: skip

@@ -267,7 +267,7 @@ def test_drawn_actions_lie_in_the_space_and_fill_it(spec: ActionSpec) -> None:
 def jump_that_counts(monkeypatch: pytest.MonkeyPatch) -> tuple[WorldModel, list[int]]:
     """A small JUMP of three pairs at most, and how many pairs each of its observations encoded."""
     torch.manual_seed(0)
-    model = make("jump", Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 12), "small").eval()
+    model = make("jump", Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 12), "views").eval()
     model.max_context = 3
     encoded, observe = list[int](), model._observe
 

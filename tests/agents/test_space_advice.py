@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import FilterObservation, TransformAction, TransformObservation
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents import adapt
 from worldmodel import Spec, collect
@@ -61,6 +62,7 @@ def uint8(*shape: int) -> spaces.Box:
 
 MINIGRID = spaces.Dict({"image": uint8(7, 7, 3), "mission": Mission()})
 GREY, FLOATS = spaces.Box(0, 255, (16, 24, 1), np.uint8), spaces.Box(0, 1, (16, 24, 3), np.float32)
+CODES = spaces.Box(0, 10, (16, 16, 3), np.uint8)
 ADAPT, PIXELS = "agents.adapt(env) ", "agents.adapt(env, pixels=True)"
 PICK = "gymnasium.wrappers.TransformObservation can "
 ACTION = "gymnasium.wrappers.TransformAction"
@@ -108,6 +110,22 @@ OBSERVATIONS: list[tuple[gym.Space[Any], str, Callable[[Env], Env]]] = [
         spaces.Dict({"a": GREY, "b": Mission()}),
         "gymnasium.wrappers.FilterObservation leaves",
         lambda env: FilterObservation(env, ["a"]),
+    ),
+    (
+        spaces.Dict({"a": uint8(50, 40, 3), "b": Mission()}),
+        "(D,); gymnasium.wrappers.FilterObservation leaves parts away ",  # adapt refuses it
+        lambda env: adapt(FilterObservation(env, ["a"])),
+    ),
+    (
+        spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Sequence(spaces.Discrete(2))}),
+        "(D,); gymnasium.wrappers.FilterObservation leaves parts away ",
+        lambda env: adapt(FilterObservation(env, ["a"])),
+    ),
+    (CODES, "from 0 to 10; agents.adapt(env, codes=N)", lambda env: adapt(env, codes=11)),
+    (
+        spaces.Dict({"a": CODES, "b": spaces.Discrete(3)}),
+        "part 'a': expected images from 0 to 255, got numbers from 0 to 10; agents.adapt(env, c",
+        lambda env: adapt(env, codes=11),
     ),
     (
         spaces.Dict({"a": GREY, "b": GREY}),
@@ -165,6 +183,21 @@ def test_advice_for_actions(space: Any, function: Callable[[Any], Any], target: 
         Spec.from_spaces(env.observation_space, env.action_space, 1)
     assert "TransformAction" in str(refused.value)
     collect(TransformAction(env, function, target), 1, max_steps=2, progress=False)
+
+
+def test_of_vector_environments_each_is_adapted() -> None:
+    def small() -> Env:
+        return AnySpace(uint8(3, 16, 16), spaces.Discrete(2))
+
+    with pytest.raises(ValueError, match=r"agents.adapt\(env\) .*; do so with each environment"):
+        collect(DummyVecEnv([small] * 2), 1, progress=False)
+    venv = DummyVecEnv([lambda: adapt(small())] * 2)
+    collect(venv, 1, max_steps=2, progress=False)
+
+
+def test_a_dict_without_parts() -> None:
+    with pytest.raises(ValueError, match="expected a Dict of at least one part"):
+        Spec.from_spaces(spaces.Dict({}), spaces.Discrete(2), 1)
 
 
 def test_pictures_are_advised_where_vectors_are() -> None:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from worldmodel.base import WorldModel
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.model import Jump
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.types import Prediction, Queries, Worlds
+from worldmodel.types import Queries, StepPrediction, Worlds
 
 STARTS = frames(0, 1, 2, 3)
 POLICY = {"features_extractor_class": SmallCnn, "features_extractor_kwargs": {"features_dim": 8}}
@@ -171,9 +172,9 @@ def test_restart_changes_no_other_row() -> None:
     venv = make(model, num_envs=3, hold=2, horizon=5)
     venv.reset()
     venv._limits[1] = 1
-    before = {name: value.clone() for name, value in venv._worlds.state.items()}
+    before = {name: value.clone() for name, value in venv.branches.sampled.state.items()}
     venv.step(np.array([0, 1, 2]))
-    after = venv._worlds
+    after = venv.branches.sampled
     assert after.present.tolist() == [2, 0, 2]
     torch.testing.assert_close(after.state["z"][[0, 2]], before["z"][[0, 2]])
     assert not torch.equal(after.state["z"][1], before["z"][1])
@@ -228,11 +229,11 @@ def test_a_chunk_is_a_decision_of_several_actions() -> None:
 
 def test_terminations_by_chance() -> None:
     class Fading(FakeModel):
-        def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
-            seen = super().predict(worlds, queries, frames)
-            return replace(seen, alive=torch.full_like(seen.alive, 0.75))
+        def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
+            seen = super()._predict(worlds, queries, frames)
+            return replace(seen, logits=torch.full_like(seen.logits, math.log(3.0)))
 
-    venv = make(Fading(), num_envs=400, horizon=4, seed=3)
+    venv = make(Fading(), num_envs=400, hold=1, horizon=4, seed=3)
     venv.reset()
     _, _, dones, infos = venv.step(np.zeros(400, np.int64))
     assert not any(info["TimeLimit.truncated"] for info in infos)

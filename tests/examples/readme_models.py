@@ -97,8 +97,8 @@ def scoring(data: Data) -> Claims:
 
 @block("Training", "bench")
 def training(data: Data) -> Claims:
-    used = [row["utilisation"] for row in data["bench"].rows if row.get("utilisation")
-            and row["model"] == "jump"]  # fmt: skip
+    rows = [row for row in data["bench"].rows if row.get("precision", "float32") == "float32"]
+    used = [row["utilisation"] for row in rows if row.get("model") == "jump"]
     yield Prose("JUMP reaches {} to {}% of the FLOPs", 100 * min(used), 100 * max(used))
 
 

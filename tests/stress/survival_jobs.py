@@ -199,7 +199,8 @@ def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> No
     at_write(number, kill)
     if (Path(folder) / runs.DONE).exists() and not (Path(folder) / runs.BEGUN).exists():
         return  # killed when all was done: a command would be told so
-    imagined_ppo.PPO_SETTINGS["n_steps"] = 4
+    imagined_ppo.IMAGE_SETTINGS["n_steps"] = 4
+    imagined_ppo.VECTOR_SETTINGS["n_steps"] = 4
     resume.AgentCheckpointCallback.__init__.__defaults__ = (None, 0.0)  # type: ignore[attr-defined]
     runs.train(run_config.RunConfig(**settings), folder, evaluate_every=0)
 

@@ -24,7 +24,14 @@ import agents.__main__
 import envs.__main__
 import evaluation.__main__
 import worldmodel.__main__
-from agents import InversePolicy, InversePolicyConfig, load_policy, save_policy
+from agents import (
+    InversePolicy,
+    InversePolicyConfig,
+    LegalActions,
+    LegalActionsConfig,
+    load_policy,
+    save_policy,
+)
 from agents.training import run as agent_runs
 from envs.handwriting import read_idx
 from evaluation.report.load_results import read_one
@@ -42,7 +49,7 @@ FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "ya
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 TRUSTED = {  # what may run code, where: each says so in its docstring, and a person names the file
     ("agents/training/run.py", "ALGORITHMS[config.algorithm].load"),
-    ("agents/training/dyna/rounds.py", "run.agent.set_parameters"),
+    ("agents/training/dyna/rounds.py", "self.agent.set_parameters"),
     ("agents/training/resume.py", "self.model.set_parameters"),
     ("evaluation/measurements/perceptual.py", "torch.jit.load"),
     ("worldmodel/__init__.py", "import_module"),  # of its own table
@@ -64,7 +71,8 @@ def suspicious(node: ast.AST) -> str | None:
     if name in ("np.load", "numpy.load"):
         keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
         return None if keywords.get("allow_pickle") == "False" else name
-    mine = ("Episodes.load", "InversePolicy.load", "checkpoint.load", "worldmodel.load")
+    kinds = ("Episodes", "InversePolicy", "LegalActions", "checkpoint", "worldmodel")
+    mine = tuple(f"{kind}.load" for kind in kinds)
     loads = name.endswith((".load", ".set_parameters", "import_module", "read_pickle"))
     runs = name in RUNS_CODE or name.startswith("torch.hub.load") or name == "torch.load"
     return name if runs or (loads and name not in (*mine, "runs.load")) else None
@@ -101,6 +109,7 @@ def readers(tmp_path: Path) -> dict[Path, Callable[[], Any]]:
     model = checkpoint.save(make("copy-last", small().spec(2)), tmp_path / "model")
     episodes = small().save(tmp_path / "episodes")
     policy = InversePolicy.fit(small(), InversePolicyConfig(steps=1)).save(tmp_path / "policy")
+    legal = LegalActions(small().spec(1), LegalActionsConfig()).save(tmp_path / "legal")
     agent = PPO("MlpPolicy", "CartPole-v1", device="cpu")
     weights = save_policy(agent, tmp_path / "weights.safetensors")
     (tmp_path / "agent").mkdir()
@@ -112,6 +121,8 @@ def readers(tmp_path: Path) -> dict[Path, Callable[[], Any]]:
         episodes / "episodes-00000.npz": lambda: Episodes.load(episodes),
         policy / "inverse_policy.json": lambda: InversePolicy.load(policy),
         policy / "inverse_policy.safetensors": lambda: InversePolicy.load(policy),
+        legal / "legal_actions.json": lambda: LegalActions.load(legal),
+        legal / "legal_actions.safetensors": lambda: LegalActions.load(legal),
         weights: lambda: load_policy(agent, weights),
         tmp_path / "agent" / "agent.json": lambda: agent_runs.load(tmp_path / "agent"),
         tmp_path / "images-idx3-ubyte": lambda: read_idx(tmp_path / "images-idx3-ubyte", 3),

@@ -191,7 +191,7 @@ def test_killed_dyna_rounds_end_at_the_same_bits(tmp_path: Path, size: Size, tal
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "dqn with Dyna": {"method": "dyna", "algorithm": "dqn", "fit_every": 20, "ratio": 1.0},
+    "dqn with Dyna": {"method": "dyna", "algorithm": "dqn", "fit_every": 20, "branches": 1},
     "ppo": {"method": "real"},
     "ppo with Dyna": {"method": "dyna", "fit_every": 20, "imagined_steps": 8},
     "sac": {"method": "real", "algorithm": "sac", "env": "Pendulum-v1"},

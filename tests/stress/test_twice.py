@@ -24,7 +24,7 @@ from worldmodel.common.safe_files import Tensors
 from worldmodel.training import STATE
 
 TSP, CART = "envs:narratives/TravelingSalesman-v0", "CartPole-v1"
-TINY = "--set film=8 scene=16 head=8 hidden=8 tower=8"
+TINY = "--preset views --set film=8 scene=16 head=8 hidden=8 tower=8"
 CARTS = (
     f"worldmodel collect --env {CART} --episodes 4 --seed 3 --out carts",
     "worldmodel unpack carts --out unpacked",
@@ -64,7 +64,7 @@ STORIES = {
         f"{AGENT} --method dyna --window 8 --fit-every 20 --fit-steps 1 --imagined-steps 8 --out a",
     ),
     "dyna of q": (
-        f"{AGENT} --method dyna --algorithm dqn --fit-every 20 --fit-steps 1 --ratio 1 --out a",
+        f"{AGENT} --method dyna --algorithm dqn --fit-every 20 --fit-steps 1 --branches 1 --out a",
     ),
     "lookahead": (*CARTS, f"{AGENT} --method lookahead --model model --jumps 1 --out agent"),
     "contestants": ("evaluation control --episodes 2 --plans 8 --worlds 1 --json control.json",),
@@ -98,7 +98,8 @@ def test_twice_is_the_same(
 ) -> None:
     if story not in SHORT and not size(0, 1):
         pytest.skip("of the long version")
-    monkeypatch.setitem(imagined_ppo.PPO_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    monkeypatch.setitem(imagined_ppo.VECTOR_SETTINGS, "n_steps", 4)
     found = []
     for name in ("first", "second"):
         folder = tmp_path / name

@@ -40,7 +40,8 @@ SMALL: list[tuple[str, Any]] = [
 SMALL.append(("jump", PAPER))
 # every model with every spec that it takes: name, config, spec
 CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
-CASES += [("jump", "jumpy", DISCRETE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
+CASES += [("jump", "jumpy", DISCRETE), ("jump", "views", DISCRETE), ("jump", "views", CAMERA)]
+CASES += [("jump", "views", PASSIVE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
 CASES += [("ensemble", "vector", VECTOR), ("ensemble", "mbpo", GOALS)]
 CASES += [("jump", "vector", GOALS), ("jump", "small", CAMERA), ("copy-last", "small", CAMERA)]
 

@@ -15,7 +15,7 @@ from worldmodel.commands.train import check_source_options, scene_stream, sized_
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
 from worldmodel.data.episodes import Episodes
-from worldmodel.models.jumpy.jump import set_refinements
+from worldmodel.models.jumpy.copying import set_flow_steps
 from worldmodel.registry import MODELS, entry, make
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.training.source import check_source
@@ -130,8 +130,9 @@ class Imagine:
     """Times to imagine; by default all that the model reaches."""
     scenes: int = 3
     worlds: int = 4
-    refinements: int | None = None
-    """How often JUMP samples a world again from its own frames; None: as the checkpoint says."""
+    flow_steps: int | None = None
+    """Steps in which a flow prior (jump:jumpy, jump:small) is integrated; None: as the checkpoint
+    says."""
     seed: int = 0
     scale: int = 2
     """Times by which each pixel is repeated."""
@@ -143,7 +144,7 @@ class Imagine:
         check_writable(self.out)
         torch.set_num_threads(self.num_threads)
         model = checkpoint.load(self.checkpoint)
-        set_refinements(model, self.refinements)
+        set_flow_steps(model, self.flow_steps)
         batch = self._scenes(model.spec)
         begin = 0 if model.jumpy else max(self.context)
         last = int(batch.lengths.min())

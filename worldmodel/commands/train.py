@@ -28,6 +28,7 @@ from worldmodel.registry import AUTO, entry, make, preset, recommended, suggeste
 from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.bench import bench
+from worldmodel.training.precision import Precision
 from worldmodel.types import SceneBatch, SceneSource
 
 VIDEO_SCENES = 4
@@ -133,10 +134,12 @@ class Train:
     """auto takes a GPU where there is one."""
     devices: int | None = None
     """Processes to start; None for one, or for as many as torchrun started."""
-    precision: str = "32-true"
-    """32-true, bf16-mixed, ...: what lightning.fabric.Fabric takes."""
-    ema: float = 0.0
-    """Decay of a running average of the weights, which then are the checkpoint; 0 for none."""
+    precision: Precision = "auto"
+    """In which the networks compute; auto takes bf16 where it is clearly faster, else float32. A
+    resumed run goes on as it began."""
+    ema: float | None = None
+    """Decay of a running average of the weights, which then are the checkpoint; 0 for none, None
+    for the preset's."""
     compile: bool = False
     """Run the model's blocks through torch.compile."""
     validate_every: int = 0
@@ -197,7 +200,7 @@ class Train:
     def _model(self, spec: Spec) -> WorldModel:
         name = recommended(spec) if self.model == AUTO else self.model
         if self.start is None:
-            config = _override(preset(name, self.preset or suggested(spec)), self.set)
+            config = _override(preset(name, self.preset or suggested(name, spec)), self.set)
             return make(name, spec, config, self.seed)
         start = checkpoint.load(self.start)
         same = start.name == entry(name).model.name and start.spec == spec
@@ -280,6 +283,8 @@ class Bench:
     size: int = 64
     batch_size: int = 32
     repeats: int = 5
+    precisions: tuple[Literal["float32", "bf16"], ...] = ("float32", "bf16")
+    """What ``train --precision`` may be, all in one run."""
     device: str = "cpu"
     num_threads: int = 1
     json: Path | None = None
@@ -290,7 +295,7 @@ class Bench:
         if self.json is not None:
             check_writable(self.json)
         pairs = [results.name_and_preset(model) for model in self.models]
-        rows = bench(pairs, self.size, self.batch_size, self.repeats, self.device)
+        rows = bench(pairs, self.size, self.batch_size, self.repeats, self.device, self.precisions)
         for kind in dict.fromkeys(row["kind"] for row in rows):
             part = [row for row in rows if row["kind"] == kind]
             columns = [name for name in part[0] if name not in ("kind", "size", "device")]

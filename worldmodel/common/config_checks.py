@@ -6,7 +6,7 @@ import math
 import sys
 import types
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 LONGEST = 256
@@ -68,7 +68,8 @@ def to_tuples(config: Any, *names: str) -> None:
 
 
 def from_json(kind: type[T], data: Any, longest: int | None = LONGEST) -> T:
-    """An instance of the dataclass ``kind`` from what JSON made of it (lists are tuples again).
+    """An instance of the dataclass ``kind`` from what JSON made of it (lists are tuples again, and
+    dicts the dataclasses that fields are of).
 
     Nothing is converted: 3.5, "3" and true are no int. Types that JSON does not have are
     checked by the class itself.
@@ -116,6 +117,8 @@ def _value(name: str, value: Any, hint: Any, longest: int | None) -> Any:
     elif origin is Literal:
         if isinstance(value, str | int) and value in inner:
             return value
+    elif isinstance(hint, type) and is_dataclass(hint):
+        return value if isinstance(value, hint) else from_json(hint, value, longest)
     elif hint is float:
         whole = type(value) is int and abs(value) <= sys.float_info.max  # bool is an int, too
         if whole or isinstance(value, float):

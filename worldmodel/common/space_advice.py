@@ -39,6 +39,11 @@ def observation_advice(space: gym.Space[object]) -> str:
             "of RGBA, or one frame of a stack)"
         )
     if is_large(space):
+        if np.issubdtype(space.dtype, np.integer):
+            return (
+                "agents.adapt(env, codes=N) makes one-hot vectors of codes, gymnasium.wrappers."
+                "TransformObservation can convert images to uint8 from 0 to 255"
+            )
         return (
             "gymnasium.wrappers.TransformObservation can convert images to uint8 from 0 to 255, "
             "agents.adapt(env, pixels=True) shows rendered frames instead"
@@ -72,6 +77,11 @@ def is_large(space: gym.Space[object]) -> bool:
     """Whether it can only be an image: flattened, it would be a vector of thousands of numbers."""
     shape = space.shape or ()
     return isinstance(space, gym.spaces.Box) and len(shape) == 3 and sorted(shape)[1] >= 16
+
+
+def is_vector_to_be(space: gym.Space[object]) -> bool:
+    """Whether ``agents.adapt`` flattens it, as a part of a Dict."""
+    return all(is_flattenable(leaf) and not is_large(leaf) for leaf in leaf_spaces(space))
 
 
 def is_flattenable(space: gym.Space[object]) -> bool:

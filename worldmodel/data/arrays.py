@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.data.env_checks import check_rounding, checked_observation
+from worldmodel.data.env_checks import (
+    check_reward_rounding,
+    check_rounding,
+    checked_masks,
+    checked_observation,
+)
 from worldmodel.data.episode import Episode
 from worldmodel.spec import Spec
 
@@ -23,6 +28,7 @@ def cut_arrays(
     terminated: Any,
     truncated: Any = None,
     next_observations: Any = None,
+    masks: Any = None,
 ) -> list[Episode]:
     """The episodes of N logged steps; see ``Episodes.from_arrays``, also for the errors."""
     actions, rewards = as_array(actions, "actions"), as_array(rewards, "rewards")
@@ -37,23 +43,38 @@ def cut_arrays(
     last = np.union1d(np.flatnonzero(cut), [steps - 1])
     first = np.concatenate([[0], last[:-1] + 1])
     frames = _by_part(spec, observations, next_observations, first, last)
+    legal = None
+    if masks is not None:
+        legal = checked_masks(as_array(masks, "masks"), spec.action, "masks", steps)
+        legal = np.insert(legal, last + 1, False, axis=0)
     episodes = []
     for number, (begin, end) in enumerate(zip(first, last + 1, strict=True)):
         owner = f"episode {number} (steps {begin} to {end - 1})"
-        exact = {name: part[begin + number : end + number + 1] for name, part in frames.items()}
+        own = slice(begin + number, end + number + 1)
+        exact = {name: part[own] for name, part in frames.items()}
         count = int(end - begin + 1)
         by_name = exact if spec.parts else exact[""]
         rounded = checked_observation(by_name, spec, f"observations: {owner}", (count,))
         try:
-            for part in exact.values():
-                if part.dtype != np.uint8:  # else it is an image
-                    check_rounding(part, spec)
+            if not spec.is_image:
+                check_rounding(_vectors(spec, exact), spec)
+            check_reward_rounding(rewards[begin:end])
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 paid = rewards[begin:end].astype(np.float32)
-            episodes.append(Episode(rounded, actions[begin:end].copy(), paid, bool(ended[end - 1])))
+            taken, over = actions[begin:end].copy(), bool(ended[end - 1])
+            own_masks = None if legal is None else legal[own].copy()
+            episodes.append(Episode(rounded, taken, paid, over, own_masks))
         except ValueError as error:
             raise ValueError(f"{owner}: {error}") from error
     return episodes
+
+
+def _vectors(spec: Spec, frames: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The numbers of all vectors (T + 1, V), as they were given."""
+    if not spec.parts:
+        return frames[""]
+    given = [frames[part.name] for part in spec.parts if not part.is_image]
+    return np.concatenate([np.zeros((len(next(iter(frames.values()))), 0), np.float32), *given], 1)
 
 
 def as_array(values: Any, argument: str) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
-from worldmodel.data.env_checks import env_name, mask_function, warn_of_codes
+from worldmodel.data.env_checks import env_name, mask_function
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, make_env, open_env
@@ -62,7 +62,9 @@ def collect(
     """Record episodes in memory, and in a folder if one is given.
 
     An environment's ``action_masks()``, by sb3-contrib's convention, are recorded as
-    ``Episode.masks``; random play chooses legal actions only.
+    ``Episode.masks``; random play chooses legal actions only. A vector environment that begins new
+    episodes within a step (SB3's, Gymnasium's ``SAME_STEP``) shows no masks of an episode's last
+    observation: they are recorded as False, nothing is legal.
 
     Episode i is a function of ``seed + i``, however many workers play: it is what
     ``collect(env, 1, seed=seed + i)`` records (for a policy without randomness).
@@ -113,6 +115,8 @@ def collect(
             f"{'steps' if episodes is None else 'episodes'}, hold, max_steps: expected at least 1, "
             f"got {total}, {hold}, {max_steps}"
         )
+    if not (options is None or isinstance(options, dict)):
+        raise TypeError(f"options: expected a dict of the environment's, got {options!r}")
     if resume and folder is None:
         raise ValueError("resume: needs the folder of the recording to go on with")
     if workers and episodes is None:
@@ -133,10 +137,12 @@ def collect(
         }  # fmt: skip
         if options is not None:
             facts["options"] = repr(options)
-        spec = Spec.from_spaces(made.observation_space, made.action_space, window=1)
+        spec = _spec_of(made)
         if isinstance(made, Vector):
-            made.refuse_masks()
-        elif mask_function(made, spec.action) is not None:
+            masked = made.has_masks and bool(spec.action.choices)
+        else:
+            masked = mask_function(made, spec.action) is not None
+        if masked:
             facts["masks"] = True
         folder = None if folder is None else Path(folder)
         with nullcontext() if folder is None else locked(folder):
@@ -148,17 +154,15 @@ def collect(
                     raise TypeError(SIDE_BY_SIDE)
                 begin = partial(player.begin, name, spec)
                 last = None if episodes is None else seed + episodes
-                parts = VectorPlayer(made, begin, options).play(first, last)
+                parts = VectorPlayer(made, begin, options, masked).play(first, last)
             elif workers:
                 blocks = _blocks(range(first, seed + total), workers)
                 parts = scatter(player.block, blocks, workers, address)
             else:
                 parts = ([player.play(made, spec, one)] for one in count(first))
             recording.fill(parts, total, "step" if episodes is None else "episode", progress)
-    if spec.is_image:
-        warn_of_codes(recording.episodes)
     recorded = Episodes(recording.episodes, spec.action, spec.observation_space(), name)
-    recorded.warn_of_outside()
+    recorded.warn_of_numbers()
     return recorded
 
 
@@ -174,6 +178,15 @@ def _open(env: EnvLike | Any) -> Iterator[Env | Vector]:
         inner: Any = opened if vector is None else vector.venv
         if inner is not env:
             inner.close()
+
+
+def _spec_of(env: Env | Vector) -> Spec:
+    try:
+        return Spec.from_spaces(env.observation_space, env.action_space, window=1)
+    except ValueError as error:
+        if not isinstance(env, Vector):
+            raise
+        raise ValueError(f"{error}; do so with each environment, before they become one") from error
 
 
 class _Recording:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from worldmodel.common.space_advice import is_codes
 from worldmodel.data.episode import Episode
 from worldmodel.spec import ActionSpec, Spec
+from worldmodel.spec.parts import number_name
 
 SMALLEST_CHANGE = 1e-6
 """Of a number from step to step, in the environment's units."""
@@ -82,16 +83,19 @@ def _checked(
     return copy
 
 
-def warn_of_codes(episodes: Sequence[Episode]) -> None:
-    """Warn if images hold small whole numbers only, which are codes rather than brightness."""
-    least = min(int(one.observations.min()) for one in episodes)
-    most = max(int(one.observations.max()) for one in episodes)
+def warn_of_codes(episodes: Sequence[Episode], spec: Spec) -> None:
+    """Warn if images, or those of Dicts, hold small whole numbers only: codes, no brightness."""
+    if not (spec.is_image or spec.image_part):
+        return
+    size = None if spec.image_part is None else spec.image_part.size  # its bytes come first
+    images = [one.observations[:, :size] for one in episodes]
+    least, most = min(int(one.min()) for one in images), max(int(one.max()) for one in images)
     if is_codes(least, most):
         warnings.warn(
             f"observations: images hold whole numbers from {least} to {most} only, of 255; to a "
             "model they all look black. If they are codes of things, agents.adapt(env, codes=N), N "
             "their number, makes one-hot vectors",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -119,21 +123,43 @@ def check_rounding(observations: NDArray[Any] | list[NDArray[Any]], spec: Spec) 
     if spec.is_image or not len(observations):
         return
     observations = np.stack(list(observations))
-    if observations.dtype.kind == "b" or observations.dtype in (np.float16, np.float32):
-        return
-    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
-        exact = np.diff(observations.astype(np.float64), axis=0)
-        rounded = np.diff(observations.astype(np.float32).astype(np.float64), axis=0)
-        change, error = np.abs(exact).mean(0), np.abs(exact - rounded).mean(0)
-        wrong = np.flatnonzero((change > SMALLEST_CHANGE) & (error > 0.1 * change))
+    wrong, change = _lost(observations)
     if len(wrong):
         number = int(wrong[0])
         value = float(observations[0, number])
         raise ValueError(
-            f"observations: number {number} changes by {change[number]:.3g} a step around "
-            f"{value:.6g}, and float32, in which models compute, loses that; subtract a constant, "
-            f"such as {value:.6g}, in gymnasium.wrappers.TransformObservation"
+            f"observations: {number_name(spec.parts, number)} changes by {change[number]:.3g} a "
+            f"step around {value:.6g}, and float32, in which models compute, loses that; subtract "
+            f"a constant, such as {value:.6g}, in gymnasium.wrappers.TransformObservation"
         )
+
+
+def check_reward_rounding(rewards: NDArray[Any]) -> None:
+    """Refuse an episode's rewards (T,) whose changes from step to step float32 cannot hold.
+
+    Raises:
+        ValueError: as for ``check_rounding``.
+    """
+    wrong, change = _lost(rewards[:, None])
+    if len(wrong):
+        value = float(rewards[0])
+        raise ValueError(
+            f"rewards: change by {change[0]:.3g} a step around {value:.6g}, and float32, in which "
+            f"models compute, loses that; subtract a constant, such as {value:.6g}, in "
+            "gymnasium.wrappers.TransformReward"
+        )
+
+
+def _lost(numbers: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which of D numbers (T, D) lose their changes in float32, and the mean changes (D,)."""
+    size = numbers.shape[1]
+    if numbers.dtype.kind == "b" or numbers.dtype in (np.float16, np.float32) or len(numbers) < 2:
+        return np.zeros(0, np.int64), np.zeros(size)
+    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+        exact = np.diff(numbers.astype(np.float64), axis=0)
+        rounded = np.diff(numbers.astype(np.float32).astype(np.float64), axis=0)
+        change, error = np.abs(exact).mean(0), np.abs(exact - rounded).mean(0)
+        return np.flatnonzero((change > SMALLEST_CHANGE) & (error > 0.1 * change)), change
 
 
 def checked_reward(reward: Any, owner: str) -> float:
@@ -198,6 +224,11 @@ def checked_masks(
     return given.astype(np.bool_)
 
 
+def some_legal(mask: NDArray[np.bool_], action: ActionSpec) -> bool:
+    """Whether a mask (n,) leaves every entry of an action a choice."""
+    return all(entry.any() for entry in np.split(mask, np.cumsum(action.choices)[:-1]))
+
+
 def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> Any:
     """A uniformly random action among the legal ones of ``mask`` (n,).
 
@@ -209,9 +240,9 @@ def sample_legal(space: gym.Space[Any], mask: NDArray[np.bool_], owner: str) -> 
     Raises:
         ValueError: none is legal.
     """
-    choices = ActionSpec.from_space(space).choices
-    entries = np.split(mask, np.cumsum(choices)[:-1])
-    if not all(entry.any() for entry in entries):
+    action = ActionSpec.from_space(space)
+    entries = np.split(mask, np.cumsum(action.choices)[:-1])
+    if not some_legal(mask, action):
         raise ValueError(
             f"{owner}: action_masks leave no legal action; such a step should have ended the "
             "episode (terminated)"

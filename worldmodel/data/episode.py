@@ -23,7 +23,8 @@ class Episode:
         rewards: float32 (T,).
         terminated: whether the last step ended it (False: it was truncated).
         masks: bool (T + 1, n), which of n choices were legal at each observation (see
-            ``ActionSpec.choices``); None where the environment has no ``action_masks``.
+            ``ActionSpec.choices``); None where the environment has no ``action_masks``. All False
+            at a last observation of which they are not known.
     """
 
     observations: NDArray[Any]

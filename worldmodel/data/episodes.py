@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import check_memory
 from worldmodel.data.arrays import as_array, cut_arrays
+from worldmodel.data.env_checks import warn_of_codes
 from worldmodel.data.episode import Episode
 from worldmodel.data.lazy import LazySequence, ShardCache
 from worldmodel.data.shards import (
@@ -34,7 +35,7 @@ from worldmodel.data.shards import (
 )
 from worldmodel.data.windows import WindowSource
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.spec.parts import Part, parts_of, vectors
+from worldmodel.spec.parts import Part, number_name, parts_of, vectors
 
 
 class Episodes:
@@ -119,6 +120,7 @@ class Episodes:
         truncated: Any = None,
         *,
         next_observations: Any = None,
+        masks: Any = None,
         action_space: gym.Space[Any],
         observation_space: gym.Space[Any] | None = None,
         env_id: str | None = None,
@@ -136,6 +138,8 @@ class Episodes:
             terminated: bool (N,), steps that ended their episode.
             truncated: bool (N,), steps after which it was cut, by a time limit say; None: none.
             next_observations: after each step, (N, \\*observation).
+            masks: bool (N, n), which of n choices were legal before each step, as in
+                ``Episode.masks``; those of last observations are False. None: there are none.
             action_space: the environment's.
             observation_space: the environment's; None for uint8 images (H, W, C), or vectors (D,)
                 without bounds.
@@ -152,10 +156,10 @@ class Episodes:
             observation_space = _space_of(as_array(observations, "observations"))
         spec = Spec.from_spaces(observation_space, action_space, 1)
         episodes = cut_arrays(
-            spec, observations, actions, rewards, terminated, truncated, next_observations
+            spec, observations, actions, rewards, terminated, truncated, next_observations, masks
         )
         made = cls(episodes, spec.action, observation_space, env_id)
-        made.warn_of_outside()
+        made.warn_of_numbers()
         return made
 
     def __len__(self) -> int:
@@ -193,20 +197,24 @@ class Episodes:
         if self._range is None:
             return ""
         least, most = self._range
-        exact = Spec.from_spaces(self.observation_space, self.action.to_space(), 1).bounds
+        spec = Spec.from_spaces(self.observation_space, self.action.to_space(), 1)
+        exact = spec.bounds
         with np.errstate(over="ignore"):  # recorded numbers are rounded: so are the bounds
             low, high = (bound.astype(np.float32) for bound in exact)
         wider = np.flatnonzero((least < low) | (most > high))
         if not len(wider):
             return ""
-        number = wider[0]
+        number = int(wider[0])
         return (
-            f"observations: number {number} goes from {least[number]:.6g} to {most[number]:.6g}, "
-            f"its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
+            f"observations: {number_name(spec.parts, number)} goes from {least[number]:.6g} to "
+            f"{most[number]:.6g}, its space from {exact[0][number]:.6g} to {exact[1][number]:.6g}"
         )
 
-    def warn_of_outside(self) -> None:
-        """Warn if vectors lie beyond the bounds that the environment declares."""
+    def warn_of_numbers(self) -> None:
+        """Warn if vectors lie beyond the bounds that the environment declares, or if images seem to
+        hold codes instead of brightness.
+        """
+        warn_of_codes(self.episodes, self.spec(1))
         if self.outside:
             warnings.warn(
                 f"{self.outside}; a model made for episodes.spec(window) imagines all that was "

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel.data.env_checks import (
+    check_reward_rounding,
     check_rounding,
     checked_masks,
     checked_observation,
@@ -83,6 +84,7 @@ class EpisodeBuffer:
         """All that was recorded, ended by its last step or truncated."""
         try:
             check_rounding(self._exact, self.spec)
+            check_reward_rounding(np.array(self._rewards))
             with np.errstate(over="ignore"):  # Episode refuses what float32 cannot hold
                 rounded = np.array(self._rewards, np.float32)
             masks = np.stack(self._masks) if self._masks else None

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -13,8 +14,10 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from worldmodel.data.env_checks import checked_masks, sample_legal, some_legal
 from worldmodel.data.episode import Episode
 from worldmodel.data.recorder import EpisodeRecorder
+from worldmodel.spec import ActionSpec
 
 Flags = NDArray[np.bool_]
 Options = dict[str, Any] | None
@@ -51,15 +54,16 @@ class Vector(ABC):
     def has_masks(self) -> bool:
         """Whether an environment has ``action_masks``."""
 
-    def refuse_masks(self) -> None:
-        """Raise ValueError if there are action masks: after an automatic reset those of the
-        episode's end are gone.
+    @abstractmethod
+    def masks(self) -> Sequence[Any]:
+        """The ``action_masks()`` of each environment, as it is now."""
+
+    @property
+    @abstractmethod
+    def resets_at_once(self) -> bool:
+        """Whether an environment whose episode ended has begun the next one when ``step`` returns,
+        so that the masks of its last observation are gone.
         """
-        if self.has_masks:
-            raise ValueError(
-                f"env: {self.name} has action_masks, which are recorded of one environment only; "
-                "pass its id, or a function that makes one environment"
-            )
 
     @abstractmethod
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
@@ -93,8 +97,26 @@ class GymnasiumVector(Vector):
     def has_masks(self) -> bool:
         """See ``Vector``."""
         if self.seeds_one:
-            return any(self.venv.call("has_wrapper_attr", "action_masks"))
+            some = self.venv.call("has_wrapper_attr", "action_masks")
+            if any(some) and not all(some):
+                raise ValueError(
+                    f"env: {sum(some)} of the {len(some)} environments of {self.name} have "
+                    "action_masks; record those that have some alone"
+                )
+            return all(some)
         return hasattr(self.venv.unwrapped, "action_masks")
+
+    def masks(self) -> Sequence[Any]:
+        """See ``Vector``; environments that are computed together return (num_envs, n)."""
+        if self.seeds_one:
+            return list(self.venv.call("action_masks"))
+        masks: Any = self.venv.unwrapped
+        return list(masks.action_masks())
+
+    @property
+    def resets_at_once(self) -> bool:
+        """See ``Vector``."""
+        return self.mode is AutoresetMode.SAME_STEP
 
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
         """See ``Vector``."""
@@ -154,6 +176,12 @@ class StableBaselinesVector(Vector):
         """See ``Vector``."""
         return bool(self.venv.has_attr("action_masks"))
 
+    def masks(self) -> Sequence[Any]:
+        """See ``Vector``."""
+        return list(self.venv.env_method("action_masks"))
+
+    resets_at_once = True
+
     def reset(self, seed: int, options: Options) -> Sequence[Any]:
         """See ``Vector``."""
         self.venv.seed(seed)
@@ -208,13 +236,16 @@ class VectorPlayer:
 
     Attributes:
         vector: the environments.
-        begin: an ``EpisodeRecorder`` for a seed, an action space and a first observation.
+        begin: an ``EpisodeRecorder`` for a seed, an action space, a first observation and, maybe,
+            ``action_masks``.
         options: of every reset.
+        masked: whether action masks are recorded.
     """
 
     vector: Vector
-    begin: Callable[[int, gym.Space[Any], Any], EpisodeRecorder]
+    begin: Callable[[int, gym.Space[Any], Any, Callable[[], Any] | None], EpisodeRecorder]
     options: Options
+    masked: bool = False
 
     def play(self, first: int, last: int | None) -> Iterator[list[Episode]]:
         """The episodes of the seeds from ``first`` on, in order, up to ``last``; None: no end.
@@ -236,19 +267,32 @@ class VectorPlayer:
         num = self.vector.num_envs
         spaces = [deepcopy(self.vector.action_space) for _ in range(num)]
         playing: dict[int, tuple[int, EpisodeRecorder]] = {}
+        legal: list[Any] = []
 
         def begin(rows: Sequence[int], seeds: Sequence[int], observations: Sequence[Any]) -> None:
+            if self.masked:
+                legal[:] = self.vector.masks()
             for row, one in zip(rows, seeds, strict=True):
                 if last is None or one < last:
-                    playing[row] = one, self.begin(one, spaces[row], observations[row])
+                    masks = partial(legal.__getitem__, row) if self.masked else None
+                    playing[row] = one, self.begin(one, spaces[row], observations[row], masks)
 
         begin(range(num), range(seed, seed + num), self.vector.reset(seed, self.options))
         following = seed + num
-        idle = self.vector.action_space.sample()
         while playing:
-            actions = [playing[row][1].action() if row in playing else idle for row in range(num)]
+            actions = [
+                playing[row][1].action() if row in playing else self._idle(spaces[row], legal, row)
+                for row in range(num)
+            ]
             steps = self.vector.step(np.stack([np.asarray(action) for action in actions]))
             over = steps.terminated | steps.truncated
+            if self.masked:
+                legal[:] = self.vector.masks()
+                if self.vector.resets_at_once:
+                    legal[:] = [
+                        np.zeros_like(mask) if gone else mask
+                        for mask, gone in zip(legal, over, strict=True)
+                    ]
             for row in list(playing):
                 one, recorder = playing[row]
                 recorder.add(
@@ -268,3 +312,11 @@ class VectorPlayer:
                 if fresh is not None:
                     begin(rows.tolist(), seeds, fresh)
                     following += len(rows)
+
+    def _idle(self, space: gym.Space[Any], legal: Sequence[Any], row: int) -> Any:
+        """An action for an environment whose steps are not recorded; a legal one, if there is."""
+        if not self.masked:
+            return space.sample()
+        action, owner = ActionSpec.from_space(space), f"env: {self.vector.name}, environment {row}"
+        mask = checked_masks(legal[row], action, owner)
+        return sample_legal(space, mask, owner) if some_legal(mask, action) else space.sample()

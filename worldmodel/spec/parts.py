@@ -14,11 +14,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel.common.config_checks import from_json
-from worldmodel.common.space_advice import observation_advice
+from worldmodel.common.space_advice import is_vector_to_be, observation_advice
 
 LARGEST_SIDE = 8192
 """Of images: Gymnasium's spaces take memory for all of it."""
@@ -74,12 +75,12 @@ class Part:
         """Its shape in models: (C, H, W), or (D,)."""
         return (self.shape[2], *self.shape[:2]) if self.is_image else self.shape
 
-    def space(self) -> gym.spaces.Box:
+    def space(self) -> Box:
         """The Gymnasium space that this describes."""
         if self.is_image:
-            return gym.spaces.Box(0, 255, self.shape, np.uint8)
+            return Box(0, 255, self.shape, np.uint8)
         low, high = np.array(self.low, self.dtype), np.array(self.high, self.dtype)
-        return gym.spaces.Box(low, high, dtype=low.dtype.type)
+        return Box(low, high, dtype=low.dtype.type)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -104,36 +105,46 @@ def parts_of(space: gym.spaces.Dict) -> tuple[Part, ...]:
         ValueError: a part is neither a uint8 image nor a float vector, there is none, or more than
             one is an image.
     """
-    parts = []
-    for name in sorted(space.spaces):
-        part = space.spaces[name]
-        shape, is_box = part.shape or (), isinstance(part, gym.spaces.Box)
-        image = is_box and part.dtype == np.uint8 and len(shape) == 3
-        vector = is_box and np.issubdtype(part.dtype, np.floating) and len(shape) == 1
-        if image:
-            try:
-                parts.append(Part(name, shape, "uint8"))
-            except ValueError as error:
-                raise ValueError(
-                    f"observation_space: {error}; {observation_advice(part)}"
-                ) from error
-        elif vector and isinstance(part, gym.spaces.Box):
-            low, high = (tuple(float(x) for x in bound) for bound in (part.low, part.high))
-            parts.append(Part(name, shape, str(part.dtype), low, high))
+    if not space.spaces:
+        raise ValueError("observation_space: expected a Dict of at least one part, got none")
+    images, vectors, others = dict[str, Box](), dict[str, Box](), dict[str, gym.Space[Any]]()
+    for name, part in sorted(space.spaces.items()):
+        if isinstance(part, Box) and part.dtype == np.uint8 and len(part.shape) == 3:
+            images[name] = part
+        elif isinstance(part, Box) and part.dtype.kind == "f" and len(part.shape) == 1:
+            vectors[name] = part
         else:
-            raise ValueError(
-                f"observation_space: part {name!r} is {part}, expected a uint8 Box of shape "
-                "(H, W, C) or a float Box of shape (D,); agents.adapt makes vectors of other "
-                "parts, gymnasium.wrappers.FilterObservation leaves them away"
-            )
-    images = [part.name for part in parts if part.is_image]
-    if not parts or len(images) > 1:
+            others[name] = part
+    # In this order what is advised is not refused in its turn.
+    for name, part in others.items():
+        if not is_vector_to_be(part):
+            raise ValueError(f"{_unlike(name, part)} leaves parts away")
+    if len(images) > 1:
         raise ValueError(
-            f"observation_space: expected at least one part and at most one image, got the images "
-            f"{images} of {list(space.spaces)}; gymnasium.wrappers.FilterObservation leaves parts "
-            "away"
+            f"observation_space: expected at most one image, got the images {list(images)} of "
+            f"{list(space.spaces)}; gymnasium.wrappers.FilterObservation leaves parts away"
         )
-    return tuple(sorted(parts, key=lambda part: not part.is_image))
+    for name, part in images.items():
+        require_brightness(part, f"observation_space: part {name!r}")
+    for name, part in others.items():
+        raise ValueError(f"{_unlike(name, part)} leaves parts away, agents.adapt makes vectors")
+    parts = []
+    for name, part in images.items():
+        try:
+            parts.append(Part(name, part.shape, "uint8"))
+        except ValueError as error:
+            raise ValueError(f"observation_space: {error}; {observation_advice(part)}") from error
+    for name, part in vectors.items():
+        low, high = (tuple(float(x) for x in bound) for bound in (part.low, part.high))
+        parts.append(Part(name, part.shape, str(part.dtype), low, high))
+    return tuple(parts)
+
+
+def _unlike(name: str, part: gym.Space[Any]) -> str:
+    return (
+        f"observation_space: part {name!r} is {part}, expected a uint8 Box of shape (H, W, C) or a "
+        "float Box of shape (D,); gymnasium.wrappers.FilterObservation"
+    )
 
 
 def check_parts(parts: Sequence[Part]) -> None:
@@ -233,6 +244,15 @@ def vectors(parts: Sequence[Part], packed: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(packed[..., begin:]).view(np.float32)
 
 
+def number_name(parts: Sequence[Part], number: int) -> str:
+    """What messages call the ``number``-th number of all vectors: ``number 0 of 'goal'``."""
+    for part in parts:
+        if not part.is_image and number < part.size:
+            return f"number {number} of {part.name!r}"
+        number -= 0 if part.is_image else part.size
+    return f"number {number}"
+
+
 def _slices(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:
     """Where each part stands in the packed array."""
     begin = 0
@@ -292,6 +312,16 @@ def check_image(shape: tuple[int, ...], owner: str) -> None:
         raise ValueError(
             f"{owner}: expected an image of 1 or 3 channels whose height and width are multiples "
             f"of 8, at least 16 and at most {LARGEST_SIDE}, got (C, H, W) = {shape}{advice}"
+        )
+
+
+def require_brightness(space: Box, owner: str) -> None:
+    """Raise ValueError, naming ``owner``, unless the images of a space go from 0 to 255."""
+    least, most = int(space.low.min()), int(space.high.max())
+    if not ((space.low == 0).all() and (space.high == 255).all()):
+        raise ValueError(
+            f"{owner}: expected images from 0 to 255, got numbers from {least} to {most}; "
+            f"{observation_advice(space)}"
         )
 
 

@@ -20,6 +20,7 @@ from worldmodel.spec.parts import (
     Part,
     check_bounds,
     check_image,
+    require_brightness,
     to_float,
     to_uint8,
     with_infinity,
@@ -218,6 +219,7 @@ class Spec:
         if isinstance(box, gym.spaces.Dict):
             return cls.of_parts(part_layout.parts_of(box), action, window)
         if isinstance(box, gym.spaces.Box) and box.dtype == np.uint8 and len(box.shape) == 3:
+            require_brightness(box, "observation_space")
             height, width, channels = box.shape
             sides = [16 <= side <= LARGEST_SIDE and side % 8 == 0 for side in (height, width)]
             if channels not in (1, 3) or not all(sides):

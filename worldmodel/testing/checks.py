@@ -133,9 +133,18 @@ def check_advance(model: WorldModel) -> None:
         now = (worlds.present + done).tolist()
         require(model, moved.present.tolist() == now, f"advance: present is not {now}")
         there = model.predict(moved, Queries(times, rest))
+        both, stepped = model.step(worlds, Queries(moved.present[:, None], taken[:, None]))
     what = "advance, then predict, differs from predicting ahead in the"
     same(model, f"{what} frames", frames_of(there), frames_of(ahead))
     same(model, f"{what} rewards", there.rewards[..., 1], ahead.rewards[..., 1], rtol=1e-3)
+    once = both.at(torch.full_like(moved.present[:, None], done // model.stride), 1)
+    what = "step differs from predict in the"
+    same(model, f"{what} frames", frames_of(once), frames_of(ahead)[:, :, :, :1])
+    same(model, f"{what} rewards", once.rewards[..., 0], ahead.rewards[..., 0], rtol=1e-3)
+    same(model, f"{what} alive", once.alive[..., 0], ahead.alive[..., 0], rtol=1e-3)
+    for name, value in moved.state.items():
+        same(model, f"step differs from advance in {name}", stepped.state[name], value)
+    require(model, torch.equal(stepped.present, moved.present), "step: another present")
 
 
 def check_rows(model: WorldModel) -> None:
@@ -292,10 +301,28 @@ def check_training(model: WorldModel) -> None:
     require(model, not unmoved, f"the loss does not depend on the weights {unmoved}")
 
 
+def check_bf16(model: WorldModel) -> None:
+    """Under autocast to bf16 losses and answers are float32; a KL may not lose its digits."""
+    bf16 = partial(torch.autocast, model.device.type, torch.bfloat16)
+    with bf16():
+        answer = predict_at(model, imagine(model, 2)[1], [2, 6])
+    parts = {"rewards": answer.rewards, "alive": answer.alive, "frames": frames_of(answer)}
+    if model.trainable:
+        source = random_episodes(model.spec).windows(model.spec.window, 4, whole=True)
+        model.prepare(source)
+        with bf16():
+            losses = model(source.batch(0), 0.5, generator())
+        parts |= {"loss": losses.total, **losses.parts}
+    for name, value in parts.items():
+        right = value.dtype == torch.float32 and bool(value.isfinite().all())
+        got = f"{value.dtype}, finite: {bool(value.isfinite().all())}"
+        require(model, right, f"bf16: expected finite float32 {name}, got {got}")
+
+
 def check_checkpoint(model: WorldModel) -> None:
     """A registered model comes back from its checkpoint and answers the same."""
     known = MODELS.get(model.name)
-    if known is None or known.model is not type(model) or not known.presets:
+    if known is None or known.of(model.config) is not type(model) or not known.presets:
         return
     with TemporaryDirectory() as folder:
         loaded = load(save(model, folder))
@@ -320,6 +347,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_past,
     check_refusals,
     check_training,
+    check_bf16,
     check_checkpoint,
 )
 """What ``check_world_model`` runs; each takes a fresh model in evaluation mode."""

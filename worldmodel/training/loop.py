@@ -20,6 +20,7 @@ from worldmodel.data.episodes import Episodes
 from worldmodel.training.compiled import compile_parts
 from worldmodel.training.early_stopping import EarlyStopping
 from worldmodel.training.monitor import Callback, Monitor
+from worldmodel.training.precision import FABRIC, Choice, Precision, choose
 from worldmodel.training.run import Run
 from worldmodel.training.source import (
     brightness,
@@ -44,9 +45,9 @@ def fit(
     accelerator: str | None = None,
     devices: int | None = None,
     strategy: Any = "auto",
-    precision: Any = "32-true",
+    precision: Precision = "auto",
     clip: float = 100.0,
-    ema: float = 0.0,
+    ema: float | None = None,
     compile: bool = False,
     validation: SceneSource | None = None,
     validate_every: int = 1000,
@@ -63,8 +64,8 @@ def fit(
 
     A run that was complete already returns none.
 
-    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``; models
-    scale their own schedules to ``steps``.
+    The learning rate runs linearly from ``config.learning_rate`` to ``learning_rate_end``, unless
+    the model says otherwise; models scale their own schedules to ``steps``.
 
     Args:
         model: a registered world model; it is moved to the device.
@@ -79,14 +80,19 @@ def fit(
             nothing.
         resume: go on from the training state in ``folder``; bit-exact on one device.
         seed: of the training draws; the source has its own.
-        accelerator, strategy, precision: as in ``lightning.fabric.Fabric``; None takes the kind of
-            device that the source's batches are on.
+        accelerator, strategy: as in ``lightning.fabric.Fabric``; None takes the kind of device that
+            the source's batches are on.
+        precision: of the networks; losses, weights and the optimizer are float32 always. "bf16"
+            computes products and convolutions in bfloat16 (``torch.autocast``). "auto" takes it for
+            observations with an image where it is clearly faster: on GPUs that have it, and on a
+            CPU on which one process measures it to be. A resumed run goes on as it began.
         devices: processes to start on this machine; None for one, or for as many as ``torchrun``
             started, on however many machines. Each draws batches of its own.
         clip: gradient norm above which gradients are scaled down. If that happens often, rare
             events, such as large rewards, count for less than they should.
         ema: decay of a running average of the weights, such as 0.999: the checkpoint, the
-            validation and the trained model are then of the average. 0: of the last weights.
+            validation and the trained model are then of the average. 0: of the last weights. None
+            takes ``config.ema``, 0 if the model has none.
         compile: run the model's blocks through ``torch.compile``; a warning says if that failed.
         validation: scenes that are not trained on. Their losses are logged, and the weights with
             the lowest are saved as a checkpoint in ``folder/best``.
@@ -108,7 +114,8 @@ def fit(
         TypeError: ``source`` is neither a source nor Episodes.
         ValueError: a number is out of range; the model has no weights; the source's scenes are not
             what the model was made for; ``batch_size`` for a source that makes its own batches;
-            ``ema`` with ``holdout``; ``resume`` without a folder, or of another run.
+            ``ema`` with ``holdout``; ``resume`` without a folder, or of another run, or another
+            precision.
         FileExistsError: ``folder`` holds a checkpoint and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         OSError: the disk is full, say; the last good checkpoint is kept.
@@ -136,21 +143,27 @@ def fit(
     if holdout is not None:
         if ema:
             raise ValueError("ema: with a holdout the best weights are taken, not an average")
+        ema = 0.0
         every = pass_length(source) if holdout_every is None else holdout_every
         stopping = EarlyStopping(model, holdout, every, patience, seed)
-    settings = {"seed": seed, "steps": steps, "clip": clip, "precision": str(precision), "ema": ema}
+    ema = getattr(model.config, "ema", 0.0) if ema is None else ema
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "clip": clip, "ema": ema}
     local, nodes = (devices, 1) if devices is not None else _launched()
     settings |= {"devices": local * nodes, "source": fingerprint(scenes)}
     settings |= {"first observations": brightness(scenes)}
     run = Run(model, folder, settings, training or {}, stopping)
     with run.claimed(resume):
         device = scenes.lengths.device.type
-        fabric = _fabric(device, accelerator or device, local, nodes, strategy, precision)
+        begun = run.begun_precision() if resume else None
+        choice = choose(precision, model.spec, device, local * nodes, begun)
+        run.set_precision(choice)
+        fabric = _fabric(device, accelerator or device, local, nodes, strategy, choice)
         module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
         done = run.resume() if resume else 0
         model.prepare(source)
         lead = fabric.is_global_zero
         monitor = Monitor(run, callbacks if lead else (), lead, lead and progress, done)
+        monitor.tell_precision(choice, done)
         saved = time.monotonic()
         model.train()
         if compile:
@@ -160,7 +173,7 @@ def fit(
                 _over(stopping, done, steps)
                 or _agree_to_stop(fabric, stopped, done % log_every == 0)
             ):
-                rate = run.set_rate(optimizer, done / steps)
+                rate = run.set_rate(optimizer, done, steps)
                 total, parts = module(done * fabric.world_size + fabric.global_rank, done / steps)
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(total)
@@ -187,6 +200,8 @@ def fit(
             complete = _over(stopping, done, steps)
             if stopping is not None and complete:
                 stopping.apply()
+                if monitor.parts:
+                    monitor.parts["holdout"] = stopping.lowest
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
             if fabric.world_size > 1:
@@ -231,7 +246,7 @@ def _launched() -> tuple[int, int]:
 
 
 def _fabric(
-    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, precision: Any
+    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, choice: Choice
 ) -> Any:
     """Fabric, with all its processes started.
 
@@ -245,7 +260,7 @@ def _fabric(
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        precision=precision,
+        precision=FABRIC[choice.name],
     )
     if fabric.device.type != device:
         raise ValueError(

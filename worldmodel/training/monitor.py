@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldmodel.base import WorldModel
+from worldmodel.training.precision import Choice
 from worldmodel.training.run import Run
 from worldmodel.training.tensorboard_help import TRAINING, TRAINING_CHARTS, explain
 
@@ -87,6 +88,15 @@ class Monitor:
         except OSError:  # of a full disk, say, which may have ended the training already
             if kind is None:
                 raise
+
+    def tell_precision(self, choice: Choice, step: int) -> None:
+        """Say and log in which precision the networks compute, and why, unless users chose."""
+        if not choice.reason:
+            return
+        if not self.bar.disable:
+            self.bar.write(f"precision: {choice.line}", file=sys.stderr)
+        if self.writer is not None:
+            self.writer.add_text("world_model/precision", choice.line, step)
 
     def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
         """Log one step's losses; raises FloatingPointError where they are not finite."""

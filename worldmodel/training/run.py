@@ -23,6 +23,7 @@ from worldmodel.common.files import atomic, locked
 from worldmodel.common.safe_files import Layout, Tensors, layout, parse_json
 from worldmodel.training.average import Average
 from worldmodel.training.early_stopping import EarlyStopping
+from worldmodel.training.precision import FABRIC, Choice
 
 STATE = "training.safetensors"
 """Weights, average and moments; in the metadata, as JSON, the settings of the run and its step."""
@@ -99,7 +100,7 @@ class Run:
         stopping: EarlyStopping | None = None,
     ) -> None:
         self.model, self.training, self.stopping = model, training, stopping
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
+        self.optimizer = model.make_optimizer()
         self.folder = None if folder is None else Path(folder)
         self.average = Average(model, settings["ema"])
         self.best = math.inf
@@ -138,13 +139,26 @@ class Run:
                 "go on, or another folder (--out)"
             )
 
-    def set_rate(self, optimizer: Any, share: float) -> float:
-        """The learning rate after that share of the steps."""
-        first, last = self.model.config.learning_rate, self.model.config.learning_rate_end
-        rate = float(first + share * (last - first))
+    def set_rate(self, optimizer: Any, done: int, steps: int) -> float:
+        """The learning rate after ``done`` of ``steps`` steps."""
+        rate = self.model.learning_rate(done, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+    def begun_precision(self) -> str:
+        """Of a run to go on with: Fabric's name of its precision.
+
+        Raises:
+            ValueError: the file is corrupt.
+        """
+        assert self.folder is not None
+        return str(read_state(self.folder / STATE)[1].run.get("precision"))
+
+    def set_precision(self, choice: Choice) -> None:
+        """Make it part of what identifies the run, and of the checkpoint's facts."""
+        self.identity["precision"] = FABRIC[choice.name]
+        self.training = {**self.training, "precision": choice.line}
 
     def resume(self) -> int:
         """Restore weights and optimizer; returns the steps done.

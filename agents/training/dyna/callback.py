@@ -1,4 +1,4 @@
-"""Dyna for off-policy algorithms: imagined and real transitions in one replay buffer."""
+"""Dyna for off-policy algorithms: branches imagined with their policy, as MBPO has them."""
 
 from __future__ import annotations
 
@@ -6,87 +6,116 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import (
-    VecCheckNan,
-    VecEnv,
-    VecEnvWrapper,
-    VecFrameStack,
-    VecMonitor,
-    VecTransposeImage,
-    VecVideoRecorder,
-    is_vecenv_wrapped,
-)
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+from stable_baselines3.common.vec_env import VecFrameStack, is_vecenv_wrapped
 
 from agents.known_functions import KnownFunctions, check_known
 from agents.starts import Starts
+from agents.training.dyna.exploration import Exploration, WrappedObservations, pick
+from agents.training.dyna.mixed_buffer import ImaginedTransitions, MixedReplayBuffer, check_buffer
 from agents.training.dyna.recorder import RecordEpisodes, merge_episodes
 from agents.training.dyna.refit import RefitConfig, model_error, refit
 from agents.training.imagined_ppo import stackable_starts
-from agents.values import by_part
-from agents.vec_env import check_horizon
+from agents.vec_env import ImaginedVecEnv, check_horizon
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.episodes import Episodes
 
-_COUNTS = (
-    "fits", "imagined", "losses", "error",
-    "_real", "_since_fit", "_since_imagined", "_updates", "_fitted",
-)  # fmt: skip
+_COUNTS = ("fits", "imagined", "losses", "error", "_since_fit", "_since_imagined", "_fitted")
 
 
 @dataclass(frozen=True)
 class DynaConfig(RefitConfig):
     """When the model is refitted, and how much is imagined. See also ``RefitConfig``.
 
-    Steps are those of the algorithm (its ``num_timesteps``): decisions of ``hold`` steps each.
+    Steps are those of the algorithm (its ``num_timesteps``): decisions of ``hold`` steps each. The
+    defaults are those of MBPO (Janner et al. 2019, table 2) for vectors. Imagined images need
+    fewer branches: 64x64 ones fill 25 KB for each transition.
+
+    How often the algorithm updates for each real step is its own setting, such as
+    ``SAC(..., train_freq=1, gradient_steps=20)``.
 
     Attributes:
         start: real steps before the first fit.
-        every: real steps between later fits, after which the imagined episodes begin anew from all
-            recorded ones.
-        imagine_every: real steps between two rounds of imagination.
-        ratio: imagined transitions for each real one, counted from the first fit on.
-        horizon: decisions of an imagined episode. Short ones keep the model's errors small.
+        every: real steps between later fits. Each empties the buffer of imagined transitions.
+        imagine_every: real steps after which further branches are imagined, with the policy of
+            then. None imagines only after fits, as MBPO does.
+        branches: that are imagined for each real step.
+        horizon: decisions of a branch.
+        horizon_end: what ``horizon`` rises to; None leaves it.
+        horizon_steps: the real steps at which it begins to rise, linearly, and at which it has.
+        real_share: of each batch that the algorithm learns from, in [0, 1]; above 0 it is at least
+            one transition.
+        num_envs: the most branches that are imagined at once.
     """
 
     start: int = 1000
-    every: int = 1000
-    imagine_every: int = 100
-    ratio: float = 4.0
-    horizon: int = 2
+    every: int = 250
+    imagine_every: int | None = None
+    branches: int = 400
+    horizon: int = 1
+    horizon_end: int | None = None
+    horizon_steps: tuple[int, int] = (20_000, 150_000)
+    real_share: float = 0.05
+    num_envs: int = 4096
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, self, "start", "every", "imagine_every", "horizon")
-        at_least(0, self, "ratio")
+        at_least(1, self, "start", "every", "branches", "horizon")
+        if self.imagine_every is not None and not 1 <= self.imagine_every <= self.every:
+            raise ValueError(
+                f"imagine_every: expected between 1 and every={self.every} real steps, or None, "
+                f"got {self.imagine_every}"
+            )
+        if self.horizon_end is not None and self.horizon_end < self.horizon:
+            raise ValueError(
+                f"horizon_end: expected at least horizon={self.horizon}, or None, got "
+                f"{self.horizon_end}"
+            )
+        begin, end = self.horizon_steps
+        if not 0 <= begin < end:
+            raise ValueError(
+                f"horizon_steps: expected two real steps, 0 <= first < second, got {begin}, {end}"
+            )
+        if not 0 <= self.real_share <= 1:
+            raise ValueError(f"real_share: expected between 0 and 1, got {self.real_share}")
+        if {"chunk", "stagger", "fps"} & set(self.imagination):
+            raise ValueError(
+                "imagination: chunk, stagger and fps are for environments, branches have none; "
+                "leave them away"
+            )
+
+    def horizon_at(self, step: int) -> int:
+        """Decisions of branches that are imagined after so many real steps."""
+        if self.horizon_end is None:
+            return self.horizon
+        begin, end = self.horizon_steps
+        share = min(max((step - begin) / (end - begin), 0.0), 1.0)
+        return int(self.horizon + share * (self.horizon_end - self.horizon))
 
 
 class DynaCallback(BaseCallback):
-    """Lets DQN, SAC or TD3 learn from a world model, which learns from their real episodes.
+    """Lets SAC, TQC, TD3, DDPG, DQN or QR-DQN learn from a world model, which learns from their
+    real episodes: model-based policy optimisation (MBPO, Janner et al. 2019, algorithm 2).
 
-    Every ``every`` real steps the model is refitted to the recorded episodes. Every
-    ``imagine_every`` steps transitions are imagined and added to the replay buffer: short episodes
-    that branch off from recorded states, in which the algorithm acts with its exploration. It then
-    trains as often for an imagined transition as for a real one.
+    Every ``every`` real steps the model is refitted to the recorded episodes. Then ``branches`` for
+    each real step are imagined: they begin at random recorded steps, follow the algorithm's policy
+    as it explores, and are dropped where they end. Their transitions fill a buffer of their own
+    until the next fit, and ``1 - real_share`` of each batch that the algorithm draws. A branch that
+    terminates counts as ended; the value after one that reaches its horizon is bootstrapped.
 
-    Both happen at the end of a rollout of the algorithm (``train_freq``). Imagined transitions stay
-    in the buffer until newer ones replace them: ``buffer_size`` should have room for ``1 + ratio``
-    times as many transitions as without Dyna.
+    While it learns, ``algorithm.replay_buffer`` is a ``MixedReplayBuffer`` around its own one, in
+    which there are only real transitions. All this happens at the end of a rollout of the algorithm
+    (``train_freq``), and nothing is imagined before its ``learning_starts``.
 
     The environment has a ``RecordEpisodes`` inside ``HoldAction``; wrappers that change
     observations or rewards belong inside the recorder. If frames are stacked by ``VecFrameStack``,
-    imagined episodes begin at the first frames of recorded ones (see ``stackable_starts``), so
+    branches begin at the first frames of recorded episodes (see ``stackable_starts``), so
     ``horizon`` should be long.
 
     It logs ``dyna/...``, the losses of the last fit as ``dyna_fit/...`` and the model's error on
@@ -96,28 +125,29 @@ class DynaCallback(BaseCallback):
         world_model: of the spaces of the recorded environment.
         recorders: of all environments that the algorithm learns in.
         config: see ``DynaConfig``.
-        known: functions in place of the model's heads, in all imagined episodes.
+        known: functions in place of the model's heads, in all branches.
 
     Attributes:
         fits: how often the model was fitted.
-        imagined: transitions added to the replay buffer.
+        imagined: transitions that were imagined, in all.
+        transitions: those imagined since the last fit.
         losses, error: of the last fit, and of the model just before it.
 
     Raises:
-        ValueError: the recorders' spaces are not the model's, ``hold * horizon`` exceeds its
-            window, or it cannot do with ``known``; when training starts also: the algorithm's
-            buffer, wrappers or number of environments do not allow it.
+        ValueError: the recorders' spaces are not the model's, ``hold`` times the longest horizon
+            exceeds its window, or it cannot do with ``known``; when training starts also: the
+            algorithm's buffer (HER's, or one of n steps), wrappers or number of environments do not
+            allow it.
         TypeError: ``known`` is no ``KnownFunctions``; when training starts: the algorithm is not
             off-policy.
 
     Example::
 
-        recorder = RecordEpisodes(gym.make("CartPole-v1"))
-        model = worldmodel.make(
-            "jump", Spec.from_spaces(recorder.observation_space, recorder.action_space, window=20)
-        )
-        agent = DQN("MlpPolicy", HoldAction(recorder, 2), buffer_size=100_000)
-        agent.learn(10_000, callback=DynaCallback(model, recorder, DynaConfig(hold=2)))
+        recorder = RecordEpisodes(gym.make("Pendulum-v1"))
+        spec = Spec.from_spaces(recorder.observation_space, recorder.action_space, window=1)
+        model = worldmodel.make("auto", spec)
+        agent = SAC("MlpPolicy", recorder, learning_starts=500, gradient_steps=10)
+        agent.learn(2_500, callback=DynaCallback(model, recorder, DynaConfig(start=500)))
     """
 
     def __init__(
@@ -136,18 +166,17 @@ class DynaCallback(BaseCallback):
             world_model.spec.check_spaces(
                 recorder.observation_space, recorder.action_space, f"recorders[{number}]"
             )
-        check_horizon(world_model, self.config.hold, self.config.horizon)
+        config, longest = self.config, self.config.horizon_end
+        check_horizon(world_model, config.hold, config.horizon)
+        check_horizon(world_model, config.hold, longest or config.horizon, "horizon_end")
         self.fits = self.imagined = 0
         self.losses: dict[str, float] = {}
         self.error: dict[str, float] = {}
-        self._real = self._since_fit = self._since_imagined = 0
-        self._updates = 0.0  # gradient steps that are due
+        self._since_fit = self._since_imagined = 0
         self._fitted = [0] * len(self.recorders)  # totals at the last fit
         self._passed = 0
         self._rollout = 0
-        self._venv: VecEnv | None = None
-        self._observations: Any = np.empty(0)
-        self._noise: VectorizedActionNoise | None = None
+        self.transitions = ImaginedTransitions(config.seed)
 
     @property
     def algorithm(self) -> OffPolicyAlgorithm:
@@ -164,25 +193,31 @@ class DynaCallback(BaseCallback):
     # -- called by SB3 ---------------------------------------------------------------------------
 
     def _init_callback(self) -> None:
-        _check_buffer(self.algorithm)
-        branches, real = self.config.num_envs, self.training_env.num_envs
-        if branches % real:
-            raise ValueError(
-                f"num_envs: rows enter the replay buffer {real} at a time, as many as there are "
-                f"real environments; expected a multiple of that, got {branches}"
-            )
+        real = self.training_env.num_envs
         if len(self.recorders) != real:
             raise ValueError(
                 f"recorders: expected one for each of the {real} environments, got "
                 f"{len(self.recorders)}"
             )
+        check_buffer(self.algorithm)
+        self._wrappers = WrappedObservations(self.training_env)
         shape, dtype = self.world_model.spec.border
-        self._make(np.zeros((1, *shape), dtype))  # raises if wrappers or spaces do not fit
-        if self.fits:
-            self._branch(merge_episodes(self.recorders))
+        self._check(self._imagined_env(np.zeros((1, *shape), dtype)))
+        self._explore = Exploration(self.algorithm, self.config.num_envs, self.config.seed)
 
     def _on_training_start(self) -> None:
         self._passed = self._total()
+        algorithm = self.algorithm
+        real = algorithm.replay_buffer
+        if isinstance(real, MixedReplayBuffer):  # of training that was interrupted
+            real = real.real
+        assert real is not None
+        algorithm.replay_buffer = MixedReplayBuffer(real, self.transitions, self.config.real_share)
+
+    def _on_training_end(self) -> None:
+        mixed = self.algorithm.replay_buffer
+        if isinstance(mixed, MixedReplayBuffer):
+            self.algorithm.replay_buffer = mixed.real
 
     def _on_rollout_start(self) -> None:
         self._rollout = self.num_timesteps
@@ -201,17 +236,19 @@ class DynaCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         rows, config = self.num_timesteps - self._rollout, self.config
-        if self.fits:
-            self._real += rows
-            self._since_imagined += rows
         self._since_fit += rows
+        self._since_imagined += rows
         due = config.every if self.fits else config.start
         if self._since_fit >= due:
             self._since_fit %= due
             self._fit()
-        if self.fits and self._since_imagined >= config.imagine_every:
-            self._since_imagined %= config.imagine_every
-            self._learn(self._imagine(), rows)
+        if not self.fits or self.num_timesteps < self.algorithm.learning_starts:
+            return
+        every = config.every if config.imagine_every is None else config.imagine_every
+        steps = min(self._since_imagined, config.every) if len(self.transitions) else every
+        if steps >= every:
+            self._since_imagined = 0
+            self._imagine(config.branches * steps)
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -235,8 +272,6 @@ class DynaCallback(BaseCallback):
                 self.recorders[number].restore(recorded, total)
         for name in _COUNTS:
             setattr(self, name, facts[name])
-        if self.fits:
-            self._branch(merge_episodes(self.recorders))
 
     # -- the model learns ------------------------------------------------------------------------
 
@@ -249,7 +284,7 @@ class DynaCallback(BaseCallback):
         self.losses = refit(self.world_model, recorded, self.config, self.fits)
         self.fits += 1
         self._fitted = [recorder.total for recorder in self.recorders]
-        self._branch(recorded)
+        self.transitions.clear()
         for group, losses in (("dyna_fit", self.losses), ("dyna_error", self.error)):
             for name, value in losses.items():
                 self.logger.record(f"{group}/{name}", value)
@@ -259,137 +294,55 @@ class DynaCallback(BaseCallback):
     def _total(self) -> int:
         return sum(recorder.total for recorder in self.recorders)
 
-    # -- the algorithm learns --------------------------------------------------------------------
+    # -- the algorithm imagines ------------------------------------------------------------------
 
-    def _branch(self, recorded: Episodes) -> None:
-        """Begin imagined episodes at recorded steps."""
-        stacked = is_vecenv_wrapped(self.training_env, VecFrameStack)
-        self._venv = self._make(stackable_starts(recorded, stacked))
-        self._observations = self._venv.reset()
-        noise = self.algorithm.action_noise
-        if noise is not None:
-            base = noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
-            self._noise = VectorizedActionNoise(base, self.config.num_envs)
-            self._noise.reset()
+    def _imagined_env(self, starts: Starts) -> ImaginedVecEnv:
+        return self.config.imagined_env(self.world_model, starts, self.fits, self.known)
 
-    def _make(self, starts: Starts) -> VecEnv:
-        """The imagined environment, wrapped as the algorithm's own is."""
-        imagined_env = self.config.imagined_env(self.world_model, starts, self.fits, self.known)
-        venv = wrap_alike(imagined_env, self.training_env)
+    def _check(self, imagined: ImaginedVecEnv) -> None:
+        """Raise ValueError unless the spaces are those of the algorithm's environments."""
         for kind in ("observation_space", "action_space"):
-            imagined, own = getattr(venv, kind), getattr(self.algorithm, kind)
-            if imagined != own:
-                raise ValueError(f"world_model: its {kind} is {imagined}, the algorithm's {own}")
-        return venv
+            own, real = getattr(imagined, kind), getattr(self._wrappers.inner, kind)
+            if own != real:
+                raise ValueError(
+                    f"world_model: its {kind} is {own}, that of the algorithm's environments {real}"
+                )
 
-    def _imagine(self) -> int:
-        """Add the imagined transitions that are due, and return their number."""
-        branches, before = self.config.num_envs, self.imagined
-        due = self.config.ratio * self._real - self.imagined
-        rewards = [self._add() for _ in range(int((due + 1e-9) // branches))]
-        if rewards:
-            self.logger.record("dyna/reward", float(np.mean(rewards)))
-            self.logger.record("dyna/imagined", self.imagined)
-        return self.imagined - before
+    def _imagine(self, count: int) -> None:
+        """Imagine that many branches."""
+        stacked = is_vecenv_wrapped(self.training_env, VecFrameStack)
+        recorded = merge_episodes(self.recorders)
+        venv = self._imagined_env(stackable_starts(recorded, stacked))
+        venv.branches.seed([self.config.seed, self.imagined])
+        horizon, before = self.config.horizon_at(self.num_timesteps), self.imagined
+        total = 0.0
+        for first in range(0, count, self.config.num_envs):
+            total += self._branch(venv, min(self.config.num_envs, count - first), horizon)
+        self.logger.record("dyna/reward", total / (self.imagined - before))
+        self.logger.record("dyna/imagined", self.imagined)
+        self.logger.record("dyna/horizon", horizon)
 
-    def _add(self) -> float:
-        """Imagine one decision in every branch, and return the mean reward."""
-        venv, before, buffer = self._venv, self._observations, self.algorithm.replay_buffer
-        assert venv is not None and buffer is not None
-        actions, scaled = self._act()
-        after, rewards, dones, infos = venv.step(actions)
-        self._observations = after
-        arrived = _arrived(after, dones, infos)
-        real = self.training_env.num_envs
-        for first in range(0, len(dones), real):
-            part = slice(first, first + real)
-            buffer.add(
-                _rows(before, part),
-                _rows(arrived, part),
-                scaled[part],
-                rewards[part],
-                dones[part],
-                infos[part],
-            )
-        if self._noise is not None:
-            self._noise.reset(np.flatnonzero(dones))
-        self.imagined += len(dones)
-        return float(rewards.mean())
-
-    def _act(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Actions with the algorithm's exploration, and the same scaled as in the buffer."""
-        algorithm, count = self.algorithm, self.config.num_envs
-        real, algorithm._last_obs = algorithm._last_obs, self._observations
-        try:
-            return algorithm._sample_action(algorithm.learning_starts, self._noise, count)
-        finally:
-            algorithm._last_obs = real
-
-    def _learn(self, imagined: int, rows: int) -> None:
-        """Train as often for each imagined transition as for each of the rollout's real ones."""
-        algorithm = self.algorithm
-        if algorithm.num_timesteps <= algorithm.learning_starts:
-            return
-        own = algorithm.gradient_steps
-        self._updates += imagined * (own / rows if own >= 0 else 1.0)
-        steps = int(self._updates + 1e-9)
-        self._updates -= steps
-        if steps:
-            algorithm.train(steps, algorithm.batch_size)
-
-
-def _arrived(after: VecEnvObs, dones: NDArray[Any], infos: Sequence[dict[str, Any]]) -> VecEnvObs:
-    """Observations that steps led to: where an episode ended, the next one has begun already."""
-    parts = {name: values.copy() for name, values in by_part(after).items()}
-    for row in np.flatnonzero(dones).tolist():
-        for name, value in by_part(infos[row]["terminal_observation"]).items():
-            parts[name][row] = value
-    return parts if isinstance(after, dict) else parts[""]
-
-
-def _rows(observations: Any, rows: slice) -> Any:
-    """Some rows of observations, or of each part of a Dict."""
-    if isinstance(observations, dict):
-        return {name: part[rows] for name, part in observations.items()}
-    return observations[rows]
-
-
-def wrap_alike(venv: VecEnv, other: VecEnv) -> VecEnv:
-    """Wrap ``venv`` so that it shows what ``other`` shows: frames transposed and stacked alike.
-
-    Raises:
-        ValueError: ``other`` has a wrapper of another kind.
-    """
-    wrappers: list[VecEnvWrapper] = []
-    while isinstance(other, VecEnvWrapper):
-        wrappers.append(other)
-        other = other.venv
-    for wrapper in reversed(wrappers):
-        if type(wrapper) is VecTransposeImage:
-            venv = VecTransposeImage(venv, wrapper.skip)
-        elif type(wrapper) is VecFrameStack:
-            stack = wrapper.stacked_obs
-            order = "first" if stack.channels_first else "last"
-            venv = VecFrameStack(venv, stack.n_stack, order)
-        elif type(wrapper) not in (VecMonitor, VecCheckNan, VecVideoRecorder):
-            raise ValueError(
-                f"env: cannot show imagined episodes as {type(wrapper).__name__} shows real ones; "
-                "use VecTransposeImage and VecFrameStack only, and put other wrappers into the "
-                "environments, inside RecordEpisodes"
-            )
-    return venv
-
-
-def _check_buffer(algorithm: OffPolicyAlgorithm) -> None:
-    """Raise ValueError if the replay buffer needs the rows of an episode to be consecutive."""
-    buffer = algorithm.replay_buffer
-    if algorithm.optimize_memory_usage or not getattr(buffer, "handle_timeout_termination", False):
-        raise ValueError(
-            "replay_buffer: imagined episodes are truncated, and stand between real ones; leave "
-            "optimize_memory_usage off and handle_timeout_termination on"
-        )
-    if getattr(buffer, "n_steps", 1) > 1 or isinstance(buffer, HerReplayBuffer):
-        raise ValueError(
-            f"replay_buffer: {type(buffer).__name__} reads consecutive rows as one episode, which "
-            "imagined ones would interrupt; use ReplayBuffer or DictReplayBuffer (n_steps=1)"
-        )
+    def _branch(self, venv: ImaginedVecEnv, count: int, horizon: int) -> float:
+        """Add the transitions of ``count`` branches, and return the sum of their rewards."""
+        branches, rows = venv.branches, np.arange(count)
+        branches.begin(count)
+        self._explore.begin()
+        before, total = self._wrappers.reset(branches.observations()), 0.0
+        for left in range(horizon - 1, -1, -1):
+            actions, scaled = self._explore.act(before, rows)
+            rewards, alive, disagreement = branches.step(branches.chosen(actions))
+            rewards = rewards - venv.penalty * disagreement
+            after = self._wrappers.update(branches.observations())
+            ended = alive < branches.rng.random(len(rows))
+            self.transitions.add(before, scaled, after, ended, rewards)
+            self.imagined += len(rows)
+            total += float(rewards.sum())
+            going = np.flatnonzero(~ended)
+            if not left or not len(going):
+                break
+            if len(going) < len(rows):
+                rows, after = rows[going], pick(after, going)
+                branches.select(going)
+                self._wrappers.select(going)
+            before = after
+        return total

@@ -17,36 +17,52 @@ from worldmodel.training.validation import Validation
 
 
 @dataclass(frozen=True)
-class RefitConfig:
-    """How a world model is refitted, and how it imagines.
+class FitConfig:
+    """How a world model is fitted again and again, to all real episodes so far.
 
     A vector model learns the scale of its numbers once, before its first training step, so the
-    first fit needs enough and varied steps. Each fit begins with a fresh optimizer and moves the
-    learning rate from the model's ``learning_rate`` to its ``learning_rate_end``.
+    first fit needs enough and varied steps; the ensemble learns it anew in every fit. Each fit goes
+    on from the weights of the one before, with a fresh optimizer, and moves the learning rate from
+    the model's ``learning_rate`` to its ``learning_rate_end``.
 
     Attributes:
-        first_fit_steps: training steps of the first fit; 0 skips it.
-        fit_steps: training steps of every later fit; 0 skips them.
-        fit_batch_size: windows in a training batch.
-        hold: steps that an action is held; one decision, real or imagined, is that many steps.
-        num_envs: imagined episodes side by side.
-        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        first_fit_steps: training steps of the first fit, fewer where the model's held-out error
+            (``worldmodel.fit``) stops falling earlier; 0 skips it.
+        fit_steps: the same of every later fit.
+        fit_batch_size: windows in a training batch; None for the model's ``training_batch``.
         seed: of everything random here.
-        imagination: further arguments of ``ImaginedVecEnv``.
     """
 
     first_fit_steps: int = 2000
     fit_steps: int = 500
-    fit_batch_size: int = 32
-    hold: int = 1
-    num_envs: int = 16
-    horizon: int | None = None
+    fit_batch_size: int | None = None
     seed: int = 0
-    imagination: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         at_least(0, self, "first_fit_steps", "fit_steps", "seed")
-        at_least(1, self, "fit_batch_size", "hold", "num_envs")
+        if self.fit_batch_size is not None:
+            at_least(1, self, "fit_batch_size")
+
+
+@dataclass(frozen=True)
+class RefitConfig(FitConfig):
+    """How a world model is refitted, and how it imagines. See also ``FitConfig``.
+
+    Attributes:
+        hold: steps that an action is held; one decision, real or imagined, is that many steps.
+        num_envs: imagined episodes side by side.
+        horizon: decisions of an imagined episode; None takes what fits the model's window.
+        imagination: further arguments of ``ImaginedVecEnv``.
+    """
+
+    hold: int = 1
+    num_envs: int = 16
+    horizon: int | None = None
+    imagination: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "hold", "num_envs")
         own = {"model", "starts", "num_envs", "hold", "horizon", "seed", "chunk", "known"}
         if own & set(self.imagination):
             raise ValueError(
@@ -76,9 +92,10 @@ class RefitConfig:
 
 
 def refit(
-    model: WorldModel, episodes: Episodes, config: RefitConfig, number: int
+    model: WorldModel, episodes: Episodes, config: FitConfig, number: int
 ) -> dict[str, float]:
-    """Train the model on all windows of the episodes, for the ``number``-th time, from 0.
+    """Train the model on the episodes, as ``worldmodel.fit`` cuts them, for the ``number``-th time,
+    from 0.
 
     Returns:
         the last losses; none if there are no steps to do, or the model is not trainable.
@@ -88,11 +105,10 @@ def refit(
         model.eval()
         return {}
     seed = config.seed + number
-    source = episodes.windows(model.spec.window, config.fit_batch_size, seed, model.device)
-    return fit(model, source, steps, seed=seed, progress=False)
+    return fit(model, episodes, steps, batch_size=config.fit_batch_size, seed=seed, progress=False)
 
 
-def model_error(model: WorldModel, episodes: Episodes, config: RefitConfig) -> dict[str, float]:
+def model_error(model: WorldModel, episodes: Episodes, config: FitConfig) -> dict[str, float]:
     """The model's losses on episodes that it has not been trained on.
 
     Returns:
@@ -100,6 +116,8 @@ def model_error(model: WorldModel, episodes: Episodes, config: RefitConfig) -> d
     """
     if not model.trainable:
         return {}
-    source = episodes.windows(model.spec.window, config.fit_batch_size, config.seed, model.device)
+    window = model.training_window or model.spec.window
+    batch = config.fit_batch_size or model.training_batch
+    source = episodes.windows(window, batch, config.seed, model.device)
     losses = Validation(source, 1, config.seed).measure(model)
     return {name: value for name, value in losses.items() if "/" not in name}  # without the curves

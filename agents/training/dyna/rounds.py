@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
-from agents.evaluate import play
-from agents.known_functions import KnownFunctions, check_known
-from agents.planners.base import Agent
+from agents.known_functions import KnownFunctions
 from agents.random_agent import RandomAgent
 from agents.starts import Starts
-from agents.training.dyna.recorder import RecordEpisodes
+from agents.training.dyna.early_stop import StopImagining
 from agents.training.dyna.refit import RefitConfig, model_error, refit
+from agents.training.dyna.run_rounds import RoundsRun, one_callback, run_rounds
 from agents.training.imagined_ppo import (
-    PPO_SETTINGS,
     check_frame_stack,
     make_ppo,
     monitor_and_stack,
+    ppo_settings,
     stackable_starts,
     torch_threads,
 )
+from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
-from worldmodel.checkpoint import load_weights, save
-from worldmodel.common.config_checks import at_least, difference, from_json, numbers_at_least
-from worldmodel.common.files import atomic, locked
-from worldmodel.common.safe_files import read_json
-from worldmodel.data.episode import Episode
+from worldmodel.common.config_checks import at_least, numbers_at_least
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike, open_env
 
@@ -51,7 +42,10 @@ class RoundsConfig(RefitConfig):
         first_collect_steps: real steps of the first round, played at random.
         collect_steps: real steps of every later round, played by the policy of the round before. A
             round ends with an episode: it takes at least that many.
-        imagined_steps: decisions that PPO learns from in every round, at least.
+        imagined_steps: decisions that PPO learns from in every round, unless it stops early.
+        stop_every: decisions between the looks by which it may; see ``StopImagining``.
+        patience: looks without a rise of the imagined returns after which it stops; None: never.
+        disagreement: how often the worlds' usual disagreement stops it; None: never.
         frame_stack: frames that the policy sees. With more than 1, imagined episodes begin at the
             first frames of recorded ones, since the frames before another step would be missing.
         threads: of torch, on the CPU, while PPO learns.
@@ -60,12 +54,19 @@ class RoundsConfig(RefitConfig):
     first_collect_steps: int = 2000
     collect_steps: int = 1000
     imagined_steps: int = 20_000
+    stop_every: int = 2000
+    patience: int | None = 5
+    disagreement: float | None = 5.0
+    num_envs: int = 32
     frame_stack: int = 1
     threads: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "first_collect_steps", "collect_steps", "imagined_steps", "threads")
+        at_least(1, self, "stop_every", *(["patience"] if self.patience is not None else []))
+        if self.disagreement is not None and not self.disagreement > 0:
+            raise ValueError(f"disagreement: expected above 0, or None, got {self.disagreement}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ class DynaRound:
         losses: of the world model, the last of this round's fit.
         error: the model's losses on this round's episodes before it was fitted to them; empty in
             the first round.
+        stopped: why PPO stopped early, "returns" or "disagreement"; None if it did not.
+        disagreement: of the worlds at the end, as a multiple of that at recorded steps; None where
+            nobody looked, or the model is not stochastic.
     """
 
     real_steps: int
@@ -90,10 +94,13 @@ class DynaRound:
     imagined_return: float | None
     losses: dict[str, float] = field(default_factory=dict)
     error: dict[str, float] = field(default_factory=dict)
+    stopped: str | None = None
+    disagreement: float | None = None
 
     def scalars(self) -> dict[str, float]:
         """The values to plot against the real steps, by name."""
         values = {"real_return": self.real_return, "imagined_return": self.imagined_return}
+        values["disagreement"] = self.disagreement
         values |= {f"fit_{name}": value for name, value in self.losses.items()}
         values |= {f"error_{name}": value for name, value in self.error.items()}
         return {name: value for name, value in values.items() if value is not None}
@@ -151,7 +158,7 @@ def train_dyna(
             steps).
         callback: SB3 callbacks, for PPO.
         progress: show a progress bar of real steps on a terminal.
-        settings: further arguments of PPO; they replace those of ``PPO_SETTINGS``.
+        settings: further arguments of PPO; they replace those of ``ppo_settings``.
 
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
@@ -164,226 +171,112 @@ def train_dyna(
         KeyboardInterrupt: Ctrl-C; the finished rounds are in ``folder``.
     """
     numbers_at_least(1, real_steps=real_steps)
-    if resume and folder is None:
-        raise ValueError("resume: needs the folder of the run to go on with")
-    with ExitStack() as opened:
-        real_env = opened.enter_context(open_env(env))
-        rounds = _Rounds(model, real_env, RoundsConfig() if config is None else config, known)
-        rounds.make_agent(tensorboard_log, settings)
-        writer, path = None, None if folder is None else Path(folder)
-        if path is not None:
-            opened.enter_context(locked(path))
-            _check_folder(path, resume)
-            if resume:
-                _read_rounds(path, rounds)
-        if tensorboard_log is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            log = str(Path(tensorboard_log) / "dyna")
-            writer = SummaryWriter(log, purge_step=rounds.real_steps + 1)
-            opened.callback(writer.close)
-        done, hide = rounds.real_steps, None if progress else True
-        with tqdm(total=real_steps, initial=done, desc="dyna", unit="step", disable=hide) as bar:
-            try:
-                while rounds.real_steps < real_steps:
-                    row = rounds.play_on(real_steps - rounds.real_steps, callback)
-                    if path is not None:
-                        _write_round(path, rounds)
-                    if writer is not None:
-                        for name, value in row.scalars().items():
-                            writer.add_scalar(f"dyna/{name}", value, row.real_steps)
-                    bar.update(row.real_steps - bar.n)
-            except KeyboardInterrupt as error:  # maybe of a fit, whose message is about its steps
-                if path is None:
-                    raise
-                raise KeyboardInterrupt(stopped_message(path, "resume=True")) from error
-    return DynaResult(rounds.agent, rounds.to_episodes(rounds.episodes), rounds.rows)
+    with open_env(env) as real_env:
+        run = _Rounds(
+            model, real_env, RoundsConfig() if config is None else config, known, callback
+        )
+        run.make_agent(tensorboard_log, settings)
+        run_rounds(run, real_steps, folder, resume, tensorboard_log, progress)
+    return DynaResult(run.agent, run.to_episodes(run.episodes), run.rows)
 
 
-class _Rounds:
+class _Rounds(RoundsRun):
     """The state of a run."""
 
+    name: ClassVar[str] = "dyna"
+    row_type: ClassVar[type[Any]] = DynaRound
     agent: PPO
 
     def __init__(
-        self, model: WorldModel, env: Env, config: RoundsConfig, known: KnownFunctions | None
+        self,
+        model: WorldModel,
+        env: Env,
+        config: RoundsConfig,
+        known: KnownFunctions | None,
+        callback: MaybeCallback,
     ) -> None:
-        self.known = check_known(known, model)
-        model.spec.check_spaces(env.observation_space, env.action_space, "env")
+        super().__init__(model, env, known)
         check_frame_stack(model.spec, config.frame_stack)
-        self.model, self.env, self.config = model, env, config
-        self.settings: dict[str, Any] = {}
-        self.rows: list[DynaRound] = []
-        self.episodes: list[Episode] = []
-        self.fresh: list[Episode] = []  # those of the last round
+        self.config, self.callback = config, callback
+        self.ppo_settings: dict[str, Any] = {}
 
-    @property
-    def real_steps(self) -> int:
-        """Real steps of all rounds."""
-        return self.rows[-1].real_steps if self.rows else 0
+    def settings(self) -> dict[str, Any]:
+        ppo = {name: value for name, value in self.ppo_settings.items() if name not in CHANGEABLE}
+        return {"config": asdict(self.config), "ppo": ppo}
 
-    def to_episodes(self, episodes: list[Episode]) -> Episodes:
-        """The episodes with the model's spaces."""
-        spec = self.model.spec
-        return Episodes(episodes, spec.action, spec.observation_space())
+    def save(self, folder: Path) -> list[str]:
+        self.agent.save(folder / "agent.zip")
+        return ["agent.zip"]
+
+    def restore(self, folder: Path) -> None:
+        self.agent.set_parameters(str(folder / "agent.zip"))
+        self.agent.num_timesteps = self.rows[-1].imagined_steps
+
+    def end(self) -> None:
+        """PPO is as its last round left it."""
 
     def make_agent(self, tensorboard_log: str | None, settings: dict[str, Any]) -> None:
         """Make a fresh PPO, with an environment that only has the spaces; each round makes the one
         that PPO learns in.
         """
-        self.settings = {**PPO_SETTINGS, **settings}
+        self.ppo_settings = {**ppo_settings(self.model.spec), **settings}
         shape, dtype = self.model.spec.border
-        venv = self._imagined(np.zeros((1, *shape), dtype))
+        venv = monitor_and_stack(
+            self._imagined(np.zeros((1, *shape), dtype)), self.config.frame_stack
+        )
         self.agent = make_ppo(self.model.spec, venv, self.config.seed, tensorboard_log, **settings)
 
-    def play_on(self, left: int, callback: MaybeCallback) -> DynaRound:
-        """One more round, of at most ``left`` real steps."""
-        config, number = self.config, len(self.rows)
+    def play_on(self, left: int) -> bool:
+        config, number, first = self.config, len(self.rows), not self.rows
         # All randomness of a round follows from its number, so that a resumed run is identical.
         self.agent.set_random_seed(config.seed + number)
-        returns = self._collect(left)
-        error = model_error(self.model, self.to_episodes(self.fresh), config) if number else {}
+        random = RandomAgent(self.env.action_space, config.seed)
+        wanted = config.first_collect_steps if first else config.collect_steps
+        self.collect(
+            random if first else self.agent, wanted, left, config.seed, config.hold,
+            config.frame_stack,
+        )  # fmt: skip
+        error = model_error(self.model, self.to_episodes(self.fresh), config) if not first else {}
         self.episodes += self.fresh
         recorded = self.to_episodes(self.episodes)
         losses = refit(self.model, recorded, config, number)
-        imagined_return = self._learn(recorded, callback)
+        imagined_return, stop = self._learn(recorded)
         self.rows.append(
             DynaRound(
                 self.real_steps + sum(len(episode.actions) for episode in self.fresh),
-                len(returns),
-                float(np.mean(returns)) if returns else None,
+                len(self.ended),
+                float(np.mean([total for _, total in self.ended])) if self.ended else None,
                 self.agent.num_timesteps,
                 imagined_return,
                 losses,
                 error,
+                stop.reason,
+                stop.disagreement,
             )
         )
-        return self.rows[-1]
+        return True
 
-    def _collect(self, left: int) -> list[float]:
-        """Play this round's episodes, and return the returns of those that ended."""
-        config, first = self.config, not self.rows
-        player: Agent = RandomAgent(self.env.action_space, config.seed) if first else self.agent
-        wanted = min(left, config.first_collect_steps if first else config.collect_steps)
-        recorder, returns = RecordEpisodes(self.env), list[float]()
-        while recorder.total < wanted:
-            seed = _episode_seed(config.seed, len(self.episodes) + len(returns))
-            steps = left - recorder.total
-            play(recorder, player, seed, steps, config.hold, config.frame_stack, False)
-            if not recorder.under_way:
-                returns.append(float(recorder.recorded()[-1].rewards.sum()))
-        self.fresh = recorder.recorded()
-        return returns
-
-    def _learn(self, recorded: Episodes, callback: MaybeCallback) -> float | None:
-        """Train PPO in imagination, and return the mean return of its last episodes there."""
-        starts = stackable_starts(recorded, self.config.frame_stack > 1)
-        self.agent.set_env(self._imagined(starts))
+    def _learn(self, recorded: Episodes) -> tuple[float | None, StopImagining]:
+        """Train PPO in imagination: the mean return of its last episodes there, and its end."""
+        config = self.config
+        starts = stackable_starts(recorded, config.frame_stack > 1)
+        imagined = self._imagined(starts)
+        stop = StopImagining(
+            imagined, recorded, config.stop_every, config.patience, config.disagreement,
+            config.seed + len(self.rows),
+        )  # fmt: skip
+        self.agent.set_env(monitor_and_stack(imagined, config.frame_stack))
         if self.agent.ep_info_buffer is not None:
             self.agent.ep_info_buffer.clear()
-        with torch_threads(self.config.threads):
+        with torch_threads(config.threads):
             self.agent.learn(
-                self.config.imagined_steps, callback, reset_num_timesteps=not self.rows
-            )
+                config.imagined_steps, [stop, one_callback(self.callback)],
+                reset_num_timesteps=not self.rows,
+            )  # fmt: skip
         returns = [float(info["r"]) for info in self.agent.ep_info_buffer or ()]
-        return float(np.mean(returns)) if returns else None
+        return float(np.mean(returns)) if returns else None, stop
 
-    def _imagined(self, starts: Starts) -> VecEnv:
-        imagined = self.config.imagined_env(
+    def _imagined(self, starts: Starts) -> ImaginedVecEnv:
+        return self.config.imagined_env(
             self.model, starts, len(self.rows), self.known, stagger=True
         )
-        return monitor_and_stack(imagined, self.config.frame_stack)
-
-
-def stopped_message(folder: Path, how: str) -> str:
-    """The message of a run that was stopped: from which round, and ``how``, it is resumed."""
-    done = sum(1 for _ in folder.glob("round-*"))
-    if done == 0:
-        return "stopped in the first round, of which nothing is kept; begin anew"
-    return f"stopped; {how} goes on after round {done}"
-
-
-def _episode_seed(seed: int, number: int) -> int:
-    """The seed of the ``number``-th real episode: runs with other seeds share none."""
-    return int(np.random.default_rng([seed, number]).integers(2**31))
-
-
-# A round is a folder, ``round-0000`` and so on, written atomically. It holds its own episodes and
-# the results of all rounds so far; only the last one holds weights.
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    rounds = any(folder.glob("round-*"))
-    if resume and not rounds:
-        raise FileNotFoundError(f"resume: {folder} holds no round; nothing was trained there")
-    if rounds and not resume:
-        raise FileExistsError(
-            f"folder: {folder} already holds rounds; pass resume=True to go on, or another folder"
-        )
-
-
-def _write_round(folder: Path, run: _Rounds) -> None:
-    """Write the round that just ended."""
-    before = sorted(folder.glob("round-*"))
-    facts = {**_fixed_settings(run), "rounds": [asdict(row) for row in run.rows]}
-    with atomic(folder / f"round-{len(run.rows) - 1:04d}") as partial:
-        run.to_episodes(run.fresh).save(partial / "episodes")
-        run.agent.save(partial / "agent.zip")
-        if run.model.trainable:
-            save(run.model, partial / "model", {"real steps": run.real_steps})
-        (partial / "rounds.json").write_text(json.dumps(facts, indent=1) + "\n")
-    for path in before:
-        shutil.rmtree(path / "model", ignore_errors=True)
-        (path / "agent.zip").unlink(missing_ok=True)
-
-
-def _read_rounds(folder: Path, run: _Rounds) -> None:
-    """Set a fresh run to the state at the end of the last round.
-
-    Raises:
-        ValueError: the settings differ, or a file is corrupt.
-    """
-    rounds = sorted(folder.glob("round-*"))
-    last, path = rounds[-1], rounds[-1] / "rounds.json"
-    facts = read_json(path, finite=False)  # a loss may have been NaN
-    rows = facts.get("rounds")
-    if not ("config" in facts and isinstance(rows, list) and rows):
-        raise ValueError(f"{path}: expected config and rounds, got {sorted(facts)}")
-    for group, now in _fixed_settings(run).items():
-        before = facts.get(group, now)  # earlier versions wrote only the config
-        if not isinstance(before, dict):
-            raise ValueError(f"{path}: {group}: expected settings by name, got {before!r}")
-        if changed := difference(before, now):
-            raise ValueError(f"resume: {last} was made with {group}: {changed}")
-    run.rows = [from_json(DynaRound, row) for row in rows]
-    run.episodes = [episode for path in rounds for episode in Episodes.load(path / "episodes")]
-    if run.model.trainable:
-        load_weights(run.model, last / "model" / "model.safetensors")
-    run.agent.set_parameters(str(last / "agent.zip"))
-    run.agent.num_timesteps = run.rows[-1].imagined_steps
-
-
-def _fixed_settings(run: _Rounds) -> dict[str, dict[str, Any]]:
-    """The settings that must not change when a run is resumed, as JSON reads them back."""
-    model, env = run.model, run.env.unwrapped.spec
-    facts = {
-        "config": asdict(run.config),
-        "known": asdict(run.known),
-        "ppo": {name: value for name, value in run.settings.items() if name not in CHANGEABLE},
-        "model": {"name": model.name, "spec": model.spec.to_dict()},
-        "model_config": {} if model.config is None else asdict(model.config),
-        # An unregistered environment has no id; its spaces are checked against the model's.
-        "env": {"id": None if env is None else env.id},
-    }
-    settings: dict[str, dict[str, Any]] = json.loads(json.dumps(facts, default=_to_json))
-    return settings
-
-
-def _to_json(value: Any) -> Any:
-    """NumPy's numbers as Python's; functions and classes by their name, other objects by their
-    class's name, since nothing else of them is sure to be the same in the next process.
-    """
-    if isinstance(value, np.generic):
-        return value.item()
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"

@@ -43,8 +43,8 @@ from agents.values import Value
 
 PLANNERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "random": (RandomShooting, RandomShootingConfig, {"plans": 200}),
-    "cem": (Cem, CemConfig, {"plans": 60}),
-    "mppi": (Mppi, MppiConfig, {"plans": 60}),
+    "cem": (Cem, CemConfig, {"plans": 60, "choose": "best"}),
+    "mppi": (Mppi, MppiConfig, {"plans": 60, "choose": "best"}),
     "tree": (TreeSearch, TreeSearchConfig, {"plans": 100}),
 }
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from agent_fakes import SPEC, FakeModel, frames
 from torch import Tensor
 
-from agents import Cem, CemConfig, Mppi, MppiConfig, Planner, RandomShooting, RandomShootingConfig
+from agents import (
+    Cem,
+    CemConfig,
+    Mppi,
+    MppiConfig,
+    Planner,
+    RandomAgent,
+    RandomShooting,
+    RandomShootingConfig,
+)
+from agents.actions import coloured_noise, draw_actions
 from agents.imagination import Imagination
 from agents.planners.distribution import PlanDistribution
 from worldmodel.spec import ActionSpec, Spec
@@ -106,7 +117,7 @@ def test_finds_the_rewarding_action(planner: Any, config: Any) -> None:
     actions, _ = found.predict(frames(0, 1, 2, 3))
     assert actions.tolist() == [0, 1, 2, 3]
     assert found.last.chosen.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
-    assert found.last.actions.shape == (4, 64, 2) and found.last.scores.shape == (4, 64)
+    assert found.last.actions.shape == (4, 65, 2) and found.last.scores.shape == (4, 65)
 
 
 @BOTH
@@ -189,3 +200,85 @@ def test_config_rejects(config: Any, bad: dict[str, float]) -> None:
 def test_the_config_of_another_planner_is_refused() -> None:
     with pytest.raises(TypeError, match="config: expected a CemConfig, got MppiConfig"):
         Cem(FakeModel(), MppiConfig())
+
+
+# -- the plan that is carried out; noise ----------------------------------------------------------
+
+
+@BOTH
+def test_the_mean_of_the_last_plans_is_carried_out(planner: Any, config: Any) -> None:
+    agent = planner(Hill(), config(plans=40, iterations=3, horizon=2, momentum=0.0))
+    agent.predict(frames(0, 0))
+    plans, scores = torch.from_numpy(agent.last.actions), torch.from_numpy(agent.last.scores)
+    assert agent.last.best.tolist() == [120, 120]
+    weights = agent.weights(scores[:, 80:120])
+    mean = (weights[:, :, None, None] * plans[:, 80:120]).sum(1)
+    torch.testing.assert_close(plans[:, 120], mean)
+    torch.testing.assert_close(scores[:, 120], (weights * scores[:, 80:120]).sum(1))
+    best = planner(Hill(), config(plans=40, iterations=3, horizon=2, choose="best"))
+    best.predict(frames(0, 0))
+    assert best.last.best.tolist() == best.last.scores.argmax(1).tolist()
+    assert best.last.scores.shape == (2, 120)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "multi_binary"])
+def test_the_mode_of_choices_is_the_most_frequent_one(kind: str) -> None:
+    spec = KINDS[kind]
+    uniform = PlanDistribution.uniform(spec, 1, 2, torch.device("cpu"))
+    plans = uniform.sample(5, generator())
+    plans[:, 1:4] = plans[:, :1]  # four of five are the same
+    fitted = uniform.fitted(plans, torch.full((1, 5), 0.2), 0.0, 0.1)
+    assert torch.equal(fitted.mode(), plans[:, :1])
+
+
+def test_retained_plans_stay_candidates() -> None:
+    """A plan that is far better than what comes next still counts among the last elites."""
+    config = CemConfig(plans=10, iterations=2, horizon=1, elites=0.1, retained=0.1, momentum=0.0)
+    agent = Cem(Hill(), config)
+    agent.predict(frames(0))
+    assert agent.last is not None
+    scores = torch.from_numpy(agent.last.scores[0])
+    assert scores[-1] == scores[:-1].max()  # one elite of both iterations
+    for bad in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="retained: expected in"):
+            CemConfig(retained=bad)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_coloured_noise_is_standard_normal_and_its_neighbours_are_alike(exponent: float) -> None:
+    noise = coloured_noise((4000, 16, 2), exponent, generator())
+    assert noise.shape == (4000, 16, 2)
+    assert noise.mean().abs() < 0.05 and (noise.var((0, 2)) - 1).abs().max() < 0.1
+    alike = (noise[:, 1:] * noise[:, :-1]).mean()
+    assert alike.abs() < 0.02 if exponent == 0 else alike > 0.4 * exponent
+    assert (noise[..., 0] * noise[..., 1]).mean().abs() < 0.05
+    ends = (noise[:, 0] * noise[:, -1]).mean()
+    assert ends < alike + 0.02  # the end of a plan is not tied to its beginning
+
+
+@EVERY
+def test_coloured_plans_fill_the_space_as_others_do(spec: ActionSpec) -> None:
+    plans = draw_actions(spec, (3000, 10), generator(), exponent=1.0)
+    white = draw_actions(spec, (3000, 10), generator())
+    assert plans.shape == white.shape and plans.dtype == white.dtype
+    space = spec.to_space()
+    assert all(space.contains(np.asarray(a, space.dtype)) for a in plans[:20, 0].numpy())
+    ours, theirs = plans.float().flatten(0, 1), white.float().flatten(0, 1)
+    torch.testing.assert_close(ours.mean(0), theirs.mean(0), atol=0.06, rtol=0.02)
+    torch.testing.assert_close(ours.std(0), theirs.std(0), atol=0.06, rtol=0.02)
+    changes = (plans[:, 1:] != plans[:, :-1]).float().mean()
+    if spec.kind != "box":
+        assert changes < 0.9 * (white[:, 1:] != white[:, :-1]).float().mean()
+
+
+def test_a_coloured_random_agent_holds_on() -> None:
+    space = gym.spaces.Discrete(2)
+    agent, state, actions = RandomAgent(space, 0, length=50, exponent=2.0), None, []
+    for _ in range(200):
+        action, state = agent.predict(np.zeros((8, 1), np.float32), state)
+        actions.append(action)
+    played = np.stack(actions)
+    assert played.shape == (200, 8) and 0.3 < played.mean() < 0.7
+    assert (played[1:] != played[:-1]).mean() < 0.2
+    with pytest.raises(ValueError, match="length: expected at least 1"):
+        RandomAgent(space, length=0)

@@ -71,7 +71,7 @@ def test_training_reports_the_same_number(monkeypatch: pytest.MonkeyPatch) -> No
     mask = torch.ones(3, 2, dtype=torch.bool)
     order = torch.rand(3, 19, generator=torch.Generator().manual_seed(0)).argsort(1)
     times = torch.arange(2).expand(3, -1), mask, 2 + order, torch.ones(3)
-    monkeypatch.setattr(model, "draw_times", lambda *_: times)
+    monkeypatch.setattr(JumpConfig, "draw", lambda *_: times)
     with torch.no_grad():
         batch = held_out(model, AGENT, 3)
         parts = model(batch, 0.0, torch.Generator().manual_seed(0)).parts

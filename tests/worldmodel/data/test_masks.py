@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3.common.vec_env import DummyVecEnv
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor
 
 from worldmodel import ActionSpec, Episode, Episodes, collect, unpack
 
@@ -147,12 +149,132 @@ def test_environments_without_masks_record_none() -> None:
     assert isinstance(collect("CartPole-v1", 1, progress=False)[0], Episode)
 
 
-def test_vector_environments_with_masks_are_refused() -> None:
-    """After an automatic reset the masks of an episode's end are gone: no silent omission."""
-    for venv in (gym.vector.SyncVectorEnv([Seats] * 2), DummyVecEnv([Seats] * 2)):
-        with pytest.raises(ValueError, match="env: .*action_masks, which are recorded of one"):
-            collect(venv, 2, progress=False)
-    assert collect(Seats, 2, progress=False)[0].masks is not None  # the advice works
+class Queue(Seats):
+    """Episodes differ in length: the door may close before all seats are taken."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        free, reward, over, _, info = super().step(action)
+        return free, reward, over, bool(self.np_random.random() < 0.2) and not over, info
+
+
+class Together(gym.vector.VectorEnv[Any, Any, Any]):
+    """Environments that are computed together, and have the masks of all."""
+
+    num_envs = 3
+    single_observation_space = Seats.observation_space
+    single_action_space = Seats.action_space
+    metadata: Any = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(self) -> None:
+        self.envs = gym.vector.SyncVectorEnv([Queue] * 3)
+
+    def reset(self, **arguments: Any) -> Any:
+        return self.envs.reset(**arguments)
+
+    def step(self, actions: Any) -> Any:
+        return self.envs.step(actions)
+
+    def action_masks(self) -> np.ndarray:
+        return np.stack(self.envs.call("action_masks"))
+
+
+def queues(mode: AutoresetMode, kind: Any = gym.vector.SyncVectorEnv) -> Any:
+    return kind([Queue] * 3, autoreset_mode=mode)
+
+
+VECTORS: dict[str, Any] = {
+    **{f"Sync, {mode.name}": partial(queues, mode) for mode in AutoresetMode},
+    "Async, DISABLED": partial(queues, AutoresetMode.DISABLED, gym.vector.AsyncVectorEnv),
+    "together": Together,
+    "SB3": lambda: DummyVecEnv([Queue] * 3),
+    "SB3, processes": lambda: SubprocVecEnv([Queue] * 2, "fork"),
+    "SB3, wrapped": lambda: VecMonitor(DummyVecEnv([Queue] * 3)),
+}
+
+
+@pytest.mark.parametrize("kind", VECTORS)
+@pytest.mark.parametrize("max_steps", [99, 2])
+def test_vector_environments_record_the_masks_of_one(kind: str, max_steps: int) -> None:
+    """To take a seat twice is an error: what idle environments do is legal, too."""
+    settings: dict[str, Any] = {"episodes": 20, "max_steps": max_steps, "progress": False}
+    known_at_ends = not (kind.startswith("SB3") or "SAME_STEP" in kind)
+    episodes = collect(VECTORS[kind], **settings)
+    assert len({len(one.actions) for one in episodes}) > 1
+    for one, other in zip(episodes, collect(Queue, **settings), strict=True):
+        assert one.masks is not None and other.masks is not None
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.masks[:-1], other.masks[:-1])
+        if known_at_ends:
+            np.testing.assert_array_equal(one.masks[-1], other.masks[-1])
+        else:  # cut by max_steps they are known
+            assert not one.masks[-1].any() or len(one.actions) == max_steps
+
+
+@pytest.mark.parametrize("kind", [Shifted, Numbered, Bits])
+def test_all_kinds_of_masks_of_vector_environments(kind: type[Seats]) -> None:
+    for one, other in zip(
+        collect(DummyVecEnv([kind] * 2), 5, progress=False),
+        collect(kind, 5, progress=False),
+        strict=True,
+    ):
+        assert one.masks is not None and other.masks is not None
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.masks[:-1], other.masks[:-1])
+
+
+def test_masks_of_a_vector_environment_resume(tmp_path: Path) -> None:
+    venv = DummyVecEnv([Queue] * 2)
+    collect(venv, 3, folder=tmp_path, progress=False)
+    both = collect(venv, 6, folder=tmp_path, resume=True, progress=False)
+    assert all(one.masks is not None for one in both)
+
+
+class Standing(gym.Env[Any, Any]):
+    """The same spaces, without masks."""
+
+    observation_space, action_space = Seats.observation_space, Seats.action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(4, np.float32), {}
+
+
+def test_all_environments_have_masks_or_none() -> None:
+    venv = gym.vector.SyncVectorEnv([Seats, Standing])
+    with pytest.raises(ValueError, match="env: 1 of the 2 environments of SyncVectorEnv have act"):
+        collect(venv, 2, progress=False)
+
+
+def test_logged_arrays_have_masks() -> None:
+    logged = collect(Queue, 3, progress=False)
+    steps = [(one.observations[:-1], one.actions, one.rewards) for one in logged]
+    observations, actions, rewards = (np.concatenate(each) for each in zip(*steps, strict=True))
+    following = np.concatenate([one.observations[1:] for one in logged])
+    ends = np.concatenate([np.arange(len(one.actions)) == len(one.actions) - 1 for one in logged])
+    masks = np.concatenate([one.masks[:-1] for one in logged if one.masks is not None])
+    given: dict[str, Any] = {
+        "observations": observations, "actions": actions, "rewards": rewards, "terminated": ends,
+        "next_observations": following, "action_space": Queue.action_space,
+    }  # fmt: skip
+    read = Episodes.from_arrays(**given, masks=masks.tolist())
+    for one, other in zip(read, logged, strict=True):
+        assert one.masks is not None and other.masks is not None
+        np.testing.assert_array_equal(one.masks[:-1], other.masks[:-1])
+        assert not one.masks[-1].any()
+    for wrong in (masks[:-1], masks[:, :3], 0.5 * masks):
+        with pytest.raises(ValueError, match="^masks: expected action masks"):
+            Episodes.from_arrays(**given, masks=wrong)
+    assert Episodes.from_arrays(**given)[0].masks is None
+
+
+def test_numbers_have_no_masks() -> None:
+    class Numbers(Seats):
+        action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+        def seat(self, action: Any) -> int:
+            return int(self.free.argmax())
+
+    for env in (Numbers, DummyVecEnv([Numbers] * 2)):
+        assert collect(env, 2, progress=False)[0].masks is None
 
 
 @pytest.mark.parametrize("wrong", [np.ones((9, 4), bool), np.ones(10, bool), np.ones((10, 4))])

@@ -15,7 +15,6 @@ from worldmodel.models.frame_by_frame.sssm import PRESETS as SSSM
 from worldmodel.models.frame_by_frame.sssm import Sssm
 from worldmodel.models.frame_by_frame.svg import PRESETS as SVG
 from worldmodel.models.jumpy.jump.config import PRESETS as JUMP
-from worldmodel.models.jumpy.jump.model import Jump
 from worldmodel.models.layers.presents import subset_weights
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.types import SceneBatch, SceneSource
@@ -76,8 +75,7 @@ def test_ends_are_as_frequent_in_windows_as_after_recorded_steps() -> None:
 def contexts_of_jump(frames: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     def draw(lengths: Tensor) -> tuple[Tensor, Tensor]:
         config = replace(JUMP["vector"], context_frames=frames)
-        spec = ended_by_chance(1).spec(WINDOW)
-        drawn = Jump(spec, config).draw_times(lengths, torch.Generator().manual_seed(0))
+        drawn = config.draw(lengths, WINDOW, torch.Generator().manual_seed(0))
         return drawn.context.masked_fill(~drawn.mask, 0).amax(1), drawn.weights
 
     return draw

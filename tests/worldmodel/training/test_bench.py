@@ -21,10 +21,12 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "bench.json").read_text())
     assert result["benchmark"] == "bench" and result["settings"]["batch_size"] == 2
     rows = result["rows"]
-    assert [row["kind"] for row in rows] == [*["ceiling"] * 2, *["training"] * 2]
-    assert {row["name"] for row in rows[:2]} == {"matmul", "convolution"}
-    training = rows[2]
-    assert training["model"] == "jump" and training["flops"] > 1e7
+    assert [row["kind"] for row in rows] == [*["ceiling"] * 4, *["training"] * 4]
+    assert {row["name"] for row in rows[:4]} == {"matmul", "convolution"}
+    training, half = rows[4:6]
+    assert training["model"] == half["model"] == "jump" and training["flops"] > 1e7
+    assert (training["precision"], half["precision"]) == ("float32", "bf16")
+    assert training["flops"] == half["flops"] and training["speedup"] == 1
     assert training["flops_per_second"] == pytest.approx(
         training["flops"] * training["steps_per_second"]
     )
@@ -41,3 +43,5 @@ def test_flops_of_a_known_layer() -> None:
 def test_bad_numbers() -> None:
     with pytest.raises(ValueError, match="repeats: expected at least 1"):
         bench.bench([("jump", "small")], 32, 2, 0, "cpu")
+    with pytest.raises(ValueError, match="precisions: expected some of"):
+        bench.bench([("jump", "small")], 32, 2, 1, "cpu", ["half"])

@@ -155,7 +155,8 @@ class FrameByFrame(WorldModel):
             if feed or len(rows):
                 observation = self._decode(state)
             if len(rows):
-                observations[rows, :, :, columns] = observation.unflatten(0, lead)[rows]
+                answered = observation.unflatten(0, lead)[rows]
+                observations[rows, :, :, columns] = answered.to(observations.dtype)
             if feed:
                 own = {name: state[name] for name in names}
                 state = {**own, **self._feed_back(state, observation)}
@@ -194,9 +195,8 @@ class FrameByFrame(WorldModel):
         return Worlds(belief.present, {**state, OBSERVATION: observation, NOISE: noise})
 
     def _advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
-        return worlds if actions.shape[1] == 0 else self._step_through(worlds, actions)[0]
-
-    def _step_through(self, worlds: Worlds, actions: Tensor) -> tuple[Worlds, StepPrediction]:
+        if actions.shape[1] == 0:
+            return worlds
         batch, steps = actions.shape[:2]
         if steps % self.stride:
             raise UnsupportedQuery(
@@ -205,11 +205,15 @@ class FrameByFrame(WorldModel):
         plans = self._plans(actions.unsqueeze(1), batch, steps)
         end = torch.full((batch, 1), plans.shape[2])
         with running_statistics(self):
-            state, reward, logit, observations = self._roll(worlds, plans, end, feed_last=True)
+            state, _, _, observations = self._roll(worlds, plans, end, feed_last=True)
+        return self._advanced(worlds, steps, state, observations[:, :, 0, 0])
+
+    def _advanced(self, worlds: Worlds, steps: int, state: State, latest: Tensor) -> Worlds:
+        """The worlds after so many steps, in which they came to a state and its observation."""
         own = {name: value.unflatten(0, worlds.shape) for name, value in state.items()}
-        latest = {OBSERVATION: observations[:, :, 0, 0], NOISE: worlds.state[NOISE]}
-        after = Worlds(worlds.present + steps, {**own, **latest})
-        return after, StepPrediction(self.reward_scale.decode(reward), logit, observations)
+        return Worlds(
+            worlds.present + steps, {**own, OBSERVATION: latest, NOISE: worlds.state[NOISE]}
+        )
 
     def _predict(self, worlds: Worlds, queries: Queries, frames: bool) -> StepPrediction:
         """Roll all B * S * N worlds from their presents to the farthest query.
@@ -227,6 +231,26 @@ class FrameByFrame(WorldModel):
         return StepPrediction(
             self.reward_scale.decode(reward), logit, observations if frames else None
         )
+
+    def _step_on(
+        self, worlds: Worlds, queries: Queries, frames: bool
+    ) -> tuple[StepPrediction, Worlds]:
+        assert queries.actions is not None
+        batch, steps = len(worlds.present), queries.actions.shape[2]
+        if steps == 0 or steps % self.stride:
+            return super()._step_on(worlds, queries, frames)
+        self._check_ahead(worlds.present, queries.times)
+        plans = self._plans(queries.actions, batch, steps)
+        ends = torch.full((batch, 1), plans.shape[2], device=queries.times.device)
+        if frames:
+            ahead = (queries.times - worlds.present.unsqueeze(1)) // self.stride
+            ends = torch.cat([ahead, ends], 1)
+        with running_statistics(self):
+            state, reward, logit, path = self._roll(worlds, plans, ends, feed_last=True)
+        predicted = StepPrediction(
+            self.reward_scale.decode(reward), logit, path[:, :, :, :-1] if frames else None
+        )
+        return predicted, self._advanced(worlds, steps, state, path[:, :, 0, -1])
 
     # -- shapes ----------------------------------------------------------------------------------
 

@@ -41,8 +41,9 @@ from worldmodel.models.frame_by_frame.ensemble_nets import (
     Categories,
     DynamicsNets,
     MemberNets,
-    MemberRows,
+    soft_clamp,
 )
+from worldmodel.models.frame_by_frame.ensemble_roll import MemberLayout, roll
 from worldmodel.models.layers.pinned import hashed
 from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
@@ -209,33 +210,47 @@ class Ensemble(FrameByFrame):
             turn = (torch.special.ndtr(noise[:, -1]) * len(self.elites)).long()
             member = self.elites[turn.clamp_max(len(self.elites) - 1)]
             noise = noise[:, :-1]
-        rows = MemberRows(member, self.config.members)
-        inputs = torch.cat([self._standardised(x), actions], -1)
-        after = self._after(x, rows.apply(self.dynamics, inputs, self._outputs), member, noise)
-        outcome = rows.apply(self.head, torch.cat([inputs, self._standardised(after)], -1))
+        layout = MemberLayout.of(member, self.config.members)
+        inputs = torch.cat([self.standardised(x), actions], -1)
+        outputs = layout.apply(self.dynamics, inputs, self.used_outputs)
+        bounds = self.dynamics.logvar_min[member, 0], self.dynamics.logvar_max[member, 0]
+        after = self.next_observation(x, outputs, *bounds, noise)
+        outcome = layout.apply(self.head, torch.cat([inputs, self.standardised(after)], -1))
         reward, logit = outcome.unbind(-1)
         return {**state, "x": after}, reward, logit
+
+    def _roll(
+        self, worlds: Worlds, plans: Tensor, queries: Tensor, feed_last: bool = False
+    ) -> tuple[State, Tensor, Tensor, Tensor]:
+        if self.config.propagation == "step":
+            return super()._roll(worlds, plans, queries, feed_last)
+        return roll(self, worlds, plans, queries)
 
     def _decode(self, state: State) -> Tensor:
         return state["x"]
 
-    def _standardised(self, x: Tensor) -> Tensor:
+    def standardised(self, x: Tensor) -> Tensor:
+        """Observations (..., D) as inputs of the networks."""
         return (x - self.shift) / self.scale
 
-    def _after(self, x: Tensor, outputs: Tensor, member: Tensor, noise: Tensor) -> Tensor:
-        """The next observations (P, D), from outputs (P, ...) of the members (P,)."""
+    def next_observation(
+        self, x: Tensor, outputs: Tensor, lowest: Tensor, highest: Tensor, noise: Tensor
+    ) -> Tensor:
+        """The observations after x (..., D), drawn by noise (..., D) from the networks' outputs,
+        with bounds of the log-variance that broadcast.
+        """
         mean, logvar, logits = self._split(outputs)
-        logvar = self.dynamics.bounded(logvar, member)
-        change = (mean + (0.5 * logvar).exp() * noise) * self.change_scale + self.change_shift
-        after = torch.where(self.gaussian, x + change, x)
+        spread = (0.5 * soft_clamp(logvar, lowest, highest)).exp()
+        change = torch.addcmul(mean, spread, noise)
+        after = x + torch.addcmul(self.change_shift, change, self.change_scale)
+        after = torch.where(self.gaussian, after, x)
         if logits.shape[-1]:
-            after = torch.where(
-                self.categories.categorical, self.categories.draw(logits, noise), after
-            )
-        return torch.minimum(torch.maximum(after, self.low), self.high)
+            sampled = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
+            after = torch.where(self.categories.categorical, sampled, after)
+        return after.clamp(self.low, self.high)
 
     @property
-    def _outputs(self) -> int:
+    def used_outputs(self) -> int:
         """Outputs of the dynamics that are in use."""
         return 2 * self.numbers + self.categories.used
 
@@ -252,9 +267,9 @@ class Ensemble(FrameByFrame):
         assert path is not None
         x = path[:, :, 0]  # (B, S, L, D), before each action
         encoded = self._plans(actions[:, None], len(actions), steps)  # (B, 1, L, features)
-        inputs = torch.cat([self._standardised(x), encoded.expand(*x.shape[:3], -1)], -1)
+        inputs = torch.cat([self.standardised(x), encoded.expand(*x.shape[:3], -1)], -1)
         every = inputs.flatten(0, 2).expand(self.config.members, -1, -1)
-        outputs = self.dynamics(every, self._outputs)[self.elites]
+        outputs = self.dynamics(every, self.used_outputs)[self.elites]
         moves = self.gaussian.clone()
         means, _, logits = self._split(outputs)
         if logits.shape[-1]:
@@ -308,18 +323,18 @@ class Ensemble(FrameByFrame):
         after, valid = after.flatten(0, 1), segment.valid.flatten()
         members = self.config.members
         weights = valid.expand(members, -1) if counts is None else valid * counts
-        inputs = torch.cat([self._standardised(before), segment.actions.flatten(0, 1)], -1)
+        inputs = torch.cat([self.standardised(before), segment.actions.flatten(0, 1)], -1)
         mean, logvar, logits = self._split(
-            self.dynamics(inputs.expand(members, -1, -1), self._outputs)
+            self.dynamics(inputs.expand(members, -1, -1), self.used_outputs)
         )
-        logvar = self.dynamics.bounded(logvar)
+        logvar = soft_clamp(logvar, self.dynamics.logvar_min, self.dynamics.logvar_max)
         error = (mean - (after - before - self.change_shift) / self.change_scale).square()
         nll = (0.5 * (error * (-logvar).exp() + logvar) * self.gaussian).sum(-1)
         squared = (error * self.gaussian).sum(-1)
         surprise = torch.zeros_like(nll)
         if logits.shape[-1]:
             surprise = self.categories.nll(logits, after)
-        inputs = torch.cat([inputs, self._standardised(after)], -1)
+        inputs = torch.cat([inputs, self.standardised(after)], -1)
         outcome = self.head(inputs.expand(members, -1, -1)).flatten(0, 1)
         rewards, ended, every = (
             part.flatten().repeat(members)[:, None]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, softplus
 
+from worldmodel.models.layers.gaussian import at_least_float32
 from worldmodel.rewards import reward_layer
 
 Layer = tuple[int, int]  # kernel and channels of a convolution
@@ -97,7 +98,8 @@ class Gaussian(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(P, inputs, h, w) to mean and sigma, each (P, C, h, w)."""
-        return self.mean(x), softplus(self.spread(x) - 0.1) + 0.1
+        mean, spread = (at_least_float32(part(x)) for part in (self.mean, self.spread))
+        return mean, softplus(spread - 0.1) + 0.1
 
 
 class Transition(nn.Module):

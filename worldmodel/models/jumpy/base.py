@@ -21,7 +21,6 @@ from worldmodel.base import Losses, WorldModel
 from worldmodel.models.jumpy.config import JumpyConfig
 from worldmodel.models.jumpy.heads import RewardContinueHead
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
-from worldmodel.models.layers.presents import draw_present, subset_weights
 from worldmodel.rewards import PREPARE_BATCHES, RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import (
@@ -69,22 +68,6 @@ class Explained(NamedTuple):
         weights = self.weighted * math.log(VECTOR_WEIGHT)
         per_frame = self.numbers * math.log(math.pi * pixel_variance) - weights
         return 0.5 * self.squared.shape[1] * per_frame
-
-
-class TrainingTimes(NamedTuple):
-    """Which frames of B scenes a training step looks at.
-
-    Attributes:
-        context: int64 (B, context_max), which differ from each other.
-        mask: bool (B, context_max), True where a frame is there.
-        targets: int64 (B, targets), anywhere in 0 .. length.
-        weights: float32 (B,), what each scene counts in the loss; see ``draw_present``.
-    """
-
-    context: Tensor
-    mask: Tensor
-    targets: Tensor
-    weights: Tensor
 
 
 class JumpyModel(WorldModel):
@@ -335,33 +318,6 @@ class JumpyModel(WorldModel):
 
     # -- training --------------------------------------------------------------------------------
 
-    def draw_times(self, lengths: Tensor, generator: torch.Generator | None) -> TrainingTimes:
-        """Draw the frames of the context and those to predict.
-
-        Args:
-            lengths: int64 (B,), the last valid time of each scene.
-            generator: on the device of ``lengths``.
-        """
-        config, batch, device = self.config, lengths.shape[0], lengths.device
-        window, low, high = self.spec.window, config.context_min, config.context_max
-        slots = min(high, window + 1)
-        sizes = (
-            low + torch.rand(batch, generator=generator, device=device) * (high - low + 1)
-        ).long()
-        if config.context_frames:
-            first = min(config.context_frames, window + 1)
-            latest = lengths.clamp_max(first - 1)
-            sizes = torch.minimum(sizes, latest + 1)
-            weights = subset_weights(latest + 1, sizes, first)
-        else:
-            latest, weights = draw_present(lengths, window, generator)
-        span = torch.arange(window + 1, device=device)
-        score = torch.rand(batch, window + 1, generator=generator, device=device)
-        value, times = score.masked_fill(span > latest[:, None], -1.0).topk(slots, 1)
-        mask = (torch.arange(slots, device=device) < sizes[:, None]) & (value >= 0)
-        chance = torch.rand(batch, config.targets, generator=generator, device=device)
-        return TrainingTimes(times, mask, (chance * (lengths[:, None] + 1)).long(), weights)
-
     def explain(
         self,
         scenes: SceneBatch,
@@ -407,9 +363,11 @@ class JumpyModel(WorldModel):
         The paper's form is a Gaussian of variance pixel_variance / 2 without its constant; the true
         negative ELBO of the targets, in nats, is reported as well. For vectors it, and ``mse``, are
         those of the standardised numbers. The parts are plain means over scenes; in the loss
-        scenes are weighted, see ``draw_times``.
+        scenes are weighted, see ``TrainingDraws``.
         """
-        context, mask, targets, weights = self.draw_times(scenes.lengths, generator)
+        context, mask, targets, weights = self.config.draw(
+            scenes.lengths, self.spec.window, generator
+        )
         explained = self.explain(scenes, context, mask, targets, generator)
         variance = self.config.pixel_variance(progress)
         reconstruction = explained.squared.sum(1) / variance

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldmodel.common.config_checks import above_zero, at_least
+from worldmodel.models.jumpy.training_draws import TrainingDraws
 
 
 @dataclass(frozen=True)
-class JumpyConfig:
-    """Keys, heads, schedules and training draws; the defaults are JUMP's on narratives.
+class JumpyConfig(TrainingDraws):
+    """Keys, heads and schedules; the defaults are JUMP's on narratives (seed 001, appendix B).
 
-    (Seed 001, appendix B. Names in brackets are the paper's.)
+    Training draws: see ``TrainingDraws``.
 
     Attributes:
         time_bands: Fourier bands of the time key; 0 is the paper's scalar.
@@ -23,10 +24,6 @@ class JumpyConfig:
             the last step; the paper anneals over 100,000 steps).
         variance_steps: instead of annealing: pairs (share of the training, pixel variance until
             then), the last share 1.0; empty to anneal. The paper's dice go down and up again.
-        context_min, context_max: context size, uniform in between (m1, m2).
-        context_frames: contexts come from the first that many frames (m); 0: from the frames up to
-            a random present, half of the time the origin (where plans begin).
-        targets: frames to predict, anywhere in the window (k).
         reward_variance: variance of the reward head's Gaussian, where rewards have variance 1.
         learning_rate, learning_rate_end: Adam, linear in between.
     """
@@ -39,24 +36,16 @@ class JumpyConfig:
     variance_end: float = 0.5
     anneal: float = 1.0
     variance_steps: tuple[tuple[float, float], ...] = ()
-    context_min: int = 1
-    context_max: int = 6
-    context_frames: int = 6
-    targets: int = 3
     reward_variance: float = 0.02
     learning_rate: float = 5e-4
     learning_rate_end: float = 5e-5
 
     def __post_init__(self) -> None:
-        at_least(1, self, "path", "scene", "head", "targets")
-        if not 1 <= self.context_min <= self.context_max:
-            raise ValueError(
-                f"context_min, context_max: expected 1 <= min <= max, got {self.context_min}, "
-                f"{self.context_max}"
-            )
+        super().__post_init__()
+        at_least(1, self, "path", "scene", "head")
         above = "variance_start variance_end reward_variance anneal learning_rate learning_rate_end"
         above_zero(self, *above.split())
-        at_least(0, self, "time_bands", "context_frames")
+        at_least(0, self, "time_bands")
         self._check_variance_steps()
 
     def _check_variance_steps(self) -> None:

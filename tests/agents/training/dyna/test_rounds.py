@@ -178,7 +178,7 @@ def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=f"resume: .*round-0000 was made with .*{message}"):
             run(24, folder=tmp_path, resume=True, **{**begun, **change})
-    with pytest.raises(ValueError, match="ppo: gamma = 0.9, now it is 0.98"):  # by default
+    with pytest.raises(ValueError, match="ppo: gamma = 0.9, now it is 0.99"):  # by default
         run(24, folder=tmp_path, resume=True, learning_rate=half)
 
     def go_on(model: LineModel, env: Any) -> DynaResult:
@@ -231,6 +231,19 @@ def test_it_learns_to_walk() -> None:
     assert returns[-1] > returns[0] + 15
 
 
+def test_rounds_stop_imagining_early() -> None:
+    """Nothing is learned at a learning rate of 0, so that the returns do not rise."""
+    still: dict[str, Any] = {"imagined_steps": 4000, "stop_every": 64, "horizon": 4}
+    result = run(24, config=config(**still, patience=3), learning_rate=0.0)
+    assert [row.stopped for row in result.rounds] == ["returns"] * 2
+    assert result.rounds[-1].imagined_steps < 8000
+    assert result.rounds[-1].disagreement == 1.0  # all worlds of the line are alike
+    assert result.rounds[-1].scalars()["disagreement"] == 1.0
+    whole = run(16, config=config(**still, patience=None), learning_rate=0.0)
+    assert whole.rounds[0].stopped is None
+    assert whole.rounds[0].imagined_steps == 4000
+
+
 def test_images_with_stacked_frames() -> None:
     model = FakeModel().requires_grad_(False)  # it knows all, and has nothing to learn
     settings = config(hold=3, frame_stack=2)
@@ -269,6 +282,7 @@ def test_errors_teach() -> None:
         run(config=config(hold=3, horizon=5))
     with pytest.raises(ValueError, match="frame_stack"):
         train_dyna(FakeModel(), FakeEnv, 10, RoundsConfig(frame_stack=11))
-    for name in ("first_collect_steps", "collect_steps", "imagined_steps", "threads"):
+    names = ("first_collect_steps", "collect_steps", "imagined_steps", "threads", "stop_every")
+    for name in (*names, "patience", "disagreement"):
         with pytest.raises(ValueError, match=name):
             RoundsConfig(**{name: 0})

@@ -67,7 +67,7 @@ def log_density(model: Jump, z: Tensor, r: Tensor, told: Tensor | None) -> Tenso
 def test_bound_against_brute_force(model: Jump, monkeypatch: pytest.MonkeyPatch) -> None:
     """E_q[log p(x, z) / q(z)] is what training reports; log p(x) lies above it, a little."""
     batch = scenes().windows(1, 1, seed=7).batch(0)
-    monkeypatch.setattr(model, "draw_times", lambda *_: TIMES)
+    monkeypatch.setattr(JumpConfig, "draw", lambda *_: TIMES)
     x = (batch.observations(TIMES[2]).movedim(-1, -3) / 255.0).flatten(1)  # both frames
     keys = model.time(TIMES[2])
     seen = batch.observations(TIMES[2]).movedim(-1, -3) / 255.0

@@ -11,6 +11,7 @@ from scenes import BOX, DISCRETE, PASSIVE, context, fresh, generator, moving_squ
 from worldmodel import ActionSpec, Queries, Spec, StepPrediction, fit, make, preset, to_float
 from worldmodel.models.jumpy.jump import Jump, JumpConfig
 from worldmodel.models.jumpy.keys import ActionPath
+from worldmodel.models.jumpy.training_draws import TrainingDraws
 from worldmodel.models.layers.gaussian import kl_divergence
 
 
@@ -59,7 +60,7 @@ def test_action_path_parallel_equals_stepwise(spec: Spec) -> None:
         torch.testing.assert_close(path(later, path.start(4))[:, :5], parallel[:, :5])
 
 
-@pytest.mark.parametrize("name", ["narrative", "small", "jumpy"])
+@pytest.mark.parametrize("name", ["narrative", "views", "small", "jumpy"])
 def test_adding_context_adds_to_the_representation(name: str) -> None:
     """r is a sum: the whole context's equals the parts' (seed 001, section 3.2)."""
     model = fresh("jump", name, PASSIVE)
@@ -95,8 +96,8 @@ def test_outcomes_by_hand() -> None:
 
 def test_training_draws() -> None:
     lengths = torch.tensor([8, 3] * 200)
-    first = Jump(DISCRETE, JumpConfig(context_min=2, context_max=4, context_frames=5))
-    times, mask, targets, weights = first.draw_times(lengths, generator())
+    first = TrainingDraws(context_min=2, context_max=4, context_frames=5)
+    times, mask, targets, weights = first.draw(lengths, 8, generator())
     assert times.shape == (400, 4) and targets.shape == (400, 3)
     counts = mask.sum(1)
     assert set(counts.tolist()) == {2, 3, 4}
@@ -105,8 +106,8 @@ def test_training_draws() -> None:
     for row, kept in zip(times[:50], mask[:50], strict=True):
         assert len(set(row[kept].tolist())) == int(kept.sum())
     assert weights[::2].eq(1).all() and (weights[1::2] < 1).all() and weights.gt(0).all()
-    anywhere = Jump(DISCRETE, JumpConfig(context_frames=0))
-    times, mask, *_ = anywhere.draw_times(lengths, generator())
+    anywhere = TrainingDraws(context_frames=0)
+    times, mask, *_ = anywhere.draw(lengths, 8, generator())
     assert times[mask].max() > 5
     assert 0.4 < (times.masked_fill(~mask, 0).amax(1) == 0).float().mean() < 0.75
 
@@ -138,7 +139,7 @@ def test_it_learns_to_see_and_to_predict_rewards() -> None:
     """A square pushed by actions: far better than before training, at times never seen."""
     episodes = moving_square(64)
     torch.manual_seed(0)
-    config = replace(preset("jump", "small"), film=32, scene=64)
+    config = replace(preset("jump", "views"), film=32, scene=64)
     model = make("jump", DISCRETE, config)
     batch = episodes.windows(8, 32, seed=99).batch(0)
 

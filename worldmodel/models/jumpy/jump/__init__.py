@@ -1,6 +1,6 @@
 """JUMP, the jumpy model."""
 
 from worldmodel.models.jumpy.jump.config import PRESETS, JumpConfig
-from worldmodel.models.jumpy.jump.model import Jump, set_refinements
+from worldmodel.models.jumpy.jump.model import Jump
 
-__all__ = ["PRESETS", "Jump", "JumpConfig", "set_refinements"]
+__all__ = ["PRESETS", "Jump", "JumpConfig"]

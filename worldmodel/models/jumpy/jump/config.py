@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from worldmodel.common.config_checks import at_least, odd
@@ -31,8 +31,6 @@ class JumpConfig(JumpyConfig):
         film: channels of the "film" renderer.
         attention_heads: of the "film" renderer's attention to the cells of the scene; 0 for none.
         mlp: hidden width of the "mlp" renderer.
-        refinements: how often a sampled world of passive scenes is sampled again from its frames
-            (``Jump.refine``); training does not use it, so it may be set afterwards.
     """
 
     steps: int = 4
@@ -47,7 +45,6 @@ class JumpConfig(JumpyConfig):
     film: int = 48
     attention_heads: int = 0
     mlp: int = 256
-    refinements: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +53,7 @@ class JumpConfig(JumpyConfig):
         odd(self, "kernel")
         if self.renderer not in ("draw", "film", "mlp"):
             raise ValueError(f"renderer: expected 'draw', 'film' or 'mlp', got {self.renderer!r}")
-        at_least(0, self, "key_features", "attention_heads", "refinements")
+        at_least(0, self, "key_features", "attention_heads")
         if self.renderer == "draw" and (self.key_features or self.attention_heads):
             raise ValueError(
                 "key_features, attention_heads: the 'draw' renderer reads neither; set them to 0, "
@@ -64,7 +61,7 @@ class JumpConfig(JumpyConfig):
             )
 
 
-SMALL = JumpConfig(
+VIEWS = JumpConfig(
     hidden=32,
     tower=32,
     canvas=32,
@@ -92,19 +89,7 @@ PRESETS: dict[str, JumpConfig] = {
         context_frames=10,
         context_max=5,
     ),
-    "small": SMALL,
-    # The best of the options by evaluation/results/cpu-2-cores/ablation.json, wider.
-    "jumpy": replace(
-        SMALL,
-        hidden=48,
-        tower=48,
-        kernel=5,
-        attention_heads=4,
-        variance_start=0.5,
-        variance_end=0.125,
-        anneal=0.6,
-        targets=6,
-    ),
+    "views": VIEWS,
     "vector": JumpConfig(
         steps=1,
         hidden=32,

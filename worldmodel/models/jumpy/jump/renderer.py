@@ -5,7 +5,6 @@ Each takes P worlds with Q keys each and renders all P x Q frames in one batch.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,11 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.encoder import Encoder
+from worldmodel.models.layers.attention import attention
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
+from worldmodel.models.layers.positions import coordinate_waves
 
 
 class LatentWorlds(NamedTuple):
@@ -204,7 +204,7 @@ class SpatialAttention(nn.Module):
         query = self.query(conditioning).unflatten(-1, (self.heads, self.depth)).transpose(1, 2)
         cells = self.key_value(grid.flatten(2).transpose(1, 2))
         cells = cells.unflatten(-1, (2 * self.heads, self.depth)).transpose(1, 2)
-        values = scaled_dot_product_attention(query, *cells.chunk(2, 1))  # (P, heads, Q, depth)
+        values = attention(query, *cells.chunk(2, 1))  # (P, heads, Q, depth)
         return values.transpose(1, 2).flatten(2)
 
 
@@ -219,15 +219,3 @@ def perceptron(*widths: int) -> nn.Sequential:
 def _modulated(x: Tensor, modulation: Tensor) -> Tensor:
     scale, shift = modulation.chunk(2, 1)
     return x * (1 + scale) + shift
-
-
-def coordinate_waves(height: int, width: int) -> Tensor:
-    """Sines and cosines of half to four periods along each axis: (16, height, width)."""
-    y = (torch.arange(height) + 0.5) / height
-    x = (torch.arange(width) + 0.5) / width
-    waves = []
-    for period in (0.5, 1.0, 2.0, 4.0):
-        for axis in (y[:, None].expand(height, width), x[None].expand(height, width)):
-            angle = 2 * math.pi * period * axis
-            waves += [angle.sin(), angle.cos()]
-    return torch.stack(waves)

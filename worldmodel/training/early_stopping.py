@@ -79,6 +79,11 @@ class EarlyStopping:
         return float(sum(errors.mean() for errors in measured.values()))
 
     @property
+    def lowest(self) -> float:
+        """What ``measure`` would return with the best weights."""
+        return float(sum(errors.mean() for errors in self.errors.values()))
+
+    @property
     def over(self) -> bool:
         """Whether training should stop."""
         return self.waited >= self.patience

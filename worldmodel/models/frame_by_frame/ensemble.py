@@ -41,10 +41,9 @@ from worldmodel.models.frame_by_frame.ensemble_nets import (
     Categories,
     DynamicsNets,
     MemberNets,
-    MemberRows,
     soft_clamp,
 )
-from worldmodel.models.frame_by_frame.ensemble_roll import roll
+from worldmodel.models.frame_by_frame.ensemble_roll import MemberLayout, roll
 from worldmodel.models.layers.pinned import hashed
 from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
@@ -211,13 +210,12 @@ class Ensemble(FrameByFrame):
             turn = (torch.special.ndtr(noise[:, -1]) * len(self.elites)).long()
             member = self.elites[turn.clamp_max(len(self.elites) - 1)]
             noise = noise[:, :-1]
-        rows = MemberRows(member, self.config.members)
+        layout = MemberLayout.of(member, self.config.members)
         inputs = torch.cat([self.standardised(x), actions], -1)
-        outputs = rows.apply(self.dynamics, inputs, self.used_outputs)
-        nets = self.dynamics
-        bounds = nets.logvar_min[member, 0], nets.logvar_max[member, 0]
+        outputs = layout.apply(self.dynamics, inputs, self.used_outputs)
+        bounds = self.dynamics.logvar_min[member, 0], self.dynamics.logvar_max[member, 0]
         after = self.next_observation(x, outputs, *bounds, noise)
-        outcome = rows.apply(self.head, torch.cat([inputs, self.standardised(after)], -1))
+        outcome = layout.apply(self.head, torch.cat([inputs, self.standardised(after)], -1))
         reward, logit = outcome.unbind(-1)
         return {**state, "x": after}, reward, logit
 

@@ -79,35 +79,6 @@ def soft_clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return low + softplus(high - softplus(high - x) - low)
 
 
-class MemberRows:
-    """P rows, each of one member, laid out (E, n, ...) so that one product serves all members.
-
-    Members with fewer than n rows are padded with zeros.
-
-    Args:
-        member: int64 (P,), the member of each row.
-        members: E.
-    """
-
-    def __init__(self, member: Tensor, members: int) -> None:
-        counts = member.bincount(minlength=members)
-        self.shape = members, int(counts.max())
-        order = member.argsort(stable=True)
-        ordered = member[order]
-        rank = (
-            torch.arange(len(member), device=member.device) - (counts.cumsum(0) - counts)[ordered]
-        )
-        self.index = torch.empty_like(member)
-        self.index[order] = ordered * self.shape[1] + rank
-
-    def apply(self, nets: MemberNets, x: Tensor, outputs: int | None = None) -> Tensor:
-        """The first ``outputs`` (P, outputs), or all, for inputs (P, inputs)."""
-        laid = x.new_zeros(math.prod(self.shape), x.shape[1])
-        laid[self.index] = x
-        out: Tensor = nets(laid.view(*self.shape, -1), outputs).flatten(0, 1)
-        return out[self.index]
-
-
 @dataclass(frozen=True)
 class Group:
     """What is drawn as one: a one-hot group of numbers, or one number that takes few values.

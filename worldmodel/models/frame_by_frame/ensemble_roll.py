@@ -1,4 +1,4 @@
-"""Roll the worlds of an ensemble: each member its own worlds, laid out once for all steps."""
+"""Roll the worlds of an ensemble: each member its own worlds, laid out for one product."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ class MemberLayout:
     def lay(self, values: Tensor) -> Tensor:
         """Of values (W, ...), those at each position: (E, C, ...)."""
         return values[self.world]
+
+    def apply(self, nets: MemberNets, x: Tensor, outputs: int | None = None) -> Tensor:
+        """The first ``outputs`` (W, outputs), or all, of each world's member for x (W, inputs)."""
+        laid = _apply(self.layers(nets, outputs), self.lay(x))
+        return laid.flatten(0, 1)[self.position]
 
     def layers(self, nets: MemberNets, outputs: int | None = None) -> Layers:
         """Weights and biases of the members in use; of the last layer the first ``outputs``."""

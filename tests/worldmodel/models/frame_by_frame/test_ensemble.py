@@ -21,8 +21,8 @@ from worldmodel.models.frame_by_frame.ensemble_nets import (
     Categories,
     Group,
     MemberNets,
-    MemberRows,
 )
+from worldmodel.models.frame_by_frame.ensemble_roll import MemberLayout
 from worldmodel.models.frame_by_frame.teacher_forcing import take_segment
 
 SMALL = EnsembleConfig(
@@ -80,7 +80,7 @@ def test_one_product_is_each_member_by_itself() -> None:
     nets = MemberNets(4, (3, 8, 8, 2))
     x = torch.randn(11, 3, generator=generator())
     member = torch.tensor([2, 0, 0, 3, 2, 2, 0, 3, 3, 3, 0])  # no row is of member 1
-    together = MemberRows(member, 4).apply(nets, x)
+    together = MemberLayout.of(member, 4).apply(nets, x)
     for row in range(len(x)):
         alone = nets(x[row].expand(4, 1, -1))[member[row], 0]
         torch.testing.assert_close(together[row], alone)

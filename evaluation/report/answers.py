@@ -96,17 +96,17 @@ def _name(row: Row) -> str:
 
 
 def _samples(row: Row) -> str:
-    """The model, how often its worlds were refined, and its checkpoint."""
-    return f"{_refined(row)} ({row.get('checkpoint')})"
+    """The model, the steps of its flow prior, and its checkpoint."""
+    return f"{_with_flow(row)} ({row.get('checkpoint')})"
 
 
-def _refined(row: Row) -> str:
-    count = row.get("refinements")
-    return label(row["model"]) + (f", refined {count} times" if count else "")
+def _with_flow(row: Row) -> str:
+    count = row.get("flow_steps")
+    return label(row["model"]) + (f", flow steps: {count}" if count else "")
 
 
 def named(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Rows with names: the model, how often worlds were refined, and the checkpoint where one model
+    """Rows with names: the model, the steps of its flow prior, and the checkpoint where one model
     has several.
     """
     checkpoints: dict[str, set[str]] = {}
@@ -114,7 +114,7 @@ def named(rows: Sequence[Row]) -> list[tuple[str, Row]]:
         checkpoints.setdefault(row["model"], set()).add(str(row.get("checkpoint")))
     with_names = []
     for row in rows:
-        name = _refined(row)
+        name = _with_flow(row)
         if len(checkpoints[row["model"]]) > 1:
             name += f", {str(row.get('checkpoint')).rstrip('/').rpartition('/')[2]}"
         with_names.append((name, row))

@@ -20,6 +20,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # that the report reads of every row, b
     "consistency": ("model", "env", "metric", "value", "low", "high"),
     "fidelity": ("model", "metric", "value", "low", "high"),
     "efficiency": ("agent",),
+    "sample-efficiency": ("kind", "env", "method"),
     "control": ("agent", "env", "real_steps", "normalised_return", "low", "high", "episodes"),
 }
 ENVELOPE = ("benchmark", "command", "commit", "machine", "versions", "settings", "rows")

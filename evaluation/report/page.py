@@ -232,7 +232,7 @@ def _efficiency(page: _Page) -> None:
         )
         page.add(table(["environment", "agent", "times fewer", "seeds"], ratios))
         page.made_by(*files)
-    page.missing("efficiency-cartpole", "efficiency-tsp")
+    page.missing("efficiency-tsp")
 
 
 def _sample_efficiency(page: _Page) -> None:

@@ -101,7 +101,7 @@ RESULTS = (
     ResultFile("consistency", "evaluation consistency", 1),
     ResultFile(
         "consistency-nature",
-        "evaluation consistency traveling-salesman-nature --refinements 0 1 2 4 8 16",
+        "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8",
         6,
     ),
     ResultFile("consistency-gqn", "evaluation consistency runs/dice-gqn --scenes 100", 4, (GQN,)),
@@ -117,7 +117,7 @@ RESULTS = (
         3,
         (DICE, DICE_BADJ),
     ),
-    ResultFile("fidelity", "evaluation fidelity traveling-salesman-nature --refinements 0 8", 9),
+    ResultFile("fidelity", "evaluation fidelity traveling-salesman-nature", 9),
     ResultFile("control", "evaluation control --episodes 100 --real-steps 20000", 25),
     ResultFile(
         "control-find",
@@ -134,11 +134,11 @@ RESULTS = (
         60,
     ),
     ResultFile(
-        "efficiency-cartpole",
-        "evaluation efficiency --env CartPole-v1 --sizes 2500 10000 --fit-steps 4000 --horizon 10 "
-        "--seeds 2 --episodes 30 --plans 64 --points 12",
-        35,
+        "sample-efficiency",
+        "evaluation sample-efficiency --envs CartPole-v1 --methods ppo dqn dyna-ppo --patience 1",
+        12,
     ),
+    ResultFile("outcomes", "evaluation outcomes", 45),
     ResultFile(
         "planning",
         "evaluation planning traveling-salesman runs/ctl-sssm-jumpy runs/ctl-svg-lp-small "

@@ -6,6 +6,7 @@ import inspect
 import json
 from typing import Any
 
+from agents.recipes import IMAGINED, ImaginedPpo
 from evaluation.report.load_results import Result
 from evaluation.runner.manifest import INTERCEPT, find
 from evaluation.runner.trained_agents import trained_agents
@@ -141,29 +142,26 @@ def saving(data: Data) -> Claims:
     )
 
 
-@block("Real steps on CartPole?", "efficiency-cartpole")
+@block("Real steps on CartPole?", "sample-efficiency")
 def cartpole(data: Data) -> Claims:
-    result = data["efficiency-cartpole"]
-    made = settings(result)
-    yield Prose("{} seeds, {} real episodes each", made["seeds"], made["episodes"])
-    yield Prose("(RL Zoo's settings, {} steps)", made["budget"])
-    yield Prose(", {} minutes). Returns", find("efficiency-cartpole").minutes)
-    yield Prose("(random play: {}):", result.one(agent="random play")["return"])
-    rows: list[tuple[str, list[float]]] = []
-    for steps in (5_120, 15_360, 25_600, 60_160):
-        rows.append(("" if rows else "PPO", [steps, *runs(result, "PPO", steps)]))
-    for agent, label in (
-        ("PPO in imagination", "PPO in imagination"),
-        ("planner", f"planner (random shooting, {made['plans']} plans)"),
-    ):
-        for size in made["sizes"]:
-            named = label if size == made["sizes"][0] else ""
-            real = runs(result, agent, size, "real_steps")
-            rows.append((named, [*real, *runs(result, agent, size)]))
-    yield Table(rows, [])
-    never = [row for row in result.rows if row["agent"] == "ratio" and row["value"] == 0]
-    assert len(never) == 2
-    yield Prose("comes {}% of the way", 100 * never[0]["level"])
+    result = data["sample-efficiency"]
+    steps = {row["method"]: row for row in result.rows if row["kind"] == "steps"}
+    one = steps["dyna-ppo"]
+    yield Prose(
+        "To a mean return of {} over {} real episodes, {} runs each, medians with {}% intervals",
+        one["level"], settings(result)["episodes"], one["n"], CONFIDENCE,
+    )  # fmt: skip
+    recipe = IMAGINED["CartPole-v1"][0]
+    assert isinstance(recipe, ImaginedPpo)
+    yield Prose("refitted every {} real steps", recipe.rounds.collect_steps)
+    yield Prose(", {} minutes):", find("sample-efficiency").minutes)
+    labels = {"ppo": "PPO", "dqn": "DQN", "dyna-ppo": "PPO in imagination"}
+    yield Table([(label, [*interval(steps[name]), steps[name]["seconds"]])
+                 for name, label in labels.items()], [])  # fmt: skip
+    ratios = [interval(result.one(kind="ratio", of=name)) for name in ("ppo", "dqn")]
+    yield Prose("{} [{}, {}] times fewer real steps than PPO, and {} [{}, {}] times fewer than DQN",
+                *ratios[0], *ratios[1])  # fmt: skip
+    assert all(row["reached"] == row["n"] for row in steps.values())
 
 
 @block("What does a decision cost?", "planning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -13,7 +12,6 @@ from evaluation.runner.manifest import find
 from tests.examples.readme_claims import (
     CONFIDENCE,
     ENDS,
-    ROOT,
     Claims,
     Data,
     Prose,
@@ -113,27 +111,25 @@ def imagines(data: Data) -> Claims:
 @block("And where nature draws the order?", "fidelity", "consistency-nature")
 def nature(data: Data) -> Claims:
     errors, stories = data["fidelity"], data["consistency-nature"]
-    counts = settings(stories)["refinements"]
-    most = counts[-2]  # as the checkpoint says; the last shows that more do not help
-    shipped = ROOT / "worldmodel" / "checkpoints" / "traveling-salesman-nature" / "config.json"
-    assert json.loads(shipped.read_text())["config"]["refinements"] == most
-
-    def values(metric: str, count: int) -> list[float]:
-        return interval(stories.one(metric=metric, refinements=count))
-
-    yield Prose("is drawn again {} times from", most)
-    best = errors.one(metric="mse, min-of-n", refinements=most)
+    counts = settings(stories)["flow_steps"]
+    best = errors.one(metric="mse, min-of-n")
     yield Prose(
         "squared error of {} [{}, {}] in the closest of {} sampled futures, and of {} [{}, {}] in "
         "frames {}, {} and {}, where legs end; repeating the last frame has {} and {} (",
-        *interval(best), best["worlds"],
-        *interval(errors.one(metric="mse, leg ends, min-of-n", refinements=most)), *ENDS,
-        errors.one(metric="mse, copy-last", refinements=most)["value"],
-        errors.one(metric="mse, leg ends, copy-last", refinements=most)["value"],
+        *interval(best), best["worlds"], *interval(errors.one(metric="mse, leg ends, min-of-n")),
+        *ENDS, errors.one(metric="mse, copy-last")["value"],
+        errors.one(metric="mse, leg ends, copy-last")["value"],
     )  # fmt: skip
     yield Table(
         [
-            (name, [number for count in counts for number in values(metric, count)[:3]])
+            (
+                name,
+                [
+                    number
+                    for count in counts
+                    for number in interval(stories.one(metric=metric, flow_steps=count))[:3]
+                ],
+            )
             for name, metric in (
                 ("stories that visit each shape once", "coherent stories"),
                 ("leg ends on a shape where it was not before", "new visits"),

@@ -65,7 +65,7 @@ def test_the_environment_is_recorded(tmp_path: Path) -> None:
 
 def test_older_names_of_weights_are_read() -> None:
     """Attributes were renamed since this checkpoint was written; its tensors were not."""
-    folder = SHIPPED / "traveling-salesman-nature"
+    folder = SHIPPED / "traveling-salesman"
     weights = worldmodel.load(folder).state_dict()
     for old, new in Jump.renamed_weights.items():
         stored = load_file(folder / "model.safetensors")[f"{old}0.weight"]

@@ -137,7 +137,7 @@ def test_page(write: Write, tmp_path: Path) -> None:
     assert "commit abc1234; toy, 2 cores, no GPU, 1 thread(s), Python 3.11; torch 2.0" in text
     assert "mse, new kind | 0.1 [0.05, 0.2] | 9 |" in text
     assert "| SVG-LP | 10 [10, 10] | 40 [40, 40] | not measured |" in text
-    assert "efficiency-cartpole.json (35 minutes)" in text  # what is not there
+    assert "consistency-nature.json (6 minutes)" in text  # what is not there
 
 
 def test_same_json_same_bytes(write: Write, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class CemConfig(RefiningConfig):
 
 
 class Cem(Refining):
-    """The cross-entropy method: the best plans have equal weights, the others none.
+    """The cross-entropy method: the best plans, the elites, have equal weights, the others none.
 
     Actions may be of any kind. See ``Planner`` for the arguments.
     """
@@ -136,10 +136,16 @@ class Cem(Refining):
     config_type: ClassVar[type[PlannerConfig]] = CemConfig
 
     def weights(self, scores: Tensor) -> Tensor:
-        """1 / elites for the best, 0 for the others."""
+        """Equal for the elites, 0 for the others.
+
+        Plans as good as the last elite are elites, too. Where every plan survives to its end, all
+        count, and the mean does what most of those that survive do, instead of what a few chosen
+        by their number do.
+        """
         count = max(1, round(self.config.elites * scores.shape[1]))
-        best = scores.topk(count, 1).indices
-        return torch.zeros_like(scores).scatter(1, best, 1.0 / count)
+        last = scores.topk(count, 1).values[:, -1:]
+        elite = (scores >= last).float()
+        return elite / elite.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,25 @@ def test_weights_prefer_better_plans(planner: Any, config: Any) -> None:
         torch.testing.assert_close(weights[1], torch.full((4,), 0.25))
     half = Cem(FakeModel(), CemConfig(elites=0.5)).weights(scores)
     assert half[0].tolist() == [0.0, 0.5, 0.5, 0.0]
+    assert half[1].tolist() == [0.25] * 4  # as good as the last elite
+
+
+class Cliff(FakeModel):
+    """Each step earns 1. Who does not begin with 0 must do nothing else but 0 afterwards."""
+
+    def _predict(self, worlds: Any, queries: Any, frames: bool) -> Any:
+        answer = super()._predict(worlds, queries, frames)
+        start, later = queries.actions[..., :1], queries.actions[..., 1:]
+        falls = ((start > 0) & (later.amax(-1, keepdim=True) > 0)).float()
+        logits = torch.where(falls.bool(), -30.0, 30.0)[:, None].expand_as(answer.logits)
+        return type(answer)(torch.ones_like(answer.rewards), logits, answer.observations)
+
+
+def test_where_many_plans_survive_the_mean_does_what_most_of_them_do() -> None:
+    """Of 4 x 16 plans those that begin with 0 all survive, and of the others one in 16 does."""
+    for seed in range(5):
+        agent = Cem(Cliff(), CemConfig(plans=64, iterations=1, horizon=3, seed=seed))
+        assert agent.predict(frames(3))[0].tolist() == [0]
 
 
 @pytest.mark.parametrize("start", [False, True])

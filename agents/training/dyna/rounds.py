@@ -38,6 +38,10 @@ CHANGEABLE = ("device", "verbose")
 class RoundsConfig(RefitConfig):
     """Settings of a round of ``train_dyna``. See also ``RefitConfig``.
 
+    The defaults are for vectors of a few numbers and an ensemble; images want more of everything.
+    Imagined episodes should be long enough to show where a policy ends up: an agent of CartPole
+    that imagined 50 decisions let the cart drift off the track, with 100 or 150 it did so less.
+
     Attributes:
         first_collect_steps: real steps of the first round, played at random.
         collect_steps: real steps of every later round, played by the policy of the round before. A
@@ -51,11 +55,11 @@ class RoundsConfig(RefitConfig):
         threads: of torch, on the CPU, while PPO learns.
     """
 
-    first_collect_steps: int = 2000
-    collect_steps: int = 1000
-    imagined_steps: int = 20_000
+    first_collect_steps: int = 500
+    collect_steps: int = 250
+    imagined_steps: int = 40_000
     stop_every: int = 2000
-    patience: int | None = 5
+    patience: int | None = 10
     disagreement: float | None = 5.0
     num_envs: int = 32
     frame_stack: int = 1

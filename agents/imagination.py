@@ -30,6 +30,8 @@ from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
 STEPS_PER_FRAME = 32
 """Steps of a plan that cost as much as one rendered frame, where work is cut into chunks."""
+ROLLED_STEPS = 16
+"""Steps of a plan that cost as much as one frame, where a model of vectors rolls them."""
 
 
 @dataclass(frozen=True)
@@ -295,8 +297,10 @@ class Imagination:
         ahead = torch.minimum(ahead, left)
         times = present[:, None] + ahead
         images = self.spec.is_image or self.spec.image_part is not None
-        cost = STEPS_PER_FRAME if self.known.outcomes and images else 1
-        share = max(1, self.chunk // (batch * samples * steps * cost))
+        cost: float = STEPS_PER_FRAME if self.known.outcomes and images else 1
+        if not (images or self.model.jumpy):
+            cost = 1 / ROLLED_STEPS
+        share = max(1, int(self.chunk / (batch * samples * steps * cost)))
         now, scores = self._now(worlds), []
         for part in plans[:, :, :steps].split(share, 1):
             answer = self.known.predict(self.model, worlds, Queries(times, part), now, False)

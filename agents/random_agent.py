@@ -67,8 +67,8 @@ class RandomAgent:
         shape = max((np.shape(part) for part in parts), key=len)
         lead = () if len(shape) in (1, 3) else shape[:1]
         if state is None or len(state) == 0:
-            drawn = draw_actions(self.spec, (*lead, self.length), self.generator, self.exponent)
-            state = drawn.movedim(len(lead), 0)  # (length, n, *action)
+            sampled = draw_actions(self.spec, (*lead, self.length), self.generator, self.exponent)
+            state = sampled.movedim(len(lead), 0)  # (length, n, *action)
         actions, state = state[0], state[1:]
         if action_masks is not None:
             masks = torch.from_numpy(legal_rows(self.spec, action_masks, lead[0] if lead else 1))

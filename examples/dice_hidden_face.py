@@ -43,7 +43,7 @@ def train(args: Settings) -> WorldModel:
     pose = source.batch(0).poses(torch.zeros(args.batch_size, 1, dtype=torch.int64))
     spec = Spec.from_spaces(env.observation_space, env.action_space, 9, pose=pose.shape[-1])
     config = replace(
-        worldmodel.preset("jump", "small"), context_frames=10, context_max=5, targets=3,
+        worldmodel.preset("jump", "views"), context_frames=10, context_max=5, targets=3,
         variance_start=0.5, variance_end=0.03, anneal=0.4,
     )  # fmt: skip
     model = worldmodel.make("jump", spec, config)

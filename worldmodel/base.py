@@ -188,6 +188,10 @@ class WorldModel(nn.Module, ABC):
         much a step changes it, root mean square over the numbers that change, mean over steps. It
         is small where the model has learned from data, whatever is random there.
 
+        Args:
+            worlds: B x S sampled worlds.
+            actions: of the next L steps.
+
         Raises:
             UnsupportedQuery: the model has no members (``disagrees`` is False).
             ValueError: the steps leave the window or the actions have another shape.
@@ -288,20 +292,24 @@ class WorldModel(nn.Module, ABC):
             generator: of all random draws, on the model's device.
         """
 
-    def holdout_errors(self, scenes: SceneBatch, generator: torch.Generator | None) -> Tensor:
+    def holdout_errors(
+        self, scenes: SceneBatch, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
         """Errors (E,) on scenes that are not trained on, by which ``fit`` stops early.
 
-        Here one, the loss. An ensemble returns that of each member, and all its weights lead with
-        the axis E: ``fit`` takes the best weights of each.
+        Each is named by how the names of those weights begin that it is the error of: ``fit`` takes
+        the best of these for themselves. Here it is the loss, the error of all, "". In an ensemble
+        E is the number of members, and all weights lead with that axis: each member has its own
+        best.
 
         Args:
             scenes: B scenes.
             generator: of all random draws, on the model's device.
         """
-        return self.loss(scenes, 1.0, generator).total.reshape(1)
+        return {"": self.loss(scenes, 1.0, generator).total.reshape(1)}
 
-    def rank_members(self, errors: Tensor) -> None:
-        """Called by ``fit`` when each member has its best weights, with their errors (E,)."""
+    def rank_members(self, errors: Mapping[str, Tensor]) -> None:
+        """Called by ``fit`` when each member has its best weights, with their errors."""
 
     @abstractmethod
     def _observe(self, context: Context) -> Belief: ...

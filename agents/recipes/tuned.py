@@ -12,12 +12,6 @@ from agents.training.dyna.rounds import RoundsConfig
 from agents.training.online_planning import OnlineConfig
 from worldmodel.spec import Spec
 
-_PPO: dict[str, Any] = {
-    "n_steps": 32, "batch_size": 256, "n_epochs": 10, "gae_lambda": 0.9, "gamma": 0.99,
-    "learning_rate": 1e-3, "ent_coef": 0.0,
-}  # fmt: skip
-
-
 _FIT: dict[str, Any] = {"first_fit_steps": 1000, "fit_steps": 250}
 _SMALL: dict[str, Any] = {
     "layers": 2, "hidden": 64, "head_hidden": 32, "weight_decay": (2.5e-5, 5e-5, 1e-4),
@@ -41,12 +35,9 @@ def _ppo(
         collect_steps=every,
         imagined_steps=imagined,
         horizon=horizon,
-        num_envs=32,
         **fit,
     )
-    return ImaginedPpo(
-        steps, horizon, model_settings=model, rounds=rounds, settings={**_PPO, **settings}
-    )
+    return ImaginedPpo(steps, horizon, model_settings=model, rounds=rounds, settings=settings)
 
 
 def _replay(
@@ -82,7 +73,7 @@ def _planner(
 ) -> Imagined:
     """Planning online: random steps, steps between fits, and decisions of a plan."""
     planner = CemConfig(
-        **{"plans": 64, "worlds": 5, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
+        **{"plans": 50, "worlds": 3, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
     )
     online = OnlineConfig(start_steps=start, refit_every=every, **fit)
     window = planner.steps(horizon)
@@ -101,8 +92,8 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
         _replay("dqn", 8000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Pendulum-v1": (
+        _planner(2500, 200, 200, 20, noise_exponent=1.0),
         _replay("sac", 2500, 400, 200, gradient_steps=10, learning_rate=1e-3),
-        _planner(2500, 200, 200, 25, warm_start=False),
         _ppo(4000, 400, 400, 20_000, 50, gamma=0.95),
     ),
     "MountainCar-v0": (_ppo(30_000, 2000, 1000, 20_000, 100),),

@@ -30,7 +30,7 @@ from worldmodel.common.config_checks import from_json, numbers_at_least
 from worldmodel.common.files import atomic, discard, locked
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.make_env import open_env
-from worldmodel.registry import make
+from worldmodel.registry import AUTO, make
 from worldmodel.spec import Spec
 
 Trained = BaseAlgorithm | Planner
@@ -168,7 +168,7 @@ def _checked(config: RunConfig, device: str) -> tuple[Spec, WorldModel | None, I
         _check_algorithm(config.algorithm, env.action_space)
     check_frame_stack(spec, config.frame_stack)
     if model is None and config.method in FITTED:
-        model = make("jump", spec, seed=config.seed).to(device)
+        model = make(AUTO, spec, seed=config.seed).to(device)
     return spec, model, recipe
 
 

@@ -35,11 +35,13 @@ class RunConfig:
         env: Gymnasium id; ``MODULE:ID`` imports the module first.
         method: "auto": as ``agents.recipes`` has it for the environment, which decides on all but
             steps and seed; "imagination": PPO in ``ImaginedVecEnv``, without a real step; "dyna":
-            on few real steps, in a world model that is refitted to them; "lookahead": PPO on real
-            observations with imagined jumps; "real": without a world model.
-        algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO.
-        model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna begins
-            with a fresh one.
+            on few real steps, in a world model that is refitted to them; "planner": plans in such a
+            model, without a policy (``train_planner``); "lookahead": PPO on real observations with
+            imagined jumps; "real": without a world model.
+        algorithm: "ppo", "dqn" or "sac"; imagination and lookahead are for PPO, the planner is for
+            none of them.
+        model: checkpoint folder, shipped name or hub id of the world model; if None, Dyna and the
+            planner begin with a fresh one.
         episodes: folder of recorded episodes, at whose steps imagined ones begin; None begins
             them at resets of the environment. Only with method="imagination".
         steps: decisions that the agent learns from: imagined ones with method="imagination", else

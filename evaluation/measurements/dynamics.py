@@ -1,7 +1,9 @@
-"""How far off is one jump? Vector environments: JUMP, a per-step model rolled k times, copy-last.
+"""How far off is a model after k steps, and does it know? Vectors: one jump, steps rolled k times.
 
-All learn from the same recorded random episodes and predict the same states: from one observed
-state and k actions, the state k steps later.
+JUMP, the ensemble, a perceptron for a single step, and copy-last learn from the same recorded
+random episodes and predict the same states: from one observed state and k actions, the state k
+steps later. Of the first two, which sample worlds, it is measured how often 90% intervals hold what
+happened.
 """
 
 from __future__ import annotations
@@ -22,14 +24,23 @@ from evaluation.runner.partial_results import PartialResults, progress
 from worldmodel import ActionSpec, Context, Episodes, Queries, WorldModel
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""States (n, D) and actions (n, k, \\*action) to the states k steps later (n, D)."""
+"""States (n, D) and actions (n, k, \\*action) to the states k steps later in S worlds (n, S, D)."""
 
-WORLDS = 16
-"""Sampled worlds whose mean is JUMP's prediction: the error is squared."""
-MAX_STEPS = 100
+WORLDS = 39
+"""Sampled worlds. Their mean is the prediction: the error is squared."""
+OUTSIDE = 2
+"""The interval reaches from the second lowest world to the second highest: what happens is as any
+further world to a calibrated model, and lies within with the chance (39 + 1 - 2 * 2) / 40 = 90%."""
+MAX_STEPS = 200
 """Of an episode."""
 TESTED = 100
 """Episodes that the models are compared on."""
+ENOUGH = 20
+"""Episodes that must reach a distance for it to be measured."""
+BATCHES = {"jump": 64, "ensemble": 256}
+"""Of training: windows, and single steps."""
+MOST = 1000
+"""Transitions that they are compared on, for each distance."""
 
 
 class StepModel(nn.Module):
@@ -93,8 +104,8 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(scale > 1e-6, scale, 1.0), shift
 
 
-def one_jump(model: WorldModel, seed: int) -> Predict:
-    """The mean over ``WORLDS`` worlds of the last state, the only one that is queried."""
+def worlds_of(model: WorldModel, seed: int) -> Predict:
+    """The last state in each of ``WORLDS`` worlds, the only one that is queried."""
 
     @torch.inference_mode()
     def predict(states: Tensor, actions: Tensor) -> Tensor:
@@ -104,13 +115,15 @@ def one_jump(model: WorldModel, seed: int) -> Predict:
         query = Queries(times + actions.shape[1], actions[:, None])
         states_after = model.predict(worlds, query).observations
         assert states_after is not None
-        return states_after[:, :, 0, 0].mean(1)
+        return states_after[:, :, 0, 0]
 
     return predict
 
 
-def transitions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64]]:
-    """All states with k recorded steps after them.
+def transitions(
+    episodes: Episodes, k: int, most: int = MOST
+) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64]]:
+    """States with k recorded steps after them: all, or ``most`` of them, evenly spaced.
 
     Returns:
         states (n, D), actions (n, k, \\*action), states k steps later (n, D), and of which episode
@@ -119,15 +132,20 @@ def transitions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDA
     Raises:
         ValueError: no episode has k steps.
     """
-    numbers, before, actions, after = [], [], [], []
-    for number, episode in enumerate(episodes):
-        for start in range(len(episode.actions) - k + 1):
-            numbers.append(number)
-            before.append(episode.observations[start])
-            actions.append(episode.actions[start : start + k])
-            after.append(episode.observations[start + k])
-    if not numbers:
+    starts = [
+        (number, start)
+        for number, episode in enumerate(episodes)
+        for start in range(len(episode.actions) - k + 1)
+    ]
+    if not starts:
         raise ValueError(f"episodes: none of them has {k} steps")
+    numbers, before, actions, after = [], [], [], []
+    for number, start in starts[:: -(-len(starts) // most)]:
+        episode = episodes[number]
+        numbers.append(number)
+        before.append(episode.observations[start])
+        actions.append(episode.actions[start : start + k])
+        after.append(episode.observations[start + k])
     states, plans, later = (torch.from_numpy(np.stack(x)) for x in (before, actions, after))
     return states, plans, later, np.array(numbers)
 
@@ -135,51 +153,73 @@ def transitions(episodes: Episodes, k: int) -> tuple[Tensor, Tensor, Tensor, NDA
 def errors(
     models: Mapping[str, Predict], episodes: Episodes, distances: Sequence[int], scale: Tensor
 ) -> list[Row]:
-    """Rows ``model, k, mse, low, high, n``: in units of ``scale``, intervals over episodes."""
+    """Rows ``model, k, mse, low, high, n``: in units of ``scale``, intervals over episodes.
+
+    Where a model has several worlds, ``coverage``, ``coverage_low`` and ``coverage_high`` as well:
+    the share of numbers within their 90% intervals, and its interval over episodes.
+    """
     rows = []
     for k in distances:
         states, actions, after, owner = transitions(episodes, k)
         for name, predict in models.items():
-            parts = zip(states.split(512), actions.split(512), strict=True)
-            predicted = torch.cat([predict(*part) for part in parts])
-            error = ((predicted - after) / scale).square().mean(1).double().numpy()
-            each = np.array([error[owner == number].mean() for number in np.unique(owner)])
-            rows.append({"model": name, "k": k, **statistics.mean(each).columns("mse")})
+            parts = zip(states.split(256), actions.split(256), strict=True)
+            worlds = torch.cat([predict(*part) for part in parts])
+            error = ((worlds.mean(1) - after) / scale).square()
+            row: Row = {"model": name, "k": k, **_over_episodes(error, owner).columns("mse")}
+            if worlds.shape[1] > 1:
+                ordered = worlds.sort(1).values
+                low, high = ordered[:, OUTSIDE - 1], ordered[:, -OUTSIDE]
+                share = _over_episodes((low <= after) & (after <= high), owner)
+                row |= {"coverage": share.value}
+                row |= {"coverage_low": share.low, "coverage_high": share.high}
+            rows.append(row)
     return rows
+
+
+def _over_episodes(values: Tensor, owner: NDArray[np.int64]) -> statistics.Interval:
+    """The mean of (n, D) over episodes, each of which counts the same, with its interval."""
+    each = values.double().mean(1).numpy()
+    return statistics.mean(np.array([each[owner == one].mean() for one in np.unique(owner)]))
 
 
 @dataclass(frozen=True)
 class Dynamics(Measurement):
-    """Error of a jump of k steps on vectors, and of a per-step model."""
+    """Error of k steps on vectors, jumped and stepped, and coverage of 90% intervals."""
 
     name = "dynamics"
-    envs: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
+    envs: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1")
     """Gymnasium ids, with float vectors as observations."""
     episodes: int = 2000
     """To learn from."""
     steps: int = 10_000
-    """Of training, for each model."""
-    distances: tuple[int, ...] = (1, 5, 20)
-    """k; JUMP looks across windows of the longest."""
+    """Of training, for each model; the ensemble stops early."""
+    distances: tuple[int, ...] = (1, 5, 20, 100)
+    """k; JUMP looks across windows of the longest that the environment's episodes have."""
     seed: int = 0
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
-        """Rows ``env, model, k, mse, low, high, n`` of all environments; see ``errors``."""
+        """Rows ``env, model, k, ...`` of all environments; see ``errors``."""
         parts = {env: env for env in self.envs}
         return list(chain(*partial_results.each(self._of_env, parts, self.name, "environment")))
 
     def _of_env(self, env: str) -> list[Row]:
         """Collect random episodes, train both models, compare them on others."""
-        seed, window = self.seed, max(self.distances)
+        seed = self.seed
         recorded = worldmodel.collect(env, self.episodes, seed=seed, max_steps=MAX_STEPS)
         test = worldmodel.collect(env, TESTED, seed=seed + self.episodes, max_steps=MAX_STEPS)
-        model = worldmodel.make("jump", recorded.spec(window), seed=seed)
-        worldmodel.fit(model, recorded.windows(window, 64, seed), self.steps, seed=seed)
+        distances = [k for k in self.distances if np.sum(test.lengths >= k) >= ENOUGH]
+        if not distances:
+            raise ValueError(
+                f"distances: expected one that {ENOUGH} of {TESTED} random episodes of {env} "
+                f"reach, got {self.distances}; their median is {int(np.median(test.lengths))} steps"
+            )
+        spec = recorded.spec(max(distances))
+        models: dict[str, Predict] = {"copy-last": lambda states, _: states[:, None]}
+        for name, title in (("jump", "jump, one jump"), ("ensemble", "ensemble, rolled")):
+            model = worldmodel.make(name, spec, seed=seed)
+            worldmodel.fit(model, recorded, self.steps, batch_size=BATCHES[name], seed=seed)
+            models[title] = worlds_of(model, seed)
         per_step = StepModel(recorded, seed).learn(self.steps, seed)
-        models: dict[str, Predict] = {
-            "copy-last": lambda states, _: states,
-            "jump, one jump": one_jump(model, seed),
-            "per-step MLP, rolled": per_step.roll,
-        }
+        models["per-step MLP, rolled"] = lambda *query: per_step.roll(*query)[:, None]
         scale = per_step.moments[0][0]
-        return [{"env": env, **row} for row in errors(models, test, self.distances, scale)]
+        return [{"env": env, **row} for row in errors(models, test, distances, scale)]

@@ -19,6 +19,7 @@ from evaluation.runner.measurement import OfEachModel, Row, environment
 from evaluation.runner.partial_results import progress
 from worldmodel import WorldModel
 from worldmodel.models.jumpy.base import JumpyModel
+from worldmodel.models.jumpy.copying import CopyingJump
 
 _SCENES = 16
 """Explained at once."""
@@ -60,7 +61,7 @@ class Elbo(OfEachModel):
         constant included.
 
         Args:
-            model: any ``JumpyModel`` (jump, gqn, badj).
+            model: any ``JumpyModel`` (jump with a DRAW prior, gqn, badj).
 
         Raises:
             TypeError: the model is no ``JumpyModel``, and has no ELBO.
@@ -68,7 +69,9 @@ class Elbo(OfEachModel):
                 of range.
         """
         if not isinstance(model, JumpyModel):
-            raise TypeError(f"model: expected one of jump, gqn and badj, got {model.name}")
+            flow = isinstance(model, CopyingJump)
+            but = " with a flow prior, which has no density; its other presets have one" * flow
+            raise TypeError(f"model: expected one of jump, gqn and badj, got {model.name}{but}")
         if not self.pixel_variance > 0:
             raise ValueError(f"pixel_variance: expected above 0, got {self.pixel_variance}")
         if not 1 <= self.context <= model.config.context_max:

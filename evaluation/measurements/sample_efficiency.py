@@ -79,6 +79,7 @@ class SampleEfficiency(Measurement, Scattered):
     """Real steps to a level of return, with a world model and without."""
 
     name = "sample-efficiency"
+    selecting = frozenset({"envs", "methods", "seeds"})
     envs: tuple[str, ...] = DEFAULT
     """Gymnasium ids, measured in this order."""
     methods: tuple[str, ...] = ()

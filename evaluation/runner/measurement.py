@@ -35,6 +35,9 @@ class Measurement(ABC):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
     """Those of the rows that are printed; () for all."""
+    selecting: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say which parts are made, but not what is in one: a run may be resumed with
+    others."""
 
     num_threads: int = 1
     """CPU threads; more than the free cores can be many times slower."""
@@ -79,7 +82,9 @@ class Measurement(ABC):
         if self.resume and self._is_done(self.json, facts):
             yield f"result: {self.json} (done already)"
             return
-        with PartialResults.opened(self.json, facts, self.resume) as partial_results:
+        with PartialResults.opened(
+            self.json, facts, self.resume, self.selecting
+        ) as partial_results:
             rows = self.rows(partial_results)
             yield self.text(rows)
             results.write(self.json, {**partial_results.facts, "rows": rows})

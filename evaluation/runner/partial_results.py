@@ -55,16 +55,26 @@ class PartialResults:
     Args:
         folder: where they are written; None writes nothing.
         facts: what the result will state besides its rows.
+        selecting: see ``opened``.
     """
 
-    def __init__(self, folder: Path | None = None, facts: Mapping[str, Any] | None = None) -> None:
-        self.folder, self.facts = folder, dict(facts or {})
+    def __init__(
+        self,
+        folder: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+        selecting: frozenset[str] = frozenset(),
+    ) -> None:
+        self.folder, self.facts, self.selecting = folder, dict(facts or {}), selecting
         self.parts: dict[str, Any] = {}
 
     @classmethod
     @contextmanager
     def opened(
-        cls, result: Path, facts: Mapping[str, Any], resume: bool
+        cls,
+        result: Path,
+        facts: Mapping[str, Any],
+        resume: bool,
+        selecting: frozenset[str] = frozenset(),
     ) -> Iterator[PartialResults]:
         """Those of a result that is to be written; no other run may have them at the same time.
 
@@ -75,6 +85,8 @@ class PartialResults:
             facts: see ``PartialResults``; where there are parts already, those of the run that
                 made them.
             resume: go on from the parts of a stopped run; there need not be any.
+            selecting: settings that say which parts are made, but not what is in one: a resumed
+                run may have others, and the result states them.
 
         Raises:
             FileExistsError: there are parts and ``resume`` is False.
@@ -87,7 +99,7 @@ class PartialResults:
         with locked(folder):
             for path in (result, folder):
                 sweep_of(path)
-            partial = cls(folder, facts)
+            partial = cls(folder, facts, selecting)
             files = sorted(folder.glob(f"*{PART}"))
             if files and not resume:
                 raise FileExistsError(
@@ -144,9 +156,10 @@ class PartialResults:
     def _read(self, folder: Path, files: list[Path]) -> None:
         """Take the parts of a stopped run, if they are of this measurement."""
         facts = read_json(folder / FACTS)
-        if other := what_differs(facts, self.facts):
+        if other := what_differs(facts, self.facts, self.selecting):
             raise ValueError(f"resume: {folder} was begun with {other}; delete it to begin anew")
-        self.facts = facts
+        if not self.selecting:
+            self.facts = facts
         for path in files:
             part = read_json(path, finite=False)  # a measurement may be NaN
             name = str(part.get("part"))
@@ -163,9 +176,16 @@ def folder_of(result: Path) -> Path:
     return result.with_name(f"{result.name}.parts")
 
 
-def what_differs(before: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
-    """The first thing that makes two measurements different ones; None if they are the same."""
-    return difference(_compared(before), _compared(json.loads(json.dumps(facts, default=str))))
+def what_differs(
+    before: Mapping[str, Any], facts: Mapping[str, Any], selecting: frozenset[str] = frozenset()
+) -> str | None:
+    """The first thing that makes two measurements different ones; None if they are the same.
+
+    Settings in ``selecting`` do not count.
+    """
+    now = json.loads(json.dumps(facts, default=str))
+    free = FREE | selecting
+    return difference(_compared(before, free), _compared(now, free))
 
 
 def _file(name: str) -> str:
@@ -173,11 +193,11 @@ def _file(name: str) -> str:
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16] + PART
 
 
-def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(facts: Mapping[str, Any], free: frozenset[str]) -> dict[str, Any]:
     settings = facts.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     same = {name: facts.get(name) for name in SAME}
-    return same | {name: value for name, value in settings.items() if name not in FREE}
+    return same | {name: value for name, value in settings.items() if name not in free}
 
 
 def _to_list(value: Any) -> Any:

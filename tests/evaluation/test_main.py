@@ -12,7 +12,7 @@ import pytest
 import worldmodel
 from evaluation.__main__ import main
 from evaluation.metrics.similarity import DIGITS as ENV
-from evaluation.metrics.story_consistency import AGENT
+from evaluation.metrics.story_consistency import AGENT, NATURE
 from worldmodel import checkpoint
 
 
@@ -41,9 +41,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
             {"checkpoint", "model", "env", "metric", "value", "low", "high", "n"},
         ),
         (
-            ("consistency", "traveling-salesman-nature", "--scenes", 2, "--worlds", 2,
-             "--refinements", 0, 1),
-            {"checkpoint", "refinements", "model", "env", "metric", "value", "low", "high", "n"},
+            ("consistency", "FLOW", "--env", NATURE, "--scenes", 2, "--worlds", 2,
+             "--flow-steps", 1, 2),
+            {"checkpoint", "flow_steps", "model", "env", "metric", "value", "low", "high", "n"},
         ),
         (
             ("control", "--episodes", 2, "--plans", 8, "--worlds", 1),
@@ -60,13 +60,17 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
              "value", "low", "high", "n"},
         ),
     ],
-    ids=["speed", "imagination", "consistency", "refinements", "control", "fidelity", "elbo"],
+    ids=["speed", "imagination", "consistency", "flow-steps", "control", "fidelity", "elbo"],
 )  # fmt: skip
 def test_verb(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[Any, ...], columns: set[str]
 ) -> None:
-    file = tmp_path / "out.json"
-    run(monkeypatch, *arguments, "--json", file)
+    file, flow = tmp_path / "out.json", tmp_path / "flow"
+    if "FLOW" in arguments:
+        spec = worldmodel.Spec((3, 32, 32), worldmodel.ActionSpec("none"), 20)
+        worldmodel.save(worldmodel.make("jump", spec, "small"), flow)
+    words = [flow if word == "FLOW" else word for word in arguments]
+    run(monkeypatch, *words, "--json", file)
     result = json.loads(file.read_text())
     assert result["benchmark"] == arguments[0] and result["rows"]
     assert set().union(*result["rows"]) == columns
@@ -102,8 +106,8 @@ def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, "control", "--checkpoint", "nowhere")
     with pytest.raises(SystemExit, match="lpips, i3d: nothing to measure"):
         run(monkeypatch, "perceptual")
-    with pytest.raises(SystemExit, match="only of passive scenes"):
-        run(monkeypatch, "consistency", "--refinements", 1, "--scenes", 2)
+    with pytest.raises(SystemExit, match="flow_steps: only jump with preset jumpy or small"):
+        run(monkeypatch, "consistency", "--flow-steps", 1, "--scenes", 2)
     with pytest.raises(SystemExit, match="its actions are"):
         run(monkeypatch, "fidelity", "traveling-salesman", "--env", ENV, "--scenes", 2)
     with pytest.raises(SystemExit, match="num_threads: expected at least 1, got 0"):

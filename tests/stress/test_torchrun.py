@@ -30,7 +30,7 @@ STEPS, SEED, CLIP = 12, 5, 1e9
 BOUND = 240
 """Seconds within which all processes are gone, on a busy machine."""
 SPEC = Spec((3, 16, 16), ActionSpec("discrete", (), (4,)), 6)
-TINY = replace(preset("jump", "small"), film=8, hidden=8, tower=8, scene=16, head=8)
+TINY = replace(preset("jump", "views"), film=8, hidden=8, tower=8, scene=16, head=8)
 TRAIN = """
     import os, sys, time
     from datetime import timedelta

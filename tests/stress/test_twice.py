@@ -24,7 +24,7 @@ from worldmodel.common.safe_files import Tensors
 from worldmodel.training import STATE
 
 TSP, CART = "envs:narratives/TravelingSalesman-v0", "CartPole-v1"
-TINY = "--set film=8 scene=16 head=8 hidden=8 tower=8"
+TINY = "--preset views --set film=8 scene=16 head=8 hidden=8 tower=8"
 CARTS = (
     f"worldmodel collect --env {CART} --episodes 4 --seed 3 --out carts",
     "worldmodel unpack carts --out unpacked",

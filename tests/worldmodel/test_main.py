@@ -22,7 +22,7 @@ from worldmodel.training import BEST
 from worldmodel.training.monitor import Monitor
 
 ENV = "envs:narratives/TravelingSalesman-v0"
-TINY = ("--set", "film=8", "scene=16", "head=8", "hidden=8", "tower=8")
+TINY = ("--preset", "views", "--set", "film=8", "scene=16", "head=8", "hidden=8", "tower=8")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
@@ -121,7 +121,7 @@ def test_train_on_episodes_that_stay_on_disk(
     more = ("--steps", 3, "--batch-size", 4, "--validate-every", 3)
     for out, memory in ((tmp_path / "a", words[6:8]), (tmp_path / "b", ())):
         episodes = ("--episodes", unpacked, "--window", 8, *memory)
-        run(monkeypatch, "train", *episodes, *more, "--out", out, *TINY[:1], "scene=16", "head=8")
+        run(monkeypatch, "train", *episodes, *more, "--out", out, "--set", "scene=16", "head=8")
     first, second = (load(tmp_path / name).state_dict() for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(SystemExit, match="memory: only with --episodes"):

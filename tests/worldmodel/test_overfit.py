@@ -28,7 +28,8 @@ from worldmodel.data.windows import WindowBatch
 SHARP = {"variance_start": 0.1, "variance_end": 0.01, "learning_rate": 2e-3}
 QUICK = {"learning_rate": 3e-3, "learning_rate_end": 3e-4}
 SETTINGS: dict[str, tuple[Any, int]] = {
-    "jump": (replace(preset("jump", "small"), film=32, **SHARP), 400),
+    "jump": (replace(preset("jump", "small"), prior_share=0.0, **QUICK), 250),
+    "jump, views": (replace(preset("jump", "views"), film=32, **SHARP), 400),
     "jump, paper": (replace(PAPER, hidden=32, tower=32, canvas=32, canvas_in=32, kernel=5,
                             time_bands=4, context_frames=0, **SHARP), 600),
     "badj": (replace(preset("badj", "small"), **SHARP), 600),
@@ -98,8 +99,8 @@ def test_only_jump_tells_one_story() -> None:
     agree = {}
     spec = Spec((1, 32, 32), ActionSpec("none"), 8)
     for name in ("jump", "badj"):
-        config = replace(preset(name, "small"), context_frames=1, **SHARP)
-        model = make(name, spec, config)
+        rates = QUICK if name == "jump" else SHARP
+        model = make(name, spec, replace(preset(name, "small"), context_frames=1, **rates))
         fit(model, coin().windows(8, 16), 500, progress=False)
         context = Context(
             to_float(torch.from_numpy(coin(2).starts()))[:1, None], torch.zeros(1, 1).long()

@@ -73,16 +73,18 @@ class Info:
         if chosen and Path(chosen).is_dir():  # module:folder
             return checkpoint.load(self.name)
         spec = Spec((3, self.size, self.size), ActionSpec("none"), 20, self.pose)
-        if "vector" in (name, chosen):  # as of CartPole
-            spec = Spec(
+        if not (chosen or name in MODELS):  # a preset alone
+            owners = (model for model, known in MODELS.items() if name in known.presets)
+            owner = next(owners, None)
+            name, chosen = (name, "") if owner is None else (owner, name)
+        known = entry(name) if chosen or name in MODELS else None
+        if known is not None and (chosen == "vector" or not known.model.takes_images):
+            spec = Spec(  # as of CartPole
                 (4,), ActionSpec("discrete", (), (2,)), 20, low=(-1.0,) * 4, high=(1.0,) * 4
             )
         with torch.device("meta"):  # sizes alone: to initialise some takes minutes
-            if chosen or name in MODELS:
-                return make(name, spec, chosen or next(iter(entry(name).presets), None))
-            for model, known in MODELS.items():
-                if name in known.presets:
-                    return make(model, spec, name)
+            if known is not None:
+                return make(name, spec, chosen or next(iter(known.presets), None))
         try:
             return checkpoint.load(self.name)
         except FileNotFoundError as error:

@@ -24,7 +24,7 @@ from worldmodel.common.files import check_writable
 from worldmodel.data.collect import collect
 from worldmodel.data.episodes import Episodes, unpack
 from worldmodel.imagine import ImaginedVideo
-from worldmodel.registry import entry, make, preset, suggested
+from worldmodel.registry import AUTO, entry, make, preset, recommended, suggested
 from worldmodel.spec import Spec
 from worldmodel.training import fit
 from worldmodel.training.bench import bench
@@ -92,7 +92,7 @@ class Data:
     """Scenes to train on, to validate on and for videos."""
 
     spec: Spec
-    training: SceneSource
+    training: SceneSource | Episodes
     validation: SceneSource
     video: SceneBatch
 
@@ -110,8 +110,8 @@ class Train:
     memory: float | None = None
     """GiB of memory for the episodes, at least one shard; the rest is read from disk when needed.
     For folders that ``unpack`` wrote. None reads all of them into memory."""
-    model: str = "jump"
-    """Its name; see ``list``."""
+    model: str = "auto"
+    """Its name; see ``list``. auto is ensemble for vectors, jump for images."""
     preset: str | None = None
     """Its size and schedules; see ``list``. None: small, or vector."""
     start: str | None = None
@@ -119,7 +119,8 @@ class Train:
     optimizer is new: lower the learning rate, as by --set learning_rate=3e-4."""
     steps: int = 10_000
     """Of the whole run, also of a resumed one."""
-    batch_size: int = 32
+    batch_size: int | None = None
+    """Windows in a batch; None for what the model suggests."""
     size: int | None = 32
     """Frame size, with --env; None where the environment takes none."""
     hold: int | None = None
@@ -156,8 +157,9 @@ class Train:
         """Train, and say what to do with the model."""
         check_seed(self.seed)
         torch.set_num_threads(self.num_threads)
-        data = self._data()
-        model = self._model(data.spec)
+        device = _device(self.device)
+        data = self._data(device)
+        model = self._model(data.spec).to(device)
         model.env_id = self.env  # else, ``fit`` takes that of the episodes
         facts = {"command": "python -m worldmodel " + " ".join(sys.argv[1:])}
         videos = self.video_every > 0 and data.spec.is_image and not data.spec.pose
@@ -165,6 +167,7 @@ class Train:
             model,
             data.training,
             self.steps,
+            batch_size=self.batch_size if isinstance(data.training, Episodes) else None,
             folder=self.out,
             resume=self.resume,
             seed=self.seed,
@@ -195,27 +198,25 @@ class Train:
             yield f"plan with it: python -m agents plan {shlex.quote(name)} --env {env}"
 
     def _model(self, spec: Spec) -> WorldModel:
+        name = recommended(spec) if self.model == AUTO else self.model
         if self.start is None:
-            config = _override(
-                preset(self.model, self.preset or suggested(self.model, spec)), self.set
-            )
-            return make(self.model, spec, config, self.seed)
+            config = _override(preset(name, self.preset or suggested(name, spec)), self.set)
+            return make(name, spec, config, self.seed)
         start = checkpoint.load(self.start)
-        same = start.name == entry(self.model).model.name and start.spec == spec
+        same = start.name == entry(name).model.name and start.spec == spec
         if not same or self.preset is not None:
             raise ValueError(
                 f"start: {self.start} is a {start.name} of {start.spec}; give the same --model and "
-                f"no --preset, got {self.model} and {self.preset} for {spec}"
+                f"no --preset, got {name} and {self.preset} for {spec}"
             )
-        model = make(self.model, spec, _override(start.config, self.set), self.seed)
+        model = make(name, spec, _override(start.config, self.set), self.seed)
         try:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:
             raise ValueError(f"set: {self.set} changes what the weights are: {error}") from error
         return model
 
-    def _data(self) -> Data:
-        device = _device(self.device)
+    def _data(self, device: str) -> Data:
         checkpoint.check_device(device)
         check_source_options(self.env, self.episodes)
         return self._of_env(device) if self.env is not None else self._of_episodes(device)
@@ -228,7 +229,8 @@ class Train:
         assert self.env is not None
         env = sized_env(self.env, self.size)
         settings = {"device": device, "seed": self.seed, "hold": self.hold}
-        training = scene_stream(env, self.env)(self.batch_size, **settings)
+        batch_size = WorldModel.training_batch if self.batch_size is None else self.batch_size
+        training = scene_stream(env, self.env)(batch_size, **settings)
         test = scene_stream(sized_env(self.env, self.size, split="test"), self.env)
         scenes = training.batch(0)
         pose = 0
@@ -239,7 +241,7 @@ class Train:
             pose = int(poses.shape[-1])
         steps = int(scenes.actions.shape[1])
         spec = Spec.from_spaces(env.observation_space, env.action_space, steps, pose)
-        validation, video = (test(count, **settings) for count in (self.batch_size, VIDEO_SCENES))
+        validation, video = (test(count, **settings) for count in (batch_size, VIDEO_SCENES))
         return Data(spec, training, validation, video.batch(0))
 
     def _of_episodes(self, device: str) -> Data:
@@ -257,8 +259,8 @@ class Train:
             training, validation = training.split(0.1)
         cut = partial(Episodes.windows, window=self.window, seed=self.seed, device=device)
         video = cut(validation, batch_size=VIDEO_SCENES, whole=True).batch(0)
-        first, second = (cut(part, batch_size=self.batch_size) for part in (training, validation))
-        return Data(spec, first, second, video)
+        batch_size = WorldModel.training_batch if self.batch_size is None else self.batch_size
+        return Data(spec, training, cut(validation, batch_size=batch_size), video)
 
     def _bytes(self) -> int | None:
         """``memory`` in bytes."""

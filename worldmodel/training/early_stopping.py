@@ -18,10 +18,10 @@ batches."""
 
 
 class EarlyStopping:
-    """Measures held-out errors, and remembers the best weights of each member of a model.
+    """Measures held-out errors, and remembers the best weights of each member and part of a model.
 
     As MBPO trains its ensemble (Janner et al. 2019; public code): training ends after ``patience``
-    measurements in which no member improved by more than 1%. There the best weights of all members
+    measurements in which nothing improved by more than 1%. There the best weights of all members
     are taken when one improves; here each member has its own.
 
     Args:
@@ -32,9 +32,10 @@ class EarlyStopping:
         seed: of the draws.
 
     Attributes:
-        errors: float32 (E,), the lowest of each member; infinite before the first measurement.
-        weights: of the model's parameters, for each member those with its lowest error.
-        levels: float32 (E,), the errors that must be improved on by 1%.
+        errors: float32 (E,) by part, the lowest of each member.
+        weights: of the model's parameters, those with the lowest error; empty before the first
+            measurement.
+        levels: float32 (E,) by part, the errors that must be improved on by 1%.
         waited: measurements since then.
 
     Raises:
@@ -50,7 +51,8 @@ class EarlyStopping:
             )
         self.model, self.source, self.seed = model, source, seed
         self.every, self.patience = every, patience
-        self.errors = self.levels = torch.tensor([torch.inf])
+        self.errors: dict[str, Tensor] = {}
+        self.levels: dict[str, Tensor] = {}
         self.weights: list[Tensor] = []
         self.waited = 0
 
@@ -60,19 +62,26 @@ class EarlyStopping:
 
     @torch.no_grad()
     def measure(self) -> float:
-        """Measure, and remember what is better; the mean of the members' errors."""
+        """Measure, and remember what is better; the members' mean of the sum of all parts."""
         training = self.model.training
         self.model.eval()
         generator = torch.Generator(self.model.device).manual_seed(self.seed)
-        errors, total = torch.tensor(0.0), 0
+        sums: dict[str, Tensor] = {}
+        total = 0
         for scenes in self._batches():
             count = int(scenes.lengths.sum())
-            errors = errors + count * self.model.holdout_errors(scenes, generator).float().cpu()
+            for part, errors in self.model.holdout_errors(scenes, generator).items():
+                sums[part] = sums.get(part, 0.0) + count * errors.float().cpu()
             total += count
-        errors = errors / max(total, 1)
+        measured = {part: errors / max(total, 1) for part, errors in sums.items()}
         self.model.train(training)
-        self._remember(errors)
-        return float(errors.mean())
+        self._remember(measured)
+        return float(sum(errors.mean() for errors in measured.values()))
+
+    @property
+    def lowest(self) -> float:
+        """What ``measure`` would return with the best weights."""
+        return float(sum(errors.mean() for errors in self.errors.values()))
 
     @property
     def over(self) -> bool:
@@ -86,10 +95,16 @@ class EarlyStopping:
             return
         for parameter, weight in zip(self.model.parameters(), self.weights, strict=True):
             parameter.copy_(weight)
-        self.model.rank_members(self.errors.to(self.model.device))
+        self.model.rank_members(
+            {part: errors.to(self.model.device) for part, errors in self.errors.items()}
+        )
 
     def restore(
-        self, weights: Sequence[Tensor], errors: Tensor, levels: Tensor, waited: int
+        self,
+        weights: Sequence[Tensor],
+        errors: dict[str, Tensor],
+        levels: dict[str, Tensor],
+        waited: int,
     ) -> None:
         """Go on from there; the arguments are attributes of these names."""
         self.weights = [weight.to(self.model.device) for weight in weights]
@@ -100,19 +115,27 @@ class EarlyStopping:
             return self.source.sweep(STEPS)
         return map(self.source.batch, range(BATCHES))
 
-    def _remember(self, errors: Tensor) -> None:
+    def _remember(self, measured: dict[str, Tensor]) -> None:
         if not self.weights:
             self.weights = [weight.detach().clone() for weight in self.model.parameters()]
-            self.errors = self.levels = errors
+            self.errors, self.levels = measured, dict(measured)
             return
-        better = errors < self.errors
-        self.errors = torch.where(better, errors, self.errors)
-        rows = better.nonzero().flatten().to(self.model.device)
-        for best, weight in zip(self.weights, self.model.parameters(), strict=True):
-            if len(errors) > 1:
-                best[rows] = weight[rows]
-            elif len(rows):
-                best.copy_(weight)
-        improved = errors < self.levels - IMPROVEMENT * self.levels.abs()
-        self.levels = torch.where(improved, errors, self.levels)
-        self.waited = 0 if bool(improved.any()) else self.waited + 1
+        improved = False
+        for part, errors in measured.items():
+            better = errors < self.errors[part]
+            self.errors[part] = torch.where(better, errors, self.errors[part])
+            rows = better.nonzero().flatten().to(self.model.device)
+            for best, (name, weight) in zip(
+                self.weights, self.model.named_parameters(), strict=True
+            ):
+                if not name.startswith(part) or not len(rows):
+                    continue
+                if len(errors) > 1:
+                    best[rows] = weight[rows]
+                else:
+                    best.copy_(weight)
+            level = self.levels[part]
+            enough = errors < level - IMPROVEMENT * level.abs()
+            self.levels[part] = torch.where(enough, errors, level)
+            improved |= bool(enough.any())
+        self.waited = 0 if improved else self.waited + 1

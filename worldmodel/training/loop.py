@@ -200,6 +200,8 @@ def fit(
             complete = _over(stopping, done, steps)
             if stopping is not None and complete:
                 stopping.apply()
+                if monitor.parts:
+                    monitor.parts["holdout"] = stopping.lowest
             if lead:  # however the loop ended; a signal may come at any point of it
                 run.save(done)
             if fabric.world_size > 1:

@@ -30,8 +30,8 @@ STATE = "training.safetensors"
 BEST = "best"
 """Folder of the checkpoint with the lowest validation loss, inside the run's."""
 
-HOLDOUT = ("errors", "levels")
-"""What ``EarlyStopping`` has measured, for each member."""
+HOLDOUT = ("holdout.errors.", "holdout.levels.")
+"""How the names begin of what ``EarlyStopping`` has measured, of each part of the model."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """Adam's state of each weight."""
 
@@ -182,7 +182,7 @@ class Run:
     def _restore(self, file: Tensors, state: State) -> None:
         """Restore everything; nothing is changed if something does not fit."""
         parameters = list(self.model.parameters())
-        measured = HOLDOUT if f"holdout.{HOLDOUT[0]}" in file.layout and self.stopping else ()
+        measured = [name for name in file.layout if name.startswith(HOLDOUT) and self.stopping]
         expected: Layout = {f"weights.{k}": v for k, v in layout(self.model.state_dict()).items()}
         for index, parameter in enumerate(parameters):
             shape = (tuple(parameter.shape), parameter.dtype)
@@ -194,8 +194,7 @@ class Run:
                 key = f"optimizer.{index}.{name}"
                 if key in file.layout:  # a parameter that no loss reached has none
                     expected[key] = ((), torch.float32) if name == "step" else shape
-        for name in measured:
-            expected[f"holdout.{name}"] = file.layout[f"holdout.{name}"]
+        expected |= {name: file.layout[name] for name in measured}
         tensors = file.read(expected)
         moments: dict[int, dict[str, Tensor]] = {}
         for key in tensors:
@@ -215,7 +214,10 @@ class Run:
         self.average.restore(average, state.updates)
         if self.stopping is not None and measured:
             best = [tensors[f"best.{index}"] for index in range(len(parameters))]
-            errors, levels = (tensors[f"holdout.{name}"] for name in measured)
+            errors, levels = (
+                {name[len(head) :]: tensors[name] for name in measured if name.startswith(head)}
+                for head in HOLDOUT
+            )
             self.stopping.restore(best, errors, levels, state.waited)
         self.best, self.seconds, self.training = state.best, state.seconds, state.training
 
@@ -240,7 +242,8 @@ class Run:
         tensors |= {f"average.{index}": t for index, t in enumerate(self.average.weights)}
         if stopping is not None and stopping.weights:
             tensors |= {f"best.{index}": t for index, t in enumerate(stopping.weights)}
-            tensors |= {f"holdout.{name}": getattr(stopping, name) for name in HOLDOUT}
+            for head, errors in zip(HOLDOUT, (stopping.errors, stopping.levels), strict=True):
+                tensors |= {f"{head}{part}": each for part, each in errors.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
         whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

@@ -14,6 +14,8 @@ from worldmodel.types import Context, Queries, SceneBatch, SceneSource
 BATCHES, SPREAD_BATCHES, MAX_QUERIES = 8, 2, 20
 UNEXPLAINED = 0.1
 """Share of a number's variance: less is not worth a thought about what is random in it."""
+EVENTS = 20
+"""Errors of a number: fewer, as of a cell that is seldom entered, say nothing of chance."""
 
 
 class Validation:
@@ -90,12 +92,15 @@ class FreeRunning:
         error, difference, variance: float64 (D,) for each number of a vector, (1,) for images: mean
             squares of an imagined minus the recorded, of one world minus the other, and of the
             recorded minus their mean.
+        events: float64 (D,) or (1,), how many errors make up the mean square, if all were alike:
+            (sum e^2)^2 / sum e^4.
     """
 
     mse: float
     error: Tensor
     difference: Tensor
     variance: Tensor
+    events: Tensor
 
 
 def spread(runs: Sequence[FreeRunning]) -> float | None:
@@ -104,7 +109,8 @@ def spread(runs: Sequence[FreeRunning]) -> float | None:
     It is sqrt(difference / error): what happened is to a calibrated model as one more world, so it
     is 1 then, whatever is random. It is near 0 where worlds are all alike and still wrong: chance
     that was averaged, or something that was not learned. Of vectors it is that of the number with
-    the lowest spread. What is explained up to ``UNEXPLAINED`` of its variance does not count.
+    the lowest spread. What is explained up to ``UNEXPLAINED`` of its variance does not count, nor
+    what hangs on fewer than ``EVENTS`` errors.
 
     Returns:
         the spread; None if all is explained.
@@ -113,7 +119,9 @@ def spread(runs: Sequence[FreeRunning]) -> float | None:
         torch.stack([getattr(run, name) for run in runs]).mean(0)
         for name in ("error", "difference", "variance")
     )
-    open_yet = error > 2 * UNEXPLAINED * variance  # each of the two in it has a half
+    events = torch.stack([run.events for run in runs]).sum(0)
+    # of the variance, each of the two in it has a half
+    open_yet = (error > 2 * UNEXPLAINED * variance) & (events >= EVENTS)
     if not bool(open_yet.any()):
         return None
     return float((difference[open_yet] / error[open_yet]).min().sqrt())
@@ -158,7 +166,11 @@ def free_running(
     squares = (first - recorded).square(), (first - second).square(), _deviations(recorded)
     numbers = [part.mean(0) if len(model.spec.observation) == 1 else part.mean()[None]
                for part in squares]  # fmt: skip
-    return FreeRunning(float(squares[0].mean()), *numbers)
+    errors = squares[0] if len(model.spec.observation) == 1 else squares[0].reshape(-1, 1)
+    fourth = errors.square().sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+    events = errors.sum(0).square() / fourth
+    error, difference, variance = numbers
+    return FreeRunning(float(squares[0].mean()), error, difference, variance, events)
 
 
 def _deviations(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from dyna_fakes import LineEnv, LineModel
+from dyna_fakes import LineConfig, LineEnv, LineModel
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -188,7 +188,7 @@ class Even(LineEnv):
 
 class EvenModel(LineModel):
     def __init__(self) -> None:
-        super().__init__(0.0)
+        super().__init__(0.0, LineConfig(limit=100.0))
         env = Even()
         self.spec = Spec.from_spaces(env.observation_space, env.action_space, 8)
 
@@ -229,6 +229,28 @@ def test_any_planner_may_plan_with_held_actions() -> None:
         pairs = episode.actions[: len(episode.actions) // 2 * 2].reshape(-1, 2)
         assert (pairs[:, 0] == pairs[:, 1]).all()
     evaluate(result.planner, CountedLine, 1, hold=2)
+
+
+class Goal(CountedLine):
+    """Ends where the position leaves [-6, 6], which random play seldom does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = 6.0
+
+
+def test_random_play_goes_on_until_episodes_end() -> None:
+    given: dict[str, Any] = {"planner": CEM, "progress": False}
+    result = train_planner(LineModel(), Goal, 300, config=config(start_ends=2), **given)
+    first = result.rounds[0].real_steps
+    began = 0
+    ends = []
+    for episode in result.episodes:
+        began += len(episode.actions)
+        ends += [began] if episode.terminated else []
+    assert ends[1] == first > 12
+    cut = train_planner(LineModel(), CountedLine, 30, config=config(start_ends=1), **given)
+    assert [row.real_steps for row in cut.rounds] == [30]
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -18,8 +18,9 @@ from stable_baselines3 import DQN, PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import worldmodel
+from agents import Cem, CemConfig
 from agents.__main__ import main
-from agents.training import imagined_ppo
+from agents.training import imagined_ppo, online_planning
 from agents.training import run as runs
 from agents.training.dyna import rounds
 from agents.training.run_config import RunConfig
@@ -114,6 +115,67 @@ def test_train_and_enjoy(
     assert (out / "enjoy.gif").is_file() == (env == TSP and method != "lookahead")
     with pytest.raises(SystemExit, match="already holds an agent"):
         run(monkeypatch, "train", "--env", env, "--method", "real", "--out", out)
+
+
+def test_plan_online_and_enjoy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "agent"
+    run(
+        monkeypatch, "train", "--env", CART, "--method", "planner", "--out", out, "--steps", 230,
+        "--fit-steps", 2, "--fit-every", 20, "--planner.plans", 8, "--planner.horizon", 3,
+        "--planner.worlds", 2, "--eval-episodes", 2, "--evaluate-every", 200,
+    )  # fmt: skip
+    assert "random play:" in capsys.readouterr().out
+    agent, config = runs.load(out)
+    assert isinstance(agent, Cem) and agent.config == config.planner_config
+    assert agent.config.plans == 8 and agent.model.name == "ensemble"
+    events = EventAccumulator(str(out / "planner"))
+    events.Reload()
+    assert {"real/return", "planner/real_return", "model/mse"} <= set(events.Tags()["scalars"])
+    run(monkeypatch, "enjoy", out, "--episodes", 2)
+    assert "real return, 2 episodes:" in capsys.readouterr().out
+
+
+def test_planning_online_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = CemConfig(plans=8, worlds=1, horizon=3, iterations=2)
+    config = RunConfig(CART, "planner", steps=240, fit_steps=2, fit_every=10, planner=planner)
+    whole = runs.train(config, tmp_path / "whole", evaluate_every=0)
+    refit, count = online_planning.refit, 0
+
+    def killed(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return refit(*arguments)
+
+    monkeypatch.setattr(online_planning, "refit", killed)
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on after round"):
+        runs.train(config, tmp_path / "parts", evaluate_every=0)
+    parts = runs.train(config, tmp_path / "parts", evaluate_every=0)
+    for agent in (whole, parts):
+        assert isinstance(agent, Cem)
+    weights = (dict(agent.model.state_dict()) for agent in (whole, parts))  # type: ignore[union-attr]
+    for one, other in zip(*(each.values() for each in weights), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"algorithm": "dqn"}, "has no policy that learns"),
+        ({"horizon": 5}, "its horizon is planner.horizon"),
+        ({"fit_steps": 0}, "has to be fitted"),
+        ({"planner": CemConfig(seed=3)}, "give --seed"),
+        ({"planner": CemConfig(hold=3)}, "give --seed, --hold"),
+    ],
+)
+def test_settings_that_the_planner_does_not_know(settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunConfig(CART, "planner", **settings)
 
 
 @pytest.mark.parametrize("planner", ["random-shooting", "cem", "mppi", "tree-search"])

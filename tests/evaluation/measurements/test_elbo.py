@@ -96,6 +96,8 @@ def test_what_has_no_bound() -> None:
     model = make("jump", PASSIVE, TINY)
     with pytest.raises(TypeError, match="expected one of jump, gqn and badj, got copy-last"):
         Elbo(env=NATURE).of_scenes(make("copy-last", PASSIVE))
+    with pytest.raises(TypeError, match="got jump with a flow prior, which has no density"):
+        Elbo(env=NATURE).of_scenes(make("jump", PASSIVE, "small"))
     with pytest.raises(ValueError, match=r"context: expected 1 \.\. 6 frames"):
         Elbo(env=NATURE, context=7).of_scenes(model)
     with pytest.raises(ValueError, match=r"targets: expected 1 \.\. 18"):

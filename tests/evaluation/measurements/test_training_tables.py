@@ -79,7 +79,13 @@ def test_the_step_model_learns_to_count() -> None:
     assert not torch.equal(same.net[0].weight, other.net[0].weight)
     scale = model.moments[0][0].clamp_min(1)
     rows = dynamics.errors(
-        {"copy-last": lambda states, _: states, "rolled": model.roll}, episodes, [1, 4], scale
+        {
+            "copy-last": lambda states, _: states[:, None],
+            "rolled": lambda *query: model.roll(*query)[:, None],
+        },
+        episodes,
+        [1, 4],
+        scale,
     )
     error = {(row["model"], row["k"]): row["mse"] for row in rows}
     assert error["copy-last", 4] > error["copy-last", 1] > 0.01

@@ -35,7 +35,7 @@ class Replay(Jump):
     """Shows the true scenes whatever it is asked: the upper bound."""
 
     def __init__(self, spec: Spec, frames: Tensor) -> None:
-        super().__init__(spec, worldmodel.preset("jump", "small"))
+        super().__init__(spec, worldmodel.preset("jump", "views"))
         self.frames = frames  # (B, T, C, H, W)
 
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:

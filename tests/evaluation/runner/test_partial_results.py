@@ -167,3 +167,26 @@ def test_a_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(Sums().run()) == ["sum\n---\n  1\n 12"]
     with pytest.raises(ValueError, match="resume: needs --json"):
         list(Sums(resume=True).run())
+
+
+def test_a_run_may_be_resumed_with_other_parts_if_its_settings_only_select_them(
+    tmp_path: Path,
+) -> None:
+    result, selecting = tmp_path / "r.json", frozenset({"envs"})
+    facts = {**FACTS, "settings": {**FACTS["settings"], "envs": ["a"]}}
+    more = {**FACTS, "settings": {**FACTS["settings"], "envs": ["a", "b"]}}
+    with (
+        pytest.raises(Broken),
+        PartialResults.opened(result, facts, False, selecting) as partial,
+    ):
+        partial.each(str, {"a": 1}, "parts")
+        raise Broken
+    with (
+        pytest.raises(ValueError, match="was begun with"),
+        PartialResults.opened(result, more, True),
+    ):
+        pass
+    made: list[int] = []
+    with PartialResults.opened(result, more, True, selecting) as partial:
+        partial.each(made.append, {"a": 1, "b": 2}, "parts")
+        assert made == [2] and partial.facts["settings"]["envs"] == ["a", "b"]

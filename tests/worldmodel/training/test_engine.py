@@ -27,7 +27,7 @@ from worldmodel.training.average import Average
 from worldmodel.training.run import STATE, read_state
 from worldmodel.training.validation import Validation
 
-TINY = replace(preset("jump", "small"), film=8, hidden=8, tower=8, scene=16, head=8)
+TINY = replace(preset("jump", "views"), film=8, hidden=8, tower=8, scene=16, head=8)
 QUIET: dict[str, Any] = {"progress": False}
 SCRIPT = """
     import sys

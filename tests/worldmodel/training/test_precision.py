@@ -19,7 +19,7 @@ from worldmodel.training.precision import Choice, choose
 from worldmodel.training.run import STATE, read_state
 
 measure = precision.bf16_speedup  # tests run with another one, see conftest.py
-TINY = replace(preset("jump", "small"), film=8, hidden=8, tower=8, scene=16, head=8)
+TINY = replace(preset("jump", "views"), film=8, hidden=8, tower=8, scene=16, head=8)
 QUIET: dict[str, Any] = {"progress": False}
 VECTORS = testing.SPECS["vector"]
 

@@ -39,11 +39,11 @@ from worldmodel.models.frame_by_frame.base import FrameByFrame, State
 from worldmodel.models.frame_by_frame.ensemble_data import Recorded
 from worldmodel.models.frame_by_frame.ensemble_nets import (
     Categories,
+    DynamicsNets,
     MemberNets,
-    MemberRows,
     soft_clamp,
 )
-from worldmodel.models.frame_by_frame.ensemble_roll import roll
+from worldmodel.models.frame_by_frame.ensemble_roll import MemberLayout, roll
 from worldmodel.models.layers.pinned import hashed
 from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
@@ -57,6 +57,10 @@ BOUNDS_WEIGHT = 0.01
 
 FAR = 10.0
 """Recorded ranges beyond the recorded values where imagined ones are cut off."""
+
+
+RARE = 0.1
+"""Of a categorical number's range: its spread as an input is at least that."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class EnsembleConfig:
     weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 1e-4)
     values: int = 16
     slots: int = 64
-    learning_rate: float = 1e-3
-    learning_rate_end: float = 1e-3
+    learning_rate: float = 2e-3
+    learning_rate_end: float = 1e-4
 
     def __post_init__(self) -> None:
         to_tuples(self, "weight_decay")
@@ -170,12 +174,10 @@ class Ensemble(FrameByFrame):
         self.categories = Categories(numbers, numbers + config.slots)
         inputs, outputs = numbers + spec.action.features, 3 * numbers + config.slots
         hidden, members = [config.hidden] * config.layers, config.members
-        self.dynamics = MemberNets(members, (inputs, *hidden, outputs))
+        limits = config.logvar_min, config.logvar_max
+        self.dynamics = DynamicsNets(members, (inputs, *hidden, outputs), numbers, limits)
         self.head = MemberNets(members, (inputs + numbers, *[config.head_hidden] * 2, 2))
         nn.init.constant_(self.head.biases[-1][..., 1], 4.0)  # most steps do not end an episode
-        bounds = torch.ones(members, 1, numbers)
-        self.logvar_min = nn.Parameter(config.logvar_min * bounds)
-        self.logvar_max = nn.Parameter(config.logvar_max * bounds)
         for name, value in {
             "shift": 0.0, "scale": 1.0, "change_shift": 0.0, "change_scale": 1.0,
             "low": -torch.inf, "high": torch.inf,
@@ -208,12 +210,12 @@ class Ensemble(FrameByFrame):
             turn = (torch.special.ndtr(noise[:, -1]) * len(self.elites)).long()
             member = self.elites[turn.clamp_max(len(self.elites) - 1)]
             noise = noise[:, :-1]
-        rows = MemberRows(member, self.config.members)
+        layout = MemberLayout.of(member, self.config.members)
         inputs = torch.cat([self.standardised(x), actions], -1)
-        outputs = rows.apply(self.dynamics, inputs, self.used_outputs)
-        bounds = self.logvar_min[member, 0], self.logvar_max[member, 0]
+        outputs = layout.apply(self.dynamics, inputs, self.used_outputs)
+        bounds = self.dynamics.logvar_min[member, 0], self.dynamics.logvar_max[member, 0]
         after = self.next_observation(x, outputs, *bounds, noise)
-        outcome = rows.apply(self.head, torch.cat([inputs, self.standardised(after)], -1))
+        outcome = layout.apply(self.head, torch.cat([inputs, self.standardised(after)], -1))
         reward, logit = outcome.unbind(-1)
         return {**state, "x": after}, reward, logit
 
@@ -243,8 +245,8 @@ class Ensemble(FrameByFrame):
         after = x + torch.addcmul(self.change_shift, change, self.change_scale)
         after = torch.where(self.gaussian, after, x)
         if logits.shape[-1]:
-            drawn = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
-            after = torch.where(self.categories.categorical, drawn, after)
+            sampled = self.categories.draw(logits.flatten(0, -2), noise.flatten(0, -2)).view_as(x)
+            after = torch.where(self.categories.categorical, sampled, after)
         return after.clamp(self.low, self.high)
 
     @property
@@ -283,16 +285,17 @@ class Ensemble(FrameByFrame):
     ) -> Losses:
         """Negative log likelihood of all steps of the scenes, for each member, and summed.
 
-        Per number of the observation, so that ``weight_decay`` means the same for all sizes.
+        That of the observation is per Gaussian number and categorical group, so that
+        ``weight_decay`` means the same for all sizes.
         ``progress`` is not used: nothing is annealed.
 
         Returns:
-            ``nll`` per number, ``mse`` of standardised changes, ``reward`` and ``continue`` in
-            nats; means over members and steps.
+            ``nll`` per number or group, ``mse`` of standardised changes, ``reward`` (a squared
+            error, standardised) and ``continue`` in nats; means over members and steps.
         """
         segment = teacher_forcing.take_segment(scenes, self.spec, scenes.actions.shape[1])
         parts = self._errors(segment, self._counts(scenes, segment, generator))
-        bounds = (self.logvar_max - self.logvar_min)[..., self.gaussian].sum()
+        bounds = (self.dynamics.logvar_max - self.dynamics.logvar_min)[..., self.gaussian].sum()
         *factors, last = self.config.weight_decay
         decay = self.dynamics.decay((*factors, last)) + self.head.decay((last,) * 3)
         total = (parts["nll"] + parts["reward"] + parts["continue"]).sum()
@@ -300,17 +303,19 @@ class Ensemble(FrameByFrame):
         means = {name: value.detach().mean() for name, value in parts.items()}
         return Losses(total, {"loss": total.detach(), **means})
 
-    def holdout_errors(self, scenes: SceneBatch, generator: torch.Generator | None) -> Tensor:
-        """(members,): standardised squared errors and nats of what is categorical, per number;
-        and of reward and end.
+    def holdout_errors(
+        self, scenes: SceneBatch, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """(members,): of the dynamics, standardised squared errors and nats of what is categorical,
+        per number or group; of the head, squared error of the reward and nats of the end.
         """
         segment = teacher_forcing.take_segment(scenes, self.spec, scenes.actions.shape[1])
         parts = self._errors(segment, None)
-        return parts["error"] + parts["reward"] + parts["continue"]
+        return {"dynamics": parts["error"], "head": parts["reward"] + parts["continue"]}
 
-    def rank_members(self, errors: Tensor) -> None:
-        """The elites are those with the lowest errors (members,)."""
-        self.elites.copy_(errors.argsort()[: len(self.elites)].sort().values)
+    def rank_members(self, errors: Mapping[str, Tensor]) -> None:
+        """The elites are those whose dynamics have the lowest errors."""
+        self.elites.copy_(errors["dynamics"].argsort()[: len(self.elites)].sort().values)
 
     def _errors(self, segment: teacher_forcing.Segment, counts: Tensor | None) -> dict[str, Tensor]:
         """Means over valid steps, (members,) each; ``counts`` (members, n) is what each counts."""
@@ -322,7 +327,7 @@ class Ensemble(FrameByFrame):
         mean, logvar, logits = self._split(
             self.dynamics(inputs.expand(members, -1, -1), self.used_outputs)
         )
-        logvar = soft_clamp(logvar, self.logvar_min, self.logvar_max)
+        logvar = soft_clamp(logvar, self.dynamics.logvar_min, self.dynamics.logvar_max)
         error = (mean - (after - before - self.change_shift) / self.change_scale).square()
         nll = (0.5 * (error * (-logvar).exp() + logvar) * self.gaussian).sum(-1)
         squared = (error * self.gaussian).sum(-1)
@@ -338,10 +343,11 @@ class Ensemble(FrameByFrame):
         reward, logit = outcome[:, :1], outcome[:, 1:]
         scored = self.reward_scale.nll(rewards, ended, every, reward, logit, 0.5)
         earned, ending = (part.view(members, -1) for part in scored)
+        variables = (self.gaussian.sum() + self.categories.group.max() + 1).clamp_min(1)
         each = {
-            "nll": (nll + surprise) / self.numbers,
-            "error": (squared + surprise) / self.numbers,
-            "mse": squared / self.numbers,
+            "nll": (nll + surprise) / variables,
+            "error": (squared + surprise) / variables,
+            "mse": squared / variables,
             "reward": earned,
             "continue": ending,
         }
@@ -389,9 +395,11 @@ class Ensemble(FrameByFrame):
         least = torch.minimum(data.before.amin(0), data.after.amin(0))
         most = torch.maximum(data.before.amax(0), data.after.amax(0))
         scale, shift = _moments(data.before)
-        categorical = self.categories.categorical
-        shift = torch.where(categorical, least, shift)
-        scale = torch.where(categorical & (most > least), most - least, scale)
+        scale = torch.where(  # rare values would be far out
+            self.categories.categorical,
+            torch.maximum(scale, RARE * (most - least)),
+            scale,
+        )
         change_scale, change_shift = _moments(change)
         margin = FAR * (most - least)
         scales = (
@@ -423,8 +431,8 @@ class Ensemble(FrameByFrame):
         _shift_outputs(self.dynamics, slice(0, numbers), ratio, moved)
         log = 2 * ratio.log()
         self.dynamics.biases[-1][..., numbers : 2 * numbers] += log
-        self.logvar_min.add_(log)
-        self.logvar_max.add_(log)
+        self.dynamics.logvar_min.add_(log)
+        self.dynamics.logvar_max.add_(log)
         old = before["reward_scale.spread"], before["reward_scale.mean"]
         scale: RewardScale = self.reward_scale
         ratio, moved = old[0] / scale.spread, (old[1] - scale.mean) / scale.spread

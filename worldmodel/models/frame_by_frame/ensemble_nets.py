@@ -9,14 +9,15 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import silu, softplus
 
 
 class MemberNets(nn.Module):
     """One perceptron for each member, with SiLU between its layers, as batched products.
 
-    Weights are drawn from a normal distribution with spread 1 / (2 sqrt(inputs)), cut at twice
-    that, as in PETS (Chua et al. 2018; public code).
+    Weights are drawn from a normal distribution cut at twice its spread, which is 1 / sqrt(inputs),
+    of the output layer half of that. (PETS's public code has half of it everywhere: such members
+    begin slowly.)
 
     Args:
         members: E.
@@ -30,7 +31,8 @@ class MemberNets(nn.Module):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for inputs, outputs in pairwise(sizes):
-            weight, spread = torch.empty(members, inputs, outputs), 0.5 / math.sqrt(max(inputs, 1))
+            weight, spread = torch.empty(members, inputs, outputs), max(inputs, 1) ** -0.5
+            spread = spread / 2 if len(self.weights) == len(sizes) - 2 else spread
             nn.init.trunc_normal_(weight, 0.0, spread, -2 * spread, 2 * spread)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(members, 1, outputs)))
@@ -51,39 +53,30 @@ class MemberNets(nn.Module):
         return 0.5 * torch.stack(each).sum()
 
 
-class MemberRows:
-    """P rows, each of one member, laid out (E, n, ...) so that one product serves all members.
-
-    Members with fewer than n rows are padded with zeros.
+class DynamicsNets(MemberNets):
+    """The perceptrons of the dynamics, and the bounds between which they put a log-variance.
 
     Args:
-        member: int64 (P,), the member of each row.
-        members: E.
+        members, sizes: as of ``MemberNets``.
+        numbers: D.
+        limits: where the bounds begin.
+
+    Attributes:
+        logvar_min, logvar_max: (E, 1, D).
     """
 
-    def __init__(self, member: Tensor, members: int) -> None:
-        counts = member.bincount(minlength=members)
-        self.shape = members, int(counts.max())
-        order = member.argsort(stable=True)
-        ordered = member[order]
-        rank = (
-            torch.arange(len(member), device=member.device) - (counts.cumsum(0) - counts)[ordered]
+    def __init__(
+        self, members: int, sizes: Sequence[int], numbers: int, limits: tuple[float, float]
+    ) -> None:
+        super().__init__(members, sizes)
+        self.logvar_min, self.logvar_max = (
+            nn.Parameter(torch.full((members, 1, numbers), limit)) for limit in limits
         )
-        self.index = torch.empty_like(member)
-        self.index[order] = ordered * self.shape[1] + rank
-
-    def apply(self, nets: MemberNets, x: Tensor, outputs: int | None = None) -> Tensor:
-        """The first ``outputs`` (P, outputs), or all, for inputs (P, inputs)."""
-        laid = x.new_zeros(math.prod(self.shape), x.shape[1])
-        laid[self.index] = x
-        out: Tensor = nets(laid.view(*self.shape, -1), outputs).flatten(0, 1)
-        return out[self.index]
 
 
 def soft_clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """x between low and high, smoothly (PETS, appendix A.1)."""
-    x = high - nn.functional.softplus(high - x)
-    return low + nn.functional.softplus(x - low)
+    return low + softplus(high - softplus(high - x) - low)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Roll the worlds of an ensemble: each member its own worlds, laid out once for all steps."""
+"""Roll the worlds of an ensemble: each member its own worlds, laid out for one product."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ class MemberLayout:
         """Of values (W, ...), those at each position: (E, C, ...)."""
         return values[self.world]
 
+    def apply(self, nets: MemberNets, x: Tensor, outputs: int | None = None) -> Tensor:
+        """The first ``outputs`` (W, outputs), or all, of each world's member for x (W, inputs)."""
+        laid = _apply(self.layers(nets, outputs), self.lay(x))
+        return laid.flatten(0, 1)[self.position]
+
     def layers(self, nets: MemberNets, outputs: int | None = None) -> Layers:
         """Weights and biases of the members in use; of the last layer the first ``outputs``."""
         pairs = list(zip(nets.weights, nets.biases, strict=True))
@@ -85,9 +90,10 @@ def roll(
         worlds.state[NOISE].transpose(1, 2), times.clamp_max(model.spec.window - 1)
     )  # (B, L, S, D)
     noise = layout.lay(noise.transpose(1, 2).flatten(0, 1)).movedim(2, 0)  # (L, E, C, D)
+    noise = noise.repeat_interleave(n, 2)
     x = layout.lay(worlds.state["x"].flatten(0, 1)).repeat_interleave(n, 1)
-    path = _path(model, layout, x, inputs, noise, n)  # L + 1 of (E, C * N, D)
-    reward, logit = _outcomes(model, layout, path, inputs)
+    path, scaled = _path(model, layout, x, inputs, noise)
+    reward, logit = _outcomes(model, layout, scaled, inputs)
 
     def of_worlds(values: Tensor) -> Tensor:
         """(..., E, C * N, \\*any) to (..., B, S, N, \\*any); the axes before are ``lead``."""
@@ -119,29 +125,29 @@ def _actions(layout: MemberLayout, plans: Tensor, count: int) -> Tensor:
 
 
 def _path(
-    model: Ensemble, layout: MemberLayout, x: Tensor, actions: Tensor, noise: Tensor, n: int
-) -> list[Tensor]:
-    """The observations (E, C * N, D) of all steps, the first one as it is."""
+    model: Ensemble, layout: MemberLayout, x: Tensor, actions: Tensor, noise: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The L + 1 observations (E, C * N, D) from the present on, and standardised."""
     layers = layout.layers(model.dynamics, model.used_outputs)
-    low: Tensor = model.logvar_min
-    high: Tensor = model.logvar_max
+    low: Tensor = model.dynamics.logvar_min
+    high: Tensor = model.dynamics.logvar_max
     if layout.members is not None:
         low, high = low[layout.members], high[layout.members]
-    path = [x]
-    for step in range(len(actions)):
-        outputs = _apply(layers, torch.cat([model.standardised(x), actions[step]], -1))
-        drawn = noise[step].repeat_interleave(n, 1)
-        x = model.next_observation(x, outputs, low, high, drawn)
-        path.append(x)
-    return path
+    path, scaled = [x], [model.standardised(x)]
+    for action, sampled in zip(actions, noise, strict=True):
+        outputs = _apply(layers, torch.cat([scaled[-1], action], -1))
+        path.append(model.next_observation(path[-1], outputs, low, high, sampled))
+        scaled.append(model.standardised(path[-1]))
+    return path, scaled
 
 
 def _outcomes(
-    model: Ensemble, layout: MemberLayout, path: list[Tensor], actions: Tensor
+    model: Ensemble, layout: MemberLayout, every: list[Tensor], actions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rewards on their scale and logits of going on, (L, E, C * N) each."""
+    """Rewards on their scale and logits of going on, (L, E, C * N) each, given all L + 1
+    standardised observations.
+    """
     layers = layout.layers(model.head)
-    every = [model.standardised(x) for x in path]
     share = max(1, HEAD_ROWS // max(1, actions.shape[1] * actions.shape[2]))
     parts = [actions.new_zeros(0, *actions.shape[1:3], 2)]
     for begin in range(0, len(actions), share):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,14 +144,32 @@ def test_flow_is_trained_without_touching_the_posterior() -> None:
     model = make("jump", PASSIVE, TINY).train()
     assert isinstance(model, CopyingJump)
     z, cells = seeded(4, 16, 2).requires_grad_(), seeded(4, 64, 16).requires_grad_()
-    model.prior.loss(z, cells, generator()).backward()
+    model.prior.loss(z, cells, 2, generator()).backward()
     assert z.grad is None and cells.grad is None
     assert all(weights.grad is not None for weights in model.prior.parameters())
 
 
+def test_at_last_the_prior_trains_alone() -> None:
+    model = make("jump", DISCRETE, replace(TINY, prior_share=0.25))
+    assert isinstance(model, CopyingJump) and model.prior is not None
+    source = testing.random_episodes(DISCRETE).windows(8, 4, whole=True)
+    model.prepare(source)
+    prior = set(model.prior.parameters())
+    for progress, every in ((0.7, True), (0.75, False)):
+        model.train().zero_grad(set_to_none=True)
+        losses = model(source.batch(0), progress, generator())
+        losses.total.backward()
+        learning = {weights for weights in model.parameters() if weights.grad is not None}
+        assert learning == (set(model.parameters()) if every else prior)
+        assert {"mse", "reward", "flow", "kl"} <= losses.parts.keys()
+        assert (losses.parts["flow"] == losses.total) == (not every)
+        losses = model.eval()(source.batch(0), progress, generator())
+        assert losses.parts["flow"] < losses.total  # validation measures everything
+
+
 def test_flow_learns_a_conditional_distribution() -> None:
     """z is the cells' first number, or its negative, plus a little noise."""
-    flow = FlowPrior(Grid(8, 8, 4), replace(TINY, latent=1, flow_draws=8)).train()
+    flow = FlowPrior(Grid(8, 8, 4), replace(TINY, latent=1)).train()
     optimizer = torch.optim.Adam(flow.parameters(), 3e-3)
     random = generator()
 
@@ -162,7 +181,7 @@ def test_flow_learns_a_conditional_distribution() -> None:
         return level * sign + 0.05 * torch.randn(count, 1, 1, generator=random), cells
 
     for _ in range(300):
-        loss = flow.loss(*batch(64), random)
+        loss = flow.loss(*batch(64), 8, random)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -257,11 +276,15 @@ def test_training_under_bf16() -> None:
 
 
 def test_rate_rises_and_falls() -> None:
-    model = make("jump", PASSIVE, replace(TINY, warmup=100))
-    rates = [model.learning_rate(done, 1000) for done in range(1000)]
-    top = max(range(1000), key=rates.__getitem__)
-    assert rates[0] < 2e-5 and 90 <= top <= 101 and rates[-1] < 3e-5
-    assert all(a >= b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    """And once more for the prior alone, if there is one."""
+    for latent, turn in ((2, 700), (0, 1000)):
+        model = make("jump", DISCRETE, replace(TINY, warmup=100, latent=latent))
+        rates = [model.learning_rate(done, 1000) for done in range(1000)]
+        top = max(range(700), key=rates.__getitem__)
+        assert rates[0] < 2e-5 and 90 <= top <= 101 and rates[turn - 1] < 3e-5
+        assert rates[700] == (1e-3 if latent else pytest.approx(2.3e-4, rel=0.1))
+        falls = rates[top:turn], rates[turn:]
+        assert all(a >= b for fall in falls for a, b in pairwise(fall))
 
 
 def test_flow_steps(tmp_path: Path) -> None:
@@ -306,6 +329,7 @@ def test_bad_settings() -> None:
         ({"flow_solver": "rk4"}, "flow_solver"),
         ({"context_only": 1.0}, "context_only"),
         ({"ema": -0.1}, "ema"),
+        ({"prior_share": 1.1}, "prior_share"),
         ({"detail": 0.0}, "detail"),
         ({"context_min": 7}, "context_min"),
     ]:

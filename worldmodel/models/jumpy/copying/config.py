@@ -28,16 +28,21 @@ class CopyingConfig(TrainingDraws):
         flow_steps, flow_solver: how the prior is integrated: "heun" (two evaluations for each step)
             or "euler" (one). Training uses neither: both may be set afterwards.
         flow_draws: pairs of noise and time for each latent in the prior's loss.
+        prior_share: last share of the training, in which the prior alone goes on learning, of
+            latents that no longer change; 1 trains nothing else, to go on with a checkpoint.
+        prior_draws: as ``flow_draws``, in that share.
         posterior_frames: frames that the posterior sees, besides the context.
         context_only: share of controlled scenes that are trained without z, so that what follows
             from actions is not looked for in z.
         detail: weight of the mean squared error of a target's pixels in [0, 1].
+        still_detail: as ``detail``, of the still picture in place of a target's: it learns to show
+            what stands in most frames, without what moves.
         vector_detail: weight of the mean squared error of a Dict's vectors, standardised.
         kl_weight: of the posterior's divergence from a standard normal, in nats.
         reward_weight: of the squared errors of the steps' rewards, standardised.
         end_weight: of the steps' cross entropies of going on, in nats.
-        learning_rate, learning_rate_end, warmup: AdamW; a cosine between both over the whole
-            training, risen linearly in the first ``warmup`` steps.
+        learning_rate, learning_rate_end, warmup: AdamW; a cosine between both until the prior
+            trains alone, another one for that; risen linearly in the first ``warmup`` steps.
         ema: decay of the running average of the weights that ``fit`` keeps if not given another.
     """
 
@@ -54,11 +59,14 @@ class CopyingConfig(TrainingDraws):
     flow_steps: int = 4
     flow_solver: Literal["heun", "euler"] = "heun"
     flow_draws: int = 2
+    prior_share: float = 0.3
+    prior_draws: int = 8
     context_frames: int = 0
     targets: int = 5
     posterior_frames: int = 15
     context_only: float = 0.5
     detail: float = 20_000.0
+    still_detail: float = 6_000.0
     vector_detail: float = 50.0
     kl_weight: float = 0.01
     reward_weight: float = 1.0
@@ -71,8 +79,19 @@ class CopyingConfig(TrainingDraws):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = "width heads key_features content plan_blocks flow_width flow_blocks"
-        at_least(1, self, *sizes.split(), "flow_steps", "flow_draws", "posterior_frames")
-        at_least(0, self, "latent", "time_bands", "patch", "warmup", "vector_detail", "kl_weight")
+        at_least(1, self, *sizes.split(), "flow_steps", "flow_draws", "prior_draws")
+        at_least(1, self, "posterior_frames")
+        at_least(
+            0,
+            self,
+            "latent",
+            "time_bands",
+            "patch",
+            "warmup",
+            "still_detail",
+            "vector_detail",
+            "kl_weight",
+        )
         at_least(0, self, "reward_weight", "end_weight")
         above_zero(self, "detail", "learning_rate", "learning_rate_end")
         if self.width % self.heads or self.flow_width % self.heads:
@@ -84,6 +103,8 @@ class CopyingConfig(TrainingDraws):
             raise ValueError(f"patch: expected 0, 4, 8, 16 or so on, got {self.patch}")
         if self.flow_solver not in ("heun", "euler"):
             raise ValueError(f"flow_solver: expected 'heun' or 'euler', got {self.flow_solver!r}")
+        if not 0 <= self.prior_share <= 1:
+            raise ValueError(f"prior_share: expected from 0 to 1, got {self.prior_share}")
         for name in ("context_only", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

@@ -47,20 +47,22 @@ class FlowPrior(nn.Module):
         )
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.latent))
 
-    def loss(self, z: Tensor, cells: Tensor, generator: torch.Generator | None) -> Tensor:
+    def loss(
+        self, z: Tensor, cells: Tensor, draws: int, generator: torch.Generator | None
+    ) -> Tensor:
         """Mean squared error of the velocity, at random noise and times.
 
         Args:
             z: (B, tokens, latent), samples of the posterior.
             cells: (B, cells, width), of the contexts.
+            draws: pairs of noise and time for each latent.
             generator: of noise and times.
         """
-        repeats = self.config.flow_draws
         target = self.standard(z.detach().float().flatten(0, 1)).unflatten(0, z.shape[:2])
-        target = target.repeat(repeats, 1, 1)
+        target = target.repeat(draws, 1, 1)
         noise = torch.randn(target.shape, generator=generator, device=z.device)
         time = torch.randn(len(target), generator=generator, device=z.device).sigmoid()
-        condition = self.condition(cells.detach()).repeat(repeats, 1, 1)
+        condition = self.condition(cells.detach()).repeat(draws, 1, 1)
         x = torch.lerp(noise, target, time[:, None, None])
         return mse_loss(self.velocity(x, time, condition), target - noise)
 

@@ -74,7 +74,7 @@ class ContextCells(nn.Module):
             still: (B, image, H, W).
             latest: (B, channels, H, W), the latest frame and planes of its vectors.
         """
-        seen = self.stem(torch.cat([still, latest], 1))
-        x = self.from_memory(per_cell(r)) + self.from_position(self.positions) + seen
+        pictures = self.stem(torch.cat([still, latest], 1))
+        x = self.from_memory(per_cell(r)) + self.from_position(self.positions) + pictures
         cells: Tensor = self.block(x + self.perceptron(x))
         return cells

@@ -67,15 +67,15 @@ class Inferred(NamedTuple):
 
     Attributes:
         z: (B, tokens, latent), a sample; (B, 0) without a latent.
+        cells: (B, cells, width), of the context.
         kl: float32 (B,), to a standard normal, in nats; 0 where z is left out.
         given: float32 (B,), 0 where z is left out, else 1; see ``CopyingConfig.context_only``.
-        flow: float32 (), the prior's loss.
     """
 
     z: Tensor
+    cells: Tensor
     kl: Tensor
     given: Tensor
-    flow: Tensor
 
 
 class CopyingJump(WorldModel):
@@ -143,10 +143,14 @@ class CopyingJump(WorldModel):
         )
 
     def learning_rate(self, done: int, steps: int) -> float:
-        """A cosine from ``learning_rate`` to ``learning_rate_end``, after a linear rise."""
-        config = self.config
+        """A cosine from ``learning_rate`` to ``learning_rate_end``, after a linear rise; once more
+        from there to there when the prior trains alone.
+        """
+        config, share = self.config, done / steps
         first, last = config.learning_rate, config.learning_rate_end
-        rate = last + (first - last) * (1 + math.cos(math.pi * done / steps)) / 2
+        turn = 1 - config.prior_share if self.prior is not None else 1.0
+        phase = share / turn if share < turn else (share - turn) / max(1 - turn, 1e-9)
+        rate = last + (first - last) * (1 + math.cos(math.pi * phase)) / 2
         return rate * min(1.0, (done + 1) / max(config.warmup, 1))
 
     @property
@@ -343,8 +347,24 @@ class CopyingJump(WorldModel):
 
         The parts are plain means over scenes; in the total all but the prior's loss (``flow``) are
         weighted by ``config``, and scenes as ``TrainingDraws`` says. ``kl`` is that of the
-        posterior to a standard normal, in nats.
+        posterior to a standard normal, in nats. In the last ``config.prior_share`` of the training
+        the total is the prior's loss alone.
         """
+        config = self.config
+        alone = self.prior is not None and self.training and progress >= 1 - config.prior_share
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
+            total, parts, inferred = self._errors(scenes, generator)
+        if self.prior is not None:
+            draws = config.prior_draws if alone else config.flow_draws
+            flow = self.prior.loss(inferred.z, inferred.cells, draws, generator)
+            total, parts["flow"] = flow if alone else total + flow, flow
+        parts["loss"] = total
+        return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def _errors(
+        self, scenes: SceneBatch, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor], Inferred]:
+        """The loss without the prior's, its parts, and what was inferred."""
         config, window, lengths = self.config, self.spec.window, scenes.lengths
         draws = config.draw(lengths, window, generator)
         count = config.posterior_frames if self.posterior is not None else 0
@@ -355,8 +375,8 @@ class CopyingJump(WorldModel):
             [draws.context.shape[1], more.shape[1], draws.targets.shape[1]], 1
         )
         r = self.encoder(self.parts.planes_of(context), draws.context, draws.mask)
-        shown = draws.context.masked_fill(~draws.mask, 0)
-        scene = self._scene(r, context, shown, draws.mask)
+        context_times = draws.context.masked_fill(~draws.mask, 0)
+        scene = self._scene(r, context, context_times, draws.mask)
         inferred = self._infer(scene.cells, r, (others, more, there), generator)
         memory, cells = self.completion(r, scene.cells, inferred.z, inferred.given)
 
@@ -370,22 +390,23 @@ class CopyingJump(WorldModel):
         read = self.encoder.read(memory, draws.targets)
         images = self.renderer(scene.sources, cells, read, draws.targets, moments)
         predicted = self._joined(images, moments, scene.vectors)
-        mse, reconstruction = self._errors(predicted, truth)
+        mse, reconstruction = self._squared(predicted, truth)
+        still = scene.sources.still.unsqueeze(1) - self.parts.split(truth)[0]
+        reconstruction = reconstruction + config.still_detail * still.square().mean((2, 3, 4)).sum(
+            1
+        )
 
         reward, logit = self.heads.outcomes(every[:, 1:])
-        reward, ending = self.reward_scale.loss(scenes, reward, logit, 0.5, shown.amax(1))
+        reward, ending = self.reward_scale.loss(scenes, reward, logit, 0.5, context_times.amax(1))
         heads = config.reward_weight * reward + config.end_weight * ending
         weighted = reconstruction + config.kl_weight * inferred.kl + heads
-        total = (draws.weights * weighted).mean() + inferred.flow
         parts = {
-            "loss": total,
             "kl": inferred.kl.sum() / inferred.given.sum().clamp_min(1),
             "mse": mse.mean(),
             "reward": reward.mean(),
             "continue": ending.mean(),
-            "flow": inferred.flow,
         }
-        return Losses(total, {name: value.detach() for name, value in parts.items()})
+        return (draws.weights * weighted).mean(), parts, inferred
 
     def _infer(
         self,
@@ -396,8 +417,8 @@ class CopyingJump(WorldModel):
     ) -> Inferred:
         """Of contexts' cells and r, and of other frames, their times and their mask."""
         batch, none = len(r), r.new_zeros(len(r), dtype=torch.float32)
-        if self.posterior is None or self.prior is None:
-            return Inferred(r.new_zeros(batch, 0), none, none, none.sum())
+        if self.posterior is None:
+            return Inferred(r.new_zeros(batch, 0), cells, none, none)
         frames, times, mask = others
         whole = r + self.encoder(self.parts.planes_of(frames), times, mask)
         mean, logvar = self.posterior(cells, whole)
@@ -407,9 +428,9 @@ class CopyingJump(WorldModel):
             chance = torch.rand(batch, generator=generator, device=z.device)
             given = (chance >= self.config.context_only).float()
         kl = gaussian.kl_divergence(mean, logvar, torch.zeros_like(mean), torch.zeros_like(mean))
-        return Inferred(z, kl * given, given, self.prior.loss(z, cells, generator))
+        return Inferred(z, cells, kl * given, given)
 
-    def _errors(self, predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def _squared(self, predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared errors of pixels (B, n), and the weighted errors of each scene (B,)."""
         error = (predicted.float() - truth).square().flatten(2)
         pixels = self.parts.pixels

@@ -140,8 +140,8 @@ class _PlanBlock(nn.Module):
         queries = attention.queries(x) * keys.shape[-1] ** -0.5
         scores = queries @ keys.transpose(-1, -2) + causal_mask(steps, x.device)
         if past is None or over is None:
-            found = scores.softmax(-1).to(values.dtype) @ values
-            return attention.join(found)
+            attended = scores.softmax(-1).to(values.dtype) @ values
+            return attention.join(attended)
         together = queries.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)  # (P, h, N L, d)
         earlier = together @ past[0].transpose(-1, -2)
         earlier = earlier.masked_fill(over[:, None, None], -torch.inf)

@@ -48,9 +48,9 @@ class StillPicture(nn.Module):
         valid = mask[..., None, None, None]
         mean = (frames * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
         age = (ages / self.window)[..., None, None, None].expand_as(frames[:, :, :1])
-        seen = torch.cat([frames, frames - mean, age], 2).flatten(0, 1)
-        seen = seen.contiguous(memory_format=torch.channels_last)
-        weight = self.weigh(seen).float().unflatten(0, mask.shape)
+        pictures = torch.cat([frames, frames - mean, age], 2).flatten(0, 1)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        weight = self.weigh(pictures).float().unflatten(0, mask.shape)
         still: Tensor = (weight.masked_fill(~valid, -torch.inf).softmax(1) * frames).sum(1)
         return still
 
@@ -73,9 +73,9 @@ class MoverMask(nn.Module):
         """(B, 1, H, W) of cells (B, cells, width) and two pictures (B, C, H, W)."""
         wide = self.grid.picture(self.from_cells(cells))
         wide = wide.repeat_interleave(self.grid.side, 2).repeat_interleave(self.grid.side, 3)
-        seen = torch.cat([latest, latest - still, wide], 1)
-        seen = seen.contiguous(memory_format=torch.channels_last)
-        mover: Tensor = self.mark(seen).float().sigmoid()
+        pictures = torch.cat([latest, latest - still, wide], 1)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        mover: Tensor = self.mark(pictures).float().sigmoid()
         return mover
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agents import RoundsConfig
 from evaluation.__main__ import main as evaluation_main
 from worldmodel import registry
 from worldmodel.__main__ import main as worldmodel_main
@@ -23,7 +24,9 @@ SNIPPETS = [
     for section in re.split(r"^## ", README, flags=re.M)
     for code in re.findall(r"```python\n(.*?)```", section, re.S)
 ]
+ROUNDS = RoundsConfig(first_collect_steps=64, first_fit_steps=4, fit_steps=4, imagined_steps=512)
 SMALLER = {
+    "real_steps=1_500": "real_steps=64, config=ROUNDS",
     "steps=30_000": "steps=512",
     "steps=5_000": "steps=2",
     "episodes=100": "episodes=2",
@@ -65,7 +68,7 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize(("title", "code"), SNIPPETS)
 def test_snippet(title: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(small(code), f"README.md: {title}", "exec"), {})
+    exec(compile(small(code), f"README.md: {title}", "exec"), {"ROUNDS": ROUNDS})
 
 
 def small(text: str) -> str:

@@ -96,7 +96,8 @@ def scoring(data: Data) -> Claims:
 @block("Training", "bench")
 def training(data: Data) -> Claims:
     rows = [row for row in data["bench"].rows if row.get("precision", "float32") == "float32"]
-    used = [row["utilisation"] for row in rows if row.get("model") == "jump"]
+    rows = [row for row in rows if row["kind"] == "training" and row["model"] == "jump"]
+    used = [row["utilisation"] for row in rows]
     yield Prose("JUMP reaches {} to {}% of the FLOPs", 100 * min(used), 100 * max(used))
 
 

@@ -26,7 +26,7 @@ SNIPPETS = [
 ]
 ROUNDS = RoundsConfig(first_collect_steps=64, first_fit_steps=4, fit_steps=4, imagined_steps=512)
 SMALLER = {
-    "real_steps=1_500": "real_steps=64, config=ROUNDS",
+    "real_steps=2_000": "real_steps=64, config=ROUNDS",
     "steps=30_000": "steps=512",
     "steps=5_000": "steps=2",
     "episodes=100": "episodes=2",

@@ -69,13 +69,18 @@ def _planner(
     horizon: int,
     model: Mapping[str, Any] = _SMALL,
     fit: Mapping[str, Any] = _FIT,
+    ends: int = 0,
     **cem: Any,
 ) -> Imagined:
-    """Planning online: random steps, steps between fits, and decisions of a plan."""
+    """Planning online: random steps, steps between fits, and decisions of a plan.
+
+    ``ends`` of random episodes are waited for where only they are rewarded; coloured noise is what
+    reaches them.
+    """
     planner = CemConfig(
         **{"plans": 50, "worlds": 3, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
     )
-    online = OnlineConfig(start_steps=start, refit_every=every, **fit)
+    online = OnlineConfig(start_steps=start, start_ends=ends, refit_every=every, **fit)
     window = planner.steps(horizon)
     return OnlinePlanner(steps, window, model_settings=model, planner=planner, online=online)
 
@@ -83,12 +88,12 @@ def _planner(
 IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "CartPole-v1": (
         _ppo(1500, 250, 250, 20_000, 50),
-        _planner(1500, 150, 100, 20),
+        _planner(1500, 150, 100, 25, worlds=5),
         _replay("dqn", 3000, 250, 250, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Acrobot-v1": (
         _ppo(8000, 1000, 500, 20_000, 50),
-        _planner(8000, 1000, 500, 12, hold=4),
+        _planner(8000, 500, 250, 12, ends=2, hold=4, noise_exponent=2.0),
         _replay("dqn", 8000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Pendulum-v1": (
@@ -102,7 +107,7 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
             "sac", 10_000, 1000, 500, horizon=5, gradient_steps=4, ent_coef=0.1, gamma=0.9999,
             tau=0.01, use_sde=True, policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64]},
         ),
-        _planner(10_000, 500, 500, 20, hold=5, noise_exponent=1.0),
+        _planner(10_000, 500, 500, 20, ends=2, hold=5, noise_exponent=2.0),
         _ppo(10_000, 1000, 500, 20_000, 100),
     ),
     "LunarLander-v3": (

@@ -29,7 +29,7 @@ from worldmodel.data.make_env import Env, EnvLike, open_env
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-ONLINE_CEM = CemConfig(plans=128, worlds=5, horizon=25, iterations=4)
+ONLINE_CEM = CemConfig(plans=50, worlds=5, horizon=25, iterations=3)
 """The planner of ``train_planner`` if none is given."""
 
 
@@ -49,6 +49,8 @@ class OnlineConfig(FitConfig):
         threads: of torch, on the CPU.
     """
 
+    first_fit_steps: int = 600
+    fit_steps: int = 300
     start_steps: int = 200
     start_ends: int = 0
     refit_every: int = 100
@@ -141,7 +143,7 @@ def train_planner(
         env: without ``HoldAction``; see ``worldmodel.EnvLike``. One that is passed in stays open.
         real_steps: steps of the environment, exactly: the last episode is cut there.
         planner: settings of any planner, such as ``CemConfig`` or ``MppiConfig``; None takes
-            ``CemConfig(plans=128, worlds=5, horizon=25, iterations=4)``.
+            ``CemConfig(plans=50, worlds=5, horizon=25, iterations=3)``.
         config: see ``OnlineConfig``.
         known: functions in place of the model's heads, in all plans.
         folder: for the weights, episodes and results of each round.

@@ -55,7 +55,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
             {"checkpoint", "model", "env", "metric", "worlds", "value", "low", "high", "n"},
         ),
         (
-            ("elbo", "traveling-salesman", "traveling-salesman-nature", "--scenes", 2),
+            ("elbo", "traveling-salesman", "--scenes", 2),
             {"checkpoint", "model", "env", "metric", "pixel_variance", "context", "targets",
              "value", "low", "high", "n"},
         ),
@@ -83,7 +83,7 @@ def test_parts_are_of_the_weights_that_are_there(
     spec = worldmodel.Spec((3, 16, 16), worldmodel.ActionSpec("discrete", (), (4,)), 20)
     file, folder = tmp_path / "out.json", tmp_path / "model"
     words = ("elbo", folder, "traveling-salesman", "--env", AGENT, "--scenes", 2, "--json", file)
-    worldmodel.save(worldmodel.make("jump", spec, "small", seed=0), folder)
+    worldmodel.save(worldmodel.make("jump", spec, "views", seed=0), folder)
     with monkeypatch.context() as patch:
         real = worldmodel.load
         patch.setattr(worldmodel, "load", lambda name, *to: real(folder if name == str(folder)
@@ -91,10 +91,10 @@ def test_parts_are_of_the_weights_that_are_there(
         with pytest.raises(SystemExit, match="nowhere"):
             run(patch, *words)
     before = checkpoint.digest(folder)
-    worldmodel.save(worldmodel.make("jump", spec, "small", seed=1), folder)
+    worldmodel.save(worldmodel.make("jump", spec, "views", seed=1), folder)
     with pytest.raises(SystemExit, match="begun with weights.* = .*, now it is"):
         run(monkeypatch, *words, "--resume")
-    worldmodel.save(worldmodel.make("jump", spec, "small", seed=0), folder)
+    worldmodel.save(worldmodel.make("jump", spec, "views", seed=0), folder)
     run(monkeypatch, *words, "--resume")
     assert json.loads(file.read_text())["weights"][str(folder)] == before
 

@@ -55,7 +55,7 @@ class RandomAgent:
         episode_start: Any = None,
         deterministic: bool = False,
         action_masks: Any = None,
-    ) -> tuple[NDArray[Any], Tensor]:
+    ) -> tuple[NDArray[Any], Tensor | None]:
         """One random action for each ``observation`` (n, H, W, C) or (n, D), or for a single one.
 
         Dicts hold such observations. ``state`` is what the previous call returned, the actions
@@ -66,7 +66,7 @@ class RandomAgent:
         parts = observation.values() if isinstance(observation, Mapping) else [observation]
         shape = max((np.shape(part) for part in parts), key=len)
         lead = () if len(shape) in (1, 3) else shape[:1]
-        if state is None or len(state) == 0:
+        if state is None:
             sampled = draw_actions(self.spec, (*lead, self.length), self.generator, self.exponent)
             state = sampled.movedim(len(lead), 0)  # (length, n, *action)
         actions, state = state[0], state[1:]
@@ -77,4 +77,4 @@ class RandomAgent:
                 self.spec, actions.reshape(-1, *self.spec.shape), masks, self.generator
             )
             actions = flat.view(actions.shape)
-        return to_numpy(self.spec, actions), state
+        return to_numpy(self.spec, actions), state if len(state) else None

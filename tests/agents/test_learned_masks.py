@@ -190,7 +190,7 @@ def test_what_cannot_be_learned_is_refused(legal: LegalActions, played: Episodes
     without = [replace(episode, masks=None) for episode in played]
     with pytest.raises(ValueError, match="episodes: hold no action masks; collect records them"):
         LegalActions.fit(Episodes(without, played.action))
-    with pytest.raises(ValueError, match="episodes: expected at least 2, to train"):
+    with pytest.raises(ValueError, match="episodes: expected at least 2, one to train"):
         LegalActions.fit(Episodes([played[0]], played.action))
     with pytest.raises(ValueError, match="spec: masks are for Discrete, .*of which all are legal"):
         LegalActions(collect("Pendulum-v1", 1, max_steps=2, progress=False).spec(1), QUICK)

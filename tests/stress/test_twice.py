@@ -29,7 +29,7 @@ CARTS = (
     f"worldmodel collect --env {CART} --episodes 4 --seed 3 --out carts",
     "worldmodel unpack carts --out unpacked",
     "worldmodel train --episodes unpacked --memory 1 --window 8 --steps 3 --batch-size 4 --ema 0.5 "
-    "--out model --set scene=16 head=8",
+    "--out model --model jump --set scene=16 head=8",
 )
 AGENT = f"agents train --env {CART} --steps 40 --num-envs 2 --eval-episodes 2 --evaluate-every 40"
 STORIES = {

@@ -121,7 +121,8 @@ def test_train_on_episodes_that_stay_on_disk(
     more = ("--steps", 3, "--batch-size", 4, "--validate-every", 3)
     for out, memory in ((tmp_path / "a", words[6:8]), (tmp_path / "b", ())):
         episodes = ("--episodes", unpacked, "--window", 8, *memory)
-        run(monkeypatch, "train", *episodes, *more, "--out", out, "--set", "scene=16", "head=8")
+        run(monkeypatch, "train", *episodes, *more, "--out", out, "--model", "jump",
+            "--set", "scene=16", "head=8")  # fmt: skip
     first, second = (load(tmp_path / name).state_dict() for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(SystemExit, match="memory: only with --episodes"):
@@ -144,7 +145,8 @@ def test_train_on_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_train_on_vectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     run(monkeypatch, "collect", "--env", "CartPole-v1", "--out", data, "--episodes", 10)
-    train = ("--episodes", data, "--window", 8, "--out", out, "--steps", 1, "--ema", 0.9)
+    train = ("--episodes", data, "--window", 8, "--out", out, "--steps", 1,
+             "--model", "jump", "--ema", 0.9)  # fmt: skip
     run(monkeypatch, "train", *train, "--validate-every", 1)
     assert load(out).spec.observation == (4,) and (out / BEST).is_dir()
 
@@ -189,7 +191,7 @@ def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         (("train", "--env", "CartPole-v1", "--size", "None"), "no scene stream of its own"),
         (("train", "--env", ENV, "--preset", "huge"), "jump has no 'huge'"),
         (("train", "--env", ENV, "--set", "depth=3"), "has no 'depth'"),
-        (("train", "--env", ENV, "--set", "steps=x"), "steps is like 4, got 'x'"),
+        (("train", "--env", ENV, "--set", "flow_steps=x"), "steps is like 4, got 'x'"),
         (("train", "--env", ENV, "--size", "33"), "multiple of 8"),
         (("train", "--env", ENV, "--num-threads", "0"), "num_threads: expected at least 1, got 0"),
         (("collect", "--env", "FrozenLake-v1"), "observation_space: expected a uint8 Box"),

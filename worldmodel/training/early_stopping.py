@@ -118,7 +118,8 @@ class EarlyStopping:
     def _remember(self, measured: dict[str, Tensor]) -> None:
         if not self.weights:
             self.weights = [weight.detach().clone() for weight in self.model.parameters()]
-            self.errors, self.levels = measured, dict(measured)
+            self.errors = measured
+            self.levels = {part: errors.clone() for part, errors in measured.items()}
             return
         improved = False
         for part, errors in measured.items():

@@ -170,6 +170,7 @@ class Monitor:
             "variance_steps that go down and up again) or show smaller contexts (context_min)",
             "variance": ": lower the pixel variance (variance)",
             "beta": " (beta)",
+            "kl_weight": " (kl_weight)",
         }
         config = self.run.model.config
         return next((text for name, text in hints.items() if hasattr(config, name)), "")

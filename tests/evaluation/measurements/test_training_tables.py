@@ -13,7 +13,7 @@ from worldmodel import ActionSpec, Episode, Episodes, Spec, make
 
 
 def test_fidelity_of_an_untrained_model() -> None:
-    model = make("jump", Spec((3, 16, 16), ActionSpec("none"), 20), "small").eval()
+    model = make("jump", Spec((3, 16, 16), ActionSpec("none"), 20), "views").eval()
     found = fidelity.errors(model, scenes=3, worlds=4)
     assert all(values.shape == (3,) for values in found.values())
     assert (found["min-of-n"] <= found["mean-of-n"]).all()

@@ -208,7 +208,7 @@ def test_what_earlier_versions_kept_goes_on(tmp_path: Path) -> None:
 
 
 def test_it_logs_against_real_steps(tmp_path: Path) -> None:
-    result = run(40, tensorboard_log=str(tmp_path))
+    result = run(40, config=config(num_envs=2), tensorboard_log=str(tmp_path))
     events = EventAccumulator(str(tmp_path / "dyna"))
     events.Reload()
     logged = events.Scalars("dyna/real_return")

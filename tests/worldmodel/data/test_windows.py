@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.worldmodel.scenes import ENDS, ended_by_chance, moving_square
+from worldmodel.data.episode import Episode
+from worldmodel.data.episodes import Episodes
+from worldmodel.data.windows import WindowBatch
 from worldmodel.models.frame_by_frame.sssm import PRESETS as SSSM
 from worldmodel.models.frame_by_frame.sssm import Sssm
 from worldmodel.models.frame_by_frame.svg import PRESETS as SVG
@@ -109,3 +113,43 @@ def test_weights_of_subsets() -> None:
     frames, sizes = torch.tensor([4, 3, 3, 1, 2]), torch.tensor([2, 2, 3, 1, 1])
     expected = [math.comb(n, k) / math.comb(4, k) for n, k in zip(frames, sizes, strict=True)]
     torch.testing.assert_close(subset_weights(frames, sizes, 4), torch.tensor(expected))
+
+
+def vectors(lengths: tuple[int, ...] = (3, 7, 1, 5)) -> Episodes:
+    """Episodes of numbers that are all different; every other one terminates."""
+    made, count = [], 0
+    for number, steps in enumerate(lengths):
+        seen = np.arange(count, count + steps + 1, dtype=np.float32)[:, None]
+        count += steps + 1
+        actions = np.arange(steps) % 2
+        made.append(Episode(seen, actions, seen[1:, 0].copy(), terminated=number % 2 == 0))
+    return Episodes(made, ActionSpec("discrete", (), (2,)))
+
+
+@pytest.mark.parametrize("window", [1, 4, 9])
+def test_vectors_are_cut_as_images_are(window: int) -> None:
+    """Without a loop over windows, the same batches."""
+    source = vectors().windows(window, 6, seed=3)
+    times = torch.arange(window + 1).expand(6, -1)
+    for index in range(4):
+        fast = source.batch(index)
+        cut = [source._window(row) for row in fast.rows.tolist()]
+        slow = WindowBatch(cut, window, torch.device("cpu"), fast.rows.numpy())
+        for name in ("rows", "lengths", "actions", "rewards", "terminated"):
+            one, other = getattr(fast, name), getattr(slow, name)
+            assert torch.equal(one, other) and one.dtype == other.dtype, name
+        assert torch.equal(fast.observations(times), slow.observations(times))
+
+
+def test_a_sweep_holds_each_step_once() -> None:
+    episodes = vectors()
+    for window in (1, 4):
+        rewards = [
+            float(reward)
+            for batch in episodes.windows(window, 3).sweep(1000)
+            for row, length in zip(batch.rewards, batch.lengths, strict=True)
+            for reward in row[:length]
+        ]
+        assert rewards == [float(r) for episode in episodes for r in episode.rewards]
+    some = list(episodes.windows(1, 3).sweep(5))
+    assert 3 <= sum(len(batch.rows) for batch in some) <= 6

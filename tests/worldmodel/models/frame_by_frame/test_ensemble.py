@@ -283,7 +283,7 @@ def test_slippery_lake() -> None:
             expected[after] += chance
             there = cells[:, after] == 1
             alive, earned = (part[0, there, 0, 0] for part in (answer.alive, answer.rewards))
-            assert (alive - (not ended)).abs().mean() < 0.1
+            assert (alive - float(not ended)).abs().mean() < 0.1
             assert (earned - reward).abs().mean() < 0.1
         spread = np.sqrt(expected * (1 - expected) * (1 / taken[cell, action] + 1 / 2000))
         assert (abs(cells.mean(0).numpy() - expected) <= 3.3 * spread + 0.03).all()

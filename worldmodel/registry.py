@@ -12,7 +12,14 @@ import torch
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import check_seed
 from worldmodel.models.baselines import copy_last, replay
-from worldmodel.models.frame_by_frame import ensemble, hierarchical_vrnn, sssm, sv2p, svg
+from worldmodel.models.frame_by_frame import (
+    ensemble,
+    ensemble_config,
+    hierarchical_vrnn,
+    sssm,
+    sv2p,
+    svg,
+)
 from worldmodel.models.jumpy import badj, copying, gqn, jump
 from worldmodel.spec import Spec
 
@@ -46,7 +53,7 @@ MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
     for presets, *models in (
         (badj.PRESETS, badj.Badj),
         (gqn.PRESETS, gqn.Gqn),
-        (ensemble.PRESETS, ensemble.Ensemble),
+        (ensemble_config.PRESETS, ensemble.Ensemble),
         (svg.PRESETS, svg.Svg, svg.SvgFixedPrior, svg.SvgDeterministic),
         (copy_last.PRESETS, copy_last.CopyLast),
         ({}, replay.Replay),

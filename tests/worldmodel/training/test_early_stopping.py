@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from worldmodel import ActionSpec, Episode, Episodes, fit, make
-from worldmodel.models.frame_by_frame.ensemble import Ensemble, EnsembleConfig
+from worldmodel.models.frame_by_frame.ensemble import Ensemble
+from worldmodel.models.frame_by_frame.ensemble_config import EnsembleConfig
 from worldmodel.training.early_stopping import EarlyStopping
 
 CONFIG = EnsembleConfig(

@@ -25,18 +25,17 @@ belong to the branch that was taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel.base import Losses
-from worldmodel.common.config_checks import above_zero, at_least, to_tuples
 from worldmodel.common.hashing import high_bits
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State
-from worldmodel.models.frame_by_frame.ensemble_data import Recorded
+from worldmodel.models.frame_by_frame.ensemble_config import EnsembleConfig
+from worldmodel.models.frame_by_frame.ensemble_data import Recorded, moments
 from worldmodel.models.frame_by_frame.ensemble_nets import (
     Categories,
     DynamicsNets,
@@ -61,70 +60,6 @@ FAR = 10.0
 
 RARE = 0.1
 """Of a categorical number's range: its spread as an input is at least that."""
-
-
-@dataclass(frozen=True)
-class EnsembleConfig:
-    """Sizes and training settings.
-
-    Attributes:
-        members, elites: networks, and how many of them worlds are drawn from.
-        layers, hidden: hidden layers of the dynamics, and their width.
-        head_hidden: width of the two hidden layers that reward and end are read with.
-        propagation: "world" draws a member for each world (TS-infinity), "step" for each of its
-            steps (TS1).
-        bootstrap: whether each member counts the recorded steps differently.
-        logvar_min, logvar_max: where the learned bounds of the log-variance begin, in standardised
-            units.
-        weight_decay: of the layers of the dynamics, from the first to the output; the heads have
-            the last one's.
-        values: the most values that a number may take to be drawn from a softmax.
-        slots: for all values of such numbers together; one-hot groups need none.
-        learning_rate, learning_rate_end: Adam (0.9, 0.999), linear in between.
-    """
-
-    members: int = 5
-    elites: int = 5
-    layers: int = 3
-    hidden: int = 200
-    head_hidden: int = 100
-    propagation: Literal["world", "step"] = "world"
-    bootstrap: bool = True
-    logvar_min: float = -10.0
-    logvar_max: float = 0.5
-    weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 1e-4)
-    values: int = 16
-    slots: int = 64
-    learning_rate: float = 2e-3
-    learning_rate_end: float = 1e-4
-
-    def __post_init__(self) -> None:
-        to_tuples(self, "weight_decay")
-        at_least(1, self, "members", "elites", "layers", "hidden", "head_hidden")
-        at_least(0, self, "values", "slots")
-        above_zero(self, "learning_rate", "learning_rate_end")
-        if self.elites > self.members:
-            raise ValueError(
-                f"elites: expected at most the {self.members} members, got {self.elites}"
-            )
-        if self.propagation not in ("world", "step"):
-            raise ValueError(f"propagation: expected 'world' or 'step', got {self.propagation!r}")
-        if not self.logvar_min < self.logvar_max:
-            raise ValueError(
-                "logvar_min, logvar_max: expected the first below the second, got "
-                f"{self.logvar_min}, {self.logvar_max}"
-            )
-        if len(self.weight_decay) != self.layers + 1 or min(self.weight_decay) < 0:
-            raise ValueError(
-                f"weight_decay: expected {self.layers + 1} numbers of at least 0, one for each "
-                f"layer and the output, got {self.weight_decay}"
-            )
-
-
-PRESETS: dict[str, EnsembleConfig] = {
-    "vector": EnsembleConfig(),
-    "mbpo": EnsembleConfig(members=7, layers=4, weight_decay=(2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)),
-}
 
 
 class Ensemble(FrameByFrame):
@@ -388,19 +323,19 @@ class Ensemble(FrameByFrame):
         data = Recorded.of(source, self.spec)
         groups = data.groups(self.config.values, self.config.slots)
         if self.categories.set(groups):
-            _blank(self.dynamics, slice(2 * self.numbers, None))
+            self.dynamics.blank_outputs(slice(2 * self.numbers, None))
         change = data.after - data.before
         gaussian = (change != 0).any(0) & ~self.categories.categorical
         fresh = gaussian & ~self.gaussian
         least = torch.minimum(data.before.amin(0), data.after.amin(0))
         most = torch.maximum(data.before.amax(0), data.after.amax(0))
-        scale, shift = _moments(data.before)
+        scale, shift = moments(data.before)
         scale = torch.where(  # rare values would be far out
             self.categories.categorical,
             torch.maximum(scale, RARE * (most - least)),
             scale,
         )
-        change_scale, change_shift = _moments(change)
+        change_scale, change_shift = moments(change)
         margin = FAR * (most - least)
         scales = (
             (self.shift, shift), (self.scale, scale), (self.change_shift, change_shift),
@@ -415,20 +350,18 @@ class Ensemble(FrameByFrame):
         if bool(self.prepared):
             self._compensate(before)
             for columns in (0, self.numbers):
-                _blank(self.dynamics, columns + fresh.nonzero().flatten())
+                self.dynamics.blank_outputs(columns + fresh.nonzero().flatten())
         self.prepared.fill_(True)
 
     def _compensate(self, before: Mapping[str, Tensor]) -> None:
         """Change the weights such that the networks mean what they meant before, in new scales."""
         numbers, features = self.numbers, self.spec.action.features
-        _shift_inputs(self.dynamics, 0, before["shift"], before["scale"], self.shift, self.scale)
+        self.dynamics.shift_inputs(0, before["shift"], before["scale"], self.shift, self.scale)
         for first in (0, numbers + features):
-            _shift_inputs(
-                self.head, first, before["shift"], before["scale"], self.shift, self.scale
-            )
+            self.head.shift_inputs(first, before["shift"], before["scale"], self.shift, self.scale)
         ratio = before["change_scale"] / self.change_scale
         moved = (before["change_shift"] - self.change_shift) / self.change_scale
-        _shift_outputs(self.dynamics, slice(0, numbers), ratio, moved)
+        self.dynamics.shift_outputs(slice(0, numbers), ratio, moved)
         log = 2 * ratio.log()
         self.dynamics.biases[-1][..., numbers : 2 * numbers] += log
         self.dynamics.logvar_min.add_(log)
@@ -436,32 +369,4 @@ class Ensemble(FrameByFrame):
         old = before["reward_scale.spread"], before["reward_scale.mean"]
         scale: RewardScale = self.reward_scale
         ratio, moved = old[0] / scale.spread, (old[1] - scale.mean) / scale.spread
-        _shift_outputs(self.head, slice(0, 1), ratio, moved)
-
-
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Spread and mean (D,) of values (n, D); a spread that is only rounding counts as 1."""
-    spread, mean = torch.std_mean(values, 0, correction=0)
-    return torch.where(spread > 1e-7 * (1e-5 + mean.abs()), spread, 1.0), mean
-
-
-def _shift_inputs(
-    nets: MemberNets, first: int, shift: Tensor, scale: Tensor, new_shift: Tensor, new_scale: Tensor
-) -> None:
-    """Inputs from ``first`` on were (x - shift) / scale, and are (x - new_shift) / new_scale."""
-    weight, bias = nets.weights[0], nets.biases[0]
-    rows = slice(first, first + len(shift))
-    bias += (((new_shift - shift) / scale)[:, None] * weight[:, rows]).sum(1, keepdim=True)
-    weight[:, rows] *= (new_scale / scale)[:, None]
-
-
-def _shift_outputs(nets: MemberNets, columns: slice, ratio: Tensor, moved: Tensor) -> None:
-    """Outputs y become ratio * y + moved."""
-    nets.weights[-1][..., columns] *= ratio
-    nets.biases[-1][..., columns] = nets.biases[-1][..., columns] * ratio + moved
-
-
-def _blank(nets: MemberNets, columns: slice | Tensor) -> None:
-    """These outputs are 0 from now on."""
-    nets.weights[-1][..., columns] = 0.0
-    nets.biases[-1][..., columns] = 0.0
+        self.head.shift_outputs(slice(0, 1), ratio, moved)

@@ -114,3 +114,9 @@ def _one_hot(every: Tensor) -> list[Group]:
             groups.append(Group(members, (1.0,) * len(members)))
         first = last
     return groups
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Spread and mean (D,) of values (n, D); a spread that is only rounding counts as 1."""
+    spread, mean = torch.std_mean(values, 0, correction=0)
+    return torch.where(spread > 1e-7 * (1e-5 + mean.abs()), spread, 1.0), mean

@@ -52,6 +52,30 @@ class MemberNets(nn.Module):
         ]
         return 0.5 * torch.stack(each).sum()
 
+    @torch.no_grad()
+    def shift_inputs(
+        self, first: int, shift: Tensor, scale: Tensor, new_shift: Tensor, new_scale: Tensor
+    ) -> None:
+        """Compute the same, when inputs from ``first`` on are no longer (x - shift) / scale, but
+        (x - new_shift) / new_scale.
+        """
+        weight, bias = self.weights[0], self.biases[0]
+        rows = slice(first, first + len(shift))
+        bias += (((new_shift - shift) / scale)[:, None] * weight[:, rows]).sum(1, keepdim=True)
+        weight[:, rows] *= (new_scale / scale)[:, None]
+
+    @torch.no_grad()
+    def shift_outputs(self, columns: slice, ratio: Tensor, moved: Tensor) -> None:
+        """These outputs y become ratio * y + moved."""
+        self.weights[-1][..., columns] *= ratio
+        self.biases[-1][..., columns] = self.biases[-1][..., columns] * ratio + moved
+
+    @torch.no_grad()
+    def blank_outputs(self, columns: slice | Tensor) -> None:
+        """These outputs become 0."""
+        self.weights[-1][..., columns] = 0.0
+        self.biases[-1][..., columns] = 0.0
+
 
 class DynamicsNets(MemberNets):
     """The perceptrons of the dynamics, and the bounds between which they put a log-variance.

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from agents import ImaginedVecEnv, adapt
 from worldmodel import ActionSpec, Context, Episode, Episodes, Queries, Spec, collect, fit, make
-from worldmodel.models.frame_by_frame.ensemble import PRESETS, Ensemble, EnsembleConfig
+from worldmodel.models.frame_by_frame.ensemble import Ensemble
+from worldmodel.models.frame_by_frame.ensemble_config import PRESETS, EnsembleConfig
 from worldmodel.models.frame_by_frame.ensemble_data import Recorded
 from worldmodel.models.frame_by_frame.ensemble_nets import (
     Categories,

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from worldmodel import Context, Queries, Spec, make
 from worldmodel.models.frame_by_frame.base import FrameByFrame
-from worldmodel.models.frame_by_frame.ensemble import Ensemble, EnsembleConfig
+from worldmodel.models.frame_by_frame.ensemble import Ensemble
+from worldmodel.models.frame_by_frame.ensemble_config import EnsembleConfig
 from worldmodel.models.frame_by_frame.ensemble_nets import Group
 from worldmodel.models.frame_by_frame.ensemble_roll import MemberLayout
 from worldmodel.spec import ActionSpec

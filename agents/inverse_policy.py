@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bit_entropy
 from tqdm import tqdm
 
 from agents import actions as action_border
-from agents.policies import SmallCnn, write_weights
-from worldmodel.common.config_checks import above_zero, at_least, check_seed, from_json, share
-from worldmodel.common.files import atomic
-from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
+from agents.policies import SmallCnn
+from agents.saved_network import read_network, write_network
+from worldmodel.common.config_checks import above_zero, at_least, check_seed, share
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 from worldmodel.spec.parts import to_float
 
-FORMAT = 1
-SPACE_BYTES = 10
-"""Memory of a Gymnasium box for each number, at most: two bounds, and whether they are finite."""
+NAME = "inverse_policy"
+"""Of the files."""
 
 
 @dataclass(frozen=True)
@@ -217,12 +213,7 @@ class InversePolicy:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``inverse_policy.json`` and ``inverse_policy.safetensors``."""
-        folder = Path(folder)
-        write_weights(self.net, folder / "inverse_policy.safetensors")
-        facts = {"format": FORMAT, "spec": self.spec.to_dict(), "config": asdict(self.config)}
-        with atomic(folder / "inverse_policy.json") as path:
-            path.write_text(json.dumps(facts, indent=1) + "\n")
-        return folder
+        return write_network(folder, NAME, self.net, self.spec, self.config)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> InversePolicy:
@@ -232,24 +223,11 @@ class InversePolicy:
             FileNotFoundError: a file is missing.
             ValueError: another format version, or tensors that do not fit.
         """
-        path = Path(folder) / "inverse_policy.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file; InversePolicy.save makes it")
-        facts = read_json(path)
-        if facts.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {facts.get('format')!r}; this version reads {FORMAT}")
-        weights = Tensors(path.with_suffix(".safetensors"))
-        try:
-            spec = Spec.from_dict(facts.get("spec", {}))
-            config = from_json(InversePolicyConfig, facts.get("config"))
-            check_memory(path, SPACE_BYTES * math.prod(spec.observation) * config.frame_stack)
-            with torch.device("meta"):  # shapes without memory
-                expected = layout(_Net(spec, config).state_dict())
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise ValueError(f"{path}: settings do not fit: {error}") from error
-        weights.check(expected)
-        policy = cls(spec, config)
-        policy.net.load_state_dict(weights.read(expected))
+        saved = read_network(
+            folder, NAME, InversePolicyConfig, _Net, cls.__name__, lambda config: config.frame_stack
+        )
+        policy = cls(saved.spec, saved.config)
+        policy.net.load_state_dict(saved.weights)
         policy.net.to(device).eval()
         return policy
 

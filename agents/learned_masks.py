@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bit_entropy
 from tqdm import tqdm
 
 from agents.legal_actions import by_entry
-from agents.policies import SmallMultiInput, write_weights
-from worldmodel.common.config_checks import above_zero, at_least, check_seed, from_json, share
-from worldmodel.common.files import atomic
-from worldmodel.common.safe_files import Tensors, check_memory, layout, read_json
+from agents.policies import SmallMultiInput
+from agents.saved_network import read_network, write_network
+from worldmodel.common.config_checks import above_zero, at_least, check_seed, share
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 
-FORMAT = 1
-SPACE_BYTES = 10
-"""Memory of a Gymnasium box for each number, at most: two bounds, and whether they are finite."""
+NAME = "legal_actions"
+"""Of the files."""
 STANDARDISED_BY = 4096
 """Observations whose mean and spread standardise vectors."""
 MEASURED_BY = 256
@@ -222,14 +219,10 @@ class LegalActions:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``legal_actions.json`` and ``legal_actions.safetensors``."""
-        folder = Path(folder)
-        write_weights(self.net, folder / "legal_actions.safetensors")
-        facts = {"format": FORMAT, "spec": self.spec.to_dict(), "config": asdict(self.config)}
-        if not math.isnan(self.accuracy):
-            facts |= {"accuracy": self.accuracy, "exact": self.exact}
-        with atomic(folder / "legal_actions.json") as path:
-            path.write_text(json.dumps(facts, indent=1) + "\n")
-        return folder
+        measured = {"accuracy": self.accuracy, "exact": self.exact}
+        if math.isnan(self.accuracy):
+            measured = {}
+        return write_network(folder, NAME, self.net, self.spec, self.config, **measured)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> LegalActions:
@@ -239,26 +232,13 @@ class LegalActions:
             FileNotFoundError: a file is missing.
             ValueError: another format version, or tensors that do not fit.
         """
-        path = Path(folder) / "legal_actions.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file; LegalActions.save makes it")
-        facts = read_json(path)
-        if facts.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {facts.get('format')!r}; this version reads {FORMAT}")
-        weights = Tensors(path.with_suffix(".safetensors"))
-        try:
-            spec = Spec.from_dict(facts.get("spec", {}))
-            config = from_json(LegalActionsConfig, facts.get("config"))
-            accuracy, exact = (float(facts.get(name, "nan")) for name in ("accuracy", "exact"))
-            check_memory(path, SPACE_BYTES * math.prod(spec.observation))
-            with torch.device("meta"):  # shapes without memory
-                expected = layout(_Net(spec, config.width).state_dict())
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise ValueError(f"{path}: settings do not fit: {error}") from error
-        weights.check(expected)
-        legal = cls(spec, config)
-        legal.accuracy, legal.exact = accuracy, exact
-        legal.net.load_state_dict(weights.read(expected))
+        saved = read_network(
+            folder, NAME, LegalActionsConfig, lambda spec, config: _Net(spec, config.width),
+            cls.__name__, facts=("accuracy", "exact"),
+        )  # fmt: skip
+        legal = cls(saved.spec, saved.config)
+        legal.accuracy, legal.exact = saved.facts["accuracy"], saved.facts["exact"]
+        legal.net.load_state_dict(saved.weights)
         legal.net.to(device).eval()
         return legal
 

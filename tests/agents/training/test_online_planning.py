@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from dyna_fakes import LineConfig, LineEnv, LineModel
+from dyna_fakes import CountedLine, LineConfig, LineEnv, LineModel
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -31,19 +31,6 @@ from worldmodel.base import Losses
 from worldmodel.models.baselines.copy_last import CopyLast
 
 CEM = CemConfig(plans=16, worlds=1, horizon=4, iterations=2)
-
-
-class CountedLine(LineEnv):
-    """Its episodes are 8 steps long; all its steps are counted."""
-
-    count = 0
-
-    def __init__(self) -> None:
-        super().__init__(limit=100.0)
-
-    def step(self, action: np.ndarray) -> Any:
-        CountedLine.count += 1
-        return super().step(action)
 
 
 def config(**settings: Any) -> OnlineConfig:
@@ -162,7 +149,8 @@ def test_evaluations_are_logged_and_change_nothing(tmp_path: Path) -> None:
     assert_same(result, run(44))
     steps = [step for step, _ in returns.history]
     assert steps == [0, 12, 28, 44]
-    assert returns.history[0][1].max() < 30 < returns.history[-1][1].min()
+    before, after = (returns.history[row][1] for row in (0, -1))
+    assert before.mean() < after.mean() and after.min() > 30
     (events,) = [EventAccumulator(str(log / "planner"))]
     events.Reload()
     scalars = set(events.Tags()["scalars"])

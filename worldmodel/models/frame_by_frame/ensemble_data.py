@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.models.frame_by_frame.ensemble_nets import Group
+from worldmodel.models.layers.moments import every_frame
 from worldmodel.rewards import PREPARE_BATCHES
 from worldmodel.spec import Spec
 from worldmodel.types import RecordedSource, SceneBatch, SceneSource
@@ -82,10 +83,8 @@ def _batches(source: SceneSource) -> Iterator[SceneBatch]:
 
 def _steps(scenes: SceneBatch, spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
     """The steps before the scenes' ends: observations before and after, and rewards, float64."""
-    count = scenes.actions.shape[1]
-    times = torch.arange(count + 1, device=scenes.lengths.device)
-    frames = spec.to_model(scenes.observations(times.expand(len(scenes.lengths), -1))).double()
-    valid = times[:-1] < scenes.lengths[:, None]
+    frames, there = every_frame(scenes, spec)
+    frames, valid = frames.double(), there[:, 1:]
     return frames[:, :-1][valid], frames[:, 1:][valid], scenes.rewards[valid].double()
 
 

@@ -21,7 +21,8 @@ from worldmodel.base import Losses, WorldModel
 from worldmodel.models.jumpy.config import JumpyConfig
 from worldmodel.models.jumpy.heads import RewardContinueHead
 from worldmodel.models.jumpy.keys import ActionPath, TimeFeatures
-from worldmodel.rewards import PREPARE_BATCHES, RewardScale
+from worldmodel.models.layers.moments import vector_moments
+from worldmodel.rewards import RewardScale
 from worldmodel.spec import Spec
 from worldmodel.types import (
     Belief,
@@ -146,16 +147,9 @@ class JumpyModel(WorldModel):
         if self.spec.is_image or bool(self.prepared):
             return
         self.prepared.fill_(True)
-        recorded = []
-        for index in range(PREPARE_BATCHES):
-            scenes = source.batch(index)
-            times = torch.arange(scenes.actions.shape[1] + 1, device=scenes.lengths.device)
-            frames = scenes.observations(times.expand(len(scenes.lengths), -1))
-            frames = frames[times <= scenes.lengths[:, None]]
-            recorded.append(self.spec.to_model(frames)[:, self.pixels :].double())
-        scale, shift = torch.std_mean(torch.cat(recorded), 0)
+        shift, scale = vector_moments(source, self.spec, self.pixels)
         self.shift.copy_(shift)
-        self.scale.copy_(torch.where(scale > 1e-6, scale, 1.0))  # a number that never changes
+        self.scale.copy_(scale)
 
     def _standardised(self, observations: Tensor) -> Tensor:
         return self._of_vectors(observations, lambda x: (x - self.shift) / self.scale)

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from agent_fakes import FakeEnv, FakeModel
-from dyna_fakes import LineConfig, LineEnv, LineModel
+from dyna_fakes import CountedLine, LineConfig, LineEnv, LineModel
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,19 +23,6 @@ def config(**settings: Any) -> RoundsConfig:
     usual = {"first_collect_steps": 16, "collect_steps": 8, "first_fit_steps": 20, "fit_steps": 20,
              "imagined_steps": 32, "num_envs": 4}  # fmt: skip
     return RoundsConfig(**{**usual, **settings})
-
-
-class CountedLine(LineEnv):
-    """Its episodes are 8 steps long; all its steps are counted."""
-
-    count = 0
-
-    def __init__(self) -> None:
-        super().__init__(limit=100.0)
-
-    def step(self, action: np.ndarray) -> Any:
-        CountedLine.count += 1
-        return super().step(action)
 
 
 def run(steps: int = 40, offset: float = 0.5, config: RoundsConfig = config(),  # noqa: B008

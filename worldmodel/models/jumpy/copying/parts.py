@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from worldmodel.rewards import PREPARE_BATCHES
+from worldmodel.models.layers.moments import vector_moments
 from worldmodel.spec import Spec
 from worldmodel.types import SceneSource
 
@@ -45,16 +45,9 @@ class ObservationParts(nn.Module):
         """Learn mean and spread of the vectors from a source, once."""
         if not self.numbers or bool(self.prepared):
             return
-        recorded = []
-        for index in range(PREPARE_BATCHES):
-            scenes = source.batch(index)
-            times = torch.arange(scenes.actions.shape[1] + 1, device=scenes.lengths.device)
-            frames = scenes.observations(times.expand(len(scenes.lengths), -1))
-            frames = frames[times <= scenes.lengths[:, None]]
-            recorded.append(self.spec.to_model(frames)[:, self.pixels :].double())
-        spread, shift = torch.std_mean(torch.cat(recorded), 0)
+        shift, spread = vector_moments(source, self.spec, self.pixels)
         self.shift.copy_(shift)
-        self.spread.copy_(torch.where(spread > 1e-6, spread, 1.0))  # a number that never changes
+        self.spread.copy_(spread)
         self.prepared.fill_(True)
 
     def standardised(self, observations: Tensor) -> Tensor:

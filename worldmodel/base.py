@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -308,8 +308,13 @@ class WorldModel(nn.Module, ABC):
         """
         return {"": self.loss(scenes, 1.0, generator).total.reshape(1)}
 
-    def rank_members(self, errors: Mapping[str, Tensor]) -> None:
-        """Called by ``fit`` when each member has its best weights, with their errors."""
+    def calibrate(self, errors: Mapping[str, Tensor], scenes: Iterable[SceneBatch]) -> None:
+        """Called by ``fit`` at the end, if something was held out: the best weights are in place.
+
+        Args:
+            errors: the lowest ``holdout_errors``.
+            scenes: what was held out.
+        """
 
     @abstractmethod
     def _observe(self, context: Context) -> Belief: ...

@@ -90,14 +90,13 @@ class EarlyStopping:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Give the model the best weights, and rank its members."""
+        """Give the model the best weights, and calibrate it."""
         if not self.weights:
             return
         for parameter, weight in zip(self.model.parameters(), self.weights, strict=True):
             parameter.copy_(weight)
-        self.model.rank_members(
-            {part: errors.to(self.model.device) for part, errors in self.errors.items()}
-        )
+        errors = {part: each.to(self.model.device) for part, each in self.errors.items()}
+        self.model.calibrate(errors, self._batches())
 
     def restore(
         self,

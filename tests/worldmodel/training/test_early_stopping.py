@@ -59,7 +59,8 @@ class Scripted(nn.Module):
             self.two.weight += 1
         return {"one": torch.tensor(first), "two": torch.tensor(second)}
 
-    def rank_members(self, errors: dict[str, torch.Tensor]) -> None:
+    def calibrate(self, errors: dict[str, torch.Tensor], scenes: Any) -> None:
+        assert len(list(scenes)) == 1
         self.ranked = errors["one"] + errors["two"]
 
 

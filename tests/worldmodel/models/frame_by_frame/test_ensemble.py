@@ -89,7 +89,7 @@ def test_one_product_is_each_member_by_itself() -> None:
 
 def test_a_world_is_one_of_the_elites() -> None:
     model = fresh()
-    model.rank_members({"dynamics": torch.tensor([0.3, 0.1, 0.2])})
+    model.calibrate({"dynamics": torch.tensor([0.3, 0.1, 0.2])}, [])
     assert model.elites.tolist() == [1, 2]
     context = Context(torch.zeros(50, 1, 5), torch.zeros(50, 1, dtype=torch.int64))
     worlds = model.sample(model.observe(context), 4, generator())

@@ -16,6 +16,10 @@ from worldmodel.models.layers.positions import cell_positions
 EPSILON = 1e-8
 """Added to attention weights before they are normalised over places."""
 
+LOG_SPREAD = -2.0
+"""Of random slots, as training begins: about as much as their mean. (There it begins at 0; slots
+that are mostly noise learn more slowly.)"""
+
 
 class GridPosition(nn.Module):
     """Scales and shifts a picture of features by linear maps of positions and their waves.
@@ -95,7 +99,7 @@ class SlotAttention(nn.Module):
         super().__init__()
         self.size, self.iterations = size, iterations
         self.mean = nn.Parameter(torch.randn(size) * size**-0.5)
-        self.log_spread = nn.Parameter(torch.randn(size) * size**-0.5)
+        self.log_spread = nn.Parameter(torch.randn(size) * size**-0.5 + LOG_SPREAD)
         self.norm_inputs = nn.LayerNorm(features)
         self.norm_slots = nn.LayerNorm(size)
         self.query = nn.Linear(size, size, bias=False)

@@ -405,7 +405,7 @@ class WorldModel(nn.Module, ABC):
                 f"context.observations: pixels lie in [{low:.3g}, {high:.3g}], expected [0, 1]"
             )
         self._check_times(times[mask], "context.times")
-        self._check_poses(context.poses, times, "context.poses")
+        self._check_poses(context.poses, times, "context.poses", mask)
         self._check_path(context)
 
     def _check_path(self, context: Context) -> None:
@@ -465,7 +465,9 @@ class WorldModel(nn.Module, ABC):
                 f"[0, {self.spec.window}]"
             )
 
-    def _check_poses(self, poses: Tensor | None, times: Tensor, argument: str) -> None:
+    def _check_poses(
+        self, poses: Tensor | None, times: Tensor, argument: str, mask: Tensor | None = None
+    ) -> None:
         if poses is None and not self.spec.pose:
             return
         expected = (*times.shape, self.spec.pose) if self.spec.pose else None
@@ -474,6 +476,8 @@ class WorldModel(nn.Module, ABC):
             raise ValueError(f"{argument}: expected {expected}, got {got}")
         if poses is not None and not bool(torch.isfinite(poses).all()):
             raise ValueError(f"{argument}: holds NaN or infinity")
+        if poses is not None and self.spec.camera is not None:
+            self.spec.camera.check(poses if mask is None else poses[mask], argument)
 
     def _check_actions(self, actions: Tensor, argument: str, lead: tuple[int, ...]) -> None:
         expected = self.spec.action.shape

@@ -233,14 +233,14 @@ class Train:
         training = scene_stream(env, self.env)(batch_size, **settings)
         test = scene_stream(sized_env(self.env, self.size, split="test"), self.env)
         scenes = training.batch(0)
-        pose = 0
+        pose, camera = 0, None
         if self.poses:
             poses = scenes.poses(torch.zeros_like(scenes.lengths).unsqueeze(1))
             if poses is None:
                 raise ValueError("poses: this environment has no camera; its keys are times")
-            pose = int(poses.shape[-1])
+            pose, camera = int(poses.shape[-1]), getattr(training, "camera", None)
         steps = int(scenes.actions.shape[1])
-        spec = Spec.from_spaces(env.observation_space, env.action_space, steps, pose)
+        spec = Spec.from_spaces(env.observation_space, env.action_space, steps, pose, camera)
         validation, video = (test(count, **settings) for count in (batch_size, VIDEO_SCENES))
         return Data(spec, training, validation, video.batch(0))
 

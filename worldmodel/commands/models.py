@@ -15,7 +15,7 @@ from worldmodel.commands.train import check_source_options, scene_stream, sized_
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
 from worldmodel.data.episodes import Episodes
-from worldmodel.models.jumpy.copying import set_flow_steps
+from worldmodel.models.jumpy.rectified_flow import set_flow_steps
 from worldmodel.registry import MODELS, entry, make
 from worldmodel.spec import ActionSpec, Spec
 from worldmodel.training.source import check_source

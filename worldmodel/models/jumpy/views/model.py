@@ -102,6 +102,7 @@ class ViewsJump(FlowSampler):
     name: ClassVar[str] = "jump"
     jumpy: ClassVar[bool] = True
     extends: ClassVar[bool] = True
+    uses_camera: ClassVar[bool] = True
     training_batch: ClassVar[int] = 8
     config: ViewsConfig
 

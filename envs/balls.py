@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.narratives.shapes import KIND_NAMES, PALETTE, render
+from envs.narratives.shapes import KIND_NAMES, PALETTE, RADII, render
 from envs.randomness import hash_ids, uniform
-from envs.simulator import Simulator, State, at_start
+from envs.simulator import Simulator, State, at_start, check_size
 from envs.template_match import white_level
 from worldmodel.common.config_checks import whole_number
 
@@ -100,6 +100,24 @@ class RandomWalk(Simulator[RandomWalkState]):
 def positions(state: RandomWalkState) -> Tensor:
     """The balls' centres in canvas widths, ``(B, 3, 2)`` float32."""
     return (state.cells.to(torch.float32) + 0.5) / CELLS
+
+
+def segments(state: RandomWalkState, size: int) -> Tensor:
+    """Which ball is visible at each pixel, ``(B, size, size)`` int64: 0 where there is none.
+
+    Ball i is i + 1. A pixel belongs to the foremost ball that covers its middle.
+
+    Raises:
+        ValueError: ``size`` is no multiple of 8.
+    """
+    pixels = (torch.arange(check_size(size), device=state.cells.device) + 0.5) / size
+    x, y = positions(state).unbind(-1)  # (B, 3)
+    away = (pixels - x[..., None]).square()[:, :, None] + (pixels - y[..., None]).square()[
+        ..., None
+    ]
+    covers = away <= RADII[_SIZE] ** 2  # (B, 3, size, size)
+    number = torch.arange(1, BALLS + 1, device=covers.device)[:, None, None]
+    return (covers * number).amax(1)
 
 
 def locate(frames: Tensor, facts: RandomWalkState) -> Tensor:

@@ -14,6 +14,7 @@ from evaluation.measurements.elbo import Elbo
 from evaluation.measurements.fidelity import Fidelity
 from evaluation.measurements.imagination import Imagination
 from evaluation.measurements.model_comparison import ModelComparison
+from evaluation.measurements.objects import Objects
 from evaluation.measurements.outcomes import Outcomes
 from evaluation.measurements.perceptual import Perceptual
 from evaluation.measurements.planning import Planning
@@ -28,9 +29,9 @@ from worldmodel.common import cli
 VERBS: dict[str, Any] = {
     verb.name: verb
     for verb in (
-        Speed, Imagination, Fidelity, Elbo, Perceptual, Consistency, ModelComparison, Ablation,
-        Dynamics, Outcomes, Returns, Control, Planning, CommonWorlds, Efficiency, SampleEfficiency,
-        Transitions, Scaling, Bench, Report,
+        Speed, Imagination, Fidelity, Elbo, Perceptual, Consistency, Objects, ModelComparison,
+        Ablation, Dynamics, Outcomes, Returns, Control, Planning, CommonWorlds, Efficiency,
+        SampleEfficiency, Transitions, Scaling, Bench, Report,
     )
 }  # fmt: skip
 

@@ -19,6 +19,8 @@ from worldmodel.models.frame_by_frame import (
     sssm,
     sv2p,
     svg,
+    vim,
+    vim_config,
 )
 from worldmodel.models.jumpy import badj, copying, gqn, jump, views
 from worldmodel.spec import Spec
@@ -60,6 +62,7 @@ MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
         (hierarchical_vrnn.PRESETS, hierarchical_vrnn.HierarchicalVrnn),
         (sssm.PRESETS, sssm.Sssm, sssm.DssmVae, sssm.DssmDet),
         (sv2p.PRESETS, sv2p.Sv2p, sv2p.Cdna),
+        (vim_config.PRESETS, vim.Vim),
     )
     for model in models
 }

@@ -33,6 +33,7 @@ STYLES = {
     "sssm": Style("sSSM", SKY),
     "dssm-vae": Style("dSSM-VAE", SKY, "--", "s"),
     "dssm-det": Style("dSSM-DET", SKY, ":", "^"),
+    "vim": Style("VIM", ORANGE),
     "copy-last": Style("copy-last", GREY, ":", "x"),
 }
 PLAIN = ("small", "paper", "narrative", "dice")  # presets that are not mentioned

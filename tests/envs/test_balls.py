@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from envs import play
-from envs.balls import BALLS, CELLS, NONE, RandomWalk, locate, moves_of
+from envs.balls import BALLS, CELLS, NONE, RandomWalk, locate, moves_of, segments
+from envs.narratives.shapes import PALETTE
 from tests.envs.pictures import BLURS, blurred
 
 
@@ -72,3 +73,19 @@ def test_bad_input():
             locate(torch.zeros(shape), RandomWalk().begin(torch.arange(2)))
     with pytest.raises(ValueError, match="cells"):
         moves_of(torch.zeros(3, 3, 2))
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_segments_say_which_ball_is_where(size):
+    batch = walked(50)
+    times = torch.full((50, 1), 7)
+    moments = batch.moments(times)
+    segment = segments(moments, size)
+    frames = batch.simulator.render(moments, size).float()
+    palette = torch.tensor(PALETTE)[moments.colours].float()  # (50, 3, 3)
+    assert segment.shape == (50, size, size) and set(segment.unique().tolist()) == {0, 1, 2, 3}
+    colour = torch.cat([torch.zeros(50, 1, 3), palette], 1)
+    expected = colour.gather(1, segment.flatten(1)[..., None].expand(-1, -1, 3))
+    away = (frames.flatten(1, 2) - expected).abs().amax(-1)
+    assert (away > 160).float().mean() < 0.005  # the edges are blended: by at most a half and a bit
+    assert (away < 1).float().mean() > 0.9

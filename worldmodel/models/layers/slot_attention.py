@@ -1,0 +1,142 @@
+"""Slot attention (Locatello et al. 2020): slots compete for the places of a picture.
+
+Sources: seed 002 (thesis), equation 8.4, table 8.1 and section 10.4; what it leaves open (sizes of
+the residual perceptron, epsilon, three iterations) is as in the public reference implementation,
+see our reference notes, section 9; the positions are ours. Shapes: P pictures, K slots of D
+numbers, n places of F features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.models.layers.positions import cell_positions
+
+EPSILON = 1e-8
+"""Added to attention weights before they are normalised over places."""
+
+
+class GridPosition(nn.Module):
+    """Scales and shifts a picture of features by linear maps of positions and their waves.
+
+    With the shift alone, which is usual, slots learn to be somewhere several times more slowly: a
+    product of what a slot says and where it is said is what puts a thing in its place.
+
+    Args:
+        height, width: of the picture.
+        channels: F.
+    """
+
+    grid: Tensor
+
+    def __init__(self, height: int, width: int, channels: int) -> None:
+        super().__init__()
+        grid = cell_positions(height, width).unflatten(0, (height, width))
+        self.register_buffer("grid", grid, persistent=False)
+        self.shift = nn.Linear(grid.shape[-1], channels)
+        self.scale = nn.Linear(grid.shape[-1], channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(P, F, height, width) to the same shape."""
+        shift, scale = (layer(self.grid).permute(2, 0, 1) for layer in (self.shift, self.scale))
+        placed: Tensor = features * (1 + scale) + shift
+        return placed
+
+
+class PictureEncoder(nn.Module):
+    """Four convolutions, positions, and a perceptron at each place (thesis, table 8.1).
+
+    Args:
+        image: colour channels.
+        height, width: of the pictures, multiples of ``coarse``.
+        channels: F.
+        kernel: of the convolutions, odd.
+        coarse: pixels on a side of a place: 1, 2 or 4. The second convolution, and for 4 the third,
+            then has stride 2.
+    """
+
+    def __init__(
+        self, image: int, height: int, width: int, channels: int, kernel: int, coarse: int
+    ) -> None:
+        super().__init__()
+        strides = (1, 2 if coarse > 1 else 1, 2 if coarse > 2 else 1, 1)
+        inputs = (image, channels, channels, channels)
+        layers: list[nn.Module] = []
+        for count, stride in zip(inputs, strides, strict=True):
+            layers += [nn.Conv2d(count, channels, kernel, stride, kernel // 2), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.position = GridPosition(height // coarse, width // coarse, channels)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, channels),
+            nn.ReLU(),
+            nn.Linear(channels, channels),
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (P, C, H, W) in [0, 1] to features (P, n, F), row by row."""
+        features = self.position(self.convolutions(frames))
+        mixed: Tensor = self.mix(features.flatten(2).transpose(1, 2))
+        return mixed
+
+
+class SlotAttention(nn.Module):
+    """Slots are queries, places are keys; each place divides its attention among the slots.
+
+    Args:
+        features: F.
+        size: D.
+        hidden: units of the residual perceptron after the GRU.
+        iterations: of ``forward``.
+    """
+
+    def __init__(self, features: int, size: int, hidden: int, iterations: int = 3) -> None:
+        super().__init__()
+        self.size, self.iterations = size, iterations
+        self.mean = nn.Parameter(torch.randn(size) * size**-0.5)
+        self.log_spread = nn.Parameter(torch.randn(size) * size**-0.5)
+        self.norm_inputs = nn.LayerNorm(features)
+        self.norm_slots = nn.LayerNorm(size)
+        self.query = nn.Linear(size, size, bias=False)
+        self.key = nn.Linear(features, size, bias=False)
+        self.value = nn.Linear(features, size, bias=False)
+        self.gru = nn.GRUCell(size, size)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, size)
+        )
+
+    def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (..., n, D) of places (..., n, F)."""
+        normed = self.norm_inputs(features)
+        return self.key(normed), self.value(normed)
+
+    def group(self, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What each slot gets: the mean value of the places that it wins (equation 8.4).
+
+        Args:
+            slots: (P, K, D).
+            keys, values: (P, n, D).
+
+        Returns:
+            groupings (P, K, D), and attention (P, K, n), which sums to 1 over the slots.
+        """
+        query = self.query(self.norm_slots(slots)) * self.size**-0.5
+        attention = (query @ keys.transpose(1, 2)).float().softmax(1)
+        weights = attention + EPSILON
+        weights = weights / weights.sum(2, keepdim=True)
+        return weights.to(values.dtype) @ values, attention
+
+    def initial(self, noise: Tensor) -> Tensor:
+        """Slots before the first iteration, from standard normal noise (P, K, D)."""
+        return self.mean + self.log_spread.exp() * noise
+
+    def forward(self, features: Tensor, slots: Tensor) -> Tensor:
+        """Slots (P, K, D) after all iterations on places (P, n, F)."""
+        keys, values = self.project(features)
+        for _ in range(self.iterations):
+            grouped, _ = self.group(slots, keys, values)
+            after = self.gru(grouped.flatten(0, 1), slots.flatten(0, 1).to(grouped.dtype))
+            after = after.view_as(slots)
+            slots = after + self.mlp(after)
+        return slots

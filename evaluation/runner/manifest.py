@@ -177,6 +177,9 @@ RESULTS = (
     ),
     ResultFile("ablation", "evaluation ablation --steps 1200 --seconds 200", 40),
     ResultFile("dynamics", "evaluation dynamics", 30),
+    ResultFile(
+        "calibration", "evaluation dynamics --models ensemble --episodes 500 --steps 1500", 4
+    ),
     ResultFile("scaling", "evaluation scaling", 12),
 )
 

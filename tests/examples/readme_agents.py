@@ -7,6 +7,7 @@ import json
 
 from agents import DynaConfig
 from agents.recipes import IMAGINED, ImaginedPpo
+from evaluation.measurements.dynamics import OUTSIDE, TESTED, WORLDS
 from evaluation.measurements.sample_efficiency import TASKS, methods_of
 from evaluation.report.load_results import Result, Row
 from evaluation.runner.manifest import INTERCEPT, find
@@ -169,6 +170,21 @@ def real_steps(data: Data) -> Claims:
     yield Prose(", {} minutes)", find("sample-efficiency").minutes)
     for env in dict.fromkeys(row["env"] for row in steps):
         yield Prose(f"{env} {{}}", TASKS[env].level)
+
+
+@block("How often do 90% intervals hold?", "calibration")
+def calibration(data: Data) -> Claims:
+    rows = [row for row in data["calibration"].rows if row["model"] == "ensemble, rolled"]
+    share = ("coverage", "coverage_low", "coverage_high")
+    yield Table([
+        (env, [100 * row[name] for row in rows if row["env"] == env for name in share])
+        for env in dict.fromkeys(str(row["env"]) for row in rows)
+    ], list(dict.fromkeys(row["k"] for row in rows)))  # fmt: skip
+    yield Prose("do {}% intervals hold?", 100 * (1 - 2 * OUTSIDE / (WORLDS + 1)))
+    yield Prose("of {} worlds on {} random test episodes", WORLDS, TESTED)
+    yield Prose("with {}% intervals over episodes", CONFIDENCE)
+    yield Prose(", {} minutes)", find("calibration").minutes)
+    yield Prose("too short for {} steps", max(row["k"] for row in rows))
 
 
 @block("What does imagination cost beside learning?", "transitions")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from worldmodel.common.camera import Camera
 from worldmodel.common.config_checks import whole_number
 
 
@@ -94,6 +95,7 @@ class Simulator(ABC, Generic[S]):
         max_steps: a scene that has not ended by then is cut off (truncated).
         hold: steps for which random play holds an action by default.
         fps: speed at which a person can follow, frames per second.
+        camera: its intrinsics, and how ``poses`` are read; None if there are no poses.
 
     Raises:
         TypeError: ``max_steps`` is not an int.
@@ -102,6 +104,7 @@ class Simulator(ABC, Generic[S]):
 
     hold: ClassVar[int] = 1
     fps: ClassVar[int] = 5
+    camera: ClassVar[Camera | None] = None
 
     def __init__(self, action_space: gym.Space[Any], max_steps: int) -> None:
         self.action_space = action_space

@@ -184,6 +184,7 @@ class SceneStream:
         self.hold = whole_number("hold", self.simulator.hold if hold is None else hold, 1)
         self.seed = whole_number("seed", seed, 0)
         self.action_space = self.simulator.action_space
+        self.camera = self.simulator.camera
         self.split = check_split(split)
         self.size = check_size(size)
         self.device = torch.device(device)

@@ -23,7 +23,6 @@ from evaluation.measurements.sample_efficiency import SampleEfficiency
 from evaluation.measurements.scaling import Scaling
 from evaluation.measurements.speed import Speed
 from evaluation.measurements.transitions import Transitions
-from evaluation.measurements.vector_envs import VectorEnvs
 from evaluation.runner.bench import Bench, Report
 from worldmodel.common import cli
 
@@ -32,7 +31,7 @@ VERBS: dict[str, Any] = {
     for verb in (
         Speed, Imagination, Fidelity, Elbo, Perceptual, Consistency, Objects, ModelComparison,
         Ablation, Dynamics, Outcomes, Returns, Control, Planning, CommonWorlds, Efficiency,
-        SampleEfficiency, VectorEnvs, Transitions, Scaling, Bench, Report,
+        SampleEfficiency, Transitions, Scaling, Bench, Report,
     )
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worldmodel.data.minari import from_minari, to_minari
     from worldmodel.hub import push
     from worldmodel.registry import MODELS, make, preset, register
-    from worldmodel.spec import ActionSpec, Spec, to_float, to_uint8
+    from worldmodel.spec import ActionSpec, Camera, Spec, to_float, to_uint8
     from worldmodel.training import Progress, fit
     from worldmodel.types import (
         Belief,
@@ -35,6 +35,7 @@ __all__ = [
     "MODELS",
     "ActionSpec",
     "Belief",
+    "Camera",
     "Context",
     "EnvLike",
     "Episode",
@@ -76,7 +77,7 @@ _NAMES = {
     "data.minari": "from_minari to_minari",
     "hub": "push",
     "registry": "MODELS make preset register",
-    "spec": "ActionSpec Spec to_float to_uint8",
+    "spec": "ActionSpec Camera Spec to_float to_uint8",
     "training": "Progress fit",
     "types": "Belief Context Prediction Queries SceneBatch SceneSource StepPrediction Worlds",
 }

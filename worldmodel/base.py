@@ -62,6 +62,7 @@ class WorldModel(nn.Module, ABC):
         takes_images: whether observations may be images.
         takes_vectors: whether they may be vectors.
         takes_image_parts: whether they may be Dicts of an image and vectors.
+        uses_camera: whether it reads ``Spec.camera``, and does not work without.
         training_window: steps of the windows that ``fit`` cuts recorded episodes into; None: the
             spec's window.
         training_batch: such windows in a batch, unless ``fit`` is given another number.
@@ -85,6 +86,7 @@ class WorldModel(nn.Module, ABC):
     takes_images: ClassVar[bool] = True
     takes_vectors: ClassVar[bool] = False
     takes_image_parts: ClassVar[bool] = False
+    uses_camera: ClassVar[bool] = False
     training_window: ClassVar[int | None] = None
     training_batch: ClassVar[int] = 32
     holdout_share: ClassVar[float] = 0.0
@@ -405,7 +407,7 @@ class WorldModel(nn.Module, ABC):
                 f"context.observations: pixels lie in [{low:.3g}, {high:.3g}], expected [0, 1]"
             )
         self._check_times(times[mask], "context.times")
-        self._check_poses(context.poses, times, "context.poses")
+        self._check_poses(context.poses, times, "context.poses", mask)
         self._check_path(context)
 
     def _check_path(self, context: Context) -> None:
@@ -465,7 +467,9 @@ class WorldModel(nn.Module, ABC):
                 f"[0, {self.spec.window}]"
             )
 
-    def _check_poses(self, poses: Tensor | None, times: Tensor, argument: str) -> None:
+    def _check_poses(
+        self, poses: Tensor | None, times: Tensor, argument: str, mask: Tensor | None = None
+    ) -> None:
         if poses is None and not self.spec.pose:
             return
         expected = (*times.shape, self.spec.pose) if self.spec.pose else None
@@ -474,6 +478,8 @@ class WorldModel(nn.Module, ABC):
             raise ValueError(f"{argument}: expected {expected}, got {got}")
         if poses is not None and not bool(torch.isfinite(poses).all()):
             raise ValueError(f"{argument}: holds NaN or infinity")
+        if poses is not None and self.spec.camera is not None:
+            self.spec.camera.check(poses if mask is None else poses[mask], argument)
 
     def _check_actions(self, actions: Tensor, argument: str, lead: tuple[int, ...]) -> None:
         expected = self.spec.action.shape

@@ -22,7 +22,7 @@ from worldmodel.models.frame_by_frame import (
     vim,
     vim_config,
 )
-from worldmodel.models.jumpy import badj, copying, gqn, jump
+from worldmodel.models.jumpy import badj, copying, gqn, jump, views
 from worldmodel.spec import Spec
 
 
@@ -47,8 +47,8 @@ class Entry:
 
 _JUMP = Entry(
     jump.Jump,
-    {**jump.PRESETS, **copying.PRESETS},
-    {copying.CopyingConfig: copying.CopyingJump},
+    {**jump.PRESETS, **copying.PRESETS, **views.PRESETS},
+    {copying.CopyingConfig: copying.CopyingJump, views.ViewsConfig: views.ViewsJump},
 )
 MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
     model.name: Entry(model, presets)

@@ -86,40 +86,26 @@ def _planner(
 
 
 IMAGINED: dict[str, tuple[Imagined, ...]] = {
-    "CartPole-v1": (
-        _ppo(1500, 250, 250, 20_000, 50),
-        _planner(1500, 150, 100, 25, worlds=5),
-        _replay("dqn", 3000, 250, 250, horizon=5, train_freq=1, gradient_steps=4),
-    ),
+    "CartPole-v1": (_ppo(1500, 250, 250, 40_000, 100),),
     "Acrobot-v1": (
         _ppo(8000, 1000, 500, 20_000, 50),
         _planner(8000, 500, 250, 12, ends=2, hold=4, noise_exponent=2.0),
         _replay("dqn", 8000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "Pendulum-v1": (
-        _planner(2500, 200, 200, 20, noise_exponent=1.0),
-        _replay("sac", 2500, 400, 200, gradient_steps=10, learning_rate=1e-3),
-        _ppo(4000, 400, 400, 20_000, 50, gamma=0.95),
+        _planner(2500, 200, 200, 30, plans=64, noise_exponent=1.0, choose="best"),
+        _replay("sac", 2500, 200, 100, gradient_steps=10, learning_rate=1e-3, gamma=0.97),
     ),
     "MountainCar-v0": (_ppo(30_000, 2000, 1000, 20_000, 100),),
     "MountainCarContinuous-v0": (
-        _replay(
-            "sac", 10_000, 1000, 500, horizon=5, gradient_steps=4, ent_coef=0.1, gamma=0.9999,
-            tau=0.01, use_sde=True, policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64]},
-        ),
         _planner(10_000, 500, 500, 20, ends=2, hold=5, noise_exponent=2.0),
-        _ppo(10_000, 1000, 500, 20_000, 100),
     ),
     "LunarLander-v3": (
         _ppo(40_000, 2000, 1000, 20_000, 50),
         _replay("dqn", 40_000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
     ),
     "LunarLanderContinuous-v3": (_replay("sac", 40_000, 1000, 250, horizon=5, gradient_steps=5),),
-    "InvertedPendulum-v5": (
-        _replay("sac", 3000, 250, 125, gradient_steps=10),
-        _planner(3000, 150, 150, 20),
-        _ppo(3000, 250, 250, 20_000, 50),
-    ),
+    "InvertedPendulum-v5": (_ppo(3000, 250, 250, 40_000, 100),),
     "Reacher-v5": (_replay("sac", 10_000, 500, 250, gradient_steps=10),),
     "Hopper-v5": (_replay("sac", 60_000, 5000, 250, gradient_steps=10, target_entropy=-1.0),),
     "HalfCheetah-v5": (

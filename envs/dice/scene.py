@@ -22,6 +22,7 @@ from torch.nn.functional import avg_pool2d, pad
 from envs.handwriting import Digits, digit_pool
 from envs.randomness import SPLIT_BIT, integers, uniform
 from envs.simulator import State, at_start
+from worldmodel.common.camera import Camera
 
 CAMERA_RADIUS: Final = 3.2
 CAMERA_HEIGHT: Final = 1.5
@@ -36,6 +37,10 @@ HALF: Final = 0.5
 """Half an edge of the cube."""
 JITTER: Final = 0.35
 """The cube's centre lies within so much of the room's, along x and y."""
+
+CAMERA: Final = Camera(FIELD_OF_VIEW, 1.9, 9.0, ((-1.1, -1.1, -0.1), (1.1, 1.1, 1.1)))
+"""Intrinsics: no surface is nearer than the cube's next edge, none farther than a corner of the
+room; the cube, its shadow and the floor around it lie in the region."""
 
 SIDES: Final = 4
 FACES: Final = 6

@@ -13,8 +13,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.dice.raycast import render
-from envs.dice.scene import DiceState, draw, poses
+from envs.dice.scene import CAMERA, DiceState, draw, poses
 from envs.simulator import Simulator
+from worldmodel.common.camera import Camera
 
 TestDigits = Literal["same", "unseen"]
 
@@ -31,6 +32,8 @@ class Dice(Simulator[DiceState]):
     Raises:
         ValueError: ``test_digits`` is neither.
     """
+
+    camera: ClassVar[Camera | None] = CAMERA
 
     def __init__(
         self, action_space: gym.Space[Any], max_steps: int, test_digits: TestDigits

@@ -193,9 +193,17 @@ class Dynamics(Measurement):
     """To learn from."""
     steps: int = 10_000
     """Of training, for each model; the ensemble stops early."""
+    models: tuple[str, ...] = ("jump", "ensemble", "per-step")
+    """Besides copy-last: JUMP, the ensemble, the perceptron for a single step."""
     distances: tuple[int, ...] = (1, 5, 20, 100)
     """k; JUMP looks across windows of the longest that the environment's episodes have."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = ("jump", "ensemble", "per-step")
+        for model in self.models:
+            if model not in known:
+                raise ValueError(f"models: expected some of {', '.join(known)}; got {model!r}")
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Rows ``env, model, k, ...`` of all environments; see ``errors``."""
@@ -203,7 +211,7 @@ class Dynamics(Measurement):
         return list(chain(*partial_results.each(self._of_env, parts, self.name, "environment")))
 
     def _of_env(self, env: str) -> list[Row]:
-        """Collect random episodes, train both models, compare them on others."""
+        """Collect random episodes, train the models, compare them on others."""
         seed = self.seed
         recorded = worldmodel.collect(env, self.episodes, seed=seed, max_steps=MAX_STEPS)
         test = worldmodel.collect(env, TESTED, seed=seed + self.episodes, max_steps=MAX_STEPS)
@@ -216,10 +224,14 @@ class Dynamics(Measurement):
         spec = recorded.spec(max(distances))
         models: dict[str, Predict] = {"copy-last": lambda states, _: states[:, None]}
         for name, title in (("jump", "jump, one jump"), ("ensemble", "ensemble, rolled")):
+            if name not in self.models:
+                continue
             model = worldmodel.make(name, spec, seed=seed)
             worldmodel.fit(model, recorded, self.steps, batch_size=BATCHES[name], seed=seed)
             models[title] = worlds_of(model, seed)
-        per_step = StepModel(recorded, seed).learn(self.steps, seed)
-        models["per-step MLP, rolled"] = lambda *query: per_step.roll(*query)[:, None]
+        per_step = StepModel(recorded, seed)
         scale = per_step.moments[0][0]
+        if "per-step" in self.models:
+            per_step.learn(self.steps, seed)
+            models["per-step MLP, rolled"] = lambda *query: per_step.roll(*query)[:, None]
         return [{"env": env, **row} for row in errors(models, test, distances, scale)]

@@ -97,8 +97,8 @@ RESULTS = (
         "worldmodel bench --models jump:small jump:jumpy jump:narrative svg-lp:small --repeats 1",
         1,
     ),
-    ResultFile("vector-envs", "evaluation vector-envs --seeds 2", 10),
     ResultFile("consistency", "evaluation consistency", 1),
+    ResultFile("consistency-controlled", "evaluation consistency traveling-salesman-jumpy", 4),
     ResultFile(
         "consistency-nature",
         "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8",
@@ -135,9 +135,11 @@ RESULTS = (
     ),
     ResultFile(
         "sample-efficiency",
-        "evaluation sample-efficiency --envs CartPole-v1 --methods ppo dqn dyna-ppo --patience 1",
-        12,
+        "evaluation sample-efficiency --envs CartPole-v1 Pendulum-v1 InvertedPendulum-v5 "
+        "--methods ppo dqn sac planner dyna-ppo --patience 1",
+        45,
     ),
+    ResultFile("transitions", "evaluation transitions --repeats 7", 1),
     ResultFile("outcomes", "evaluation outcomes", 45),
     ResultFile(
         "planning",
@@ -175,6 +177,9 @@ RESULTS = (
     ),
     ResultFile("ablation", "evaluation ablation --steps 1200 --seconds 200", 40),
     ResultFile("dynamics", "evaluation dynamics", 30),
+    ResultFile(
+        "calibration", "evaluation dynamics --models ensemble --episodes 500 --steps 1500", 4
+    ),
     ResultFile("scaling", "evaluation scaling", 12),
 )
 

@@ -22,7 +22,7 @@ from worldmodel import WorldModel, checkpoint
 from worldmodel.common import results
 from worldmodel.common.files import check_writable
 from worldmodel.common.safe_files import read_json
-from worldmodel.models.jumpy.copying import set_flow_steps
+from worldmodel.models.jumpy.rectified_flow import set_flow_steps
 from worldmodel.resolve import find
 
 Row = dict[str, Any]

@@ -106,7 +106,7 @@ def test_usage(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, "control", "--checkpoint", "nowhere")
     with pytest.raises(SystemExit, match="lpips, i3d: nothing to measure"):
         run(monkeypatch, "perceptual")
-    with pytest.raises(SystemExit, match="flow_steps: only jump with preset jumpy or small"):
+    with pytest.raises(SystemExit, match="flow_steps: only jump with preset jumpy, small or rays"):
         run(monkeypatch, "consistency", "--flow-steps", 1, "--scenes", 2)
     with pytest.raises(SystemExit, match="its actions are"):
         run(monkeypatch, "fidelity", "traveling-salesman", "--env", ENV, "--scenes", 2)

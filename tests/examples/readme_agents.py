@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
 
+from agents import DynaConfig
 from agents.recipes import IMAGINED, ImaginedPpo
-from evaluation.report.load_results import Result
+from evaluation.measurements.dynamics import OUTSIDE, TESTED, WORLDS
+from evaluation.measurements.sample_efficiency import TASKS, methods_of
+from evaluation.report.load_results import Result, Row
 from evaluation.runner.manifest import INTERCEPT, find
 from evaluation.runner.trained_agents import trained_agents
 from tests.examples.readme_claims import (
@@ -142,26 +144,77 @@ def saving(data: Data) -> Claims:
     )
 
 
-@block("Real steps on CartPole?", "sample-efficiency")
-def cartpole(data: Data) -> Claims:
+@block("Real steps?", "sample-efficiency")
+def real_steps(data: Data) -> Claims:
     result = data["sample-efficiency"]
-    steps = {row["method"]: row for row in result.rows if row["kind"] == "steps"}
-    one = steps["dyna-ppo"]
-    yield Prose(
-        "To a mean return of {} over {} real episodes, {} runs each, medians with {}% intervals",
-        one["level"], settings(result)["episodes"], one["n"], CONFIDENCE,
-    )  # fmt: skip
+    labels = {"ppo": "PPO", "dqn": "DQN", "sac": "SAC", "dyna-ppo": "PPO in imagination",
+              "planner": "planning online"}  # fmt: skip
+    steps = [row for row in result.rows if row["kind"] == "steps"]
+    (runs,) = {row["n"] for row in steps}
     recipe = IMAGINED["CartPole-v1"][0]
     assert isinstance(recipe, ImaginedPpo)
     yield Prose("refitted every {} real steps", recipe.rounds.collect_steps)
-    yield Prose(", {} minutes):", find("sample-efficiency").minutes)
-    labels = {"ppo": "PPO", "dqn": "DQN", "dyna-ppo": "PPO in imagination"}
-    yield Table([(label, [*interval(steps[name]), steps[name]["seconds"]])
-                 for name, label in labels.items()], [])  # fmt: skip
-    ratios = [interval(result.one(kind="ratio", of=name)) for name in ("ppo", "dqn")]
-    yield Prose("{} [{}, {}] times fewer real steps than PPO, and {} [{}, {}] times fewer than DQN",
-                *ratios[0], *ratios[1])  # fmt: skip
-    assert all(row["reached"] == row["n"] for row in steps.values())
+    yield Prose("{} real episodes, {} runs each, medians with {}% intervals",
+                settings(result)["episodes"], runs, CONFIDENCE)  # fmt: skip
+    rows = []
+    for row in steps:
+        numbers = [*interval(row), row["reached"], row["n"], row["seconds"]]
+        ratios = [each for each in result.rows if each["kind"] == "ratio"
+                  and (each["env"], each["method"]) == (row["env"], row["method"])
+                  and each["of"] == methods_of(row["env"])[0]]  # fmt: skip
+        for ratio in ratios:
+            numbers += interval(ratio)
+            assert not ratio["bound"]  # it would be said
+        rows.append((f"{row['env']}, {labels[row['method']]}", numbers))
+    yield Table(rows, [])
+    yield Prose(", {} minutes)", find("sample-efficiency").minutes)
+    for env in dict.fromkeys(row["env"] for row in steps):
+        yield Prose(f"{env} {{}}", TASKS[env].level)
+
+
+@block("How often do 90% intervals hold?", "calibration")
+def calibration(data: Data) -> Claims:
+    rows = [row for row in data["calibration"].rows if row["model"] == "ensemble, rolled"]
+    share = ("coverage", "coverage_low", "coverage_high")
+    yield Table([
+        (env, [100 * row[name] for row in rows if row["env"] == env for name in share])
+        for env in dict.fromkeys(str(row["env"]) for row in rows)
+    ], list(dict.fromkeys(row["k"] for row in rows)))  # fmt: skip
+    yield Prose("do {}% intervals hold?", 100 * (1 - 2 * OUTSIDE / (WORLDS + 1)))
+    yield Prose("of {} worlds on {} random test episodes", WORLDS, TESTED)
+    yield Prose("with {}% intervals over episodes", CONFIDENCE)
+    yield Prose(", {} minutes)", find("calibration").minutes)
+    yield Prose("too short for {} steps", max(row["k"] for row in rows))
+
+
+@block("What does imagination cost beside learning?", "transitions")
+def transitions(data: Data) -> Claims:
+    result = data["transitions"]
+    made = settings(result)
+    kinds = {"the ensemble imagines": ("imagined",), "the real environment steps": ("real",),
+             "DQN or SAC learns from": ("trained", "DQN", "SAC"),
+             "PPO learns from": ("trained", "PPO")}  # fmt: skip
+
+    def row(env: str, what: str, *models: str) -> Row:
+        (found,) = (row for row in result.rows if row["env"] == env and row["what"] == what
+                    and (not models or row["model"] in models))  # fmt: skip
+        return found
+
+    yield Table([
+        (label, [n / 1000 for env in made["envs"]
+                 for n in interval(row(env, *kind), "per_second")])
+        for label, kind in kinds.items()
+    ], [])  # fmt: skip
+    yield Prose("busy machine, medians with {}% intervals", CONFIDENCE)
+    yield Prose("the ensemble steps {} episodes at once, gradient steps are of {} transitions",
+                *made["batches"], made["train_batch"])  # fmt: skip
+    imagined, sac = row("Pendulum-v1", "imagined"), row("Pendulum-v1", "trained", "SAC")
+    yield Prose(
+        "MBPO's {} branches for each real step of Pendulum take {} ms, a gradient step of SAC "
+        "{} ms",
+        DynaConfig().branches, 1000 * DynaConfig().branches / imagined["per_second"],
+        1000 * made["train_batch"] / sac["per_second"],
+    )  # fmt: skip
 
 
 @block("What does a decision cost?", "planning")
@@ -192,34 +245,6 @@ def common(data: Data) -> Claims:
         *(result.one(plans="one")[name] for name in ends), settings(result)["scenes"],
     )  # fmt: skip
     yield Prose("a `small` JUMP after {} steps of", int(steps))
-
-
-def recipes(data: Data) -> Claims:
-    """Of the paragraph below the recipes for CartPole and Pendulum."""
-    result = data["vector-envs"]
-    cart, pendulum = {"env": "CartPole-v1"}, {"env": "Pendulum-v1"}
-    best = 500  # steps, by definition of the environment
-
-    def returns(**wanted: Any) -> list[float]:
-        return interval(result.one(**wanted), "return")
-
-    one, two = (result.one(**cart, agent="PPO", seed=seed) for seed in (0, 1))
-    yield Prose(
-        "**CartPole** ({} at best; random play {} [{}, {}]): {} [{}, {}] and {} [{}, {}]; {} and "
-        "{} real steps, all random.",
-        best, *returns(**cart, agent="random play"), *interval(one, "return"),
-        *interval(two, "return"), one["real_steps"], two["real_steps"],
-    )  # fmt: skip
-    runs = [returns(**pendulum, agent="SAC", seed=seed, imagined_steps=steps)
-            for steps in (12_000, 24_000) for seed in (0, 1)]  # fmt: skip
-    steps = result.one(**pendulum, agent="SAC", seed=0, imagined_steps=12_000)["real_steps"]
-    yield Prose(
-        "**Pendulum** (random play {} [{}, {}]): {} [{}, {}] and {} [{}, {}], after {} imagined "
-        "steps {} [{}, {}] and {} [{}, {}], about as good as it gets; {} real steps, all random.",
-        *returns(**pendulum, agent="random play"), *runs[0], *runs[1], 24_000, *runs[2], *runs[3],
-        steps,
-    )  # fmt: skip
-    yield Prose("{}% intervals over the real", CONFIDENCE)
 
 
 def scale(data: Data) -> Claims:

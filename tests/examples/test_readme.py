@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import RoundsConfig
+from agents import OnlineConfig, RoundsConfig
 from evaluation.__main__ import main as evaluation_main
 from worldmodel import registry
 from worldmodel.__main__ import main as worldmodel_main
@@ -25,6 +25,7 @@ SNIPPETS = [
     for code in re.findall(r"```python\n(.*?)```", section, re.S)
 ]
 ROUNDS = RoundsConfig(first_collect_steps=64, first_fit_steps=4, fit_steps=4, imagined_steps=512)
+ONLINE = OnlineConfig(first_fit_steps=4, fit_steps=4)
 SMALLER = {
     "real_steps=2_000": "real_steps=64, config=ROUNDS",
     "steps=30_000": "steps=512",
@@ -33,11 +34,10 @@ SMALLER = {
     "episodes=200": "episodes=3",
     "2048": "32",
     "episodes=500": "episodes=40",
-    '"Pendulum-v1", 70': '"Pendulum-v1", 2',
+    "real_steps=400": "real_steps=202, config=ONLINE",
+    "plans=64, worlds=3": "plans=8, worlds=1, iterations=2",
     "episodes=20": "episodes=2",
-    '"learning_starts": 1000': '"learning_starts": 8',
-    "learn(12_000)": "learn(64)",
-    "steps=4_000": "steps=2",
+    "episodes=10,": "episodes=1,",
     "steps=50_000": "steps=512",
     "episodes=50": "episodes=2",
     "episodes=8": "episodes=2",
@@ -68,7 +68,7 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize(("title", "code"), SNIPPETS)
 def test_snippet(title: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(small(code), f"README.md: {title}", "exec"), {"ROUNDS": ROUNDS})
+    exec(compile(small(code), f"README.md: {title}", "exec"), {"ROUNDS": ROUNDS, "ONLINE": ONLINE})
 
 
 def small(text: str) -> str:

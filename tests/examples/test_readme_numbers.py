@@ -182,8 +182,6 @@ def test_environments() -> None:
 
 
 @pytest.mark.parametrize(("paragraph", "zone", "claims", "sources"), [
-    ("Returns of two runs each", "Plug in a custom environment", readme_agents.recipes,
-     ["vector-envs"]),
     ("Two minutes on one CPU thread", "Train an agent in imagination", readme_agents.scale,
      ["returns", "control"]),
 ])  # fmt: skip

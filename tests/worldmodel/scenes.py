@@ -11,7 +11,10 @@ from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, WorldModel, 
 from worldmodel.models.jumpy.jump import JumpConfig
 from worldmodel.spec.parts import Part
 from worldmodel.testing import SPECS as OFFERED
-from worldmodel.testing import random_actions  # noqa: F401
+from worldmodel.testing import (
+    VIEWS,
+    random_actions,  # noqa: F401
+)
 from worldmodel.testing import random_context as context  # noqa: F401
 
 BOUNDLESS = {"low": (-np.inf,) * 2, "high": (np.inf,) * 2}
@@ -28,6 +31,8 @@ CAMERA = Spec.of_parts(
 )
 """A Dict of an image and a vector."""
 PASSIVE, DISCRETE, BOX, MULTI, BINARY, VECTOR = OFFERED.values()
+POSED, VIEWED = VIEWS.values()
+"""Keys are poses: numbers of any meaning, and those of a known camera."""
 SPECS = {name: spec for name, spec in OFFERED.items() if spec.is_image}
 WINDOW = PASSIVE.window
 
@@ -43,6 +48,7 @@ CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
 CASES += [("jump", "jumpy", DISCRETE), ("jump", "views", DISCRETE), ("jump", "views", CAMERA)]
 CASES += [("jump", "views", PASSIVE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
 CASES += [("ensemble", "vector", VECTOR), ("ensemble", "mbpo", GOALS)]
+CASES += [("jump", "rays-small", VIEWED), ("jump", "views", POSED)]
 CASES += [("jump", "vector", GOALS), ("jump", "small", CAMERA), ("copy-last", "small", CAMERA)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from scenes import CAMERA, CASES, DISCRETE, GOALS, VECTOR, context, fresh, generator
+from scenes import CAMERA, CASES, DISCRETE, GOALS, POSED, VECTOR, VIEWED, context, fresh, generator
 
 from worldmodel import MODELS, Queries, Spec, WorldModel, make, testing
 from worldmodel.testing import checks
@@ -19,7 +19,9 @@ LONG = replace(DISCRETE, window=32)
 
 
 def title(value: Any) -> str:
-    kind = value.action.kind if isinstance(value, Spec) else getattr(value, "__name__", None)
+    kind = getattr(value, "__name__", None)
+    if isinstance(value, Spec):
+        kind = "camera" if value.camera else "poses" if value.pose else value.action.kind
     return kind or (value if isinstance(value, str) else "paper")
 
 
@@ -36,7 +38,7 @@ PAIRS = [
     pytest.param(check, *case, id="-".join(map(title, (check, *case))))
     for check in testing.CHECKS
     for case in ALL
-    if check not in ONCE or case[2] in (DISCRETE, VECTOR, LONG, GOALS, CAMERA)
+    if check not in ONCE or case[2] in (DISCRETE, VECTOR, LONG, GOALS, CAMERA, POSED, VIEWED)
 ]
 
 
@@ -99,7 +101,7 @@ def test_settings_survive_json(name: str, preset: str) -> None:
 
 def test_all_checks_at_once() -> None:
     testing.check_world_model(lambda spec: make("copy-last", spec, "vector"), VECTOR)
-    with pytest.raises(ValueError, match="a window of at least 8 steps, got 0 and 4"):
+    with pytest.raises(ValueError, match="a window of at least 8 steps, got 4"):
         testing.check_world_model(lambda spec: make("copy-last", spec), replace(VECTOR, window=4))
     with pytest.raises(TypeError, match="expected a WorldModel, got Spec"):
         testing.check_world_model(lambda spec: spec, VECTOR)  # type: ignore[arg-type, return-value]

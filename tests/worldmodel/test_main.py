@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,6 +36,8 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "3,496,615  (3.50 M)" in capsys.readouterr().out
     run(monkeypatch, "info", "jump:dice", "--pose", 7)
     assert "10,276,775  (10.28 M)" in capsys.readouterr().out
+    run(monkeypatch, "info", "rays-small")
+    assert "camera=Camera(" in capsys.readouterr().out
     run(monkeypatch, "info", "vector")
     assert "observation=(4,)" in capsys.readouterr().out
     run(monkeypatch, "info", "svg-lp:paper")
@@ -177,6 +180,15 @@ def test_train_on_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     run(monkeypatch, "train", *env, "--out", tmp_path / "a", *TINY)
     spec = load(tmp_path / "a").spec
     assert spec.pose == 7 and spec.window == 9 and spec.action.kind == "none"
+    assert spec.camera is None  # painted views need none
+    rays = ("--preset", "rays-small", "--set", "features=8", "cells=8", "flow_blocks=1")
+    run(monkeypatch, "train", *env, "--out", tmp_path / "b", *rays)
+    assert (
+        load(tmp_path / "b").spec.camera == gym.make("envs:dice/Views-v0").unwrapped.scenes().camera
+    )
+    start = ("--start", tmp_path / "b", "--set", "kl_weight=0.01")
+    run(monkeypatch, "train", *env, "--out", tmp_path / "c", *start)
+    assert load(tmp_path / "c").config.kl_weight == 0.01
 
 
 @pytest.mark.parametrize(

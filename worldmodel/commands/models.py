@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from worldmodel.commands.train import check_source_options, scene_stream, sized_
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
 from worldmodel.data.episodes import Episodes
-from worldmodel.models.jumpy.copying import set_flow_steps
-from worldmodel.registry import MODELS, entry, make
-from worldmodel.spec import ActionSpec, Spec
+from worldmodel.models.jumpy.rectified_flow import set_flow_steps
+from worldmodel.registry import MODELS, entry, make, preset
+from worldmodel.spec import ActionSpec, Camera, Spec
 from worldmodel.training.source import check_source
 from worldmodel.types import SceneBatch
+
+LOOKING = Camera(1.0, 1.0, 6.0, ((-1.0,) * 3, (1.0,) * 3))
+"""For presets that need a camera: how large they are depends on the region's proportions alone."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Info:
     size: int = 64
     """Frame size, for a preset."""
     pose: int = 0
-    """Numbers of a camera pose, for a preset whose keys are poses (dice: 7)."""
+    """Numbers of a camera pose, for a preset whose keys are poses (dice: 7); those that need a
+    known camera get one."""
 
     def run(self) -> Iterator[str]:
         """What to print."""
@@ -84,7 +88,10 @@ class Info:
             )
         with torch.device("meta"):  # sizes alone: to initialise some takes minutes
             if known is not None:
-                return make(name, spec, chosen or next(iter(known.presets), None))
+                config = preset(name, chosen or next(iter(known.presets), "small"))
+                if known.of(config).uses_camera:
+                    spec = replace(spec, pose=LOOKING.pose, camera=LOOKING)
+                return make(name, spec, config)
         try:
             return checkpoint.load(self.name)
         except FileNotFoundError as error:

@@ -201,8 +201,9 @@ class Train:
         name = recommended(spec) if self.model == AUTO else self.model
         if self.start is None:
             config = _override(preset(name, self.preset or suggested(name, spec)), self.set)
-            return make(name, spec, config, self.seed)
+            return make(name, _with_camera(spec, entry(name).of(config)), config, self.seed)
         start = checkpoint.load(self.start)
+        spec = _with_camera(spec, type(start))
         same = start.name == entry(name).model.name and start.spec == spec
         if not same or self.preset is not None:
             raise ValueError(
@@ -233,14 +234,14 @@ class Train:
         training = scene_stream(env, self.env)(batch_size, **settings)
         test = scene_stream(sized_env(self.env, self.size, split="test"), self.env)
         scenes = training.batch(0)
-        pose = 0
+        pose, camera = 0, None
         if self.poses:
             poses = scenes.poses(torch.zeros_like(scenes.lengths).unsqueeze(1))
             if poses is None:
                 raise ValueError("poses: this environment has no camera; its keys are times")
-            pose = int(poses.shape[-1])
+            pose, camera = int(poses.shape[-1]), getattr(training, "camera", None)
         steps = int(scenes.actions.shape[1])
-        spec = Spec.from_spaces(env.observation_space, env.action_space, steps, pose)
+        spec = Spec.from_spaces(env.observation_space, env.action_space, steps, pose, camera)
         validation, video = (test(count, **settings) for count in (batch_size, VIDEO_SCENES))
         return Data(spec, training, validation, video.batch(0))
 
@@ -358,6 +359,13 @@ def _device(device: str) -> str:
         rank = os.environ.get("LOCAL_RANK")  # set by torchrun, and by Fabric where it starts them
         return "cuda" if rank is None else f"cuda:{rank}"
     return "cpu"
+
+
+def _with_camera(spec: Spec, model: type[WorldModel]) -> Spec:
+    """The spec without its camera unless the model uses it: runs and checkpoints from before specs
+    had one go on as they began.
+    """
+    return spec if model.uses_camera else replace(spec, camera=None)
 
 
 def _override(config: Any, changes: tuple[str, ...]) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel.common.camera import Camera
 from worldmodel.common.config_checks import from_json
 from worldmodel.common.space_advice import observation_advice
 from worldmodel.spec import parts as part_layout
@@ -46,6 +47,8 @@ class Spec:
         parts: of a Dict observation, which have bounds and dtypes of their own; else empty.
         least, most: of a vector's numbers in recorded episodes, if some lie beyond ``low`` and
             ``high``, which the environment declares: imagined ones may, too. Else empty.
+        camera: what is known of the camera besides its pose, and how a pose is read; None if
+            poses are just numbers.
     """
 
     observation: tuple[int, ...]
@@ -58,6 +61,7 @@ class Spec:
     parts: tuple[Part, ...] = ()
     least: tuple[float, ...] = ()
     most: tuple[float, ...] = ()
+    camera: Camera | None = None
 
     def __post_init__(self) -> None:
         numbers = len(self.bounds[0])
@@ -100,6 +104,11 @@ class Spec:
             raise ValueError(
                 f"pose: a scene with poses as keys stands still and takes no actions, got "
                 f"{self.action.kind} actions"
+            )
+        if self.camera is not None and self.camera.pose != self.pose:
+            raise ValueError(
+                f"camera, pose: layout {self.camera.layout!r} has {self.camera.pose} numbers, got "
+                f"pose={self.pose}"
             )
 
     @property
@@ -198,6 +207,7 @@ class Spec:
         action_space: gym.Space[Any],
         window: int,
         pose: int = 0,
+        camera: Camera | None = None,
     ) -> Spec:
         """Describe an environment.
 
@@ -208,9 +218,11 @@ class Spec:
             window: steps that the model shall cover.
             pose: numbers of a camera pose, if poses are the keys. The actions only move the camera
                 then: they are left away, since the pose says where it is.
+            camera: its intrinsics, if they are known; ``pose`` is then its number of numbers.
 
         Raises:
-            ValueError: the observation space is neither, or the action space is not supported.
+            ValueError: the observation space is neither, or the action space is not supported; or
+                the camera's poses have another number of numbers.
         """
         box = observation_space
         if isinstance(box, gym.spaces.Dict) and pose:
@@ -228,7 +240,7 @@ class Spec:
                     f"width are multiples of 8, at least 16 and at most {LARGEST_SIDE}, got "
                     f"(H, W, C) = {box.shape}; {observation_advice(box)}"
                 )
-            return cls((channels, height, width), action, window, pose)
+            return cls((channels, height, width), action, window, pose, camera=camera)
         if (
             isinstance(box, gym.spaces.Box)
             and np.issubdtype(box.dtype, np.floating)
@@ -309,6 +321,8 @@ class Spec:
             del known["least"], known["most"]  # earlier versions know none
         if not self.action.start:
             del known["action"]["start"]  # earlier versions know none
+        if self.camera is None:
+            del known["camera"]  # earlier versions know none
         return known
 
     @classmethod

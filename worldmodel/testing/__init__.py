@@ -10,15 +10,26 @@ from collections.abc import Callable
 from worldmodel.base import WorldModel
 from worldmodel.spec import Spec
 from worldmodel.testing.checks import CHECKS
-from worldmodel.testing.noise import SPECS, random_actions, random_context, random_episodes
+from worldmodel.testing.noise import (
+    SPECS,
+    VIEWS,
+    random_actions,
+    random_context,
+    random_episodes,
+    random_poses,
+    random_source,
+)
 
 __all__ = [
     "CHECKS",
     "SPECS",
+    "VIEWS",
     "check_world_model",
     "random_actions",
     "random_context",
     "random_episodes",
+    "random_poses",
+    "random_source",
 ]
 
 
@@ -27,21 +38,21 @@ def check_world_model(make: Callable[[Spec], WorldModel], spec: Spec) -> None:
 
     Args:
         make: returns a fresh model, always with the same weights; it need not be trained.
-        spec: what for, such as one of ``SPECS``; its keys are times, and its window has room for
-            six strides after three frames (8 steps, if the model's stride is 1).
+        spec: what for, such as one of ``SPECS`` or ``VIEWS``; its window has room for six strides
+            after three frames (8 steps, if the model's stride is 1).
 
     Raises:
         AssertionError: a promise is broken; the message says which.
         TypeError: ``make`` returned no ``WorldModel``.
-        ValueError: the spec has poses, or too short a window.
+        ValueError: the spec has too short a window.
     """
     for check in CHECKS:
         model = make(spec)
         if not isinstance(model, WorldModel):
             raise TypeError(f"make: expected a WorldModel, got {type(model).__name__}")
-        if spec.pose or spec.window < 2 + 6 * model.stride:
+        if spec.window < 2 + 6 * model.stride:
             raise ValueError(
-                f"spec: expected no poses and a window of at least {2 + 6 * model.stride} steps, "
-                f"got {spec.pose} and {spec.window}"
+                f"spec: expected a window of at least {2 + 6 * model.stride} steps, got "
+                f"{spec.window}"
             )
         check(model.eval())

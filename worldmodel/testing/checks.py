@@ -15,22 +15,24 @@ import torch
 from worldmodel.base import UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
 from worldmodel.registry import MODELS
-from worldmodel.testing.noise import random_episodes
+from worldmodel.testing.noise import random_source
 from worldmodel.testing.probes import (
     alike,
     frames_of,
     generator,
     imagine,
     noise,
+    pairs_of,
     plans_of,
     predict_at,
+    query,
     refuses,
     require,
     same,
     size_of,
     times_at,
 )
-from worldmodel.types import Context, Queries
+from worldmodel.types import Queries
 
 
 def check_answers(model: WorldModel) -> None:
@@ -109,7 +111,7 @@ def check_seed(model: WorldModel) -> None:
 def check_scoring(model: WorldModel) -> None:
     """``frames=False`` gives the same scores; a part named ``renderer`` is left alone."""
     _, worlds = imagine(model, 3)
-    queries = Queries(times_at(model, worlds, [3, 6]), plans_of(model, 2, 3))
+    queries = query(model, times_at(model, worlds, [3, 6]), plans_of(model, 2, 3))
     broken = AssertionError(f"{model.name}: frames=False runs the renderer")
     with torch.no_grad():
         expected = model.predict(worlds, queries)
@@ -132,8 +134,9 @@ def check_advance(model: WorldModel) -> None:
         moved = model.advance(worlds, taken)
         now = (worlds.present + done).tolist()
         require(model, moved.present.tolist() == now, f"advance: present is not {now}")
-        there = model.predict(moved, Queries(times, rest))
-        both, stepped = model.step(worlds, Queries(moved.present[:, None], taken[:, None]))
+        there = model.predict(moved, query(model, times, rest))
+        step = query(model, moved.present[:, None], taken[:, None])
+        both, stepped = model.step(worlds, step)
     what = "advance, then predict, differs from predicting ahead in the"
     same(model, f"{what} frames", frames_of(there), frames_of(ahead))
     same(model, f"{what} rewards", there.rewards[..., 1], ahead.rewards[..., 1], rtol=1e-3)
@@ -163,17 +166,18 @@ def check_rows(model: WorldModel) -> None:
         padded = model.observe(ragged)
         worlds = model.sample(padded, 2, generator())
         times = times_at(model, worlds, [4, 5])
-        both = frames_of(model.predict(worlds, Queries(times, plans)))
+        both = frames_of(model.predict(worlds, query(model, times, plans)))
         for row in range(2):
             own = None if plans is None else plans[row : row + 1]
             part = worlds.index(torch.tensor([row]))
-            alone = frames_of(model.predict(part, Queries(times[row : row + 1], own)))
+            alone = frames_of(model.predict(part, query(model, times[row : row + 1], own)))
             same(model, "a scene alone differs from it in a batch", alone[0], both[row])
-        first = slice(pairs // 2)
-        actions = None if long.actions is None else long.actions[:1, : pairs // 2 - 1]
-        short = Context(long.observations[:1, first], long.times[:1, first], actions)
+        short = pairs_of(long, slice(pairs // 2))
+        actions = None if long.actions is None else long.actions[:, : pairs // 2 - 1]
+        short = replace(short, actions=actions)
         what = "padding of a context changes the belief"
-        alike(model, what, model.observe(short), padded.index(torch.tensor([0])))
+        first = torch.tensor([0])
+        alike(model, what, model.observe(short).index(first), padded.index(first))
 
 
 def check_put(model: WorldModel) -> None:
@@ -189,7 +193,7 @@ def check_put(model: WorldModel) -> None:
 def check_context_is_a_set(model: WorldModel) -> None:
     """The order of the context's pairs says nothing."""
     whole = noise(model, 4)
-    mixed = replace(whole, observations=whole.observations.flip(1), times=whole.times.flip(1))
+    mixed = pairs_of(whole, range(whole.times.shape[1])[::-1])
     with torch.no_grad():
         one, other = model.observe(whole), model.observe(mixed)
     alike(model, "the order of the context's pairs changes the belief", one, other)
@@ -200,13 +204,7 @@ def check_belief(model: WorldModel) -> None:
     raise ``UnsupportedQuery``, if not ``extends``.
     """
     whole = noise(model, 3)
-
-    def pairs(which: slice) -> Context:
-        return replace(
-            whole, observations=whole.observations[:, which], times=whole.times[:, which]
-        )
-
-    first, rest = pairs(slice(0, 1)), pairs(slice(1, None))
+    first, rest = pairs_of(whole, slice(0, 1)), pairs_of(whole, slice(1, None))
     with torch.no_grad():
         full = model.observe(whole)
         if not model.extends:
@@ -224,7 +222,7 @@ def check_belief(model: WorldModel) -> None:
 def check_past(model: WorldModel) -> None:
     """Times before the present are predicted if the model is ``jumpy``, refused if it is not."""
     _, worlds = imagine(model, 3)
-    before = Queries(torch.tensor([[0, int(worlds.present[0])]]).expand(2, -1))
+    before = query(model, torch.tensor([[0, int(worlds.present[0])]]).expand(2, -1))
     if int(worlds.present[0]) == 0:
         return
     if not model.jumpy:
@@ -260,16 +258,22 @@ def check_refusals(model: WorldModel) -> None:
     _, worlds = imagine(model, 2)
     plans, times = plans_of(model, 2, 1), times_at(model, worlds, [1])
     queries = {
-        "a query beyond the window": Queries(torch.full((2, 1), late), plans),
-        "queries of another batch": Queries(times[:1], plans),
-        "no queries": Queries(times[:, :0], plans),
+        "a query beyond the window": query(model, torch.full((2, 1), late), plans),
+        "queries of another batch": query(model, times[:1], plans),
+        "no queries": query(model, times[:, :0], plans),
     }
+    if whole.poses is not None:
+        wrong_poses = {"no poses": None, "poses of another shape": whole.poses[..., :-1]}
+        for what, poses in wrong_poses.items():
+            bad = replace(whole, poses=poses)
+            refuses(model, ValueError, partial(model.observe, bad), what)
+        queries["queries without poses"] = Queries(times)
     if plans is not None:
         queries["plans that are too short"] = Queries(times, plans[:, :, :0])
         queries["a query ahead without plans"] = Queries(times)
         queries["NaN in a plan"] = Queries(times, plans * math.nan)
-    for what, query in queries.items():
-        refuses(model, ValueError, partial(model.predict, worlds, query), what)
+    for what, bad_queries in queries.items():
+        refuses(model, ValueError, partial(model.predict, worlds, bad_queries), what)
     refuses(model, ValueError, lambda: model.sample(model.observe(whole), 0), "no worlds")
 
 
@@ -277,7 +281,7 @@ def check_training(model: WorldModel) -> None:
     """The loss is finite, a function of batch and generator, and gradients reach the weights."""
     if not model.trainable:
         return
-    source = random_episodes(model.spec).windows(model.spec.window, 4, whole=True)
+    source = random_source(model.spec)
     model.prepare(source)
     model.train()
     totals = []
@@ -308,7 +312,7 @@ def check_bf16(model: WorldModel) -> None:
         answer = predict_at(model, imagine(model, 2)[1], [2, 6])
     parts = {"rewards": answer.rewards, "alive": answer.alive, "frames": frames_of(answer)}
     if model.trainable:
-        source = random_episodes(model.spec).windows(model.spec.window, 4, whole=True)
+        source = random_source(model.spec)
         model.prepare(source)
         with bf16():
             losses = model(source.batch(0), 0.5, generator())

@@ -1,4 +1,4 @@
-"""Scenes of noise for any spec, and a small spec for each kind of action."""
+"""Scenes of noise for any spec, and a small spec for each kind of action and of key."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.common.camera import Camera
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import ActionSpec, Spec
-from worldmodel.types import Context
+from worldmodel.types import Context, SceneBatch, SceneSource
 
 WINDOW = 8
 _IMAGE = (3, 32, 32)
@@ -26,6 +27,13 @@ SPECS: dict[str, Spec] = {
     ),
 }
 """A small spec for each kind of action, with images; and one with vectors."""
+CAMERA = Camera(1.0, 1.0, 6.0, ((-1.0, -1.0, 0.0), (1.0, 1.0, 1.0)))
+"""A camera outside of a box that looks at it; ``random_poses`` are its poses."""
+VIEWS: dict[str, Spec] = {
+    "poses": Spec(_IMAGE, ActionSpec("none"), WINDOW, pose=5),
+    "camera": Spec(_IMAGE, ActionSpec("none"), WINDOW, pose=CAMERA.pose, camera=CAMERA),
+}
+"""Small specs whose keys are poses: numbers of any meaning, and those of a known camera."""
 
 
 def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
@@ -44,6 +52,31 @@ def random_actions(spec: Spec, *lead: int, seed: int = 1) -> Tensor | None:
     return torch.from_numpy(np.array(samples, space.dtype)).view(*lead, *spec.action.shape)
 
 
+def random_poses(spec: Spec, times: Tensor) -> Tensor | None:
+    """The poses of views, which follow from their numbers; None where times are the keys.
+
+    Args:
+        spec: whose poses they are. A known camera circles its region and looks at its middle.
+        times: int64 (B, n), numbers of the views.
+
+    Returns:
+        float32 (B, n, P).
+    """
+    if not spec.pose:
+        return None
+    if spec.camera is None:
+        return ((times[..., None] + 1.0) * (torch.arange(spec.pose) + 1)).sin()
+    camera, angle = spec.camera, 2.0 * times
+    low, high = torch.tensor(camera.region)
+    cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    outwards = torch.stack([cos, sin, none], -1)
+    position = (low + high) / 2 + (camera.near + camera.far) / 2 * outwards
+    if camera.layout == "position_yaw_pitch":
+        return torch.cat([position, -outwards[..., :2], torch.stack([none + 1, none], -1)], -1)
+    right, down = torch.stack([-sin, cos, none], -1), torch.stack([none, none, none - 1], -1)
+    return torch.stack([right, down, -outwards, position], -1).flatten(-2)
+
+
 def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -> Context:
     """The first frames of scenes of noise, and the actions between them.
 
@@ -56,7 +89,8 @@ def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -
     times = torch.arange(frames).expand(batch, frames)
     shape = (batch, frames, *spec.observation)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    return Context(noise, times, random_actions(spec, batch, frames - 1))
+    actions, poses = random_actions(spec, batch, frames - 1), random_poses(spec, times)
+    return Context(noise, times, actions, poses=poses)
 
 
 def random_episodes(spec: Spec, count: int = 4, seed: int = 0) -> Episodes:
@@ -82,3 +116,38 @@ def random_episodes(spec: Spec, count: int = 4, seed: int = 0) -> Episodes:
         rewards = random.random(spec.window, np.float32)
         recorded.append(Episode(noise, taken[number], rewards, number % 2 == 0))
     return Episodes(recorded, spec.action, spec.observation_space())
+
+
+def random_source(spec: Spec, batch_size: int = 4) -> SceneSource:
+    """Windows of ``random_episodes``, with ``random_poses`` where poses are the keys.
+
+    Args:
+        spec: whose observations, actions and poses they are.
+        batch_size: windows in a batch.
+    """
+    source = random_episodes(spec).windows(spec.window, batch_size, whole=True)
+    return source if not spec.pose else _PosedSource(source, spec)
+
+
+class _PosedSource:
+    """A source whose scenes are given poses."""
+
+    def __init__(self, source: SceneSource, spec: Spec) -> None:
+        self.source, self.spec, self.action_space = source, spec, source.action_space
+
+    def batch(self, index: int) -> _PosedBatch:
+        """The batch of that index."""
+        return _PosedBatch(self.source.batch(index), self.spec)
+
+
+class _PosedBatch:
+    """A batch of scenes that are given poses."""
+
+    def __init__(self, scenes: SceneBatch, spec: Spec) -> None:
+        self.actions, self.rewards = scenes.actions, scenes.rewards
+        self.terminated, self.lengths = scenes.terminated, scenes.lengths
+        self.observations, self.spec = scenes.observations, spec
+
+    def poses(self, times: Tensor) -> Tensor | None:
+        """Of the views."""
+        return random_poses(self.spec, times)

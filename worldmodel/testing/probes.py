@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from worldmodel.base import WorldModel
-from worldmodel.testing.noise import random_actions, random_context
+from worldmodel.testing.noise import random_actions, random_context, random_poses
 from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
 
@@ -34,6 +35,22 @@ def imagine(model: WorldModel, n: int, seed: int = 0) -> tuple[Belief, Worlds]:
         return belief, model.sample(belief, n, generator(seed))
 
 
+def query(model: WorldModel, times: Tensor, actions: Tensor | None = None) -> Queries:
+    """Queries at times (B, K), or of the views of these numbers where poses are the keys."""
+    return Queries(times, actions, random_poses(model.spec, times))
+
+
+def pairs_of(context: Context, which: slice | Sequence[int]) -> Context:
+    """Some of a context's pairs (times, observations and poses), in another order perhaps."""
+    poses = context.poses
+    return replace(
+        context,
+        observations=context.observations[:, which],
+        times=context.times[:, which],
+        poses=None if poses is None else poses[:, which],
+    )
+
+
 def times_at(model: WorldModel, worlds: Worlds, steps: Sequence[int]) -> Tensor:
     """int64 (B, K): that many strides after each present."""
     return worlds.present[:, None] + model.stride * torch.tensor(steps)
@@ -54,7 +71,7 @@ def predict_at(
         actions = plans_of(model, worlds.shape[0], plans)
         actions = torch.zeros(worlds.shape[0], plans, 1) if actions is None else actions
     with torch.no_grad():
-        return model.predict(worlds, Queries(times, actions))
+        return model.predict(worlds, query(model, times, actions))
 
 
 def frames_of(prediction: Prediction) -> Tensor:

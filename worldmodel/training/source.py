@@ -71,6 +71,9 @@ def check_source(spec: Spec, source: SceneSource, scenes: SceneBatch) -> None:
             raise ValueError(
                 f"source: its poses have {numbers} numbers, the model was made for {spec.pose}"
             )
+        camera = getattr(source, "camera", None)
+        if None not in (camera, spec.camera) and camera != spec.camera:
+            raise ValueError(f"source: its camera is {camera}, the model's {spec.camera}")
     elif ActionSpec.from_space(source.action_space) != spec.action:
         raise ValueError(
             f"source: its action space is {source.action_space}, the model was made for "

@@ -11,6 +11,7 @@ import torch
 from envs.dice import DiceState, Views, look, poses
 from envs.dice.raycast import Rays, _draw_side, render
 from envs.dice.scene import (
+    CAMERA,
     CAMERA_HEIGHT,
     CAMERA_RADIUS,
     PATTERNS,
@@ -183,3 +184,29 @@ def test_looking_from_several_places():
     frames = look(state, camera, 32)
     assert frames.shape == (4, 3, 32, 32, 3)
     assert torch.equal(frames[2, 1], render(replace(state, camera=camera[:, 1]), 32)[2])
+
+
+def test_the_camera_is_what_the_pictures_are_of() -> None:
+    """The cube's corners, projected with the known intrinsics, frame the cube's pixels."""
+    state = scenes(12)
+    pale = state.colours.clone()
+    pale[:, 4:] = 1 - pale[:, 4:]  # of the cube and its ink
+    frames = render(state, 64).int() - render(replace(state, colours=pale), 64).int()
+    cube = frames.abs().amax(-1) > 40
+    cameras = CAMERA.read(poses(state.camera))
+    side = state.turn[:, None] + math.pi / 4 + torch.arange(4) * (math.pi / 2)
+    corner = state.centre[:, None] + math.sqrt(0.5) * torch.stack([side.cos(), side.sin()], -1)
+    low, high = (torch.cat([corner, torch.full_like(corner[..., :1], z)], -1) for z in (0.0, 1.0))
+    offset = torch.cat([low, high], 1) - cameras.position[:, None]
+    x, y, depth = (offset @ cameras.axes.transpose(1, 2)).unbind(-1)
+    assert depth.min() > CAMERA.near and depth.max() < CAMERA.far
+    for scene in range(12):
+        for lines, along in ((cube[scene].any(0), x), (cube[scene].any(1), y)):
+            reach = math.tan(CAMERA.field_of_view / 2)
+            pixels = ((along / depth)[scene] / reach + 1) * 32
+            first, last = lines.nonzero()[0], lines.nonzero()[-1] + 1
+            assert abs(float(first) - float(pixels.min())) < 1.5
+            assert abs(float(last) - float(pixels.max())) < 1.5
+    corners = torch.tensor(CAMERA.region)
+    assert (torch.cat([low, high], 1) > corners[0]).all()
+    assert (torch.cat([low, high], 1) < corners[1]).all()

@@ -9,6 +9,7 @@ import torch
 from evaluation.measurements import dynamics, fidelity
 from evaluation.measurements.ablation import Ablation
 from evaluation.measurements.fidelity import NATURE, Fidelity
+from evaluation.runner.partial_results import PartialResults
 from worldmodel import ActionSpec, Episode, Episodes, Spec, make
 
 
@@ -90,3 +91,14 @@ def test_the_step_model_learns_to_count() -> None:
     error = {(row["model"], row["k"]): row["mse"] for row in rows}
     assert error["copy-last", 4] > error["copy-last", 1] > 0.01
     assert error["rolled", 4] < 0.02 * error["copy-last", 4]
+
+
+def test_chosen_models_are_compared() -> None:
+    chosen = dynamics.Dynamics(
+        envs=("Pendulum-v1",), models=("ensemble",), episodes=6, steps=2, distances=(1,)
+    )
+    rows = chosen.rows(PartialResults())
+    assert [row["model"] for row in rows] == ["copy-last", "ensemble, rolled"]
+    assert 0 <= rows[1]["coverage_low"] <= rows[1]["coverage"] <= rows[1]["coverage_high"] <= 1
+    with pytest.raises(ValueError, match="models: expected some of jump, ensemble, per-step; got"):
+        dynamics.Dynamics(models=("mlp",))

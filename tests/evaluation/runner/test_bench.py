@@ -114,15 +114,15 @@ def test_bench_goes_on(
 ) -> None:
     """What this commit has made stays; of what it has begun, the parts are taken."""
     monkeypatch.setattr(bench.results, "commit", lambda: "new")
-    names = ("returns", "speed-all", "vector-envs", "control")
+    names = ("returns", "speed-all", "outcomes", "control")
     for name, commit in zip(names, ("new", "old"), strict=False):
         result = results.envelope(name, {}, [{"kind": 1, "model": 2, "preset": 3, "batch": 4,
                                             "low": 5, "high": 6}])  # fmt: skip
         results.write(tmp_path / f"{name}.json", {**result, "commit": commit})
-    (tmp_path / "vector-envs.json.parts").mkdir()
+    (tmp_path / "outcomes.json.parts").mkdir()
     list(Bench(names, tmp_path, resume=True).run())
     assert [(words[3], words[-1] == "--resume") for words in ran] == [
-        ("speed", False), ("vector-envs", True), ("control", False),
+        ("speed", False), ("outcomes", True), ("control", False),
     ]  # fmt: skip
     ran.clear()
     list(Bench(names, tmp_path).run())

@@ -15,12 +15,13 @@ from torch import Tensor
 
 import worldmodel
 from worldmodel import ActionSpec, Queries, Spec, WorldModel, make, preset, testing
-from worldmodel.models.jumpy.copying import CopyingConfig, CopyingJump, set_flow_steps
+from worldmodel.models.jumpy.copying import CopyingConfig, CopyingJump
 from worldmodel.models.jumpy.copying.cells import Grid
 from worldmodel.models.jumpy.copying.flow import FlowPrior
 from worldmodel.models.jumpy.copying.memory import FrameMemory
 from worldmodel.models.jumpy.copying.plan import PlanTransformer
 from worldmodel.models.jumpy.copying.renderer import CopyingRenderer, Sources
+from worldmodel.models.jumpy.rectified_flow import set_flow_steps
 from worldmodel.models.jumpy.training_draws import draw_distinct
 
 TINY = replace(
@@ -300,7 +301,7 @@ def test_flow_steps(tmp_path: Path) -> None:
     assert isinstance(loaded, CopyingJump) and loaded.flow_steps == 16
     with pytest.raises(ValueError, match="flow_steps: expected at least 1"):
         set_flow_steps(model, 0)
-    with pytest.raises(ValueError, match="flow_steps: only jump with preset jumpy or small"):
+    with pytest.raises(ValueError, match="flow_steps: only jump with preset jumpy, small or rays"):
         set_flow_steps(fresh("jump", "views", PASSIVE), 2)
 
 

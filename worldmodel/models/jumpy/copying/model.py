@@ -8,14 +8,13 @@ The three verbs and the idea are the paper's (seed 001); what it is made of is n
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from worldmodel.base import Losses, WorldModel
+from worldmodel.base import Losses
 from worldmodel.models.jumpy.copying.cells import Grid
 from worldmodel.models.jumpy.copying.config import CopyingConfig
 from worldmodel.models.jumpy.copying.flow import FlowPrior
@@ -29,6 +28,8 @@ from worldmodel.models.jumpy.copying.renderer import (
     Sources,
     StillPicture,
 )
+from worldmodel.models.jumpy.rectified_flow import FlowSampler
+from worldmodel.models.jumpy.schedules import cosine_rate
 from worldmodel.models.jumpy.training_draws import draw_distinct
 from worldmodel.models.layers import gaussian
 from worldmodel.models.layers.transformer import perceptron
@@ -78,7 +79,7 @@ class Inferred(NamedTuple):
     given: Tensor
 
 
-class CopyingJump(WorldModel):
+class CopyingJump(FlowSampler):
     """JUMP for a camera that stands still: images, or Dicts of an image and vectors.
 
     - **Copying**: what stands still is the context's pixels, weighed per frame; a gate says where
@@ -146,25 +147,8 @@ class CopyingJump(WorldModel):
         """A cosine from ``learning_rate`` to ``learning_rate_end``, after a linear rise; once more
         from there to there when the prior trains alone.
         """
-        config, share = self.config, done / steps
-        first, last = config.learning_rate, config.learning_rate_end
-        turn = 1 - config.prior_share if self.prior is not None else 1.0
-        phase = share / turn if share < turn else (share - turn) / max(1 - turn, 1e-9)
-        rate = last + (first - last) * (1 + math.cos(math.pi * phase)) / 2
-        return rate * min(1.0, (done + 1) / max(config.warmup, 1))
-
-    @property
-    def flow_steps(self) -> int:
-        """Steps in which ``sample`` integrates the prior; may be set at any time.
-
-        Raises:
-            ValueError: below 1.
-        """
-        return self.config.flow_steps
-
-    @flow_steps.setter
-    def flow_steps(self, steps: int) -> None:
-        self.config = replace(self.config, flow_steps=steps)
+        turn = 1 - self.config.prior_share if self.prior is not None else 1.0
+        return cosine_rate(self.config, done, steps, turn)
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:
@@ -439,19 +423,3 @@ class CopyingJump(WorldModel):
         if self.parts.numbers:
             weighted = weighted + self.config.vector_detail * error[..., pixels:].mean(2)
         return mse, weighted.sum(1)
-
-
-def set_flow_steps(model: WorldModel, steps: int | None) -> None:
-    """Set ``CopyingJump.flow_steps``; None leaves them as they are.
-
-    Raises:
-        ValueError: the model has no flow prior, or fewer than 1 step.
-    """
-    if steps is None:
-        return
-    if not isinstance(model, CopyingJump):
-        raise ValueError(
-            "flow_steps: only jump with preset jumpy or small samples from a flow; this "
-            f"{model.name} ({type(model.config).__name__}) does not"
-        )
-    model.flow_steps = steps

@@ -1,0 +1,139 @@
+"""A conditional rectified flow over tokens of z (Liu et al., 2023): a prior given the context.
+
+It is trained on samples of the posterior, without a gradient into them, in the same training.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from worldmodel.base import WorldModel
+from worldmodel.models.layers.transformer import ModulatedBlock
+
+Solver = Literal["heun", "euler"]
+
+
+class RectifiedFlow(nn.Module):
+    """dx/ds = v(x, s, condition) from noise at s = 0 to z, standardised, at s = 1.
+
+    Subclasses make the condition, (B, tokens, width), of what a context says.
+
+    Args:
+        tokens: of z.
+        latent: numbers of each.
+        width, heads, blocks: of the transformer over the tokens.
+
+    Attributes:
+        standard: holds mean and variance of z, running over the training.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, tokens: int, latent: int, width: int, heads: int, blocks: int) -> None:
+        super().__init__()
+        self.shape = (tokens, latent)
+        frequencies = torch.exp(torch.linspace(0, math.log(1000), 16))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.standard = nn.BatchNorm1d(latent, affine=False, momentum=0.01)
+        self.from_mean = nn.Linear(width, width)
+        self.from_time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
+        self.enter = nn.Linear(latent, width)
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads) for _ in range(blocks))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent))
+
+    def flow_loss(
+        self, z: Tensor, condition: Tensor, draws: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Mean squared error of the velocity, at random noise and times.
+
+        Args:
+            z: (B, tokens, latent), samples of the posterior.
+            condition: (B, tokens, width).
+            draws: pairs of noise and time for each latent.
+            generator: of noise and times.
+        """
+        target = self.standard(z.detach().float().flatten(0, 1)).unflatten(0, z.shape[:2])
+        target = target.repeat(draws, 1, 1)
+        noise = torch.randn(target.shape, generator=generator, device=z.device)
+        time = torch.randn(len(target), generator=generator, device=z.device).sigmoid()
+        x = torch.lerp(noise, target, time[:, None, None])
+        velocity = self.velocity(x, time, condition.repeat(draws, 1, 1))
+        return mse_loss(velocity, target - noise)
+
+    def velocity(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """float32 (P, tokens, latent), of x at times (P,) in [0, 1]."""
+        angle = time[:, None] * self.frequencies
+        now = self.from_time(torch.cat([angle.sin(), angle.cos()], -1))
+        now = now + self.from_mean(condition.mean(1))
+        h = self.enter(x) + condition
+        for block in self.blocks:
+            h = block(h, now)
+        velocity: Tensor = self.out(h)
+        return velocity.float()
+
+    def integrate(
+        self, condition: Tensor, steps: int, solver: Solver, generator: torch.Generator | None
+    ) -> Tensor:
+        """A latent for each condition (P, tokens, width): (P, tokens, latent).
+
+        Args:
+            condition: of the contexts.
+            steps: from noise to z.
+            solver: "heun" evaluates the velocity twice in each step, "euler" once.
+            generator: of the noise at the start.
+        """
+        count = len(condition)
+        x = torch.randn(count, *self.shape, generator=generator, device=condition.device)
+        times = torch.linspace(0, 1, steps + 1, device=condition.device)
+        for step in range(steps):
+            start, end = times[step].expand(count), times[step + 1].expand(count)
+            length = 1 / steps
+            velocity = self.velocity(x, start, condition)
+            if solver == "heun":
+                ahead = self.velocity(x + length * velocity, end, condition)
+                velocity = (velocity + ahead) / 2
+            x = x + length * velocity
+        mean, variance = self.standard.running_mean, self.standard.running_var
+        assert mean is not None and variance is not None
+        return x * (variance + self.standard.eps).sqrt() + mean
+
+
+class FlowSampler(WorldModel):
+    """A model that samples z from a flow: its settings have ``flow_steps``."""
+
+    config: Any
+
+    @property
+    def flow_steps(self) -> int:
+        """Steps in which ``sample`` integrates the prior; may be set at any time.
+
+        Raises:
+            ValueError: below 1.
+        """
+        return int(self.config.flow_steps)
+
+    @flow_steps.setter
+    def flow_steps(self, steps: int) -> None:
+        self.config = replace(self.config, flow_steps=steps)
+
+
+def set_flow_steps(model: WorldModel, steps: int | None) -> None:
+    """Set ``FlowSampler.flow_steps``; None leaves them as they are.
+
+    Raises:
+        ValueError: the model has no flow prior, or fewer than 1 step.
+    """
+    if steps is None:
+        return
+    if not isinstance(model, FlowSampler):
+        raise ValueError(
+            "flow_steps: only jump with preset jumpy, small or rays samples from a flow; this "
+            f"{model.name} ({type(model.config).__name__}) does not"
+        )
+    model.flow_steps = steps

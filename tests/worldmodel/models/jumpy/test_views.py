@@ -348,7 +348,7 @@ def test_scenes_without_z_show_the_context_alone() -> None:
 
 
 def test_rate_rises_and_falls() -> None:
-    model = model_of(replace(TINY, warmup=100, prior_share=0.3))
+    model = model_of(replace(TINY, learning_rate=1e-3, warmup=100, prior_share=0.3))
     rates = [model.learning_rate(done, 1000) for done in range(1000)]
     top = max(range(700), key=rates.__getitem__)
     assert rates[0] < 2e-5 and 90 <= top <= 101 and rates[699] < 3e-5 and rates[700] == 1e-3

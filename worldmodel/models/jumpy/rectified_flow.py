@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,7 @@ class FlowSampler(WorldModel):
     ``warmup``; where it is not ``stochastic`` there is no z, and no flow.
     """
 
+    trains_in_parts: ClassVar[bool] = True
     config: Any
 
     @property

@@ -54,7 +54,7 @@ TRUSTED = {  # what may run code, where: each says so in its docstring, and a pe
     ("evaluation/measurements/perceptual.py", "torch.jit.load"),
     ("worldmodel/__init__.py", "import_module"),  # of its own table
     ("worldmodel/registry.py", "importlib.import_module"),
-    ("agents/adapt.py", "importlib.import_module"),
+    ("agents/adapter.py", "importlib.import_module"),
     ("envs/bench.py", "importlib.import_module"),
 }
 

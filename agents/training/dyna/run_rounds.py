@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.type_aliases import MaybeCallback
 from tqdm import tqdm
 
-from agents.evaluate import play
+from agents.evaluation import play
 from agents.known_functions import KnownFunctions, check_known
 from agents.planners.base import Agent
 from agents.training.dyna.recorder import RecordEpisodes
@@ -100,7 +100,7 @@ class RoundsRun(ABC):
         It may be left by an exception of the player.
 
         Args:
-            player, hold, frame_stack, deterministic: as in ``agents.evaluate.play``.
+            player, hold, frame_stack, deterministic: as in ``agents.evaluation.play``.
             wanted: steps, at least; the round ends with the episode that reaches them.
             left: steps, at most; the last episode is cut there.
             seed: of the run; the episodes' own follow from it.

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -154,6 +156,45 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert ended.value.code == 0
     assert "Do something." in out and "--debug" in out and "python -m acts" in out
+
+
+PACKAGES = ("worldmodel", "envs", "agents", "evaluation")
+VERBS = [
+    pytest.param(package, name, verb, id=f"{package} {name}")
+    for package in PACKAGES
+    for name, verb in import_module(f"{package}.__main__").VERBS.items()
+]
+
+
+@pytest.mark.parametrize(("package", "name", "verb"), VERBS)
+def test_summaries(package: str, name: str, verb: cli.LazyVerb) -> None:
+    """The line in the list of verbs is where the verb's own help begins."""
+    kind = verb.load()
+    assert " ".join(kind.__doc__.split()).startswith(verb.summary)
+    assert getattr(kind, "name", name) == name
+    assert verb.stand_in().__doc__ == verb.summary
+
+
+def test_the_chosen_verb_alone_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verbs = {
+        "act": cli.LazyVerb("verbs_of_a_test:Act", "Do something."),
+        "two-words": cli.LazyVerb("verbs_of_a_test:Rest", "Do nothing."),
+        "lost": cli.LazyVerb("no.such.module:Lost", "Be lost."),
+    }
+    monkeypatch.setitem(sys.modules, "verbs_of_a_test", SimpleNamespace(Act=Act, Rest=Rest))
+    for words in (["act"], ["two-words"], ["two_words"]):
+        monkeypatch.setattr(sys, "argv", ["acts", *words])
+        cli.main("acts", verbs, "Acts.")
+    assert capsys.readouterr().out == "begun\n"
+    monkeypatch.setattr(sys, "argv", ["acts", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main("acts", verbs, "Acts.")
+    assert "Be lost." in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["acts", "lost"])
+    with pytest.raises(SystemExit, match="^error: No module named 'no'$"):
+        cli.main("acts", verbs, "Acts.")
 
 
 CHILD = """

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from worldmodel.common.packages import advice
+from worldmodel.common.quick_help import HELP, use_placeholders
 
 DEBUG = "--debug"
 NO_MEMORY = (
@@ -125,6 +126,9 @@ def _run(package: str, verbs: Verbs, description: str | None, words: list[str]) 
     import tyro
 
     chosen = words[0].replace("_", "-") if words else None  # tyro takes both
+    if len(words) > 1 and set(HELP) & set(words):
+        words = [words[0], HELP[0]]  # so that it ends there, whatever else is said
+        use_placeholders()
     callables = {
         name: verb
         if not isinstance(verb, LazyVerb)

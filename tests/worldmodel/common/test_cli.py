@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,6 +196,50 @@ def test_the_chosen_verb_alone_is_imported(
     monkeypatch.setattr(sys, "argv", ["acts", "lost"])
     with pytest.raises(SystemExit, match="^error: No module named 'no'$"):
         cli.main("acts", verbs, "Acts.")
+
+
+HELPS = """
+import contextlib, importlib, io, json, sys
+helps = {{}}
+for package in {packages!r}:
+    command = importlib.import_module(package + ".__main__")
+    for verb in ("", *command.VERBS):
+        sys.argv = [package, *filter(None, [verb]), "--help"]
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            command.main()
+        helps[f"{{package}} {{verb}}"] = out.getvalue()
+real = [name for name in {heavy!r} if getattr(sys.modules.get(name), "__file__", None)]
+print(json.dumps([helps, real]))
+"""
+
+
+def test_help_is_complete_and_imports_no_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every verb: what it says is what it says with the real libraries, as in this process."""
+    monkeypatch.setenv("COLUMNS", "100")
+    program = HELPS.format(packages=PACKAGES, heavy=HEAVY | BEHIND_AGENTS - {"tyro"} | {"torch"})
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    helps, real = json.loads(done.stdout)
+    assert not real and len(helps) > 35
+    for words, text in helps.items():
+        package, _, verb = words.partition(" ")
+        monkeypatch.setattr(sys, "argv", [package, *filter(None, [verb]), "--help"])
+        with pytest.raises(SystemExit):
+            import_module(f"{package}.__main__").main()
+        assert text == capsys.readouterr().out, words
+
+
+def test_a_word_for_help_never_runs_a_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Act, "run", lambda self: pytest.fail("it ran"))
+    for words in (["act", "--", "-h"], ["act", "--what", "speak", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            act(monkeypatch, *words)
+        assert ended.value.code == 0
 
 
 CHILD = """

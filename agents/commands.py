@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, fields
 from functools import partial
@@ -57,7 +56,7 @@ class Train(RunConfig):
             print(recipe_for(config.make_env).describe(self.env, config.decisions * config.hold))
         agent = runs.train(
             config, self.out, self.device, self.num_threads, self.evaluate_every,
-            progress=sys.stdout.isatty(),
+            progress=True,
         )  # fmt: skip
         model = None if config.model is None else checkpoint.load(config.model, self.device)
         returns = config.play(agent, model, self.eval_episodes, seed=10**6)

@@ -270,6 +270,7 @@ def test_reader_that_goes_away() -> None:
 
 IMPORTS = """
 import sys
+from evaluation.__main__ import VERBS
 {imports}
 print(*sorted({heavy!r} & set(sys.modules)))
 """
@@ -278,10 +279,11 @@ print(*sorted({heavy!r} & set(sys.modules)))
 @pytest.mark.parametrize(
     ("imports", "heavy"),
     [
-        ("import worldmodel, envs, evaluation", HEAVY | BEHIND_AGENTS),
-        ("import agents, evaluation.__main__", HEAVY),
+        ("import worldmodel, envs, agents, evaluation", HEAVY | BEHIND_AGENTS | {"torch"}),
+        ("from agents import *", HEAVY),
+        ("for verb in VERBS.values(): verb.load()", HEAVY),
     ],
-    ids=["worldmodel, envs", "agents, commands"],
+    ids=["packages", "public names of agents", "verbs"],
 )
 def test_imports_are_light_and_silent(imports: str, heavy: set[str]) -> None:
     program = IMPORTS.format(imports=imports, heavy=heavy)

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bit_entropy
-from tqdm import tqdm
 
 from agents import actions as action_border
 from agents.policies import SmallCnn
 from agents.saved_network import read_network, write_network
 from worldmodel.common.config_checks import above_zero, at_least, check_seed, share
+from worldmodel.common.progress import progress_bar
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 from worldmodel.spec.parts import to_float
@@ -104,7 +104,7 @@ class InversePolicy:
                 that: the first action of each decision is cloned.
             config: see ``InversePolicyConfig``; None takes its defaults.
             device: to train and play on.
-            progress: show a progress bar on a terminal.
+            progress: show a progress bar on a terminal, else a line every 30 s.
 
         Raises:
             ValueError: the episodes have no actions, or are of Dicts.
@@ -118,8 +118,7 @@ class InversePolicy:
         net.standardise(frames[1:])
         adam = torch.optim.Adam(net.parameters(), config.learning_rate)
         random = np.random.default_rng(config.seed)
-        bar = tqdm(range(config.steps), "clone", disable=None if progress else True)
-        for _ in bar:
+        for _ in progress_bar("clone", "step", items=range(config.steps), show=progress):
             rows = random.integers(len(stacks), size=config.batch_size)
             loss = net.loss(policy._input(_stack(frames[stacks[rows]])), targets[rows])
             adam.zero_grad()

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bit_entropy
-from tqdm import tqdm
 
 from agents.legal_actions import by_entry
 from agents.policies import SmallMultiInput
 from agents.saved_network import read_network, write_network
 from worldmodel.common.config_checks import above_zero, at_least, check_seed, share
+from worldmodel.common.progress import progress_bar
 from worldmodel.data.episodes import Episodes
 from worldmodel.spec import Spec
 
@@ -122,7 +122,7 @@ class LegalActions:
             episodes: with masks (``Episode.masks``), at least two.
             config: see ``LegalActionsConfig``; None takes its defaults.
             device: to train on, and then of the network.
-            progress: show a progress bar on a terminal.
+            progress: show a progress bar on a terminal, else a line every 30 s.
 
         Raises:
             ValueError: the episodes have no masks, or there is but one.
@@ -145,7 +145,7 @@ class LegalActions:
         some = rows[random.integers(len(rows), size=min(STANDARDISED_BY, len(rows)))]
         net.standardise(_parts(legal.spec, legal._batch(episodes, some)[0]))
         adam = torch.optim.Adam(net.parameters(), config.learning_rate)
-        for _ in tqdm(range(config.steps), "masks", disable=None if progress else True):
+        for _ in progress_bar("masks", "step", items=range(config.steps), show=progress):
             chosen = rows[random.integers(len(rows), size=config.batch_size)]
             observations, masks = legal._batch(episodes, chosen)
             loss = bit_entropy(net(_parts(legal.spec, observations)), masks.float())

@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium as gym
 
-from envs.registry import SCENES, make_simulator, simulator_of
-from envs.simulator import Simulator, State
-from envs.stream import SceneBatch, SceneStream, play, sample_scenes
+from worldmodel.common.packages import lazy_names
+
+if TYPE_CHECKING:
+    from envs.registry import SCENES, make_simulator, simulator_of
+    from envs.simulator import Simulator, State
+    from envs.stream import SceneBatch, SceneStream, play, sample_scenes
 
 __all__ = [
     "ENV_IDS",
@@ -27,6 +30,14 @@ __all__ = [
     "simulator_of",
 ]
 
+_NAMES = {
+    "envs.registry": "SCENES make_simulator simulator_of",
+    "envs.simulator": "Simulator State",
+    "envs.stream": "SceneBatch SceneStream play sample_scenes",
+}
+"""Public names by module, imported on first use: to register the environments takes no torch."""
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES)
 
 _ENVS: Final[dict[str, dict[str, Any]]] = {
     **{

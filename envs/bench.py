@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import gymnasium as gym
-from tqdm import tqdm
 
 from envs import ENV_IDS
+from worldmodel.common.progress import progress
 
 YARDSTICK: Final = "ALE/Pong-v5"
 """Its own settings: 210 x 160 single, 4 x 84 x 84 vector, four emulated frames a step."""
@@ -39,7 +39,7 @@ def bench(
     modes = [("single", 1), *(("vector", batch) for batch in batches)]
     jobs = [(env_id, mode, batch) for env_id in env_ids for mode, batch in modes]
     rows = []
-    for env_id, mode, batch in tqdm(jobs, unit="row"):
+    for env_id, mode, batch in progress(jobs, "bench", "row"):
         settings = {"size": size} if env_id in ENV_IDS else {}
         speed = _measure(env_id, mode, batch, settings, seconds, seed)
         rows.append({"env": env_id, "mode": mode, "batch": batch, "frames_per_second": speed})

@@ -9,8 +9,8 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from worldmodel.common.progress import progress
 from worldmodel.common.video import tile_videos
 
 Frames = NDArray[np.uint8]
@@ -39,7 +39,7 @@ def random_videos(
     hold = hold or int(getattr(getattr(env.unwrapped, "simulator", None), "hold", 1))
     env.action_space.seed(seed)
     videos = []
-    for episode in tqdm(range(episodes), unit="episode", disable=episodes == 1):
+    for episode in progress(range(episodes), "play", "episode", show=episodes > 1):
         env.reset(seed=seed if episode == 0 else None)
         frames: list[Any] = [env.render()]
         over, action = False, None
@@ -68,7 +68,7 @@ def videos_of_all(env_ids: Sequence[str], side: int, seed: int) -> dict[str, Fra
     if side < 64 or side % 64:
         raise ValueError(f"side must be a multiple of 64, got {side}")
     videos = {}
-    for env_id in tqdm(env_ids, unit="env"):
+    for env_id in progress(env_ids, "play", "env"):
         frames = random_videos(env_id, episodes=1, seed=seed)[0]
         times = side // frames.shape[1]
         name = env_id.split("/")[-1].removesuffix("-v0")

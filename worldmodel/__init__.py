@@ -5,8 +5,9 @@ worlds = model.sample(belief, n)
 answer = model.predict(worlds, queries)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from worldmodel.common.packages import lazy_names
 
 if TYPE_CHECKING:
     from worldmodel.base import Losses, UnsupportedQuery, WorldModel
@@ -68,29 +69,21 @@ __all__ = [
 ]
 
 _NAMES = {
-    "base": "Losses UnsupportedQuery WorldModel",
-    "checkpoint": "load save",
-    "data.collect": "collect",
-    "data.episode": "Episode",
-    "data.episodes": "Episodes unpack",
-    "data.make_env": "EnvLike make_env",
-    "data.minari": "from_minari to_minari",
-    "hub": "push",
-    "registry": "MODELS make preset register",
-    "spec": "ActionSpec Camera Spec to_float to_uint8",
-    "training": "Progress fit",
-    "types": "Belief Context Prediction Queries SceneBatch SceneSource StepPrediction Worlds",
+    "worldmodel.base": "Losses UnsupportedQuery WorldModel",
+    "worldmodel.checkpoint": "load save",
+    "worldmodel.data.collect": "collect",
+    "worldmodel.data.episode": "Episode",
+    "worldmodel.data.episodes": "Episodes unpack",
+    "worldmodel.data.make_env": "EnvLike make_env",
+    "worldmodel.data.minari": "from_minari to_minari",
+    "worldmodel.hub": "push",
+    "worldmodel.registry": "MODELS make preset register",
+    "worldmodel.spec": "ActionSpec Camera Spec to_float to_uint8",
+    "worldmodel.training": "Progress fit",
+    "worldmodel.types": (
+        "Belief Context Prediction Queries SceneBatch SceneSource StepPrediction Worlds"
+    ),
 }
 """Public names by module, imported on first use: ``worldmodel.common`` comes without the models."""
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'worldmodel' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"worldmodel.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from agents.evaluate import evaluate, play
+from agents.evaluation import evaluate, play
 from agents.monitoring import tensorboard_help
 from agents.monitoring.comparison import compare
 from agents.monitoring.model_error import imagination_error

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.evaluate import play
+from agents.evaluation import play
 from agents.history import Frames
 from agents.imagination import Imagination
 from agents.planners.base import Agent

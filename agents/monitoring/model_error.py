@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.evaluate import play
+from agents.evaluation import play
 from agents.imagination import Imagination
 from agents.monitoring.comparison import total_rewards
 from agents.planners.base import Agent

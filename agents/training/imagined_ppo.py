@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from agents.monitoring.progress import ProgressBar, one_callback
 from agents.policies import SmallCnn, SmallMultiInput
 from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
@@ -69,7 +70,7 @@ def train_in_imagination(
         callback: SB3 callbacks.
         tensorboard_log: folder of the TensorBoard log.
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
-        progress_bar: show SB3's progress bar.
+        progress_bar: show a progress bar on a terminal, else a line every 30 s.
         imagination: further arguments of ``ImaginedVecEnv``, such as ``penalty`` and ``known``.
         settings: further arguments of PPO; they replace those of ``ppo_settings``.
 
@@ -86,7 +87,8 @@ def train_in_imagination(
     venv = monitor_and_stack(imagined, frame_stack)
     with torch_threads(threads):
         agent = make_ppo(model.spec, venv, seed, tensorboard_log, **settings)
-        agent.learn(steps, callback=callback, progress_bar=progress_bar)
+        bar = ProgressBar("imagine", progress_bar)
+        agent.learn(steps, callback=[one_callback(callback), bar])
     return agent
 
 

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
+from agents.monitoring.progress import ProgressBar
 from agents.planners.base import Planner
 from agents.recipes.imagined import Imagined, ImaginedPpo, ImaginedReplay
 from agents.training.dyna.callback import DynaCallback, DynaConfig
@@ -59,7 +60,8 @@ class Job:
         """Let the agent learn, with checkpoints and callbacks."""
         callbacks = ([] if dyna is None else [dyna]) + _callbacks(self)
         with checkpointed(self.folder, callbacks, dyna) as callbacks:
-            agent.learn(self.config.decisions, callback=callbacks, progress_bar=self.progress)
+            bar = ProgressBar(self.config.method, self.progress)
+            agent.learn(self.config.decisions, callback=[*callbacks, bar])
         return agent
 
     def in_rounds(self, learn: Callable[..., Any]) -> Any:
@@ -165,7 +167,7 @@ def _dyna_replay(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
         horizon=1 if config.horizon is None else config.horizon,
     )
     agent = _algorithm(job, _real_envs(job, recorder))
-    return job.learn(agent, DynaCallback(model, recorder, settings))
+    return job.learn(agent, DynaCallback(model, recorder, settings, progress=job.progress))
 
 
 def _auto(job: Job) -> BaseAlgorithm:
@@ -176,7 +178,8 @@ def _auto(job: Job) -> BaseAlgorithm:
     assert isinstance(recipe, ImaginedReplay) and model is not None
     recorder = RecordEpisodes(job.config.make_env(), max_steps=MAX_RECORDED_STEPS)
     agent = recipe.make(_real_envs(job, recorder), job.spec, seed, str(job.folder))
-    return job.learn(agent, DynaCallback(model, recorder, replace(recipe.dyna, seed=seed)))
+    dyna = replace(recipe.dyna, seed=seed)
+    return job.learn(agent, DynaCallback(model, recorder, dyna, progress=job.progress))
 
 
 METHODS: dict[str, Callable[[Job], BaseAlgorithm | Planner]] = {

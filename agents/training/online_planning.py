@@ -13,13 +13,14 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from agents.known_functions import KnownFunctions
+from agents.monitoring.progress import one_callback
 from agents.planners import planner_of
 from agents.planners.base import Agent, Planner, PlannerConfig
 from agents.planners.refining import CemConfig
 from agents.random_agent import RandomAgent
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.training.dyna.refit import FitConfig, model_error, refit
-from agents.training.dyna.run_rounds import RoundsRun, one_callback, run_rounds
+from agents.training.dyna.run_rounds import RoundsRun, run_rounds
 from agents.training.imagined_ppo import torch_threads
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least, numbers_at_least
@@ -155,7 +156,8 @@ def train_planner(
             real decisions. Their ``model`` is no algorithm: it has ``predict`` (random until the
             first fit), ``num_timesteps``, ``logger`` and the spaces. Training ends early where one
             returns False.
-        progress: show a progress bar of real steps on a terminal.
+        progress: show a progress bar of real steps, and of fits: on a terminal, else as a line
+            every 30 s.
 
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, plans
@@ -277,7 +279,7 @@ class _Run(RoundsRun):
     def _fit(self) -> dict[str, float]:
         """Fit the model to all episodes so far, those of this round, too."""
         every = self.to_episodes([*self.episodes, *self.recorder.recorded()])
-        losses = refit(self.model, every, self.config, self.fits)
+        losses = refit(self.model, every, self.config, self.fits, self.progress)
         self.fits, self._fitted = self.fits + 1, self.recorder.total
         return losses
 

@@ -13,8 +13,8 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.adapt import adapt
-from agents.evaluate import evaluate
+from agents.adapter import adapt
+from agents.evaluation import evaluate
 from agents.lookahead import LookaheadVecWrapper
 from agents.planners.refining import CemConfig
 from agents.training.online_planning import ONLINE_CEM

@@ -20,9 +20,10 @@ from agents.actions import draw_actions
 from envs import sample_scenes
 from evaluation.metrics import statistics
 from evaluation.runner.measurement import OfCheckpoint, Row, environment
-from evaluation.runner.partial_results import PartialResults, progress
+from evaluation.runner.partial_results import PartialResults
 from evaluation.runner.trained_agents import decisions
 from worldmodel import WorldModel
+from worldmodel.common.progress import progress
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 import worldmodel
 from evaluation.metrics import statistics
 from evaluation.runner.measurement import Measurement, Row
-from evaluation.runner.partial_results import PartialResults, progress
+from evaluation.runner.partial_results import PartialResults
 from worldmodel import ActionSpec, Context, Episodes, Queries, WorldModel
+from worldmodel.common.progress import progress
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """States (n, D) and actions (n, k, \\*action) to the states k steps later in S worlds (n, S, D)."""

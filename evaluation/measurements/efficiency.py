@@ -19,10 +19,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 import agents
 import worldmodel
+from agents.monitoring.progress import ProgressBar
 from agents.training.imagined_ppo import make_ppo
 from evaluation.metrics.statistics import Interval
 from evaluation.runner.measurement import Measurement, Row, Scattered
-from evaluation.runner.partial_results import PartialResults, on_terminal
+from evaluation.runner.partial_results import PartialResults
 from worldmodel import Spec, collect, fit
 
 LEVEL = 0.8
@@ -158,7 +159,7 @@ class Efficiency(Measurement, Scattered):
             frame_stack=self.frame_stack,
         )
         agent = make_ppo(self.spec(), venv, seed, None, **settings)
-        agent.learn(decisions, callback=measured, progress_bar=on_terminal())
+        agent.learn(decisions, callback=[measured, ProgressBar()])
         return measured.curve
 
     def _with_imagination(self, seed: int, size: int) -> tuple[int, dict[str, Returns]]:
@@ -172,7 +173,7 @@ class Efficiency(Measurement, Scattered):
         fit(model, episodes.windows(self.window, 32, seed), self.fit_steps, seed=seed)
         agent = agents.train_in_imagination(
             model, episodes, self.imagined_steps, hold=self.hold, horizon=self.horizon,
-            frame_stack=self.frame_stack, seed=seed, progress_bar=on_terminal(),
+            frame_stack=self.frame_stack, seed=seed, progress_bar=True,
         )  # fmt: skip
         horizon = self.window // self.hold
         ahead = horizon if self.markov else 1

@@ -16,8 +16,8 @@ from torch import Tensor
 from evaluation.metrics import statistics
 from evaluation.runner.held_out_scenes import held_out
 from evaluation.runner.measurement import OfEachModel, Row, environment
-from evaluation.runner.partial_results import progress
 from worldmodel import WorldModel
+from worldmodel.common.progress import progress
 from worldmodel.models.jumpy.base import JumpyModel
 from worldmodel.models.jumpy.copying import CopyingJump
 

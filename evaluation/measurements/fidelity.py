@@ -17,8 +17,8 @@ from evaluation.metrics import statistics
 from evaluation.metrics.similarity import DIGITS, similarities
 from evaluation.metrics.story_consistency import LEG_ENDS, NATURE
 from evaluation.runner.measurement import OfWorlds, Row, environment
-from evaluation.runner.partial_results import progress
 from worldmodel import Context, Queries, WorldModel, to_float
+from worldmodel.common.progress import progress
 
 CONTEXT_FRAMES = LEG_STEPS + 1
 """The paper's context: the first six of 21 frames (seed 001, section 4.1)."""

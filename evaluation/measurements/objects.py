@@ -19,9 +19,9 @@ from evaluation.metrics import statistics
 from evaluation.metrics.segmentation import adjusted_rand_index, centres
 from evaluation.runner.held_out_scenes import held_out
 from evaluation.runner.measurement import OfEachModel, Row, environment
-from evaluation.runner.partial_results import progress
 from worldmodel import Context, Queries, WorldModel, to_float
 from worldmodel.common.config_checks import at_least
+from worldmodel.common.progress import progress
 from worldmodel.models.frame_by_frame.vim import Track, Vim
 
 ATOMIC, COMPOSED = "balls/RandomWalk-v0", "balls/CompositionalRandomWalk-v0"

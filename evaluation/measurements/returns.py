@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from envs.reference_returns import best_return, random_return
 from evaluation.runner.measurement import Measurement, Row
-from evaluation.runner.partial_results import PartialResults, progress
+from evaluation.runner.partial_results import PartialResults
+from worldmodel.common.progress import progress
 
 WITH_AN_AGENT = (
     "narratives/TravelingSalesman-v0:5",

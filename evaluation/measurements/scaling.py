@@ -21,10 +21,11 @@ from agents import RandomShooting, RandomShootingConfig
 from evaluation.measurements.control import Control
 from evaluation.metrics import statistics
 from evaluation.runner.measurement import OfCheckpoint, Row
-from evaluation.runner.partial_results import PartialResults, progress
+from evaluation.runner.partial_results import PartialResults
 from evaluation.runner.trained_agents import Contestant
 from worldmodel import collect
 from worldmodel.common.cluster import connected
+from worldmodel.common.progress import progress
 from worldmodel.common.timing import interleaved
 
 EVERY = 50

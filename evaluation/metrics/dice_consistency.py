@@ -22,8 +22,8 @@ from evaluation.metrics.digit_reader import DigitReader, train_reader
 from evaluation.metrics.similarity import contradictions
 from evaluation.report.pictures import save_sheets
 from evaluation.runner.held_out_scenes import VIEWS
-from evaluation.runner.partial_results import progress
 from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
+from worldmodel.common.progress import progress
 from worldmodel.imagine import Imagined
 from worldmodel.models.jumpy.base import JumpyModel
 from worldmodel.types import Belief

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from evaluation.runner.held_out_scenes import futures
-from evaluation.runner.partial_results import progress
 from worldmodel import Queries, WorldModel, Worlds, to_float
+from worldmodel.common.progress import progress
 
 DIGITS = "digits/StochasticMovingDigits-v0"
 CONTEXT_FRAMES = 5

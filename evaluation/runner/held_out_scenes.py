@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from envs import ENV_IDS, SceneBatch, sample_scenes, simulator_of
-from evaluation.runner.partial_results import progress
 from worldmodel import ActionSpec, WorldModel
+from worldmodel.common.progress import progress
 from worldmodel.imagine import imagine
 
 VIEWS = "dice/Views-v0"

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple, SupportsFloat
 
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 import agents
 from agents.planners.base import Agent
-from evaluation.runner.partial_results import on_terminal
 from worldmodel.common.config_checks import at_least, numbers_at_least
+from worldmodel.common.progress import progress_bar
 from worldmodel.data.make_env import EnvLike
 
 TEST_SEED = 10**6
@@ -128,10 +127,7 @@ class LearningCurve:
         self._next = 0
         self._evaluating = 0.0
         self._began = time.perf_counter()
-        pause = 0.1 if on_terminal() else 30.0
-        self._bar = tqdm(
-            total=self.protocol.budget, desc=self.name, unit="step", mininterval=pause, leave=False
-        )
+        self._bar = progress_bar(self.name, "step", self.protocol.budget, leave=False)
 
     def count(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         """Wrap an environment that the agent learns in."""
@@ -145,6 +141,7 @@ class LearningCurve:
         """
         if self._next < len(self._grid) and self.steps >= self._grid[self._next]:
             self.evaluate()
+        self._bar.update(self.steps - self._bar.n)
         recent = self.points[-self.protocol.patience :]
         reached = [value >= self.protocol.level for _, value, _ in recent]
         if self.steps >= self.protocol.budget or sum(reached) == self.protocol.patience:
@@ -162,7 +159,6 @@ class LearningCurve:
         self._evaluating += time.perf_counter() - began
         self.points.append((self.steps, value, episodes))
         self._bar.set_postfix_str(f"return {value:.4g}", refresh=False)
-        self._bar.update(self.steps - self._bar.n)
 
     def run(self, learn: Callable[[], object]) -> None:
         """Let the agent learn to the end of the run, and evaluate what it has learned by then."""

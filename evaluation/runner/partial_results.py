@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from worldmodel.common import results
 from worldmodel.common.cluster import as_completed
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import discard, locked, sweep_of
+from worldmodel.common.progress import progress
 from worldmodel.common.safe_files import read_json
 
 FACTS, PART = "facts.json", ".part.json"
@@ -26,25 +25,6 @@ SAME = ("benchmark", "commit", "versions", "machine", "weights")
 """Facts that must not differ, because the result states them of all its parts."""
 
 Item = TypeVar("Item")
-
-
-def on_terminal() -> bool:
-    """Whether stderr is a terminal: SB3's progress bar would fill a log."""
-    return sys.stderr.isatty()
-
-
-def progress(
-    items: Iterable[Item], what: str, unit: str = "it", total: int | None = None
-) -> Iterable[Item]:
-    """The items, with a bar on stderr: on a terminal at once, in a log a line every 30 s.
-
-    ``total`` is their number, where ``len(items)`` is not known.
-    """
-    pause, delay = (0.1, 0) if on_terminal() else (30, 2)
-    bar: Iterable[Item] = tqdm(
-        items, what, total=total, unit=unit, delay=delay, mininterval=pause, leave=False
-    )
-    return bar
 
 
 class PartialResults:

@@ -16,7 +16,6 @@ from agents import InversePolicy, InversePolicyConfig
 from agents.planners.base import Agent
 from agents.training import run as runs
 from agents.training.run_config import RunConfig
-from evaluation.runner.partial_results import on_terminal
 from worldmodel import WorldModel, collect
 
 FRAME_STACK = 4
@@ -112,7 +111,7 @@ def trained_agents(
 
 def _train(config: RunConfig, real_steps: int) -> Contestant:
     with tempfile.TemporaryDirectory() as folder:
-        agent = runs.train(config, Path(folder) / "agent", evaluate_every=0, progress=on_terminal())
+        agent = runs.train(config, Path(folder) / "agent", evaluate_every=0, progress=True)
     model = None if config.model is None else worldmodel.load(config.model)
     return Contestant(agent, config.frame_stack, real_steps, config.wrap(model))
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from agents.evaluate import evaluate, play
+from agents.evaluation import evaluate, play
 from agents.imagination import Imagination
 from agents.training.dyna.recorder import RecordEpisodes
 from agents.vec_env import ImaginedVecEnv

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.adapt import adapt
+from agents.adapter import adapt
 from agents.lookahead import LookaheadVecWrapper
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction

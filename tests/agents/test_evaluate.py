@@ -5,7 +5,7 @@ from agent_fakes import SPEC, FakeEnv, FakeModel, Scripted, frames
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
-from agents.evaluate import evaluate, play
+from agents.evaluation import evaluate, play
 from agents.training.imagined_ppo import train_in_imagination
 
 STARTS = frames(0, 1, 2, 3)

@@ -30,7 +30,7 @@ from agents import (
     TreeSearchConfig,
     evaluate,
 )
-from agents.evaluate import play
+from agents.evaluation import play
 from agents.legal_actions import by_entry, make_legal
 from worldmodel import ActionSpec
 

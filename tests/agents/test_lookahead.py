@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from agents import RandomAgent
-from agents.evaluate import evaluate
+from agents.evaluation import evaluate
 from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction

@@ -14,7 +14,7 @@ import tyro
 from PIL import Image
 from torch.distributed.run import get_args_parser
 
-from worldmodel.__main__ import Train
+from worldmodel.commands.train import Train
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples"

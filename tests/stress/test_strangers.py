@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from stable_baselines3 import PPO
 
 import agents.__main__
+import agents.commands
 import envs.__main__
 import evaluation.__main__
 import worldmodel.__main__
@@ -38,6 +39,7 @@ from evaluation.report.load_results import read_one
 from tests.stress.conftest import Tally
 from tests.stress.mutations import each, guarded
 from worldmodel import ActionSpec, Episode, Episodes, checkpoint, load, make, resolve
+from worldmodel.commands import models
 from worldmodel.training import STATE
 from worldmodel.training.run import read_state
 
@@ -54,7 +56,7 @@ TRUSTED = {  # what may run code, where: each says so in its docstring, and a pe
     ("evaluation/measurements/perceptual.py", "torch.jit.load"),
     ("worldmodel/__init__.py", "import_module"),  # of its own table
     ("worldmodel/registry.py", "importlib.import_module"),
-    ("agents/adapt.py", "importlib.import_module"),
+    ("agents/adapter.py", "importlib.import_module"),
     ("envs/bench.py", "importlib.import_module"),
 }
 
@@ -287,7 +289,7 @@ MAINS = {
     "agents": agents.__main__,
     "evaluation": evaluation.__main__,
 }
-FOR_REAL = (worldmodel.__main__.Info, agents.__main__.Enjoy, worldmodel.__main__.Imagine)
+FOR_REAL = (models.Info, agents.commands.Enjoy, models.Imagine)
 """Verbs that run: all that they are given is missing or wrong, or costs next to nothing."""
 WORDS = (
     "0", "-1", "1", "64", "1000000000", "1e400", "nan", "None", "True", "", " ", "--", "-", "=",
@@ -297,9 +299,8 @@ WORDS = (
 
 
 def table(module: Any) -> dict[str, Any]:
-    """The verbs of a package by name."""
-    verbs = module.VERBS
-    return verbs if isinstance(verbs, dict) else {verb.name: verb for verb in verbs}
+    """The classes of a package's verbs by name."""
+    return {name: verb.load() for name, verb in module.VERBS.items()}
 
 
 def flags(module: Any) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ from worldmodel.base import WorldModel
 from worldmodel.common import results
 from worldmodel.common.config_checks import check_seed
 from worldmodel.common.files import check_writable
+from worldmodel.common.packages import advice
 from worldmodel.data.collect import collect
 from worldmodel.data.episodes import Episodes, unpack
 from worldmodel.imagine import ImaginedVideo
@@ -323,9 +324,10 @@ def sized_env(env_id: str, size: int | None, **settings: Any) -> gym.Env[Any, An
     try:
         return gym.make(env_id, **settings)
     except gym.error.UnregisteredEnv as error:
+        module = env_id.partition(":")[0]
         raise ValueError(
             f"env: {error} An id may name the module that registers it, as in "
-            "envs:narratives/TravelingSalesman-v0"
+            f"envs:narratives/TravelingSalesman-v0{advice([module])}"
         ) from error
     except TypeError as error:
         raise ValueError(

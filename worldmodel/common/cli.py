@@ -8,7 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from worldmodel.common.packages import advice
+from worldmodel.common.quick_help import HELP, use_placeholders
 
 DEBUG = "--debug"
 NO_MEMORY = (
@@ -30,7 +35,36 @@ class Verb(Protocol):
         """Run, and yield what to print; None where it prints by itself."""
 
 
-def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: str | None) -> None:
+@dataclass(frozen=True)
+class LazyVerb:
+    """A verb whose module is imported when it is the one that the command line names.
+
+    Attributes:
+        where: its class, as ``module:Name``.
+        summary: its line in the list of verbs, with which its docstring begins.
+    """
+
+    where: str
+    summary: str
+
+    def load(self) -> Any:
+        """The class. Raises ImportError: its module, or what that needs, cannot be imported."""
+        module, _, name = self.where.partition(":")
+        return getattr(import_module(module), name)
+
+    def stand_in(self) -> Callable[[], None]:
+        """A function with the summary as docstring, to be listed where another verb runs."""
+
+        def listed() -> None: ...
+
+        listed.__doc__ = self.summary
+        return listed
+
+
+Verbs = Mapping[str, LazyVerb | Callable[..., Verb]]
+
+
+def main(package: str, verbs: Verbs, description: str | None) -> None:
     """Run the verb that the command line names, ``python -m PACKAGE VERB ...``.
 
     Mistakes of the user (``ValueError``, ``TypeError``, ``OSError``, ``ImportError``, numbers that
@@ -64,7 +98,8 @@ def main(package: str, verbs: Mapping[str, Callable[..., Verb]], description: st
             sys.exit(f"error: this does not fit into memory; ask for less at a time ({text})")
         if debug or not isinstance(error, _mistakes()):
             raise
-        sys.exit(f"error: {_one_line(error) or type(error).__name__}")
+        clash = advice() if _is_of_a_clash(error) else ""
+        sys.exit(f"error: {_one_line(error) or type(error).__name__}{clash}")
 
 
 @contextmanager
@@ -87,16 +122,21 @@ def _one_line_each(debug: bool) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(
-    package: str,
-    verbs: Mapping[str, Callable[..., Verb]],
-    description: str | None,
-    words: list[str],
-) -> None:
+def _run(package: str, verbs: Verbs, description: str | None, words: list[str]) -> None:
     import tyro
 
+    chosen = words[0].replace("_", "-") if words else None  # tyro takes both
+    if len(words) > 1 and set(HELP) & set(words):
+        words = [words[0], HELP[0]]  # so that it ends there, whatever else is said
+        use_placeholders()
+    callables = {
+        name: verb
+        if not isinstance(verb, LazyVerb)
+        else (verb.load() if name == chosen else verb.stand_in())
+        for name, verb in verbs.items()
+    }
     command = tyro.extras.subcommand_cli_from_dict(
-        dict(verbs),
+        callables,
         prog=f"python -m {package}",
         description=f"{description}\n{DEBUG}, anywhere, shows the traceback of an error.",
         args=words,
@@ -109,9 +149,17 @@ def _run(
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
-    import gymnasium as gym
+    own = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+    gym = sys.modules.get("gymnasium")  # whose errors come only from what has imported it
+    return own if gym is None else (*own, gym.error.Error)
 
-    return (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
+
+def _is_of_a_clash(error: Exception) -> bool:
+    """Whether somebody else's package, imported instead of ours, can lead to such an error."""
+    gym = sys.modules.get("gymnasium")
+    return isinstance(error, ImportError) or (
+        gym is not None and isinstance(error, gym.error.UnregisteredEnv)
+    )
 
 
 def _no_memory(error: Exception) -> bool:

@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from worldmodel.common.files import atomic
 
 Row = Mapping[str, Any]
@@ -26,7 +24,13 @@ def envelope(
     rows: Sequence[Row] = (),
     packages: Sequence[str] = PACKAGES,
 ) -> dict[str, Any]:
-    """Rows with benchmark, command, commit, machine, settings, and versions of ``packages``."""
+    """Rows with benchmark, command, commit, machine, settings, and versions of ``packages``.
+
+    A program that has not imported torch has measured nothing with it: its threads and accelerator
+    are None.
+    """
+    torch = sys.modules.get("torch")
+    gpu = torch is not None and torch.cuda.is_available()
     return {
         "benchmark": benchmark,
         "command": " ".join(["python", *_program(), *sys.argv[1:]]),
@@ -34,8 +38,8 @@ def envelope(
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "torch_threads": torch and torch.get_num_threads(),
+            "accelerator": torch.cuda.get_device_name() if torch is not None and gpu else None,
             "python": platform.python_version(),
         },
         "versions": {name: version(name) for name in packages},

@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+
+from worldmodel.common.progress import progress
 
 Key = TypeVar("Key")
 
@@ -30,8 +31,7 @@ def interleaved(
         raise ValueError(f"repeats, warmup: expected >= 1 and >= 0, got {repeats} and {warmup}")
     seconds: dict[Key, list[float]] = {key: [] for key in jobs}
     used = [n for n in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(n)]
-    rounds = tqdm(range(warmup + repeats), "rounds", leave=False, disable=None)  # on terminals
-    for turn in rounds:
+    for turn in progress(range(warmup + repeats), "rounds", "round"):
         for key, job in jobs.items():
             _synchronise(used)
             begin = time.perf_counter()

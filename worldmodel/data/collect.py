@@ -14,11 +14,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from tqdm import tqdm
 
 from worldmodel.common.cluster import scatter
 from worldmodel.common.config_checks import difference
 from worldmodel.common.files import locked
+from worldmodel.common.progress import progress_bar
 from worldmodel.data.env_checks import env_name, mask_function
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
@@ -90,7 +90,7 @@ def collect(
             had never stopped; a policy's own state is not restored. ``episodes`` or ``steps``
             include those before, and may be more now.
         save_minutes: time after which a shard is written before it is full.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal, else a line every 30 s.
         workers: processes that play, with ``episodes`` and an id or a function; 0 plays in this
             one. See ``worldmodel.common.cluster.scatter``, also for more errors.
         address: of a Ray cluster, for workers on other machines.
@@ -209,8 +209,7 @@ class _Recording:
         """
         try:
             done = _count(self.episodes, unit)
-            disable = None if progress else True
-            with tqdm(total=total, initial=done, desc="collect", unit=unit, disable=disable) as bar:
+            with progress_bar("collect", unit, total, initial=done, show=progress) as bar:
                 while done < total:
                     part = next(parts)
                     for one in part:

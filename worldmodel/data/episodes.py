@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodel.common.files import atomic, locked
+from worldmodel.common.progress import progress
 from worldmodel.common.safe_files import check_memory
 from worldmodel.data.arrays import as_array, cut_arrays
 from worldmodel.data.env_checks import warn_of_codes
@@ -330,7 +331,8 @@ class Episodes:
         episodes: Sequence[Episode]
         if memory is None:
             check_memory(folder, sum(map(unpacked_size, counts)))
-            shards = [Shard.read(path, count) for path, count in counts.items()]
+            reading = progress(counts.items(), f"read {folder.name}", "shard", len(counts))
+            shards = [Shard.read(path, count) for path, count in reading]
             episodes = [shard.episode(i) for shard in shards for i in range(len(shard.ends))]
         else:
             episodes = LazySequence(ShardCache(counts, memory, Shard.map), Shard.episode)
@@ -463,7 +465,7 @@ def unpack(folder: str | Path, out: str | Path) -> Path:
     with locked(out):
         if (out / "meta.json").exists():
             raise FileExistsError(f"out: {out} already holds episodes; choose a new one")
-        for path, count in counts.items():
+        for path, count in progress(counts.items(), "unpack", "shard", len(counts)):
             arrays = step_by_step(Shard.read(path, count).arrays)
             with atomic(out / path.name) as partial, partial.open("wb") as file:
                 np.savez(file, **arrays)

@@ -8,6 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from worldmodel.common.packages import advice
+
 Env = gym.Env[Any, Any]
 EnvLike = str | Callable[[], Env] | Env
 """A Gymnasium id (``"module:namespace/Name-v0"`` imports the module first), a function without
@@ -25,9 +27,11 @@ def make_env(env: EnvLike, **make_kwargs: Any) -> Env:
     Raises:
         TypeError: ``env`` is none of these, or the function returns no environment.
         ValueError: ``make_kwargs`` were given without an id.
+        gymnasium.error.UnregisteredEnv: there is no such id.
     """
     if isinstance(env, str):
-        return gym.make(env, **make_kwargs)
+        with registered(env):
+            return gym.make(env, **make_kwargs)
     if make_kwargs:
         raise ValueError(
             f"make_kwargs: {sorted(make_kwargs)} are for gymnasium.make; give the id, or make the "
@@ -43,6 +47,19 @@ def make_env(env: EnvLike, **make_kwargs: Any) -> Env:
             f"environment, got {type(made).__name__}{hint}"
         )
     return made
+
+
+@contextmanager
+def registered(env_id: str) -> Iterator[None]:
+    """Add to an error of Gymnasium, that there is no such id, what to do if its module ``envs`` is
+    somebody else's.
+    """
+    try:
+        yield
+    except gym.error.UnregisteredEnv as error:
+        if more := advice([env_id.partition(":")[0]]):
+            raise type(error)(f"{error}{more}") from error
+        raise
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from tqdm import tqdm
 
 from worldmodel.base import WorldModel
+from worldmodel.common.progress import on_terminal, progress_bar
 from worldmodel.training.precision import Choice
 from worldmodel.training.run import Run
 from worldmodel.training.tensorboard_help import TRAINING, TRAINING_CHARTS, explain
@@ -64,14 +64,8 @@ class Monitor:
             self.writer = SummaryWriter(str(run.folder), purge_step=done + 1 if done else None)
             if not done:
                 explain(self.writer, "world_model", TRAINING, "World model", TRAINING_CHARTS)
-        self.bar = tqdm(
-            total=run.identity["steps"],
-            initial=done,
-            desc=f"fit {run.model.name}",
-            unit="step",
-            disable=not bar,
-            mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file is no terminal
-        )
+        what, steps = f"fit {run.model.name}", run.identity["steps"]
+        self.bar = progress_bar(what, "step", steps, initial=done, show=bar)
         self.parts: dict[str, float] = {}
         self._holdout: dict[str, float] = {}
         self.warned = self.spread_warned = False
@@ -108,7 +102,7 @@ class Monitor:
             )
         self._watch_latent(step)
         postfix = {name: f"{value:.4g}" for name, value in self.parts.items()}
-        self.bar.set_postfix(postfix, refresh=sys.stderr.isatty())
+        self.bar.set_postfix(postfix, refresh=on_terminal())
         if self.writer is not None:
             for name, value in {**self.parts, "learning_rate": rate}.items():
                 self.writer.add_scalar(f"world_model/{name}", value, step)

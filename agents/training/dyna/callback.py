@@ -23,6 +23,7 @@ from agents.vec_env import ImaginedVecEnv, check_horizon
 from worldmodel import checkpoint
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
+from worldmodel.common.progress import progress
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.episodes import Episodes
 
@@ -126,6 +127,7 @@ class DynaCallback(BaseCallback):
         recorders: of all environments that the algorithm learns in.
         config: see ``DynaConfig``.
         known: functions in place of the model's heads, in all branches.
+        progress: show the progress of fits and of imagination that take long.
 
     Attributes:
         fits: how often the model was fitted.
@@ -156,8 +158,10 @@ class DynaCallback(BaseCallback):
         recorders: RecordEpisodes | Sequence[RecordEpisodes],
         config: DynaConfig | None = None,
         known: KnownFunctions | None = None,
+        progress: bool = False,
     ) -> None:
         super().__init__()
+        self.progress = progress
         self.known = check_known(known, world_model)
         self.world_model = world_model  # BaseCallback.model is the SB3 algorithm
         self.recorders = [recorders] if isinstance(recorders, RecordEpisodes) else list(recorders)
@@ -281,7 +285,7 @@ class DynaCallback(BaseCallback):
             unseen = merge_episodes(self.recorders, self._fitted)
             self.error = model_error(self.world_model, unseen, self.config)
         recorded = merge_episodes(self.recorders)
-        self.losses = refit(self.world_model, recorded, self.config, self.fits)
+        self.losses = refit(self.world_model, recorded, self.config, self.fits, self.progress)
         self.fits += 1
         self._fitted = [recorder.total for recorder in self.recorders]
         self.transitions.clear()
@@ -316,7 +320,8 @@ class DynaCallback(BaseCallback):
         venv.branches.seed([self.config.seed, self.imagined])
         horizon, before = self.config.horizon_at(self.num_timesteps), self.imagined
         total = 0.0
-        for first in range(0, count, self.config.num_envs):
+        parts = range(0, count, self.config.num_envs)
+        for first in progress(parts, "imagine branches", "batch", show=self.progress):
             total += self._branch(venv, min(self.config.num_envs, count - first), horizon)
         self.logger.record("dyna/reward", total / (self.imagined - before))
         self.logger.record("dyna/imagined", self.imagined)

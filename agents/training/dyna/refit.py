@@ -11,6 +11,7 @@ from agents.starts import Starts
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least
+from worldmodel.common.progress import progress_bar
 from worldmodel.data.episodes import Episodes
 from worldmodel.training import fit
 from worldmodel.training.validation import Validation
@@ -92,10 +93,10 @@ class RefitConfig(FitConfig):
 
 
 def refit(
-    model: WorldModel, episodes: Episodes, config: FitConfig, number: int
+    model: WorldModel, episodes: Episodes, config: FitConfig, number: int, progress: bool = False
 ) -> dict[str, float]:
     """Train the model on the episodes, as ``worldmodel.fit`` cuts them, for the ``number``-th time,
-    from 0.
+    from 0, with a ``progress_bar`` of this fit if ``progress``.
 
     Returns:
         the last losses; none if there are no steps to do, or the model is not trainable.
@@ -105,7 +106,12 @@ def refit(
         model.eval()
         return {}
     seed = config.seed + number
-    return fit(model, episodes, steps, batch_size=config.fit_batch_size, seed=seed, progress=False)
+    what = f"fit {number + 1} of {model.name}"  # fit's own bar would stay, one for each fit
+    with progress_bar(what, "step", steps, show=progress, leave=False) as bar:
+        return fit(
+            model, episodes, steps, batch_size=config.fit_batch_size, seed=seed, progress=False,
+            callbacks=[lambda done: bar.update(done.step - bar.n)] if progress else [],
+        )  # fmt: skip
 
 
 def model_error(model: WorldModel, episodes: Episodes, config: FitConfig) -> dict[str, float]:

@@ -11,11 +11,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from agents.known_functions import KnownFunctions
+from agents.monitoring.progress import ProgressBar, one_callback
 from agents.random_agent import RandomAgent
 from agents.starts import Starts
 from agents.training.dyna.early_stop import StopImagining
 from agents.training.dyna.refit import RefitConfig, model_error, refit
-from agents.training.dyna.run_rounds import RoundsRun, one_callback, run_rounds
+from agents.training.dyna.run_rounds import RoundsRun, run_rounds
 from agents.training.imagined_ppo import (
     check_frame_stack,
     make_ppo,
@@ -161,7 +162,8 @@ def train_dyna(
         tensorboard_log: folder of PPO's TensorBoard log, and of the rows (``dyna``, against real
             steps).
         callback: SB3 callbacks, for PPO.
-        progress: show a progress bar of real steps on a terminal.
+        progress: show a progress bar of real steps, and of fits and imagination: on a terminal,
+            else as a line every 30 s.
         settings: further arguments of PPO; they replace those of ``ppo_settings``.
 
     Raises:
@@ -243,7 +245,7 @@ class _Rounds(RoundsRun):
         error = model_error(self.model, self.to_episodes(self.fresh), config) if not first else {}
         self.episodes += self.fresh
         recorded = self.to_episodes(self.episodes)
-        losses = refit(self.model, recorded, config, number)
+        losses = refit(self.model, recorded, config, number, self.progress)
         imagined_return, stop = self._learn(recorded)
         self.rows.append(
             DynaRound(
@@ -272,9 +274,10 @@ class _Rounds(RoundsRun):
         self.agent.set_env(monitor_and_stack(imagined, config.frame_stack))
         if self.agent.ep_info_buffer is not None:
             self.agent.ep_info_buffer.clear()
+        bar = ProgressBar("imagine", self.progress, leave=False)
         with torch_threads(config.threads):
             self.agent.learn(
-                config.imagined_steps, [stop, one_callback(self.callback)],
+                config.imagined_steps, [stop, one_callback(self.callback), bar],
                 reset_num_timesteps=not self.rows,
             )  # fmt: skip
         returns = [float(info["r"]) for info in self.agent.ep_info_buffer or ()]

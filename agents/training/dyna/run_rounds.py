@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
-from stable_baselines3.common.type_aliases import MaybeCallback
-from tqdm import tqdm
 
-from agents.evaluate import play
+from agents.evaluation import play
 from agents.known_functions import KnownFunctions, check_known
 from agents.planners.base import Agent
 from agents.training.dyna.recorder import RecordEpisodes
@@ -23,6 +20,7 @@ from worldmodel.base import WorldModel
 from worldmodel.checkpoint import load_weights, save
 from worldmodel.common.config_checks import difference, from_json, numbers_at_least
 from worldmodel.common.files import atomic, locked
+from worldmodel.common.progress import progress_bar
 from worldmodel.common.safe_files import read_json
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
@@ -51,6 +49,7 @@ class RoundsRun(ABC):
         ended: for each of these that ended, the real steps of the run by then and its return.
         recorder: of the round that is under way.
         writer: of TensorBoard; None without.
+        progress: whether fits and imagination show theirs.
     """
 
     name: ClassVar[str]
@@ -66,6 +65,7 @@ class RoundsRun(ABC):
         self.ended: list[tuple[int, float]] = []
         self.recorder = RecordEpisodes(env)
         self.writer: SummaryWriter | None = None
+        self.progress = False
 
     @property
     def real_steps(self) -> int:
@@ -100,7 +100,7 @@ class RoundsRun(ABC):
         It may be left by an exception of the player.
 
         Args:
-            player, hold, frame_stack, deterministic: as in ``agents.evaluate.play``.
+            player, hold, frame_stack, deterministic: as in ``agents.evaluation.play``.
             wanted: steps, at least; the round ends with the episode that reaches them.
             left: steps, at most; the last episode is cut there.
             seed: of the run; the episodes' own follow from it.
@@ -167,8 +167,8 @@ def run_rounds(
             log = str(Path(tensorboard_log) / run.name)
             run.writer = SummaryWriter(log, purge_step=run.real_steps + 1)
             opened.callback(run.writer.close)
-        done, hide = run.real_steps, None if progress else True
-        with tqdm(total=real_steps, initial=done, desc=run.name, unit="step", disable=hide) as bar:
+        done, run.progress = run.real_steps, progress
+        with progress_bar(run.name, "step", real_steps, initial=done, show=progress) as bar:
             try:
                 more = True
                 while more and run.real_steps < real_steps:
@@ -185,13 +185,6 @@ def run_rounds(
                 if path is None:
                     raise
                 raise KeyboardInterrupt(stopped_message(path, "resume=True")) from error
-
-
-def one_callback(callback: MaybeCallback) -> BaseCallback:
-    """As SB3's algorithms do: one callback, of none, one, several or a function."""
-    if isinstance(callback, list):
-        return CallbackList(callback)
-    return callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
 
 
 def stopped_message(folder: Path, how: str) -> str:

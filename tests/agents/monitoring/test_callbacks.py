@@ -9,7 +9,7 @@ from agent_fakes import FakeEnv, FakeModel, frames
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import RandomAgent
-from agents.evaluate import evaluate
+from agents.evaluation import evaluate
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.comparison import compare
 from agents.monitoring.model_error import imagination_error

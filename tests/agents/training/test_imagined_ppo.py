@@ -6,7 +6,7 @@ from agent_fakes import FakeEnv, FakeModel, frames
 from stable_baselines3 import PPO
 
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
-from agents.evaluate import evaluate
+from agents.evaluation import evaluate
 from agents.monitoring.comparison import compare
 from agents.policies import SmallCnn
 from agents.training.imagined_ppo import train_in_imagination

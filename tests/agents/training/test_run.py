@@ -244,7 +244,7 @@ def test_dyna_says_how_it_goes_on(
     refit = rounds.refit
 
     def interrupted(model: Any, *given: Any) -> Any:
-        if given[-1] == 1:
+        if given[2] == 1:  # of episodes, config, number, progress
             model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), number))
         return refit(model, *given)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -156,6 +159,89 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "Do something." in out and "--debug" in out and "python -m acts" in out
 
 
+PACKAGES = ("worldmodel", "envs", "agents", "evaluation")
+VERBS = [
+    pytest.param(package, name, verb, id=f"{package} {name}")
+    for package in PACKAGES
+    for name, verb in import_module(f"{package}.__main__").VERBS.items()
+]
+
+
+@pytest.mark.parametrize(("package", "name", "verb"), VERBS)
+def test_summaries(package: str, name: str, verb: cli.LazyVerb) -> None:
+    """The line in the list of verbs is where the verb's own help begins."""
+    kind = verb.load()
+    assert " ".join(kind.__doc__.split()).startswith(verb.summary)
+    assert getattr(kind, "name", name) == name
+    assert verb.stand_in().__doc__ == verb.summary
+
+
+def test_the_chosen_verb_alone_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verbs = {
+        "act": cli.LazyVerb("verbs_of_a_test:Act", "Do something."),
+        "two-words": cli.LazyVerb("verbs_of_a_test:Rest", "Do nothing."),
+        "lost": cli.LazyVerb("no.such.module:Lost", "Be lost."),
+    }
+    monkeypatch.setitem(sys.modules, "verbs_of_a_test", SimpleNamespace(Act=Act, Rest=Rest))
+    for words in (["act"], ["two-words"], ["two_words"]):
+        monkeypatch.setattr(sys, "argv", ["acts", *words])
+        cli.main("acts", verbs, "Acts.")
+    assert capsys.readouterr().out == "begun\n"
+    monkeypatch.setattr(sys, "argv", ["acts", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main("acts", verbs, "Acts.")
+    assert "Be lost." in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["acts", "lost"])
+    with pytest.raises(SystemExit, match="^error: No module named 'no'$"):
+        cli.main("acts", verbs, "Acts.")
+
+
+HELPS = """
+import contextlib, importlib, io, json, sys
+helps = {{}}
+for package in {packages!r}:
+    command = importlib.import_module(package + ".__main__")
+    for verb in ("", *command.VERBS):
+        sys.argv = [package, *filter(None, [verb]), "--help"]
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            command.main()
+        helps[f"{{package}} {{verb}}"] = out.getvalue()
+real = [name for name in {heavy!r} if getattr(sys.modules.get(name), "__file__", None)]
+print(json.dumps([helps, real]))
+"""
+
+
+def test_help_is_complete_and_imports_no_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every verb: what it says is what it says with the real libraries, as in this process."""
+    monkeypatch.setenv("COLUMNS", "100")
+    program = HELPS.format(packages=PACKAGES, heavy=HEAVY | BEHIND_AGENTS - {"tyro"} | {"torch"})
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    helps, real = json.loads(done.stdout)
+    assert not real and len(helps) > 35
+    for words, text in helps.items():
+        package, _, verb = words.partition(" ")
+        monkeypatch.setattr(sys, "argv", [package, *filter(None, [verb]), "--help"])
+        with pytest.raises(SystemExit):
+            import_module(f"{package}.__main__").main()
+        assert text == capsys.readouterr().out, words
+
+
+def test_a_word_for_help_never_runs_a_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Act, "run", lambda self: pytest.fail("it ran"))
+    for words in (["act", "--", "-h"], ["act", "--what", "speak", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            act(monkeypatch, *words)
+        assert ended.value.code == 0
+
+
 CHILD = """
 import sys
 from dataclasses import dataclass
@@ -184,6 +270,7 @@ def test_reader_that_goes_away() -> None:
 
 IMPORTS = """
 import sys
+from evaluation.__main__ import VERBS
 {imports}
 print(*sorted({heavy!r} & set(sys.modules)))
 """
@@ -192,10 +279,11 @@ print(*sorted({heavy!r} & set(sys.modules)))
 @pytest.mark.parametrize(
     ("imports", "heavy"),
     [
-        ("import worldmodel, envs, evaluation", HEAVY | BEHIND_AGENTS),
-        ("import agents, evaluation.__main__", HEAVY),
+        ("import worldmodel, envs, agents, evaluation", HEAVY | BEHIND_AGENTS | {"torch"}),
+        ("from agents import *", HEAVY),
+        ("for verb in VERBS.values(): verb.load()", HEAVY),
     ],
-    ids=["worldmodel, envs", "agents, commands"],
+    ids=["packages", "public names of agents", "verbs"],
 )
 def test_imports_are_light_and_silent(imports: str, heavy: set[str]) -> None:
     program = IMPORTS.format(imports=imports, heavy=heavy)

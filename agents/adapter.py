@@ -20,7 +20,7 @@ from worldmodel.common.space_advice import (
     leaf_spaces,
     observation_advice,
 )
-from worldmodel.data.make_env import Env, EnvLike, make_env
+from worldmodel.data.make_env import Env, EnvLike, make_env, registered
 from worldmodel.spec import Spec
 from worldmodel.spec.parts import LARGEST_SIDE
 
@@ -100,7 +100,8 @@ def _kwargs_of_id(name: str, size: int | None, pixels: bool) -> dict[str, Any]:
     if module:
         importlib.import_module(module)
     kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if pixels else {}
-    sized = size is not None and "size" in gym.spec(plain).kwargs
+    with registered(name):
+        sized = size is not None and "size" in gym.spec(plain).kwargs
     return {**kwargs, "size": size} if sized else kwargs
 
 

@@ -11,13 +11,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
-from tqdm import tqdm
 
 from agents.history import Frames
 from agents.legal_actions import masks_of, takes_masks
 from agents.planners.base import Agent, Planner
 from agents.wrappers import HoldAction
 from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.common.progress import progress_bar
 from worldmodel.data.env_checks import mask_function
 from worldmodel.data.make_env import Env, EnvLike, make_env
 from worldmodel.spec import ActionSpec, Spec
@@ -51,7 +51,7 @@ def evaluate(
         frame_stack: frames that the agent sees: 1 for planners, as in training for policies.
         num_envs: environments side by side.
         deterministic: handed to ``agent.predict``.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal, else a line every 30 s.
         wrap: function that wraps all environments at once, before frames are stacked, such as
             ``lambda venv: LookaheadVecWrapper(venv, model, hold=5)``. What it draws at random
             depends on ``num_envs``; the episodes do not. Returns are those of the environment's
@@ -82,7 +82,7 @@ def evaluate(
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
     _check_observations(agent, venv, frame_stack)
-    bar = tqdm(total=episodes, desc="evaluate", unit="episode", disable=None if progress else True)
+    bar = progress_bar("evaluate", "episode", episodes, show=progress)
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)

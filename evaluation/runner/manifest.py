@@ -101,7 +101,7 @@ RESULTS = (
     ResultFile("consistency-controlled", "evaluation consistency traveling-salesman-jumpy", 4),
     ResultFile(
         "consistency-nature",
-        "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8",
+        "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8 16",
         6,
     ),
     ResultFile("consistency-gqn", "evaluation consistency runs/dice-gqn --scenes 100", 4, (GQN,)),

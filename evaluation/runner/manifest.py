@@ -139,6 +139,12 @@ RESULTS = (
         "--methods ppo dqn sac planner dyna-ppo --patience 1",
         45,
     ),
+    ResultFile(
+        "sample-efficiency-rare",
+        "evaluation sample-efficiency --envs MountainCarContinuous-v0 MountainCar-v0 "
+        "--methods sac dqn planner --patience 1",
+        60,
+    ),
     ResultFile("transitions", "evaluation transitions --repeats 7", 1),
     ResultFile("outcomes", "evaluation outcomes", 45),
     ResultFile(

@@ -133,7 +133,8 @@ def _path(
     high: Tensor = model.dynamics.logvar_max
     if layout.members is not None:
         low, high = low[layout.members], high[layout.members]
-    noise = noise * model.noise_scale
+    factor = model.noise_scale
+    noise = noise * (factor if layout.members is None else factor[layout.members])[:, None]
     path, scaled = [x], [model.standardised(x)]
     for action, sampled in zip(actions, noise, strict=True):
         outputs = _apply(layers, torch.cat([scaled[-1], action], -1))

@@ -116,5 +116,7 @@ PRESETS: dict[str, ViewsConfig] = {
         flow_blocks=3,
         crop=24,
         context_max=6,
+        learning_rate=2e-3,
+        warmup=50,
     ),
 }

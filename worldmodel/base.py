@@ -63,6 +63,7 @@ class WorldModel(nn.Module, ABC):
         takes_vectors: whether they may be vectors.
         takes_image_parts: whether they may be Dicts of an image and vectors.
         uses_camera: whether it reads ``Spec.camera``, and does not work without.
+        trains_in_parts: whether some steps of the training reach only some of the weights.
         training_window: steps of the windows that ``fit`` cuts recorded episodes into; None: the
             spec's window.
         training_batch: such windows in a batch, unless ``fit`` is given another number.
@@ -87,6 +88,7 @@ class WorldModel(nn.Module, ABC):
     takes_vectors: ClassVar[bool] = False
     takes_image_parts: ClassVar[bool] = False
     uses_camera: ClassVar[bool] = False
+    trains_in_parts: ClassVar[bool] = False
     training_window: ClassVar[int | None] = None
     training_batch: ClassVar[int] = 32
     holdout_share: ClassVar[float] = 0.0

@@ -26,6 +26,7 @@ from worldmodel import ActionSpec, Context, Episodes, Queries, WorldModel
 Predict = Callable[[Tensor, Tensor], Tensor]
 """States (n, D) and actions (n, k, \\*action) to the states k steps later in S worlds (n, S, D)."""
 
+MODELS = ("jump", "ensemble", "per-step")
 WORLDS = 39
 """Sampled worlds. Their mean is the prediction: the error is squared."""
 OUTSIDE = 2
@@ -193,17 +194,16 @@ class Dynamics(Measurement):
     """To learn from."""
     steps: int = 10_000
     """Of training, for each model; the ensemble stops early."""
-    models: tuple[str, ...] = ("jump", "ensemble", "per-step")
+    models: tuple[str, ...] = MODELS
     """Besides copy-last: JUMP, the ensemble, the perceptron for a single step."""
     distances: tuple[int, ...] = (1, 5, 20, 100)
     """k; JUMP looks across windows of the longest that the environment's episodes have."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = ("jump", "ensemble", "per-step")
         for model in self.models:
-            if model not in known:
-                raise ValueError(f"models: expected some of {', '.join(known)}; got {model!r}")
+            if model not in MODELS:
+                raise ValueError(f"models: expected some of {', '.join(MODELS)}; got {model!r}")
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Rows ``env, model, k, ...`` of all environments; see ``errors``."""

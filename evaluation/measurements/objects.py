@@ -21,6 +21,7 @@ from evaluation.runner.held_out_scenes import held_out
 from evaluation.runner.measurement import OfEachModel, Row, environment
 from evaluation.runner.partial_results import progress
 from worldmodel import Context, Queries, WorldModel, to_float
+from worldmodel.common.config_checks import at_least
 from worldmodel.models.frame_by_frame.vim import Track, Vim
 
 ATOMIC, COMPOSED = "balls/RandomWalk-v0", "balls/CompositionalRandomWalk-v0"
@@ -117,7 +118,8 @@ class Objects(OfEachModel):
         Raises:
             ValueError: the model is not of random walks; a number is out of range.
         """
-        self._check()
+        at_least(4, self, "scenes")
+        at_least(1, self, "context", "ahead", "worlds")
         if (env := environment(self.env, model.env_id)) != ATOMIC:
             raise ValueError(f"env: expected {ATOMIC!r}, whose balls are known, got {env!r}")
         rows = []
@@ -132,11 +134,6 @@ class Objects(OfEachModel):
             far["compositional gap"] = far["position error"] - near["position error"]
             rows = statistics.rows(model.name, COMPOSED, far, self.seed)
         return statistics.rows(model.name, ATOMIC, values, self.seed) + rows
-
-    def _check(self) -> None:
-        for name, least in (("scenes", 4), ("context", 1), ("ahead", 1), ("worlds", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
     def _follow(self, model: Vim, scenes: SceneBatch, selections: int | None) -> _Followed:
         """Explain all frames of scenes by the posterior."""

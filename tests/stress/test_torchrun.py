@@ -75,6 +75,7 @@ def script(folder: Path) -> Path:
 
 def start(folder: Path, launcher: str, resume: bool, pause: float = 0) -> subprocess.Popen[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun += ["--monitor-interval", "3"]  # torchrun kills who is left: first let it speak
     words = [*(torchrun if launcher == "torchrun" else []), str(script(folder))]
     words += [str(folder), str(int(resume)), launcher, str(pause)]
     root = str(Path(__file__).parents[2])

@@ -55,6 +55,15 @@ def share(config: Any, *names: str) -> None:
             raise ValueError(f"{name}: expected above 0 and at most 1, got {getattr(config, name)}")
 
 
+def below_one(config: Any, *names: str) -> None:
+    """Raise ValueError unless all these settings are at least 0 and below 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(
+                f"{name}: expected at least 0 and below 1, got {getattr(config, name)}"
+            )
+
+
 def odd(config: Any, name: str) -> None:
     """Raise ValueError unless the size of a kernel is odd."""
     if getattr(config, name) % 2 == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -157,7 +158,9 @@ def fit(
         begun = run.begun_precision() if resume else None
         choice = choose(precision, model.spec, device, local * nodes, begun)
         run.set_precision(choice)
-        fabric = _fabric(device, accelerator or device, local, nodes, strategy, choice)
+        fabric = _fabric(
+            device, accelerator or device, local, nodes, strategy, choice, model.trains_in_parts
+        )
         module, optimizer = fabric.setup(_Step(model, source, seed), run.optimizer)
         done = run.resume() if resume else 0
         model.prepare(source)
@@ -246,15 +249,18 @@ def _launched() -> tuple[int, int]:
 
 
 def _fabric(
-    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, choice: Choice
-) -> Any:
-    """Fabric, with all its processes started.
+    device: str, accelerator: str, devices: int, nodes: int, strategy: Any, choice: Choice,
+    parts: bool,
+) -> Any:  # fmt: skip
+    """Fabric, with all its processes started; ``parts``: see ``WorldModel.trains_in_parts``.
 
     Raises:
         ValueError: the batches are on another device than training.
     """
     from lightning.fabric import Fabric  # importing takes seconds
 
+    if parts and strategy == "auto" and devices * nodes > 1 and not hasattr(sys, "ps1"):
+        strategy = "ddp_find_unused_parameters_true"  # not in notebooks, which have their own
     fabric = Fabric(
         accelerator=accelerator,
         devices=devices,

@@ -108,6 +108,22 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-4)
 
 
+def test_two_processes_go_on_where_some_weights_have_no_gradient(tmp_path: Path) -> None:
+    """A flow prior, which trains alone in the end; they wait for a gradient of every weight."""
+    body = f"""
+        from dataclasses import replace
+        from worldmodel import preset
+        flow = replace(preset("jump", "small"), width=16, heads=2, key_features=4, content=3,
+                       latent=2, flow_width=16, flow_blocks=1, plan_blocks=2, prior_share=0.5)
+        fit(make("jump", DISCRETE, flow), source, 4, folder={str(tmp_path)!r}, devices=2,
+            progress=False)
+    """
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(SCRIPT) + textwrap.dedent(body))
+    subprocess.run([sys.executable, str(path)], env=environment(), check=True, timeout=120)
+    assert read_state(tmp_path / STATE)[1].step == 4
+
+
 def test_two_processes_stop_together(tmp_path: Path) -> None:
     """A signal to one of them ends both, with a checkpoint."""
     body = f"""

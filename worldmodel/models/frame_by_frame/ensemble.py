@@ -52,8 +52,6 @@ POISSON = (0.36788, 0.73576, 0.91970, 0.98101, 0.99634, 0.99941, 0.99992)
 """Of a Poisson distribution with mean 1: the chance of at most 0, 1, ... events."""
 BOUNDS_WEIGHT = 0.01
 """Of the bounds of the log-variance in the loss: they close in on what the data need."""
-
-
 NORMAL_90 = 1.6449
 """Standard deviations of a 90% interval."""
 CALIBRATED_ON = 50
@@ -277,11 +275,20 @@ class Ensemble(FrameByFrame):
             for part in (segment.observations[:, :-1], segment.observations[:, 1:])
         )
         inputs = torch.cat([self.standardised(before), segment.actions.flatten(0, 1)[valid]], -1)
+        off, logvar, _ = self._deviation(before, inputs, after)
+        return off.abs() * (-0.5 * logvar).exp()
+
+    def _deviation(
+        self, before: Tensor, inputs: Tensor, after: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """By how much each member's mean misses the change from ``before`` to ``after`` (n, D),
+        standardised, its log-variance, (members, n, D) each, and its logits.
+        """
         every = inputs.expand(self.config.members, -1, -1)
-        mean, logvar, _ = self._split(self.dynamics(every, self.used_outputs))
+        mean, logvar, logits = self._split(self.dynamics(every, self.used_outputs))
         logvar = soft_clamp(logvar, self.dynamics.logvar_min, self.dynamics.logvar_max)
-        change = (after - before - self.change_shift) / self.change_scale
-        return (mean - change).abs() * (-0.5 * logvar).exp()
+        off = mean - (after - before - self.change_shift) / self.change_scale
+        return off, logvar, logits
 
     def _errors(self, segment: teacher_forcing.Segment, counts: Tensor | None) -> dict[str, Tensor]:
         """Means over valid steps, (members,) each; ``counts`` (members, n) is what each counts."""
@@ -290,11 +297,8 @@ class Ensemble(FrameByFrame):
         members = self.config.members
         weights = valid.expand(members, -1) if counts is None else valid * counts
         inputs = torch.cat([self.standardised(before), segment.actions.flatten(0, 1)], -1)
-        mean, logvar, logits = self._split(
-            self.dynamics(inputs.expand(members, -1, -1), self.used_outputs)
-        )
-        logvar = soft_clamp(logvar, self.dynamics.logvar_min, self.dynamics.logvar_max)
-        error = (mean - (after - before - self.change_shift) / self.change_scale).square()
+        off, logvar, logits = self._deviation(before, inputs, after)
+        error = off.square()
         nll = (0.5 * (error * (-logvar).exp() + logvar) * self.gaussian).sum(-1)
         squared = (error * self.gaussian).sum(-1)
         surprise = torch.zeros_like(nll)

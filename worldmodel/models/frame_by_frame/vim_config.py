@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from worldmodel.common.config_checks import above_zero, at_least, odd
+from worldmodel.common.config_checks import above_zero, at_least, below_one, odd
 from worldmodel.models.frame_by_frame import teacher_forcing
 
 
@@ -61,11 +61,7 @@ class VimConfig(teacher_forcing.TrainingConfig):
         above_zero(self, "temperature", "pixel_variance")
         if self.coarse not in (1, 2, 4):
             raise ValueError(f"coarse: expected 1, 2 or 4 pixels, got {self.coarse}")
-        for name in ("pretraining", "warm_up"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: expected at least 0 and below 1, got {getattr(self, name)}"
-                )
+        below_one(self, "pretraining", "warm_up")
 
     def length(self, progress: float) -> int:
         """Frames of the training rollouts at ``progress`` in [0, 1]; 1 while single ones are

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,8 +105,13 @@ class RectifiedFlow(nn.Module):
 
 
 class FlowSampler(WorldModel):
-    """A model that samples z from a flow: its settings have ``flow_steps``."""
+    """A model that samples z from a flow, which trains alone in the end.
 
+    Its settings have ``flow_steps``, ``prior_share``, ``learning_rate``, ``learning_rate_end`` and
+    ``warmup``; where it is not ``stochastic`` there is no z, and no flow.
+    """
+
+    trains_in_parts: ClassVar[bool] = True
     config: Any
 
     @property
@@ -121,6 +126,24 @@ class FlowSampler(WorldModel):
     @flow_steps.setter
     def flow_steps(self, steps: int) -> None:
         self.config = replace(self.config, flow_steps=steps)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        rate = self.config.learning_rate
+        return torch.optim.AdamW(
+            self.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+
+    def learning_rate(self, done: int, steps: int) -> float:
+        """A cosine from ``learning_rate`` to ``learning_rate_end``, after a linear rise; once more
+        from there to there when the prior trains alone.
+        """
+        config, share = self.config, done / steps
+        first, last = config.learning_rate, config.learning_rate_end
+        turn = 1 - config.prior_share if self.stochastic else 1.0
+        phase = share / turn if share < turn else (share - turn) / max(1 - turn, 1e-9)
+        rate = last + (first - last) * (1 + math.cos(math.pi * phase)) / 2
+        return float(rate * min(1.0, (done + 1) / max(config.warmup, 1)))
 
 
 def set_flow_steps(model: WorldModel, steps: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from worldmodel.common.config_checks import above_zero, at_least
+from worldmodel.common.config_checks import above_zero, at_least, below_one
 from worldmodel.models.jumpy.training_draws import TrainingDraws
 
 
@@ -105,11 +105,7 @@ class CopyingConfig(TrainingDraws):
             raise ValueError(f"flow_solver: expected 'heun' or 'euler', got {self.flow_solver!r}")
         if not 0 <= self.prior_share <= 1:
             raise ValueError(f"prior_share: expected from 0 to 1, got {self.prior_share}")
-        for name in ("context_only", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: expected at least 0 and below 1, got {getattr(self, name)}"
-                )
+        below_one(self, "context_only", "ema")
 
     def cell_side(self, height: int, width: int) -> int:
         """Side of a cell in pixels, for frames of that size.

@@ -29,7 +29,6 @@ from worldmodel.models.jumpy.copying.renderer import (
     StillPicture,
 )
 from worldmodel.models.jumpy.rectified_flow import FlowSampler
-from worldmodel.models.jumpy.schedules import cosine_rate
 from worldmodel.models.jumpy.training_draws import draw_distinct
 from worldmodel.models.layers import gaussian
 from worldmodel.models.layers.transformer import perceptron
@@ -135,20 +134,6 @@ class CopyingJump(FlowSampler):
         self.heads = PlanTransformer(spec.action.features, window, config)
         self.mover = MoverMask(channels, grid, config)
         self.renderer = CopyingRenderer(channels, grid, window, config)
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW."""
-        rate = self.config.learning_rate
-        return torch.optim.AdamW(
-            self.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-        )
-
-    def learning_rate(self, done: int, steps: int) -> float:
-        """A cosine from ``learning_rate`` to ``learning_rate_end``, after a linear rise; once more
-        from there to there when the prior trains alone.
-        """
-        turn = 1 - self.config.prior_share if self.prior is not None else 1.0
-        return cosine_rate(self.config, done, steps, turn)
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from worldmodel.common.config_checks import above_zero, at_least
+from worldmodel.common.config_checks import above_zero, at_least, below_one
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,7 @@ class ViewsConfig:
         for name in ("prior_share", "hidden_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected from 0 to 1, got {getattr(self, name)}")
-        for name in ("context_only", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: expected at least 0 and below 1, got {getattr(self, name)}"
-                )
+        below_one(self, "context_only", "ema")
 
 
 RAYS = ViewsConfig()

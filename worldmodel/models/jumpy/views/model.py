@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 from worldmodel.base import Losses
 from worldmodel.common.camera import Cameras
 from worldmodel.models.jumpy.rectified_flow import FlowSampler
-from worldmodel.models.jumpy.schedules import cosine_rate
 from worldmodel.models.jumpy.views.anchors import (
     SQUARE,
     AnchorDecoder,
@@ -127,19 +126,6 @@ class ViewsJump(FlowSampler):
         self.posterior = AnchorPosterior(config)
         self.decoder = AnchorDecoder(channels, config)
         self.prior = AnchorPrior(self.space, (height // SQUARE, width // SQUARE), config)
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW."""
-        rate = self.config.learning_rate
-        return torch.optim.AdamW(
-            self.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-        )
-
-    def learning_rate(self, done: int, steps: int) -> float:
-        """A cosine from ``learning_rate`` to ``learning_rate_end``, after a linear rise; once more
-        from there to there when the prior trains alone.
-        """
-        return cosine_rate(self.config, done, steps, 1 - self.config.prior_share)
 
     @torch.no_grad()
     def prepare(self, source: SceneSource) -> None:

@@ -32,6 +32,7 @@ from worldmodel import (
     preset,
 )
 from worldmodel.data.windows import WindowSource
+from worldmodel.imagine import imagine
 from worldmodel.models.jumpy.cvg import Cvg, CvgConfig
 from worldmodel.models.jumpy.cvg.discriminator import discriminator_loss, generator_loss
 from worldmodel.models.jumpy.cvg.generator import ConvGru, SeparableBlock, Unit
@@ -425,6 +426,13 @@ def test_specs_that_it_cannot_do(spec: Spec, message: str) -> None:
 def test_settings_that_are_wrong(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **settings)
+
+
+def test_imagined_pictures_have_no_context() -> None:
+    batch = source().batch(0)
+    imagined = imagine(tiny(), batch, (0,), (0, 3, 7), worlds=2)
+    assert imagined.worlds.shape == (4, 2, 3, 16, 16, 1)
+    assert not imagined.in_context.any()
 
 
 # -- training ------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ Deviations and choices:
 - The thesis recomputes statistics by 200 passes where it unrolls; here that is done before the
   first sample after any training, and there are no others. Means and variances are averaged over
   passes; each pass draws x^1 as the second level's training does, normalised by its batch.
+- Several processes normalise by the statistics of their own batches; the thesis synchronises them.
 - Behind the end of an episode its last frame is repeated.
 
 Losses of adversaries say nothing of quality: ``fit`` cannot stop early by them (``holdout``), and a
@@ -130,7 +131,9 @@ class Cvg(WorldModel):
         return optimizer
 
     def _pass_on(self, *_: Any) -> None:
-        power_iteration(self)
+        for network in self.children():
+            if any(weights.grad is not None for weights in network.parameters()):
+                power_iteration(network)
         self.turn.copy_((self.turn + 1) % (self.config.discriminator_steps + 1))
         self.stale.fill_(True)
 

@@ -31,10 +31,14 @@ from worldmodel import (
     make,
     preset,
 )
-from worldmodel.data.windows import WindowSource
+from worldmodel.data.windows import WindowBatch, WindowSource
 from worldmodel.imagine import imagine
 from worldmodel.models.jumpy.cvg import Cvg, CvgConfig
-from worldmodel.models.jumpy.cvg.discriminator import discriminator_loss, generator_loss
+from worldmodel.models.jumpy.cvg.discriminator import (
+    discriminator_loss,
+    generator_loss,
+    smaller,
+)
 from worldmodel.models.jumpy.cvg.generator import ConvGru, SeparableBlock, Unit
 from worldmodel.models.layers.frame_norm import FrameNorm, recorded_statistics, recording
 from worldmodel.models.layers.spectral_norm import power_iteration
@@ -429,7 +433,7 @@ def test_settings_that_are_wrong(settings: dict[str, Any], message: str) -> None
 
 
 def test_imagined_pictures_have_no_context() -> None:
-    batch = source().batch(0)
+    batch = squares().windows(7, batch_size=4, whole=True).batch(0)
     imagined = imagine(tiny(), batch, (0,), (0, 3, 7), worlds=2)
     assert imagined.worlds.shape == (4, 2, 3, 16, 16, 1)
     assert not imagined.in_context.any()
@@ -470,3 +474,37 @@ def test_the_small_preset_is_for_32_and_64_pixels() -> None:
         outline, video = model.levels(1, generator())
         assert outline.shape == (1, 8, 3, size // 2, size // 2)
         assert video.shape == (1, 16, 3, size, size)
+
+
+@pytest.mark.slow
+def test_overfit() -> None:
+    """The first level learns eight scenes by heart, all of them; the second begins to follow."""
+    model = tiny(
+        noise=8, first_generator=(32, 16), second_generator=(32, 16),
+        first_discriminator=(16, 32), second_discriminator=(16, 32), learning_rate=1e-3,
+        learning_rate_end=1e-3, discriminator_rate=2.0, statistics_passes=8, statistics_batch=16,
+    )  # fmt: skip
+    windows = [(episode, 0) for episode in squares()]
+    batch = WindowBatch(windows * 2, 7, torch.device("cpu"))
+    real = SPEC.to_model(batch.observations(torch.arange(8).expand(16, -1)))[:8]
+    optimizer, random = model.make_optimizer(), generator()
+
+    def train(progress: float, steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            model(batch, progress, random).total.backward()
+            optimizer.step()
+
+    def distances(samples: Tensor, scenes: Tensor) -> Tensor:
+        """Squared errors (n, 8) to each scene; 1 for black frames."""
+        squares_ = (samples[:, None] - scenes).square().flatten(2).mean(2)
+        return squares_ / scenes.square().mean()
+
+    train(0.0, 480)
+    outlines, videos = model.levels(32, generator(1))
+    near = distances(outlines, smaller(real[:, ::2], 8))
+    assert near.amin(1).mean() < 0.4
+    assert len(near.argmin(1).unique()) >= 6
+    before = distances(videos, real).amin(1).mean()
+    train(0.9, 80)
+    assert distances(model.levels(32, generator(1))[1], real).amin(1).mean() < 0.5 * before

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import actions as action_border
+from agents.curiosity import PlanCuriosity
 from agents.history import Frames, History, check_frames, context_indices, to_context
 from agents.known_functions import KnownFunctions, check_known
 from agents.values import Value, terminal_value
@@ -263,6 +264,7 @@ class Imagination:
         discount: float = 1.0,
         risk: float = 1.0,
         value: Value | None = None,
+        curiosity: float = 0.0,
     ) -> Tensor:
         """Score plans: the mean over worlds of ``sum_t discount^t alive_t r_t``.
 
@@ -279,16 +281,18 @@ class Imagination:
             value: function of observations (n, *observation) that estimates what follows the last
                 step that counts. Adds ``discount^L alive_L value(frame)``; one frame is rendered
                 for each world and plan.
+            curiosity: what a plan gains where its worlds differ as much as all plans do, in
+                proportion; see ``agents.curiosity``. Every step of every plan is rendered for it.
 
         Returns:
             float32 (B, N).
 
         Raises:
-            ValueError: shapes do not fit, discount or risk is out of range, or the value is not one
-                finite number for each observation.
+            ValueError: shapes do not fit, discount, risk or curiosity is out of range, or the value
+                is not one finite number for each observation.
             FloatingPointError: the model predicts NaN or infinity.
         """
-        plans = self._check_score(worlds, plans, discount, risk)
+        plans = self._check_score(worlds, plans, discount, risk, curiosity)
         (batch, samples), present, stride = worlds.shape, worlds.present, self.model.stride
         left = (self.spec.window - present[:, None]) // stride * stride
         steps = min(plans.shape[2] // stride * stride, int(left.max()))
@@ -297,13 +301,17 @@ class Imagination:
         ahead = torch.minimum(ahead, left)
         times = present[:, None] + ahead
         images = self.spec.is_image or self.spec.image_part is not None
-        cost: float = STEPS_PER_FRAME if self.known.outcomes and images else 1
+        rendered = self.known.outcomes or curiosity > 0
+        cost: float = STEPS_PER_FRAME if rendered and images else 1
         if not (images or self.model.jumpy):
             cost = 1 / ROLLED_STEPS
         share = max(1, int(self.chunk / (batch * samples * steps * cost)))
-        now, scores = self._now(worlds), []
+        now, scores, curious = self._now(worlds), [], PlanCuriosity()
         for part in plans[:, :, :steps].split(share, 1):
-            answer = self.known.predict(self.model, worlds, Queries(times, part), now, False)
+            queries = Queries(times, part)
+            answer = self.known.predict(self.model, worlds, queries, now, curiosity > 0)
+            if answer.observations is not None:
+                curious.add(answer.observations, answer.running)
             total = (weight[:, None, None] * answer.running * answer.rewards).sum(-1)  # (B, S, N)
             if value is not None:
                 count = self.chunk // STEPS_PER_FRAME
@@ -314,14 +322,23 @@ class Imagination:
                 total = total.sort(1).values[:, : math.ceil(risk * samples)]
             scores.append(total.mean(1))
         result = torch.cat(scores, 1)
+        if curiosity > 0:
+            result = result + curiosity * curious.disagreement()
         check_finite(self.model, result)
         return result
 
-    def _check_score(self, worlds: Worlds, plans: Any, discount: float, risk: float) -> Tensor:
+    def _check_score(
+        self, worlds: Worlds, plans: Any, discount: float, risk: float, curiosity: float
+    ) -> Tensor:
         if not 0 <= discount <= 1:
             raise ValueError(f"discount: expected between 0 and 1, got {discount}")
         if not 0 < risk <= 1:
             raise ValueError(f"risk: expected above 0 and at most 1, got {risk}")
+        if not 0 <= curiosity < math.inf or (curiosity > 0 and worlds.shape[1] < 2):
+            raise ValueError(
+                f"curiosity: expected at least 0, and 2 worlds or more that may differ, got "
+                f"{curiosity} with {worlds.shape[1]} worlds"
+            )
         batch, stride = worlds.shape[0], self.model.stride
         dims = 3 + len(self.spec.action.shape)
         size = tuple(plans.shape)

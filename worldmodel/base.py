@@ -268,6 +268,15 @@ class WorldModel(nn.Module, ABC):
             if isinstance(module, RewardScale):
                 module.prepare(source, self.stride)
 
+    def training_state(self) -> dict[str, Tensor]:
+        """What training goes on from besides the weights, by name: a resumed ``fit`` has it again,
+        checkpoints do without.
+        """
+        return {}
+
+    def restore_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what ``training_state`` returned, on any device."""
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         """What ``fit`` trains with: Adam or AdamW over all parameters, in their order.
 

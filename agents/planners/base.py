@@ -63,6 +63,10 @@ class PlannerConfig:
         coarse: worlds in which all plans are scored first, without the planner's ``value``; only
             the ``finalists`` are scored again in all worlds and with it. None scores all in full.
         finalists: share of the plans, the best by their first score, that are scored in full.
+        curiosity: what a plan's score gains where its worlds differ as much as all plans do about
+            what will be observed, in proportion, in units of the return; see ``agents.curiosity``.
+            Above 0 it looks for what the model has not learned yet, with 2 worlds or more of a
+            model that samples; ``train_planner`` explores with it.
         seed: of plans and worlds.
     """
 
@@ -78,11 +82,12 @@ class PlannerConfig:
     warm_start: bool = False
     coarse: int | None = None
     finalists: float = 0.1
+    curiosity: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least(1, self, "plans", "worlds", "horizon", "hold", "ahead")
-        at_least(0, self, "seed", "noise_exponent")
+        at_least(0, self, "seed", "noise_exponent", "curiosity")
         share(self, "discount", "risk", "finalists")
         if self.hold_later is not None:
             at_least(1, self, "hold_later")
@@ -94,6 +99,11 @@ class PlannerConfig:
         if self.coarse is not None and not 1 <= self.coarse <= self.worlds:
             raise ValueError(
                 f"coarse: expected between 1 and the {self.worlds} worlds, got {self.coarse}"
+            )
+        if self.curiosity and (self.worlds < 2 or self.coarse is not None):
+            raise ValueError(
+                "curiosity: compares worlds of every plan; expected worlds of at least 2 and "
+                f"coarse=None, or 0, got worlds={self.worlds}, coarse={self.coarse}"
             )
         if self.ahead > self.horizon:
             raise ValueError(
@@ -181,7 +191,8 @@ class Planner(ABC):
         TypeError: ``model`` is not a ``WorldModel``, ``config`` of another planner, or ``known``
             no ``KnownFunctions``.
         ValueError: the model has no actions or cannot do with ``known``, ``hold`` does not fit
-            its window, or plans are shorter than its stride.
+            its window, plans are shorter than its stride, or ``curiosity`` about a model that is
+            not stochastic.
     """
 
     config_type: ClassVar[type[PlannerConfig]] = PlannerConfig
@@ -203,6 +214,11 @@ class Planner(ABC):
         spec = model.spec
         if spec.passive:
             raise ValueError("model: was made for scenes without actions; nothing can be planned")
+        if config.curiosity and not model.stochastic:
+            raise ValueError(
+                f"curiosity: the worlds of this {model.name} are all alike; expected 0, or a model "
+                'that samples, such as make("ensemble", spec)'
+            )
         if not 1 <= hold <= spec.window:
             raise ValueError(
                 f"hold: expected between 1 and the model's window of {spec.window} steps, got "
@@ -322,7 +338,9 @@ class Planner(ABC):
         steps = plans.repeat_interleave(holds, 2)
 
         def full(chosen: Tensor) -> Tensor:
-            return imagination.score(worlds, chosen, config.discount, config.risk, self.value)
+            return imagination.score(
+                worlds, chosen, config.discount, config.risk, self.value, config.curiosity
+            )
 
         if config.coarse is None:
             return full(steps)

@@ -19,6 +19,10 @@ _SMALL: dict[str, Any] = {
 """Of an ensemble: enough for a handful of numbers, several times as fast as the default."""
 
 
+_SPARSE: dict[str, Any] = {"hold": 5, "noise_exponent": 2.0, "choose": "best"}
+"""Of plans that must first find out what is rewarded: they push one way for long."""
+
+
 def _ppo(
     steps: int,
     first: int,
@@ -96,10 +100,8 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
         _planner(2500, 200, 200, 30, plans=64, noise_exponent=1.0, choose="best"),
         _replay("sac", 2500, 200, 100, gradient_steps=10, learning_rate=1e-3, gamma=0.97),
     ),
-    "MountainCar-v0": (_ppo(30_000, 2000, 1000, 20_000, 100),),
-    "MountainCarContinuous-v0": (
-        _planner(10_000, 500, 500, 20, ends=2, hold=5, noise_exponent=2.0),
-    ),
+    "MountainCar-v0": (_planner(5000, 400, 200, 30, curiosity=20.0, **_SPARSE),),
+    "MountainCarContinuous-v0": (_planner(10_000, 300, 200, 25, curiosity=100.0, **_SPARSE),),
     "LunarLander-v3": (
         _ppo(40_000, 2000, 1000, 20_000, 50),
         _replay("dqn", 40_000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -143,7 +143,8 @@ def train_planner(
         env: without ``HoldAction``; see ``worldmodel.EnvLike``. One that is passed in stays open.
         real_steps: steps of the environment, exactly: the last episode is cut there.
         planner: settings of any planner, such as ``CemConfig`` or ``MppiConfig``; None takes
-            ``CemConfig(plans=50, worlds=5, horizon=25, iterations=3)``.
+            ``CemConfig(plans=50, worlds=5, horizon=25, iterations=3)``. With its ``curiosity`` it
+            collects, without it evaluates; the one that is returned has none.
         config: see ``OnlineConfig``.
         known: functions in place of the model's heads, in all plans.
         folder: for the weights, episodes and results of each round.
@@ -182,8 +183,15 @@ def train_planner(
         run = _Run(model, real_env, planner, config, known, callback)
         run_rounds(run, real_steps, folder, resume, tensorboard_log, progress)
     return PlannerResult(
-        planner_of(planner, model, known=known), run.to_episodes(run.episodes), run.rows
+        planner_of(_incurious(planner), model, known=known),
+        run.to_episodes(run.episodes),
+        run.rows,
     )
+
+
+def _incurious(planner: PlannerConfig) -> PlannerConfig:
+    """The settings for playing as well as it can."""
+    return replace(planner, curiosity=0.0)
 
 
 class _Stopped(Exception):
@@ -319,7 +327,7 @@ class _Learner:
 
     def __init__(self, run: _Run) -> None:
         self.run, self.hold, self.seed = run, run.planner.hold, run.config.seed
-        self.planner = planner_of(run.planner_config, run.model, known=run.known)
+        self.planner = planner_of(_incurious(run.planner_config), run.model, known=run.known)
         self.observation_space = self.planner.observation_space
         self.action_space = self.planner.action_space
         self.random = RandomAgent(self.action_space)

@@ -237,17 +237,18 @@ def _efficiency(page: _Page) -> None:
 
 def _sample_efficiency(page: _Page) -> None:
     """Nothing until it is measured."""
-    for result in of(page.results, "sample-efficiency"):
-        settings = result.envelope["settings"]
-        page.add(
-            "## Real steps to a level of return",
-            "Every method learns online, from nothing, with its settings of `agents.recipes`. What "
-            f"counts is the first evaluation ({settings.get('episodes')} episodes, deterministic, "
-            "of all methods after the same numbers of real steps) at or above the level. Medians "
-            "over runs, and their ratios; a run that never gets there counts with its budget. The "
-            "mean return is over the real steps that methods with a world model have; minutes are "
-            "those of learning.",
-        )
+    for index, result in enumerate(of(page.results, "sample-efficiency")):
+        if index == 0:
+            episodes = result.envelope["settings"].get("episodes")
+            page.add(
+                "## Real steps to a level of return",
+                "Every method learns online, from nothing, with its settings of `agents.recipes`. "
+                f"What counts is the first evaluation ({episodes} episodes, deterministic, of all "
+                "methods after the same numbers of real steps) at or above the level. Medians over "
+                "runs, and their ratios; a run that never gets there counts with its budget. The "
+                "mean return is over the real steps that methods with a world model have; minutes "
+                "are those of learning.",
+            )
         name = f"{result.name}.png"
         page.picture(name, "Returns against real steps", real_steps.picture_of, result.rows)
         for env in real_steps.environments(result.rows):

@@ -101,7 +101,7 @@ RESULTS = (
     ResultFile("consistency-controlled", "evaluation consistency traveling-salesman-jumpy", 4),
     ResultFile(
         "consistency-nature",
-        "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8",
+        "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8 16",
         6,
     ),
     ResultFile("consistency-gqn", "evaluation consistency runs/dice-gqn --scenes 100", 4, (GQN,)),
@@ -138,6 +138,12 @@ RESULTS = (
         "evaluation sample-efficiency --envs CartPole-v1 Pendulum-v1 InvertedPendulum-v5 "
         "--methods ppo dqn sac planner dyna-ppo --patience 1",
         45,
+    ),
+    ResultFile(
+        "sample-efficiency-rare",
+        "evaluation sample-efficiency --envs MountainCarContinuous-v0 MountainCar-v0 "
+        "--methods sac dqn planner --patience 1",
+        60,
     ),
     ResultFile("transitions", "evaluation transitions --repeats 7", 1),
     ResultFile("outcomes", "evaluation outcomes", 45),

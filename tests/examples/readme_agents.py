@@ -144,18 +144,11 @@ def saving(data: Data) -> Claims:
     )
 
 
-@block("Real steps?", "sample-efficiency")
-def real_steps(data: Data) -> Claims:
-    result = data["sample-efficiency"]
+def _needed(result: Result) -> Claims:
+    """The table of a ``sample-efficiency``, and its levels."""
     labels = {"ppo": "PPO", "dqn": "DQN", "sac": "SAC", "dyna-ppo": "PPO in imagination",
               "planner": "planning online"}  # fmt: skip
     steps = [row for row in result.rows if row["kind"] == "steps"]
-    (runs,) = {row["n"] for row in steps}
-    recipe = IMAGINED["CartPole-v1"][0]
-    assert isinstance(recipe, ImaginedPpo)
-    yield Prose("refitted every {} real steps", recipe.rounds.collect_steps)
-    yield Prose("{} real episodes, {} runs each, medians with {}% intervals",
-                settings(result)["episodes"], runs, CONFIDENCE)  # fmt: skip
     rows = []
     for row in steps:
         numbers = [*interval(row), row["reached"], row["n"], row["seconds"]]
@@ -167,9 +160,29 @@ def real_steps(data: Data) -> Claims:
             assert not ratio["bound"]  # it would be said
         rows.append((f"{row['env']}, {labels[row['method']]}", numbers))
     yield Table(rows, [])
-    yield Prose(", {} minutes)", find("sample-efficiency").minutes)
+    yield Prose(", {} minutes)", find(result.name).minutes)
     for env in dict.fromkeys(row["env"] for row in steps):
         yield Prose(f"{env} {{}}", TASKS[env].level)
+
+
+@block("Real steps?", "sample-efficiency")
+def real_steps(data: Data) -> Claims:
+    result = data["sample-efficiency"]
+    (runs,) = {row["n"] for row in result.rows if row["kind"] == "steps"}
+    recipe = IMAGINED["CartPole-v1"][0]
+    assert isinstance(recipe, ImaginedPpo)
+    yield Prose("refitted every {} real steps", recipe.rounds.collect_steps)
+    yield Prose("{} real episodes, {} runs each, medians with {}% intervals",
+                settings(result)["episodes"], runs, CONFIDENCE)  # fmt: skip
+    yield from _needed(result)
+
+
+@block("And where rewards are rare?", "sample-efficiency-rare")
+def rare_rewards(data: Data) -> Claims:
+    result = data["sample-efficiency-rare"]
+    (runs,) = {row["n"] for row in result.rows if row["kind"] == "steps"}
+    yield Prose("{} runs each", runs)
+    yield from _needed(result)
 
 
 @block("How often do 90% intervals hold?", "calibration")

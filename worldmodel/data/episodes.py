@@ -249,6 +249,10 @@ class Episodes:
         is trained further has not seen them. Of fewer than 1 / share episodes none can be held out:
         each is cut into 1 / share parts of consecutive steps, and parts are held out.
 
+        Ends may be few. If one set had none, by the steps held out a model would seem the better
+        the less it expects an end, or be judged by what it was never shown: then the last steps of
+        all terminated episodes are in both sets.
+
         Raises:
             ValueError: ``share`` is not above 0 and at most a half, or there are not 1 / share
                 steps.
@@ -267,16 +271,14 @@ class Episodes:
         numbers: tuple[list[int], list[int]] = [], []
         for number in range(len(every)):
             numbers[int((number + 1) * share) > int(number * share)].append(number)
+        sets: list[Sequence[Episode]]
+        if isinstance(every, LazySequence):  # on the disk: so many that both sets have ends
+            sets = [every.pick(chosen) for chosen in numbers]
+        else:
+            sets = [[every[number] for number in chosen] for chosen in numbers]
+            sets = _with_ends(sets)
         training, held = (
-            Episodes(
-                every.pick(chosen)
-                if isinstance(every, LazySequence)
-                else [every[number] for number in chosen],
-                self.action,
-                self.observation_space,
-                self.env_id,
-            )
-            for chosen in numbers
+            Episodes(chosen, self.action, self.observation_space, self.env_id) for chosen in sets
         )
         return training, held
 
@@ -383,16 +385,29 @@ def _cut(episode: Episode, parts: int) -> list[Episode]:
     steps = len(episode.actions)
     parts = min(parts, steps)
     edges = [steps * part // parts for part in range(parts + 1)]
-    return [
-        Episode(
-            episode.observations[begin : end + 1],
-            episode.actions[begin:end],
-            episode.rewards[begin:end],
-            episode.terminated and end == steps,
-            None if episode.masks is None else episode.masks[begin : end + 1],
-        )
-        for begin, end in pairwise(edges)
+    return [_part(episode, begin, end) for begin, end in pairwise(edges)]
+
+
+def _part(episode: Episode, begin: int, end: int) -> Episode:
+    """The steps from ``begin`` to before ``end``."""
+    return Episode(
+        episode.observations[begin : end + 1],
+        episode.actions[begin:end],
+        episode.rewards[begin:end],
+        episode.terminated and end == len(episode.actions),
+        None if episode.masks is None else episode.masks[begin : end + 1],
+    )
+
+
+def _with_ends(sets: list[Sequence[Episode]]) -> list[Sequence[Episode]]:
+    """Two sets, each with the last steps of the other one's terminated episodes if one has none."""
+    ends = [
+        [_part(e, len(e.actions) - 1, len(e.actions)) for e in chosen if e.terminated]
+        for chosen in sets
     ]
+    if all(ends) or not any(ends):
+        return sets
+    return [[*chosen, *others] for chosen, others in zip(sets, ends[::-1], strict=True)]
 
 
 def _check_masks(episode: Episode, first: Episode, action: ActionSpec, owner: str) -> None:

@@ -26,12 +26,16 @@ from worldmodel.training.early_stopping import EarlyStopping
 from worldmodel.training.precision import FABRIC, Choice
 
 STATE = "training.safetensors"
-"""Weights, average and moments; in the metadata, as JSON, the settings of the run and its step."""
+"""Weights, average, moments and the model's own state; in the metadata, as JSON, the settings of
+the run and its step.
+"""
 BEST = "best"
 """Folder of the checkpoint with the lowest validation loss, inside the run's."""
 
 HOLDOUT = ("holdout.errors.", "holdout.levels.")
 """How the names begin of what ``EarlyStopping`` has measured, of each part of the model."""
+MODEL_STATE = "model."
+"""How the names begin of the model's own ``training_state``."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """Adam's state of each weight."""
 
@@ -194,7 +198,8 @@ class Run:
                 key = f"optimizer.{index}.{name}"
                 if key in file.layout:  # a parameter that no loss reached has none
                     expected[key] = ((), torch.float32) if name == "step" else shape
-        expected |= {name: file.layout[name] for name in measured}
+        own = [name for name in file.layout if name.startswith(MODEL_STATE)]
+        expected |= {name: file.layout[name] for name in (*measured, *own)}
         tensors = file.read(expected)
         moments: dict[int, dict[str, Tensor]] = {}
         for key in tensors:
@@ -219,6 +224,7 @@ class Run:
                 for head in HOLDOUT
             )
             self.stopping.restore(best, errors, levels, state.waited)
+        self.model.restore_training_state({n[len(MODEL_STATE) :]: tensors[n] for n in own})
         self.best, self.seconds, self.training = state.best, state.seconds, state.training
 
     def save(self, step: int) -> None:
@@ -239,6 +245,7 @@ class Run:
             stopping.waited if stopping else 0,
         )  # fmt: skip
         tensors = {f"weights.{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {MODEL_STATE + name: t for name, t in self.model.training_state().items()}
         tensors |= {f"average.{index}": t for index, t in enumerate(self.average.weights)}
         if stopping is not None and stopping.weights:
             tensors |= {f"best.{index}": t for index, t in enumerate(stopping.weights)}

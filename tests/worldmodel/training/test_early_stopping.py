@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,22 @@ def test_what_is_held_out_stays_so_when_episodes_are_added() -> None:
         noise(1, steps=4).hold_out(0.2)
     with pytest.raises(ValueError, match="share: expected above 0 and at most 0.5, got 0.7"):
         few.hold_out(0.7)
+
+
+@pytest.mark.parametrize("ending", [{0, 3}, {4}, {0, 4}])
+def test_where_ends_are_few_both_sets_have_them(ending: set[int]) -> None:
+    """Of five episodes the last is held out."""
+    whole = noise(5, steps=6)
+    episodes = Episodes(
+        [replace(episode, terminated=number in ending) for number, episode in enumerate(whole)],
+        whole.action, whole.observation_space, whole.env_id,
+    )  # fmt: skip
+    sets = episodes.hold_out(0.2)
+    ends = [sum(episode.terminated for episode in each) for each in sets]
+    assert ends == ([1, 1] if len(ending) == 2 and 4 in ending else [len(ending)] * 2)
+    if 4 not in ending:  # the ends of both training episodes are copied to what is held out
+        last = [episode.observations[-2:] for episode in episodes if episode.terminated]
+        assert all(map(np.array_equal, [e.observations for e in sets[1]][1:], last))
 
 
 def test_sources_are_told_apart() -> None:

@@ -6,6 +6,7 @@ It is trained on samples of the posterior, without a gradient into them, in the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ from torch.nn.functional import mse_loss
 
 from worldmodel.base import WorldModel
 from worldmodel.models.layers.transformer import ModulatedBlock
+from worldmodel.spec import Spec
 
 Solver = Literal["heun", "euler"]
 
@@ -104,15 +106,85 @@ class RectifiedFlow(nn.Module):
         return x * (variance + self.standard.eps).sqrt() + mean
 
 
+class LatentReplay:
+    """What a prior that learns alone learns from: posteriors of the latest training scenes.
+
+    To infer a posterior costs about as much as to learn from it. With a replay, each step learns
+    from many different ones and infers few.
+
+    Args:
+        size: scenes that are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.added = size, 0
+        self.parts: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, *parts: Tensor) -> None:
+        """Keep parts (B, ...) of B scenes, in place of the oldest ones."""
+        if not self.parts:
+            self.parts = [p.new_zeros(self.size, *p.shape[1:]) for p in parts]
+        count = len(parts[0])
+        rows = torch.arange(self.added, self.added + count, device=parts[0].device) % self.size
+        for kept, fresh in zip(self.parts, parts, strict=True):
+            kept[rows] = fresh.to(kept)
+        self.added += count
+
+    def draw(self, count: int, generator: torch.Generator | None) -> list[Tensor]:
+        """The parts of ``count`` scenes that are kept, drawn with replacement."""
+        device = self.parts[0].device
+        rows = torch.randint(
+            min(self.added, self.size), (count,), generator=generator, device=device
+        )
+        return [kept[rows] for kept in self.parts]
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors by name, from which ``restore`` goes on; none while nothing is kept."""
+        if not self.parts:
+            return {}
+        kept = {str(n): part[: self.added] for n, part in enumerate(self.parts)}
+        return {"added": torch.tensor(self.added), **kept}
+
+    def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Go on from a ``state``."""
+        kept = [state[str(n)].to(device) for n in range(len(state) - 1)]
+        self.parts, self.added = [], 0
+        if kept:
+            self.add(*kept)
+            self.added = int(state["added"])
+
+
 class FlowSampler(WorldModel):
     """A model that samples z from a flow, which trains alone in the end.
 
-    Its settings have ``flow_steps``, ``prior_share``, ``learning_rate``, ``learning_rate_end`` and
-    ``warmup``; where it is not ``stochastic`` there is no z, and no flow.
+    Its settings have ``flow_steps``, ``prior_share``, ``prior_batch``, ``prior_memory``,
+    ``learning_rate``, ``learning_rate_end`` and ``warmup``; where it is not ``stochastic`` there is
+    no z, and no flow.
+
+    Attributes:
+        replay: posteriors for the prior while it trains alone.
     """
 
     trains_in_parts: ClassVar[bool] = True
+    removed_settings: ClassVar[frozenset[str]] = frozenset({"prior_draws"})
     config: Any
+
+    def __init__(self, spec: Spec, config: Any) -> None:
+        super().__init__(spec, config)
+        self.replay = LatentReplay(config.prior_memory)
+
+    def trains_prior_alone(self, progress: float) -> bool:
+        """Whether a training step after that share of the training is one of the prior alone."""
+        return self.stochastic and self.training and progress >= 1 - self.config.prior_share
+
+    def training_state(self) -> dict[str, Tensor]:
+        """See ``WorldModel``: what the prior learns from."""
+        return self.replay.state()
+
+    def restore_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """See ``WorldModel``."""
+        self.replay.restore(state, self.device)
 
     @property
     def flow_steps(self) -> int:

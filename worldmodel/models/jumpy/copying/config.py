@@ -30,7 +30,8 @@ class CopyingConfig(TrainingDraws):
         flow_draws: pairs of noise and time for each latent in the prior's loss.
         prior_share: last share of the training, in which the prior alone goes on learning, of
             latents that no longer change; 1 trains nothing else, to go on with a checkpoint.
-        prior_draws: as ``flow_draws``, in that share.
+        prior_batch: latents that each step of it learns from, out of those of the latest
+            ``prior_memory`` scenes.
         posterior_frames: frames that the posterior sees, besides the context.
         context_only: share of controlled scenes that are trained without z, so that what follows
             from actions is not looked for in z.
@@ -60,7 +61,8 @@ class CopyingConfig(TrainingDraws):
     flow_solver: Literal["heun", "euler"] = "heun"
     flow_draws: int = 2
     prior_share: float = 0.3
-    prior_draws: int = 8
+    prior_batch: int = 256
+    prior_memory: int = 4096
     context_frames: int = 0
     targets: int = 5
     posterior_frames: int = 15
@@ -79,8 +81,8 @@ class CopyingConfig(TrainingDraws):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = "width heads key_features content plan_blocks flow_width flow_blocks"
-        at_least(1, self, *sizes.split(), "flow_steps", "flow_draws", "prior_draws")
-        at_least(1, self, "posterior_frames")
+        at_least(1, self, *sizes.split(), "flow_steps", "flow_draws", "prior_batch")
+        at_least(1, self, "prior_memory", "posterior_frames")
         at_least(
             0,
             self,

@@ -28,20 +28,12 @@ class FlowPrior(RectifiedFlow):
         )
         self.from_position = nn.Linear(positions.shape[1], width)
 
-    def loss(
-        self, z: Tensor, cells: Tensor, draws: int, generator: torch.Generator | None
-    ) -> Tensor:
-        """``flow_loss`` of samples of the posterior, given contexts.
+    def condition(self, cells: Tensor) -> Tensor:
+        """What the flow knows of contexts, (B, tokens, flow_width).
 
         Args:
-            z: (B, tokens, latent).
             cells: (B, cells, width), of the contexts.
-            draws, generator: as for ``flow_loss``.
         """
-        return self.flow_loss(z, self.condition(cells.detach()), draws, generator)
-
-    def condition(self, cells: Tensor) -> Tensor:
-        """What the flow knows of contexts, (B, tokens, flow_width)."""
         known: Tensor = self.from_cells(self.grid.group(cells))
         whole: Tensor = known + self.from_position(self.positions)
         return whole

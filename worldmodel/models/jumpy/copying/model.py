@@ -29,7 +29,7 @@ from worldmodel.models.jumpy.copying.renderer import (
     StillPicture,
 )
 from worldmodel.models.jumpy.rectified_flow import FlowSampler
-from worldmodel.models.jumpy.training_draws import draw_distinct
+from worldmodel.models.jumpy.training_draws import TrainingTimes, draw_distinct
 from worldmodel.models.layers import gaussian
 from worldmodel.models.layers.transformer import perceptron
 from worldmodel.rewards import RewardScale
@@ -63,19 +63,27 @@ class Scene(NamedTuple):
 
 
 class Inferred(NamedTuple):
-    """What the posterior says of B training scenes.
+    """What the posterior says of B training scenes, and what it was drawn for.
 
     Attributes:
         z: (B, tokens, latent), a sample; (B, 0) without a latent.
-        cells: (B, cells, width), of the context.
+        moments: its mean and log-variance, as ``z``.
         kl: float32 (B,), to a standard normal, in nats; 0 where z is left out.
         given: float32 (B,), 0 where z is left out, else 1; see ``CopyingConfig.context_only``.
+        scene: of the contexts.
+        r: (B, features, cells, content), of the contexts.
+        draws: times of contexts and of targets.
+        truth: (B, targets, \\*observation), the targets' frames, standardised.
     """
 
     z: Tensor
-    cells: Tensor
+    moments: tuple[Tensor, Tensor]
     kl: Tensor
     given: Tensor
+    scene: Scene
+    r: Tensor
+    draws: TrainingTimes
+    truth: Tensor
 
 
 class CopyingJump(FlowSampler):
@@ -319,21 +327,33 @@ class CopyingJump(FlowSampler):
         posterior to a standard normal, in nats. In the last ``config.prior_share`` of the training
         the total is the prior's loss alone.
         """
-        config = self.config
-        alone = self.prior is not None and self.training and progress >= 1 - config.prior_share
+        alone = self.trains_prior_alone(progress)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
-            total, parts, inferred = self._errors(scenes, generator)
+            inferred = self._infer(scenes, generator)
+        parts: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.device)
+        if not alone:
+            total, parts = self._errors(scenes, inferred)
         if self.prior is not None:
-            draws = config.prior_draws if alone else config.flow_draws
-            flow = self.prior.loss(inferred.z, inferred.cells, draws, generator)
-            total, parts["flow"] = flow if alone else total + flow, flow
+            parts["flow"] = self._flow_loss(self.prior, inferred, alone, generator)
+            total = total + parts["flow"]
         parts["loss"] = total
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 
-    def _errors(
-        self, scenes: SceneBatch, generator: torch.Generator | None
-    ) -> tuple[Tensor, dict[str, Tensor], Inferred]:
-        """The loss without the prior's, its parts, and what was inferred."""
+    def _flow_loss(
+        self, prior: FlowPrior, inferred: Inferred, alone: bool, generator: torch.Generator | None
+    ) -> Tensor:
+        """The prior's loss on these scenes; where it trains alone, on those of the replay."""
+        cells, draws = inferred.scene.cells.detach(), self.config.flow_draws
+        if not alone:
+            return prior.flow_loss(inferred.z, prior.condition(cells), draws, generator)
+        self.replay.add(*inferred.moments, cells.bfloat16())
+        mean, logvar, cells = self.replay.draw(self.config.prior_batch, generator)
+        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
+        return prior.flow_loss(z, prior.condition(cells.float()), 1, generator)
+
+    def _infer(self, scenes: SceneBatch, generator: torch.Generator | None) -> Inferred:
+        """The posterior of scenes, given drawn contexts and further frames."""
         config, window, lengths = self.config, self.spec.window, scenes.lengths
         draws = config.draw(lengths, window, generator)
         count = config.posterior_frames if self.posterior is not None else 0
@@ -346,7 +366,25 @@ class CopyingJump(FlowSampler):
         r = self.encoder(self.parts.planes_of(context), draws.context, draws.mask)
         context_times = draws.context.masked_fill(~draws.mask, 0)
         scene = self._scene(r, context, context_times, draws.mask)
-        inferred = self._infer(scene.cells, r, (others, more, there), generator)
+        batch, none = len(r), r.new_zeros(len(r), dtype=torch.float32)
+        no_z = r.new_zeros(batch, 0)
+        known = Inferred(no_z, (no_z, no_z), none, none, scene, r, draws, truth)
+        if self.posterior is None:
+            return known
+        whole = r + self.encoder(self.parts.planes_of(others), more, there)
+        mean, logvar = self.posterior(scene.cells, whole)
+        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
+        given = torch.ones(batch, device=z.device)
+        if not self.spec.passive:
+            chance = torch.rand(batch, generator=generator, device=z.device)
+            given = (chance >= config.context_only).float()
+        kl = gaussian.kl_divergence(mean, logvar, torch.zeros_like(mean), torch.zeros_like(mean))
+        return known._replace(z=z, moments=(mean, logvar), kl=kl * given, given=given)
+
+    def _errors(self, scenes: SceneBatch, inferred: Inferred) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss without the prior's, and its parts."""
+        config, lengths = self.config, scenes.lengths
+        scene, r, draws, truth = inferred.scene, inferred.r, inferred.draws, inferred.truth
         memory, cells = self.completion(r, scene.cells, inferred.z, inferred.given)
 
         span = torch.arange(int(lengths.max()) + 1, device=lengths.device).expand(len(r), -1)
@@ -365,8 +403,9 @@ class CopyingJump(FlowSampler):
             1
         )
 
+        present = draws.context.masked_fill(~draws.mask, 0).amax(1)
         reward, logit = self.heads.outcomes(every[:, 1:])
-        reward, ending = self.reward_scale.loss(scenes, reward, logit, 0.5, context_times.amax(1))
+        reward, ending = self.reward_scale.loss(scenes, reward, logit, 0.5, present)
         heads = config.reward_weight * reward + config.end_weight * ending
         weighted = reconstruction + config.kl_weight * inferred.kl + heads
         parts = {
@@ -375,29 +414,7 @@ class CopyingJump(FlowSampler):
             "reward": reward.mean(),
             "continue": ending.mean(),
         }
-        return (draws.weights * weighted).mean(), parts, inferred
-
-    def _infer(
-        self,
-        cells: Tensor,
-        r: Tensor,
-        others: tuple[Tensor, Tensor, Tensor],
-        generator: torch.Generator | None,
-    ) -> Inferred:
-        """Of contexts' cells and r, and of other frames, their times and their mask."""
-        batch, none = len(r), r.new_zeros(len(r), dtype=torch.float32)
-        if self.posterior is None:
-            return Inferred(r.new_zeros(batch, 0), cells, none, none)
-        frames, times, mask = others
-        whole = r + self.encoder(self.parts.planes_of(frames), times, mask)
-        mean, logvar = self.posterior(cells, whole)
-        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
-        given = torch.ones(batch, device=z.device)
-        if not self.spec.passive:
-            chance = torch.rand(batch, generator=generator, device=z.device)
-            given = (chance >= self.config.context_only).float()
-        kl = gaussian.kl_divergence(mean, logvar, torch.zeros_like(mean), torch.zeros_like(mean))
-        return Inferred(z, cells, kl * given, given)
+        return (draws.weights * weighted).mean(), parts
 
     def _squared(self, predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared errors of pixels (B, n), and the weighted errors of each scene (B,)."""

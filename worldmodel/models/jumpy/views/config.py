@@ -26,7 +26,8 @@ class ViewsConfig:
         flow_draws: pairs of noise and time for each latent in the prior's loss.
         prior_share: last share of the training, in which the prior alone goes on learning, of
             latents that no longer change; 1 trains nothing else, to go on with a checkpoint.
-        prior_draws: as ``flow_draws``, in that share.
+        prior_batch: latents that each step of it learns from, out of those of the latest
+            ``prior_memory`` scenes.
         context_min, context_max: views of a context, uniform in between.
         targets: views that the loss compares.
         hidden_share: share of scenes of which a side is hidden from the context: the context are
@@ -56,7 +57,8 @@ class ViewsConfig:
     flow_solver: Literal["heun", "euler"] = "heun"
     flow_draws: int = 1
     prior_share: float = 0.4
-    prior_draws: int = 4
+    prior_batch: int = 32
+    prior_memory: int = 2048
     context_min: int = 1
     context_max: int = 5
     targets: int = 3
@@ -73,7 +75,8 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         sizes = "features memory content anchors latent flow_width flow_blocks heads flow_steps"
-        at_least(1, self, *sizes.split(), "flow_draws", "prior_draws", "targets")
+        at_least(1, self, *sizes.split(), "flow_draws", "prior_batch", "prior_memory")
+        at_least(1, self, "targets")
         at_least(2, self, "cells", "samples", "crop")
         at_least(0, self, "kl_weight", "anchor_detail", "warmup")
         above_zero(self, "detail", "learning_rate", "learning_rate_end")

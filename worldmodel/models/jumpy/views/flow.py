@@ -37,30 +37,26 @@ class AnchorPrior(RectifiedFlow):
         self.from_camera = perceptron(7, width, width)
         self.join = perceptron(width, 2 * width, width)
 
-    def loss(
-        self, z: Tensor, condition: Tensor, draws: int, generator: torch.Generator | None
-    ) -> Tensor:
-        """``flow_loss`` of z (B, A, latent, rows, columns), given ``condition``.
+    def facts(self, anchors: Cameras, context: Cameras, mask: Tensor) -> Tensor:
+        """Where the anchors stand and look, and how near the nearest view of a context is: (B, A,
+        7).
 
         Args:
-            z: samples of the posterior.
-            condition: (B, tokens, flow_width), of ``condition``.
-            draws, generator: as for ``flow_loss``.
-        """
-        return self.flow_loss(self.tokens(z), condition, draws, generator)
-
-    def condition(self, known: Tensor, anchors: Cameras, context: Cameras, mask: Tensor) -> Tensor:
-        """What the flow knows of contexts, (B, tokens, flow_width).
-
-        Args:
-            known: (B, A, KNOWN, 2 rows, 2 columns), what the contexts show from the anchors.
             anchors: (B, A) of them.
             context: (B, M), of the contexts.
             mask: bool (B, M), True where a view of a context is there.
         """
         apart = self.space.distance(anchors, context).masked_fill(~mask[:, None], torch.inf)
         place = (anchors.position - self.space.middle) / self.space.unit
-        facts = torch.cat([place, anchors.forward, apart.amin(-1, keepdim=True)], -1)
+        return torch.cat([place, anchors.forward, apart.amin(-1, keepdim=True)], -1)
+
+    def condition(self, known: Tensor, facts: Tensor) -> Tensor:
+        """What the flow knows of contexts, (B, tokens, flow_width).
+
+        Args:
+            known: (B, A, KNOWN, 2 rows, 2 columns), what the contexts show from the anchors.
+            facts: (B, A, 7), of ``facts``.
+        """
         h = self.from_known(known.flatten(0, 1)).flatten(2).transpose(1, 2)
         h = h + self.from_position(self.positions) + self.from_camera(facts).flatten(0, 1)[:, None]
         h = h + self.join(h)

@@ -213,7 +213,8 @@ class ViewsJump(FlowSampler):
         context = self._views(state["features"], state["poses"], state["mask"])
         cameras = self.anchors.cameras(batch)
         known = self._known_from(state["r"], context, cameras)
-        condition = self.prior.condition(known, cameras, context.cameras, context.mask)
+        facts = self.prior.facts(cameras, context.cameras, context.mask)
+        condition = self.prior.condition(known, facts)
         z = self.prior.sample(condition, n, self.config.flow_steps, generator)
         features = self.decoder(z, known.repeat_interleave(n, 0)).float()
         imagined = self._imagined(features, self.anchors.cameras(batch * n))
@@ -275,22 +276,32 @@ class ViewsJump(FlowSampler):
         ``mse`` that of the targets' pixels, ``anchor_mse`` that of the anchors'. In the last
         ``config.prior_share`` of the training the prior's loss is all there is.
         """
-        config = self.config
-        alone = self.training and progress >= 1 - config.prior_share
+        alone = self.trains_prior_alone(progress)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
             inferred, targets = self._infer(scenes, generator)
         parts: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         if not alone:
             total, parts = self._errors(scenes, inferred, targets, generator)
-        draws = config.prior_draws if alone else config.flow_draws
-        context = inferred.context
-        condition = self.prior.condition(
-            inferred.known.detach(), inferred.anchors, context.cameras, context.mask
-        )
-        parts["flow"] = self.prior.loss(inferred.z, condition, draws, generator)
+        parts["flow"] = self._flow_loss(inferred, alone, generator)
         parts["loss"] = total = total + parts["flow"]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def _flow_loss(
+        self, inferred: Inferred, alone: bool, generator: torch.Generator | None
+    ) -> Tensor:
+        """The prior's loss on these scenes; where it trains alone, on those of the replay."""
+        prior, context, draws = self.prior, inferred.context, self.config.flow_draws
+        known = inferred.known.detach()
+        facts = prior.facts(inferred.anchors, context.cameras, context.mask)
+        if not alone:
+            z = prior.tokens(inferred.z)
+            return prior.flow_loss(z, prior.condition(known, facts), draws, generator)
+        self.replay.add(inferred.mean, inferred.logvar, known.bfloat16(), facts)
+        mean, logvar, known, facts = self.replay.draw(self.config.prior_batch, generator)
+        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
+        condition = prior.condition(known.float(), facts)
+        return prior.flow_loss(prior.tokens(z), condition, 1, generator)
 
     def _infer(
         self, scenes: SceneBatch, generator: torch.Generator | None

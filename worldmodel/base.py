@@ -74,7 +74,8 @@ class WorldModel(nn.Module, ABC):
         stochastic: whether two sampled worlds of one context may differ.
         disagrees: whether it has members, whose ``disagreement`` shows what it has not learned.
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
-        max_context: the largest context size M of the training; None if any.
+        max_context: the largest context size M of the training; None if any, 0 if it draws worlds
+            from nothing and takes only ``Context.empty``.
         stride: environment steps of one step of the model: it reaches only times that are
             multiples of it after the present.
         gap: besides 1 the only number of steps between two frames of a context; None allows any.
@@ -277,7 +278,10 @@ class WorldModel(nn.Module, ABC):
         """Take up what ``training_state`` returned, on any device."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """What ``fit`` trains with: Adam or AdamW over all parameters, in one group."""
+        """What ``fit`` trains with: Adam or AdamW over all parameters, in their order.
+
+        A group with a ``factor`` has the learning rate times that.
+        """
         return torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
 
     def learning_rate(self, done: int, steps: int) -> float:

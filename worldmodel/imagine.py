@@ -54,7 +54,8 @@ def imagine(
 ) -> Imagined:
     """Observe each scene at some times, and sample what it looks like at others.
 
-    The actions of the scene are the plan. Where poses are the keys, times number the views.
+    The actions of the scene are the plan. Where poses are the keys, times number the views. A model
+    that draws from nothing (``max_context`` of 0) observes none: its worlds are other scenes.
 
     Args:
         model: of the scenes' environment.
@@ -87,6 +88,9 @@ def imagine(
                 raise ValueError("scenes: the model's keys are camera poses; these have none")
             context = Context.views(frames, poses.to(device))
             queries = Queries.views(views.to(device))
+        elif model.max_context == 0:
+            context = Context.empty(batch, model.spec.observation)
+            queries = Queries(wanted.to(device))
         else:
             actions = None if model.spec.passive else scenes.actions.to(device)
             context = Context(frames, given.to(device), actions)
@@ -95,7 +99,7 @@ def imagine(
         sampled = model.sample(model.observe(context), worlds, generator)
         answer = model.predict(sampled, queries).observations
     assert answer is not None
-    in_context = torch.isin(wanted[0], given[0]).cpu()
+    in_context = torch.isin(wanted[0], given[0]).cpu() & (model.max_context != 0)
     return Imagined(scenes.observations(wanted).cpu(), to_uint8(answer[:, :, 0]).cpu(), in_context)
 
 

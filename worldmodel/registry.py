@@ -22,7 +22,7 @@ from worldmodel.models.frame_by_frame import (
     vim,
     vim_config,
 )
-from worldmodel.models.jumpy import badj, copying, gqn, jump, views
+from worldmodel.models.jumpy import badj, copying, cvg, gqn, jump, views
 from worldmodel.spec import Spec
 
 
@@ -58,6 +58,7 @@ MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
         (ensemble_config.PRESETS, ensemble.Ensemble),
         (svg.PRESETS, svg.Svg, svg.SvgFixedPrior, svg.SvgDeterministic),
         (copy_last.PRESETS, copy_last.CopyLast),
+        (cvg.PRESETS, cvg.Cvg),
         ({}, replay.Replay),
         (hierarchical_vrnn.PRESETS, hierarchical_vrnn.HierarchicalVrnn),
         (sssm.PRESETS, sssm.Sssm, sssm.DssmVae, sssm.DssmDet),

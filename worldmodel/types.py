@@ -50,6 +50,17 @@ class Context:
         times = torch.zeros(poses.shape[:2], dtype=torch.int64, device=poses.device)
         return cls(observations, times, mask=mask, poses=poses)
 
+    @classmethod
+    def empty(cls, batch: int, observation: tuple[int, ...]) -> Context:
+        """Nothing is known of any scene, and no step was taken: for models that draw from noise.
+
+        Args:
+            batch: B.
+            observation: shape of one, (C, H, W) or (D,).
+        """
+        none = torch.zeros(batch, 0, dtype=torch.int64)
+        return cls(torch.zeros(batch, 0, *observation), none)
+
     def full_mask(self) -> Tensor:
         """The mask (B, M), made of True where none was given."""
         if self.mask is not None:
@@ -57,9 +68,11 @@ class Context:
         return torch.ones_like(self.times, dtype=torch.bool)
 
     def present_times(self) -> Tensor:
-        """int64 (B,): the present of each scene."""
+        """int64 (B,): the present of each scene; 0 where nothing was observed."""
         if self.present is not None:
             return self.present
+        if self.times.shape[1] == 0:
+            return self.times.new_zeros(len(self.times))
         return self.times.masked_fill(~self.full_mask(), -1).amax(1)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from envs import SceneBatch
-from envs.balls import RandomWalkState, moves_of, positions, segments
+from envs.balls import BALLS, RandomWalkState, moves_of, positions, segments
 from evaluation.metrics import statistics
 from evaluation.metrics.segmentation import adjusted_rand_index, centres
 from evaluation.runner.held_out_scenes import held_out
@@ -39,9 +39,11 @@ class _Followed:
         times: int64 (B, T).
         frames: float32 (B, T, C, H, W).
         track: of these.
-        owner: int64 (B, balls), the slot that explains a ball: the one whose mask is nearest in the
-            first frame.
-        balls, where: (B, T, balls, 2), where balls are, and their slots' masks.
+        owner: int64 (B, balls), the slot that explains a ball: the one whose mask has most of it in
+            the first frame.
+        balls, where: (B, T, balls, 2), where balls are, and what their slots paint. (The thesis
+            takes the nearest mask, and where it lies. Masks hold background as well, which is
+            black, and which slots may share.)
     """
 
     scenes: SceneBatch
@@ -138,14 +140,15 @@ class Objects(OfEachModel):
         last = min(model.spec.window, int(scenes.lengths.min()))
         times = torch.arange(last + 1, device=self.device).expand(self.scenes, -1)
         frames = to_float(scenes.observations(times))
+        size = frames.shape[-1]
         tracks = [
             model.track(part, selections=selections)
             for part in progress(frames.split(_SCENES), "follow", "batch")
         ]
         track = Track(*(torch.cat(parts) for parts in zip(*tracks, strict=True)))
         balls = positions(_moments(scenes, times)).unflatten(0, times.shape)
-        slots = centres(track.masks)
-        owner = torch.cdist(balls[:, 0], slots[:, 0]).argmin(-1)
+        slots = centres(track.masks * track.colours.clamp(0, 1).mean(3))
+        owner = _owners(track.masks[:, 0], segments(_moments(scenes, times[:, :1]), size))
         where = slots.gather(2, owner[:, None, :, None].expand(-1, last + 1, -1, 2))
         return _Followed(scenes, times, frames, track, owner, balls, where)
 
@@ -178,6 +181,15 @@ class Objects(OfEachModel):
             "mse, mean-of-n": every.mean(1),
             "mse, copy-last": copied.square().flatten(1).mean(1),
         }
+
+
+def _owners(masks: Tensor, segment: Tensor) -> Tensor:
+    """The slots (B, balls) that have most of each ball, from masks (B, K, H, W) and ``segments``.
+
+    A ball that is wholly covered has the first slot.
+    """
+    inside = segment[:, None] == torch.arange(1, BALLS + 1, device=segment.device)[:, None, None]
+    return torch.einsum("bkhw,bnhw->bnk", masks, inside.to(masks.dtype)).argmax(-1)
 
 
 def _moments(scenes: SceneBatch, times: Tensor) -> RandomWalkState:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from worldmodel import MODELS, ActionSpec, Episode, Episodes, Spec, WorldModel, make
+from worldmodel.models.jumpy.cvg import CvgConfig
 from worldmodel.models.jumpy.jump import JumpConfig
 from worldmodel.spec.parts import Part
 from worldmodel.testing import SPECS as OFFERED
@@ -37,10 +38,10 @@ SPECS = {name: spec for name, spec in OFFERED.items() if spec.is_image}
 WINDOW = PASSIVE.window
 
 # name and config of everything that obeys the contract, at test size; the last is the paper's JUMP
-# (replay must recognise its scenes: see test_baselines)
+# (replay must recognise its scenes: see test_baselines; cvg takes no frames, no actions)
 PAPER = JumpConfig(hidden=8, tower=8, canvas=8, canvas_in=8, kernel=3, scene=16, head=16)
 SMALL: list[tuple[str, Any]] = [
-    (name, "small") for name in sorted(MODELS) if name not in ("replay", "ensemble")
+    (name, "small") for name in sorted(MODELS) if name not in ("replay", "ensemble", "cvg")
 ]
 SMALL.append(("jump", PAPER))
 # every model with every spec that it takes: name, config, spec
@@ -49,6 +50,11 @@ CASES += [("jump", "jumpy", DISCRETE), ("jump", "views", DISCRETE), ("jump", "vi
 CASES += [("jump", "views", PASSIVE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
 CASES += [("ensemble", "vector", VECTOR), ("ensemble", "mbpo", GOALS)]
 CASES += [("jump", "rays-small", VIEWED), ("jump", "views", POSED)]
+CVG = CvgConfig(
+    noise=4, first_generator=(8, 8), first_discriminator=(8, 8), second_generator=(8, 8, 8),
+    second_discriminator=(8, 8), scale=2, crop=2, statistics_passes=1, statistics_batch=4,
+)  # fmt: skip
+CASES += [("cvg", CVG, PASSIVE)]
 CASES += [("jump", "vector", GOALS), ("jump", "small", CAMERA), ("copy-last", "small", CAMERA)]
 
 

@@ -44,8 +44,8 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "dssm-det": (replace(preset("dssm-det", "small"), **QUICK), 450),
     "sv2p": (preset("sv2p", "small"), 400),
     "cdna": (preset("cdna", "small"), 400),
-    "vim": (replace(preset("vim", "small"), slots=2, channels=16, kernel=3, pretraining=0.6,
-                    learning_rate=4e-3, learning_rate_end=3e-4), 1500),
+    "vim": (replace(preset("vim", "small"), slots=2, channels=16, kernel=3, pretraining=0.4,
+                    frames=6, learning_rate=2.5e-3, learning_rate_end=2e-4), 1700),
 }  # fmt: skip
 
 

@@ -83,13 +83,14 @@ def random_context(spec: Spec, batch: int = 2, frames: int = 3, seed: int = 0) -
     Args:
         spec: whose observations and actions they are.
         batch: scenes, B.
-        frames: of each scene, M, at the times 0 .. M - 1.
+        frames: of each scene, M, at the times 0 .. M - 1; 0 for an empty context.
         seed: of the noise.
     """
     times = torch.arange(frames).expand(batch, frames)
     shape = (batch, frames, *spec.observation)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    actions, poses = random_actions(spec, batch, frames - 1), random_poses(spec, times)
+    actions = random_actions(spec, batch, max(frames - 1, 0))
+    poses = random_poses(spec, times)
     return Context(noise, times, actions, poses=poses)
 
 

@@ -144,10 +144,10 @@ class Run:
             )
 
     def set_rate(self, optimizer: Any, done: int, steps: int) -> float:
-        """The learning rate after ``done`` of ``steps`` steps."""
+        """The learning rate after ``done`` of ``steps`` steps; a group has it times its factor."""
         rate = self.model.learning_rate(done, steps)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         return rate
 
     def begun_precision(self) -> str:

@@ -139,8 +139,11 @@ def free_running(
 
     Returns:
         the errors, or None where there is nothing to compare: scenes that stand still (poses) or
-        end within the first quarter, or before the model's first stride from there.
+        end within the first quarter, or before the model's first stride from there; models that
+        draw from nothing.
     """
+    if model.max_context == 0:
+        return None
     lengths = scenes.lengths
     last, present = int(lengths.max()), model.spec.window // 4
     if model.max_context is not None:

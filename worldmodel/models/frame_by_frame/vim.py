@@ -77,11 +77,13 @@ class Track(NamedTuple):
 
     Attributes:
         frames: float32 (B, T, C, H, W), reconstructed.
-        masks: float32 (B, T, K, H, W), sum 1 over slots.
+        colours: float32 (B, T, K, C, H, W), what each slot paints.
+        masks: float32 (B, T, K, H, W), how much of it is in the frame; sum 1 over slots.
         modules: int64 (B, T - 1, k, K), which module moved each slot.
     """
 
     frames: Tensor
+    colours: Tensor
     masks: Tensor
     modules: Tensor
 
@@ -244,6 +246,7 @@ class Vim(FrameByFrame):
         none = torch.zeros(len(frames), 0, *count, dtype=torch.int64, device=frames.device)
         return Track(
             vim_nets.compose(colours, masks).clamp(0, 1).unflatten(0, lead),
+            colours.unflatten(0, lead),
             masks[:, :, 0].unflatten(0, lead),
             torch.stack(chosen, 1) if chosen else none,
         )

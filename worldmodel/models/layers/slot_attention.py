@@ -24,8 +24,8 @@ that are mostly noise learn more slowly.)"""
 class GridPosition(nn.Module):
     """Scales and shifts a picture of features by linear maps of positions and their waves.
 
-    With the shift alone, which is usual, slots learn to be somewhere several times more slowly: a
-    product of what a slot says and where it is said is what puts a thing in its place.
+    Usual is the shift alone. In one trial on single frames of balls the scale helped (3x3 kernels,
+    squared error after 800 steps .024 instead of .030), in another it made no difference (5x5).
 
     Args:
         height, width: of the picture.

@@ -233,6 +233,8 @@ def test_track_is_what_a_belief_is_made_of() -> None:
     painted = model._decode({"slots": belief.state["slots"]})
     torch.testing.assert_close(track.frames[:, -1], painted)
     torch.testing.assert_close(track.masks.sum(2), torch.ones(2, 4, 32, 32))
+    composed = (track.masks.unsqueeze(3) * track.colours).sum(2).clamp(0, 1)
+    torch.testing.assert_close(track.frames, composed)
 
 
 def test_track_takes_other_selections() -> None:

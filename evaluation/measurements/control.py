@@ -50,6 +50,8 @@ class Control(OfCheckpoint, Scattered):
     worlds: int = 4
     hold: int = 5
     """Steps for which each action is held."""
+    horizon: int | None = None
+    """Decisions of a plan; None for as many as fit the model's window."""
     real_steps: int = 0
     """Agents that learn from as many real steps play, too; 0 for planners only."""
     seed: int = 0
@@ -67,7 +69,7 @@ class Control(OfCheckpoint, Scattered):
         return self.play(contestants, model.spec.observation[1], partial_results)
 
     def _planners(self, model: WorldModel) -> dict[str, Contestant]:
-        horizon = decisions(model, self.hold)
+        horizon = decisions(model, self.hold) if self.horizon is None else self.horizon
         shared: dict[str, Any] = {
             "worlds": self.worlds, "horizon": horizon, "hold": self.hold, "seed": self.seed,
         }  # fmt: skip

@@ -54,7 +54,9 @@ TRUSTED = {  # what may run code, where: each says so in its docstring, and a pe
     ("agents/training/dyna/rounds.py", "self.agent.set_parameters"),
     ("agents/training/resume.py", "self.model.set_parameters"),
     ("evaluation/measurements/perceptual.py", "torch.jit.load"),
-    ("worldmodel/__init__.py", "import_module"),  # of its own table
+    ("worldmodel/common/packages.py", "import_module"),  # of the packages' own tables
+    ("worldmodel/common/cli.py", "import_module"),  # of the verbs' own table
+    ("worldmodel/common/cli.py", "verb.load"),
     ("worldmodel/registry.py", "importlib.import_module"),
     ("agents/adapter.py", "importlib.import_module"),
     ("envs/bench.py", "importlib.import_module"),

@@ -42,13 +42,14 @@ def progress_bar(
         items: to iterate over.
         initial: units that were done before.
         show: False shows nothing.
-        leave: whether the bar stays on the terminal when it is full; not within another one.
+        leave: whether the bar stays on the terminal when it is full; not within another one. In a
+            log the last line always stays, so that what follows begins a line of its own.
     """
     terminal = on_terminal()
     pause = TERMINAL_PAUSE if terminal else PAUSE
     return tqdm(
         items, what, total, unit=unit, initial=initial, disable=not show, mininterval=pause,
-        maxinterval=max(10.0, pause), delay=0 if terminal else pause, leave=leave and terminal,
+        maxinterval=max(10.0, pause), delay=0 if terminal else pause, leave=leave or not terminal,
     )  # fmt: skip
 
 

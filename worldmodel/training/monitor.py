@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from torch import Tensor
 
@@ -88,7 +88,7 @@ class Monitor:
         if not choice.reason:
             return
         if not self.bar.disable:
-            self.bar.write(f"precision: {choice.line}", file=sys.stderr)
+            self._say(f"precision: {choice.line}", sys.stderr)
         if self.writer is not None:
             self.writer.add_text("world_model/precision", choice.line, step)
 
@@ -124,6 +124,14 @@ class Monitor:
             for name, value in losses.items():
                 self.writer.add_scalar(f"validation/{name}", value, step)
 
+    def _say(self, text: str, file: TextIO) -> None:
+        """Print a line; on a terminal above the bar, which tqdm would else draw into logs, too."""
+        if on_terminal():
+            self.bar.write(text, file=file)
+        else:
+            file.write(f"{text}\n")
+            file.flush()
+
     def watch_spread(self, step: int, spread: float | None) -> None:
         """Warn once, late in the training, if sampled worlds differ much less than they err."""
         if self.spread_warned or spread is None or spread >= NARROW or not self.late(step):
@@ -135,7 +143,7 @@ class Monitor:
             "imagined with recorded observations before an agent learns from them; train for "
             "longer, or try a model or settings whose worlds differ more"
         )
-        self.bar.write(text)
+        self._say(text, sys.stdout)
         warnings.warn(text, stacklevel=3)
 
     def late(self, step: int) -> bool:

@@ -35,7 +35,7 @@ def test_a_line_every_30_s(clock: Clock, capsys: pytest.CaptureFixture[str]) -> 
     for _ in progress(range(100), "wait", "turn"):
         clock.now += 1
     at = [re.search(r"(\d+)/100 \[", line) for line in lines(capsys)]
-    assert [int(each[1]) for each in at if each] == [30, 60, 90]
+    assert [int(each[1]) for each in at if each] == [30, 60, 90, 100]  # and the last
 
 
 def test_one_long_turn_shows_when_it_ends(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

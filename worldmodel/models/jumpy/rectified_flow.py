@@ -125,33 +125,35 @@ class LatentReplay:
         """Keep parts (B, ...) of B scenes, in place of the oldest ones."""
         if not self.parts:
             self.parts = [p.new_zeros(self.size, *p.shape[1:]) for p in parts]
+        self.added += max(0, len(parts[0]) - self.size)  # of a batch too large, the last ones
+        parts = tuple(part[-self.size :] for part in parts)
         count = len(parts[0])
         rows = torch.arange(self.added, self.added + count, device=parts[0].device) % self.size
-        for kept, fresh in zip(self.parts, parts, strict=True):
-            kept[rows] = fresh.to(kept)
+        for ring, fresh in zip(self.parts, parts, strict=True):
+            ring[rows] = fresh.to(ring)
         self.added += count
 
     def draw(self, count: int, generator: torch.Generator | None) -> list[Tensor]:
-        """The parts of ``count`` scenes that are kept, drawn with replacement."""
+        """The parts of ``count`` scenes, drawn with replacement."""
         device = self.parts[0].device
         rows = torch.randint(
             min(self.added, self.size), (count,), generator=generator, device=device
         )
-        return [kept[rows] for kept in self.parts]
+        return [ring[rows] for ring in self.parts]
 
     def state(self) -> dict[str, Tensor]:
         """Tensors by name, from which ``restore`` goes on; none while nothing is kept."""
         if not self.parts:
             return {}
-        kept = {str(n): part[: self.added] for n, part in enumerate(self.parts)}
-        return {"added": torch.tensor(self.added), **kept}
+        tensors = {str(n): part[: self.added] for n, part in enumerate(self.parts)}
+        return {"added": torch.tensor(self.added), **tensors}
 
     def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Go on from a ``state``."""
-        kept = [state[str(n)].to(device) for n in range(len(state) - 1)]
+        tensors = [state[str(n)].to(device) for n in range(len(state) - 1)]
         self.parts, self.added = [], 0
-        if kept:
-            self.add(*kept)
+        if tensors:
+            self.add(*tensors)
             self.added = int(state["added"])
 
 

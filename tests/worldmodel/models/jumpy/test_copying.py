@@ -190,6 +190,8 @@ def test_replay_keeps_the_latest_scenes() -> None:
     for kept in (replay, again):  # both go on alike
         kept.add(torch.tensor([9.0]), torch.tensor([[9, 9]]))
     assert torch.equal(*(kept.draw(50, generator())[0] for kept in (replay, again)))
+    again.add(torch.arange(7.0), torch.arange(14).view(7, 2))  # more than it has room for
+    assert set(again.draw(200, generator())[0].tolist()) == {2.0, 3.0, 4.0, 5.0, 6.0}
     again.restore({}, torch.device("cpu"))
     assert again.state() == {}
 

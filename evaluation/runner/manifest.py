@@ -120,6 +120,12 @@ RESULTS = (
     ResultFile("fidelity", "evaluation fidelity traveling-salesman-nature", 9),
     ResultFile("control", "evaluation control --episodes 100 --real-steps 20000", 25),
     ResultFile(
+        "control-jumpy",
+        "evaluation control --checkpoint traveling-salesman-jumpy --worlds 1 --horizon 4 "
+        "--episodes 100 --workers 2",
+        5,
+    ),
+    ResultFile(
         "control-find",
         "evaluation control --checkpoint runs/find --env dice/FindDigit-v0 --hold 1 "
         "--episodes 100 --real-steps 5000",

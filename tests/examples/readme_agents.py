@@ -67,6 +67,22 @@ def acting(data: Data) -> Claims:
     yield Prose("{} real steps, {} decisions, are too few", steps, steps // made["hold"])
 
 
+@block("And with a model that copies?", "control-jumpy")
+def acting_by_copies(data: Data) -> Claims:
+    result = data["control-jumpy"]
+    made = settings(result)
+    yield Prose("same {} test episodes, plans of {} decisions in one world, of which {} are all",
+                made["episodes"], made["horizon"], made["plans"])  # fmt: skip
+    assert made["worlds"] == 1
+    yield Prose(", {} minutes): tree search", find("control-jumpy").minutes)
+    yield Prose(
+        "tree search comes to {} [{}, {}] of the best tour, MPPI to {} [{}, {}], CEM to {} "
+        "[{}, {}], random shooting to {} [{}, {}]",
+        *(number for agent in ("tree search", "MPPI", "CEM", "random shooting")
+          for number in interval(result.one(agent=agent), "normalised_return")),
+    )  # fmt: skip
+
+
 @block("Where little has been learned?", "control-find")
 def little_learned(data: Data) -> Claims:
     result = data["control-find"]

@@ -41,6 +41,7 @@ from worldmodel.common import results
 
 ENV = "envs:narratives/TravelingSalesman-v0"
 MODEL = "traveling-salesman-jumpy"
+SMALL_MODEL = "traveling-salesman"  # has less than half of the weights: for PPO
 HOLD = 5  # steps of one leg: the agents decide once per leg
 
 
@@ -54,7 +55,7 @@ class Quickstart:
     """Steps of the short training."""
     ppo_steps: int = 30_000
     """Imagined decisions that PPO learns from."""
-    episodes: int = 100
+    episodes: int = 50
     """Real episodes that every agent plays."""
     num_threads: int = 1
     seed: int = 0
@@ -147,7 +148,7 @@ def compare_agents(args: Quickstart, logs: Path) -> None:
     contestants = {
         "random": Contestant(RandomAgent(model.spec.action.to_space(), args.seed)),
         "planner (tree search)": Contestant(TreeSearch(model, config)),
-        "PPO trained in imagination": train_ppo(args, model, logs),
+        "PPO trained in imagination": train_ppo(args, worldmodel.load(SMALL_MODEL), logs),
     }
     control = Control(env=ENV, episodes=args.episodes, hold=HOLD, seed=args.seed)
     rows = control.play(contestants)

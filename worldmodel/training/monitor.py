@@ -38,7 +38,7 @@ class Progress:
         step: training steps done.
         model: the model as it is now.
         writer: TensorBoard's, or None without a folder.
-        parts: the losses of this step.
+        parts: the losses; of a model that trains in parts each as it was when last computed.
     """
 
     step: int
@@ -94,17 +94,18 @@ class Monitor:
 
     def log(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
         """Log one step's losses; raises FloatingPointError where they are not finite."""
-        self.parts = {name: float(value) for name, value in parts.items()} | self._holdout
-        if not all(math.isfinite(value) for value in self.parts.values()):
+        fresh = {name: float(value) for name, value in parts.items()} | self._holdout
+        if not all(math.isfinite(value) for value in fresh.values()):
             raise FloatingPointError(
-                f"the loss is not finite at step {step}: {self.parts}; the last good checkpoint is "
+                f"the loss is not finite at step {step}: {fresh}; the last good checkpoint is "
                 "kept. Lower the learning rate, or look for NaN in the observations and rewards"
             )
+        self.parts = {**self.parts, **fresh}
         self._watch_latent(step)
         postfix = {name: f"{value:.4g}" for name, value in self.parts.items()}
         self.bar.set_postfix(postfix, refresh=on_terminal())
         if self.writer is not None:
-            for name, value in {**self.parts, "learning_rate": rate}.items():
+            for name, value in {**fresh, "learning_rate": rate}.items():
                 self.writer.add_scalar(f"world_model/{name}", value, step)
         model = self.run.model
         for callback in self.callbacks:

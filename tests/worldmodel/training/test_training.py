@@ -80,10 +80,10 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
         fresh(), source(), 4, folder=tmp_path, log_every=2, training={"command": "pytest"},
         callbacks=[lambda progress: seen.append(progress.step)], **QUIET,
     )  # fmt: skip
-    assert seen == [2, 4] and {"loss", "flow"} <= parts.keys()  # the prior trains alone at last
+    assert seen == [2, 4] and {"loss", "kl", "mse", "reward", "continue"} <= parts.keys()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [scalar.step for scalar in events.Scalars("world_model/loss")] == [2, 4]
-    for name in ("kl", "mse", "reward", "continue"):
+    for name in ("kl", "mse", "reward", "continue"):  # at last the prior trains alone
         assert [scalar.step for scalar in events.Scalars(f"world_model/{name}")] == [2]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["training"]["steps"] == 4 and config["training"]["command"] == "pytest"

@@ -379,17 +379,23 @@ class WorldModel(nn.Module, ABC):
                 f"belief: {self.name} cannot add to it or take away from it; observe all pairs anew"
             )
 
-    def _check_context(self, context: Context) -> None:
+    def _check_shapes(self, context: Context, count: str, remedy: str) -> None:
+        """Raise TypeError or ValueError unless dtypes and shapes of observations and times fit.
+
+        Args:
+            context: of which the mask is not looked at.
+            count: of its observations, as the message says it.
+            remedy: where observations are no float numbers.
+        """
         frames, times = context.observations, context.times
         if not frames.is_floating_point():
             raise TypeError(
-                f"context.observations: expected float observations, got {frames.dtype}; "
-                "worldmodel.to_float converts uint8 (..., H, W, C)"
+                f"context.observations: expected float observations, got {frames.dtype}; {remedy}"
             )
         if frames.dim() < 3 or tuple(frames.shape[2:]) != self.spec.observation:
             axes = "C, H, W" if self.spec.is_image else "D,"
             raise ValueError(
-                f"context.observations: expected (B, M, {axes}) with ({axes}) = "
+                f"context.observations: expected (B, {count}, {axes}) with ({axes}) = "
                 f"{self.spec.observation}, got {tuple(frames.shape)}"
             )
         if times.is_floating_point() or times.shape != frames.shape[:2]:
@@ -397,6 +403,10 @@ class WorldModel(nn.Module, ABC):
                 f"context.times: expected integers of shape {tuple(frames.shape[:2])}, got "
                 f"{times.dtype} {tuple(times.shape)}"
             )
+
+    def _check_context(self, context: Context) -> None:
+        frames, times = context.observations, context.times
+        self._check_shapes(context, "M", "worldmodel.to_float converts uint8 (..., H, W, C)")
         mask = context.full_mask()
         if mask.dtype != torch.bool or mask.shape != times.shape:
             raise ValueError(

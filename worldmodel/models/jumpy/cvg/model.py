@@ -276,26 +276,12 @@ class Cvg(WorldModel):
     # -- the three verbs -------------------------------------------------------------------------
 
     def _check_context(self, context: Context) -> None:
-        frames, times = context.observations, context.times
-        if not frames.is_floating_point():
-            raise TypeError(
-                f"context.observations: expected float observations, got {frames.dtype}; "
-                "Context.empty makes such a context"
-            )
-        if frames.dim() < 3 or tuple(frames.shape[2:]) != self.spec.observation:
-            raise ValueError(
-                f"context.observations: expected (B, 0, C, H, W) with (C, H, W) = "
-                f"{self.spec.observation}, got {tuple(frames.shape)}"
-            )
+        frames = context.observations
+        self._check_shapes(context, "0", "Context.empty makes such a context")
         if frames.shape[1] > 0:
             raise UnsupportedQuery(
                 f"context: cvg draws videos from noise and cannot go on from frames, got "
                 f"{frames.shape[1]}; give it Context.empty(B, spec.observation)"
-            )
-        if times.is_floating_point() or times.shape != frames.shape[:2]:
-            raise ValueError(
-                f"context.times: expected integers of shape {tuple(frames.shape[:2])}, got "
-                f"{times.dtype} {tuple(times.shape)}"
             )
         if len(frames) == 0:
             raise ValueError("context: expected at least one scene, got a batch of 0")

@@ -6,7 +6,7 @@ It is trained on samples of the posterior, without a gradient into them, in the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from worldmodel.base import WorldModel
+from worldmodel.models.layers import gaussian
 from worldmodel.models.layers.transformer import ModulatedBlock
 from worldmodel.spec import Spec
 
@@ -33,9 +34,11 @@ class RectifiedFlow(nn.Module):
 
     Attributes:
         standard: holds mean and variance of z, running over the training.
+        condition: a subclass's function of what is known of contexts: (B, tokens, width).
     """
 
     frequencies: Tensor
+    condition: Callable[..., Tensor]
 
     def __init__(self, tokens: int, latent: int, width: int, heads: int, blocks: int) -> None:
         super().__init__()
@@ -67,6 +70,11 @@ class RectifiedFlow(nn.Module):
         x = torch.lerp(noise, target, time[:, None, None])
         velocity = self.velocity(x, time, condition.repeat(draws, 1, 1))
         return mse_loss(velocity, target - noise)
+
+    @staticmethod
+    def tokens(z: Tensor) -> Tensor:
+        """A model's z as (B, tokens, latent); here it is that already."""
+        return z
 
     def velocity(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """float32 (P, tokens, latent), of x at times (P,) in [0, 1]."""
@@ -179,6 +187,34 @@ class FlowSampler(WorldModel):
     def trains_prior_alone(self, progress: float) -> bool:
         """Whether a training step after that share of the training is one of the prior alone."""
         return self.stochastic and self.training and progress >= 1 - self.config.prior_share
+
+    def prior_loss(
+        self,
+        prior: RectifiedFlow,
+        z: Tensor,
+        moments: tuple[Tensor, Tensor],
+        known: tuple[Tensor, ...],
+        alone: bool,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """The prior's loss on training scenes; where it trains alone, on those of the replay.
+
+        Args:
+            prior: whose loss it is.
+            z, moments: of the posterior of B scenes: a sample, mean and log-variance.
+            known: what ``prior.condition`` takes; the replay has the first in bfloat16.
+            alone: see ``trains_prior_alone``.
+            generator: of noise, times and what is drawn from the replay.
+        """
+        first, *others = (part.detach() for part in known)
+        if not alone:
+            condition = prior.condition(first, *others)
+            return prior.flow_loss(prior.tokens(z), condition, self.config.flow_draws, generator)
+        self.replay.add(*moments, first.bfloat16(), *others)
+        mean, logvar, first, *others = self.replay.draw(self.config.prior_batch, generator)
+        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
+        condition = prior.condition(first.float(), *others)
+        return prior.flow_loss(prior.tokens(z), condition, 1, generator)
 
     def training_state(self) -> dict[str, Tensor]:
         """See ``WorldModel``: what the prior learns from."""

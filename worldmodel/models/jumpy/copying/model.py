@@ -335,22 +335,13 @@ class CopyingJump(FlowSampler):
         if not alone:
             total, parts = self._errors(scenes, inferred)
         if self.prior is not None:
-            parts["flow"] = self._flow_loss(self.prior, inferred, alone, generator)
+            known = (inferred.scene.cells,)
+            parts["flow"] = self.prior_loss(
+                self.prior, inferred.z, inferred.moments, known, alone, generator
+            )
             total = total + parts["flow"]
         parts["loss"] = total
         return Losses(total, {name: value.detach() for name, value in parts.items()})
-
-    def _flow_loss(
-        self, prior: FlowPrior, inferred: Inferred, alone: bool, generator: torch.Generator | None
-    ) -> Tensor:
-        """The prior's loss on these scenes; where it trains alone, on those of the replay."""
-        cells, draws = inferred.scene.cells.detach(), self.config.flow_draws
-        if not alone:
-            return prior.flow_loss(inferred.z, prior.condition(cells), draws, generator)
-        self.replay.add(*inferred.moments, cells.bfloat16())
-        mean, logvar, cells = self.replay.draw(self.config.prior_batch, generator)
-        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
-        return prior.flow_loss(z, prior.condition(cells.float()), 1, generator)
 
     def _infer(self, scenes: SceneBatch, generator: torch.Generator | None) -> Inferred:
         """The posterior of scenes, given drawn contexts and further frames."""

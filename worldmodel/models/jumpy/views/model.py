@@ -283,25 +283,12 @@ class ViewsJump(FlowSampler):
         total = torch.zeros((), device=self.device)
         if not alone:
             total, parts = self._errors(scenes, inferred, targets, generator)
-        parts["flow"] = self._flow_loss(inferred, alone, generator)
+        context = inferred.context
+        facts = self.prior.facts(inferred.anchors, context.cameras, context.mask)
+        moments, known = (inferred.mean, inferred.logvar), (inferred.known, facts)
+        parts["flow"] = self.prior_loss(self.prior, inferred.z, moments, known, alone, generator)
         parts["loss"] = total = total + parts["flow"]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
-
-    def _flow_loss(
-        self, inferred: Inferred, alone: bool, generator: torch.Generator | None
-    ) -> Tensor:
-        """The prior's loss on these scenes; where it trains alone, on those of the replay."""
-        prior, context, draws = self.prior, inferred.context, self.config.flow_draws
-        known = inferred.known.detach()
-        facts = prior.facts(inferred.anchors, context.cameras, context.mask)
-        if not alone:
-            z = prior.tokens(inferred.z)
-            return prior.flow_loss(z, prior.condition(known, facts), draws, generator)
-        self.replay.add(inferred.mean, inferred.logvar, known.bfloat16(), facts)
-        mean, logvar, known, facts = self.replay.draw(self.config.prior_batch, generator)
-        z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
-        condition = prior.condition(known.float(), facts)
-        return prior.flow_loss(prior.tokens(z), condition, 1, generator)
 
     def _infer(
         self, scenes: SceneBatch, generator: torch.Generator | None

@@ -98,6 +98,7 @@ class ImaginedPpo(Imagined):
 
     Attributes:
         rounds: without the seed.
+        explorer, explorer_config: that collects the first round; None for random play.
         settings: of PPO, in place of ``train_dyna``'s.
     """
 
@@ -105,6 +106,8 @@ class ImaginedPpo(Imagined):
     label = "PPO in imagination (train_dyna)"
 
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    explorer: PlannerConfig | None = None
+    explorer_config: OnlineConfig | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,12 +115,18 @@ class ImaginedPpo(Imagined):
         """PPO."""
         return "ppo"
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of ``train_dyna``, besides the rounds."""
+        explorer = {"explorer": self.explorer, "explorer_config": self.explorer_config}
+        return {**explorer, **self.settings}
+
     def learn(self, env: EnvLike, seed: int = 0, callback: BaseCallback | None = None) -> Any:
         """See ``Imagined.learn``."""
         with open_env(env) as made:
             return train_dyna(
                 self.make_model(made, seed), made, self.steps, replace(self.rounds, seed=seed),
-                callback=callback, progress=False, **self.settings,
+                callback=callback, progress=False, **self.arguments,
             ).agent  # fmt: skip
 
     @property
@@ -127,7 +136,10 @@ class ImaginedPpo(Imagined):
 
     def settings_by_name(self) -> dict[str, Mapping[str, Any]]:
         """See ``Imagined``."""
-        return {"rounds": asdict(self.rounds), "PPO": self.settings}
+        groups: dict[str, Mapping[str, Any]] = {"rounds": asdict(self.rounds), "PPO": self.settings}
+        if self.explorer is not None:
+            groups["explorer of the first round"] = asdict(self.explorer)
+        return groups
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from agents.planners.refining import CemConfig
@@ -31,17 +32,26 @@ def _ppo(
     horizon: int,
     model: Mapping[str, Any] = _SMALL,
     fit: Mapping[str, Any] = _FIT,
+    explorer: OnlinePlanner | None = None,
+    patience: int | None = 10,
     **settings: Any,
 ) -> Imagined:
-    """PPO in imagination: random steps, steps of a round, and what PPO imagines for each round."""
+    """PPO in imagination: steps of the first round, at random or by an ``explorer``, steps of a
+    round, and what PPO imagines for each round.
+    """
     rounds = RoundsConfig(
         first_collect_steps=first,
         collect_steps=every,
         imagined_steps=imagined,
         horizon=horizon,
+        patience=patience,
         **fit,
     )
-    return ImaginedPpo(steps, horizon, model_settings=model, rounds=rounds, settings=settings)
+    made = ImaginedPpo(steps, horizon, model_settings=model, rounds=rounds, settings=settings)
+    if explorer is None:
+        return made
+    window = max(horizon, explorer.window)
+    return replace(made, window=window, explorer=explorer.planner, explorer_config=explorer.online)
 
 
 def _replay(
@@ -73,29 +83,22 @@ def _planner(
     horizon: int,
     model: Mapping[str, Any] = _SMALL,
     fit: Mapping[str, Any] = _FIT,
-    ends: int = 0,
     **cem: Any,
-) -> Imagined:
-    """Planning online: random steps, steps between fits, and decisions of a plan.
-
-    ``ends`` of random episodes are waited for where only they are rewarded; coloured noise is what
-    reaches them.
-    """
+) -> OnlinePlanner:
+    """Planning online: random steps, steps between fits, and decisions of a plan."""
     planner = CemConfig(
         **{"plans": 50, "worlds": 3, "iterations": 3, "horizon": horizon, "ahead": horizon, **cem}
     )
-    online = OnlineConfig(start_steps=start, start_ends=ends, refit_every=every, **fit)
+    online = OnlineConfig(start_steps=start, refit_every=every, **fit)
     window = planner.steps(horizon)
     return OnlinePlanner(steps, window, model_settings=model, planner=planner, online=online)
 
 
+_ACROBOT = _planner(8000, 500, 250, 12, curiosity=20.0, hold=4, noise_exponent=2.0)
+
 IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "CartPole-v1": (_ppo(1500, 250, 250, 40_000, 100),),
-    "Acrobot-v1": (
-        _ppo(8000, 1000, 500, 20_000, 50),
-        _planner(8000, 500, 250, 12, ends=2, hold=4, noise_exponent=2.0),
-        _replay("dqn", 8000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
-    ),
+    "Acrobot-v1": (_ppo(8000, 1500, 500, 100_000, 100, explorer=_ACROBOT, patience=None), _ACROBOT),
     "Pendulum-v1": (
         _planner(2500, 200, 200, 30, plans=64, noise_exponent=1.0, choose="best"),
         _replay("sac", 2500, 200, 100, gradient_steps=10, learning_rate=1e-3, gamma=0.97),

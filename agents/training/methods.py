@@ -130,9 +130,9 @@ def _dyna_rounds(job: Job, shared: dict[str, Any]) -> BaseAlgorithm:
     return _rounds(job, rounds, {})
 
 
-def _rounds(job: Job, rounds: RoundsConfig, settings: Mapping[str, Any]) -> BaseAlgorithm:
+def _rounds(job: Job, rounds: RoundsConfig, arguments: Mapping[str, Any]) -> BaseAlgorithm:
     assert job.model is not None
-    learn = partial(train_dyna, job.model, config=rounds, **settings)
+    learn = partial(train_dyna, job.model, config=rounds, **arguments)
     result: DynaResult = job.in_rounds(learn)
     return result.agent
 
@@ -174,7 +174,7 @@ def _auto(job: Job) -> BaseAlgorithm:
     """By the recipe."""
     recipe, seed, model = job.recipe, job.config.seed, job.model
     if isinstance(recipe, ImaginedPpo):
-        return _rounds(job, replace(recipe.rounds, seed=seed), recipe.settings)
+        return _rounds(job, replace(recipe.rounds, seed=seed), recipe.arguments)
     assert isinstance(recipe, ImaginedReplay) and model is not None
     recorder = RecordEpisodes(job.config.make_env(), max_steps=MAX_RECORDED_STEPS)
     agent = recipe.make(_real_envs(job, recorder), job.spec, seed, str(job.folder))

@@ -41,10 +41,6 @@ class OnlineConfig(FitConfig):
     Attributes:
         start_steps: real steps of the first round: random plans of the planner's kind (as long, as
             held and of the same colour), before there is a model.
-        start_ends: random play goes on until so many episodes were terminated, as far as the run's
-            steps reach. Where all rewards are alike until a goal is reached there is nothing to be
-            planned for before; then take a planner with a ``noise_exponent``, too. 0 for those
-            where rewards differ.
         refit_every: real steps after which the model is refitted, within an episode, too. A round
             ends with the episode that reaches so many, and with a fit.
         threads: of torch, on the CPU.
@@ -53,14 +49,12 @@ class OnlineConfig(FitConfig):
     first_fit_steps: int = 600
     fit_steps: int = 300
     start_steps: int = 200
-    start_ends: int = 0
     refit_every: int = 100
     threads: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "start_steps", "refit_every", "threads", "first_fit_steps", "fit_steps")
-        at_least(0, self, "start_ends")
 
 
 @dataclass(frozen=True)
@@ -237,7 +231,7 @@ class _Run(RoundsRun):
         self.random.set_random_seed(seed)
         self._fitted, stopped = 0, False
         wanted = config.refit_every if number else config.start_steps
-        if number == 0 and config.start_ends == 0:
+        if number == 0:
             left = min(left, wanted)  # exactly so many
         try:
             self.collect(
@@ -259,12 +253,6 @@ class _Run(RoundsRun):
         self.recorder = RecordEpisodes(self.env)
         self.callback.on_rollout_end()
         return not stopped
-
-    def wants_more(self, wanted: int) -> bool:
-        if self.rows or super().wants_more(wanted):
-            return super().wants_more(wanted)
-        ends = sum(episode.terminated for episode in self.recorder.recorded())
-        return ends < self.config.start_ends
 
     def settings(self) -> dict[str, Any]:
         planner = {"kind": type(self.planner).__name__, **asdict(self.planner_config)}

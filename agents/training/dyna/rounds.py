@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from agents.known_functions import KnownFunctions
 from agents.monitoring.progress import ProgressBar, one_callback
+from agents.planners.base import PlannerConfig
 from agents.random_agent import RandomAgent
 from agents.starts import Starts
 from agents.training.dyna.early_stop import StopImagining
@@ -25,6 +26,7 @@ from agents.training.imagined_ppo import (
     stackable_starts,
     torch_threads,
 )
+from agents.training.online_planning import OnlineConfig, train_planner
 from agents.vec_env import ImaginedVecEnv
 from worldmodel.base import WorldModel
 from worldmodel.common.config_checks import at_least, numbers_at_least
@@ -44,7 +46,7 @@ class RoundsConfig(RefitConfig):
     that imagined 50 decisions let the cart drift off the track, with 100 or 150 it did so less.
 
     Attributes:
-        first_collect_steps: real steps of the first round, played at random.
+        first_collect_steps: real steps of the first round, played at random or by an explorer.
         collect_steps: real steps of every later round, played by the policy of the round before. A
             round ends with an episode: it takes at least that many.
         imagined_steps: decisions that PPO learns from in every round, unless it stops early.
@@ -133,6 +135,8 @@ def train_dyna(
     config: RoundsConfig | None = None,
     *,
     known: KnownFunctions | None = None,
+    explorer: PlannerConfig | None = None,
+    explorer_config: OnlineConfig | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     tensorboard_log: str | None = None,
@@ -147,6 +151,9 @@ def train_dyna(
     model, episodes and PPO carry over from round to round. The seeds of the real episodes follow
     from ``seed`` and differ from those of ``evaluate``. The final policy is not evaluated here.
 
+    Where random play never sees what is rewarded, the model cannot learn it, and PPO has nothing to
+    imagine: let an ``explorer`` collect the first round, as ``train_planner`` does.
+
     Runs with the same seed are bit-identical, also if one is stopped and resumed.
 
     Args:
@@ -156,6 +163,10 @@ def train_dyna(
         config: see ``RoundsConfig``.
         known: functions in place of the model's heads, in all imagined episodes. PPO itself takes
             no notice of ``action_mask``.
+        explorer: a planner that collects the first round, for example
+            ``CemConfig(curiosity=20.0)``; None for random play.
+        explorer_config: its random steps, and its refits of the model; see ``OnlineConfig``. The
+            seed is that of ``config``.
         folder: for the weights, episodes and results of each round.
         resume: continue after the last round in ``folder``, with the same arguments; ``real_steps``
             may be larger.
@@ -168,9 +179,10 @@ def train_dyna(
 
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
-            imagined exceeds the model's window, or ``resume`` without a folder or of another run:
-            of another config, other functions or settings of PPO, another model or environment id.
-        TypeError: ``known`` is no ``KnownFunctions``.
+            imagined exceeds the model's window, ``explorer_config`` without ``explorer``, or
+            ``resume`` without a folder or of another run: of another config or explorer, other
+            functions or settings of PPO, another model or environment id.
+        TypeError: ``known`` is no ``KnownFunctions``, or ``explorer`` no planner's config.
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
         FileNotFoundError: ``resume``, but there is no round.
@@ -178,12 +190,43 @@ def train_dyna(
     """
     numbers_at_least(1, real_steps=real_steps)
     with open_env(env) as real_env:
+        config = RoundsConfig() if config is None else config
         run = _Rounds(
-            model, real_env, RoundsConfig() if config is None else config, known, callback
-        )
+            model, real_env, config, known, callback,
+            _Explorer.of(explorer, explorer_config, config.seed),
+        )  # fmt: skip
         run.make_agent(tensorboard_log, settings)
         run_rounds(run, real_steps, folder, resume, tensorboard_log, progress)
     return DynaResult(run.agent, run.to_episodes(run.episodes), run.rows)
+
+
+@dataclass(frozen=True)
+class _Explorer:
+    """The planner of the first round, and its refits."""
+
+    planner: PlannerConfig
+    config: OnlineConfig
+
+    @staticmethod
+    def of(
+        planner: PlannerConfig | None, config: OnlineConfig | None, seed: int
+    ) -> _Explorer | None:
+        if planner is None:
+            if config is not None:
+                raise ValueError("explorer_config: needs an explorer; give one, or leave it away")
+            return None
+        if not isinstance(planner, PlannerConfig):
+            raise TypeError(
+                "explorer: expected settings of a planner such as CemConfig(curiosity=20.0), got "
+                f"{type(planner).__name__}"
+            )
+        return _Explorer(planner, replace(config or OnlineConfig(), seed=seed))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "explorer": {"kind": type(self.planner).__name__, **asdict(self.planner)},
+            "explorer_config": asdict(self.config),
+        }
 
 
 class _Rounds(RoundsRun):
@@ -200,15 +243,17 @@ class _Rounds(RoundsRun):
         config: RoundsConfig,
         known: KnownFunctions | None,
         callback: MaybeCallback,
+        explorer: _Explorer | None,
     ) -> None:
         super().__init__(model, env, known)
         check_frame_stack(model.spec, config.frame_stack)
-        self.config, self.callback = config, callback
+        self.config, self.callback, self.explorer = config, callback, explorer
         self.ppo_settings: dict[str, Any] = {}
 
     def settings(self) -> dict[str, Any]:
         ppo = {name: value for name, value in self.ppo_settings.items() if name not in CHANGEABLE}
-        return {"config": asdict(self.config), "ppo": ppo}
+        explorer = {} if self.explorer is None else self.explorer.settings()
+        return {"config": asdict(self.config), "ppo": ppo, **explorer}
 
     def save(self, folder: Path) -> list[str]:
         self.agent.save(folder / "agent.zip")
@@ -236,12 +281,15 @@ class _Rounds(RoundsRun):
         config, number, first = self.config, len(self.rows), not self.rows
         # All randomness of a round follows from its number, so that a resumed run is identical.
         self.agent.set_random_seed(config.seed + number)
-        random = RandomAgent(self.env.action_space, config.seed)
-        wanted = config.first_collect_steps if first else config.collect_steps
-        self.collect(
-            random if first else self.agent, wanted, left, config.seed, config.hold,
-            config.frame_stack,
-        )  # fmt: skip
+        if first and self.explorer is not None:
+            self._explore(self.explorer, min(left, config.first_collect_steps))
+        else:
+            random = RandomAgent(self.env.action_space, config.seed)
+            wanted = config.first_collect_steps if first else config.collect_steps
+            self.collect(
+                random if first else self.agent, wanted, left, config.seed, config.hold,
+                config.frame_stack,
+            )  # fmt: skip
         error = model_error(self.model, self.to_episodes(self.fresh), config) if not first else {}
         self.episodes += self.fresh
         recorded = self.to_episodes(self.episodes)
@@ -261,6 +309,13 @@ class _Rounds(RoundsRun):
             )
         )
         return True
+
+    def _explore(self, explorer: _Explorer, steps: int) -> None:
+        result = train_planner(
+            self.model, self.env, steps, explorer.planner, explorer.config, known=self.known,
+            progress=self.progress,
+        )  # fmt: skip
+        self.fresh, self.ended = list(result.episodes), result.returns
 
     def _learn(self, recorded: Episodes) -> tuple[float | None, StopImagining]:
         """Train PPO in imagination: the mean return of its last episodes there, and its end."""

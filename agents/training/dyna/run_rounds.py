@@ -108,7 +108,7 @@ class RoundsRun(ABC):
         self.recorder = recorder = RecordEpisodes(self.env)
         self.ended, count = [], len(self.episodes)
         try:
-            while recorder.total < left and self.wants_more(wanted):
+            while recorder.total < min(left, wanted):
                 number = count + len(recorder.recorded())
                 play(
                     recorder, player, episode_seed(seed, number), left - recorder.total, hold,
@@ -119,10 +119,6 @@ class RoundsRun(ABC):
                     self.ended.append((self.real_steps + recorder.total, total))
         finally:
             self.fresh = recorder.recorded()
-
-    def wants_more(self, wanted: int) -> bool:
-        """Whether the round goes on with another episode; here until ``wanted`` steps are taken."""
-        return self.recorder.total < wanted
 
     @abstractmethod
     def save(self, folder: Path) -> list[str]:

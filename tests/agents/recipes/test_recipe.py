@@ -75,6 +75,13 @@ def test_description() -> None:
     assert "DQN on real steps" in rest[-1]
 
 
+def test_an_explorer_is_named() -> None:
+    text = recipe_for("Acrobot-v1").describe("Acrobot-v1")
+    explored = next(line for line in text.splitlines() if "explorer of the first round" in line)
+    assert "curiosity=20.0" in explored and "hold=4" in explored
+    assert "planning online" in text.splitlines()[-1]
+
+
 def test_ppo_learns() -> None:
     agent = replace(SMALL_PPO, model="jump").learn("CartPole-v1", seed=1)
     assert isinstance(agent, PPO) and agent.n_steps == 8

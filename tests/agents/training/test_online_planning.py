@@ -219,28 +219,6 @@ def test_any_planner_may_plan_with_held_actions() -> None:
     evaluate(result.planner, CountedLine, 1, hold=2)
 
 
-class Goal(CountedLine):
-    """Ends where the position leaves [-6, 6], which random play seldom does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limit = 6.0
-
-
-def test_random_play_goes_on_until_episodes_end() -> None:
-    given: dict[str, Any] = {"planner": CEM, "progress": False}
-    result = train_planner(LineModel(), Goal, 300, config=config(start_ends=2), **given)
-    first = result.rounds[0].real_steps
-    began = 0
-    ends = []
-    for episode in result.episodes:
-        began += len(episode.actions)
-        ends += [began] if episode.terminated else []
-    assert ends[1] == first > 12
-    cut = train_planner(LineModel(), CountedLine, 30, config=config(start_ends=1), **given)
-    assert [row.real_steps for row in cut.rounds] == [30]
-
-
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="planner: expected one of RandomShootingConfig.*OnlineCon"):
         run(planner=config())

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import DynaResult, RoundsConfig, evaluate, train_dyna
+from agents import (
+    CemConfig,
+    DynaResult,
+    OnlineConfig,
+    RoundsConfig,
+    evaluate,
+    train_dyna,
+    train_planner,
+)
 from agents.training.dyna import rounds
 from worldmodel import Episodes, Spec, make
 from worldmodel.models.jumpy.jump.config import PRESETS
@@ -84,6 +93,47 @@ def test_the_first_round_is_random_and_episodes_differ() -> None:
 def test_same_seed_same_bits() -> None:
     assert_same(run(), run())
     assert run(config=config(seed=1)).rounds != run().rounds
+
+
+EXPLORED: dict[str, Any] = {
+    "explorer": CemConfig(plans=32, worlds=1, horizon=2, iterations=3, hold=2),
+    "explorer_config": OnlineConfig(first_fit_steps=60, fit_steps=4, start_steps=6, refit_every=4),
+}
+
+
+def test_an_explorer_collects_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        calls.append({"steps": args[2], "planner": args[3], "config": args[4], **kwargs})
+        return train_planner(*args, **kwargs)
+
+    monkeypatch.setattr(rounds, "train_planner", recorded)
+    settings = config(first_collect_steps=20, seed=3)
+    before = CountedLine.count
+    result = run(40, config=settings, **EXPLORED)
+    assert CountedLine.count - before == result.episodes.steps == 40
+    assert [row.real_steps for row in result.rounds] == [20, 28, 36, 40]
+    assert len(calls) == 1 and calls[0]["steps"] == 20
+    assert calls[0]["config"].seed == 3  # that of the run
+    assert calls[0]["planner"] == EXPLORED["explorer"]
+    # After six random steps it pushes the way that is rewarded, in decisions of two steps.
+    planned = result.episodes[1].actions
+    assert (planned > 0).all() and (planned[::2] == planned[1::2]).all()
+    begins = [float(e.observations[0, 0]) for e in result.episodes]
+    assert len(set(begins)) == len(begins)
+    cut = run(10, config=settings, **EXPLORED)
+    assert cut.episodes.steps == 10 and len(cut.rounds) == 1
+
+
+def test_a_run_with_an_explorer_goes_on(tmp_path: Path) -> None:
+    settings = config(first_collect_steps=20)
+    run(28, folder=tmp_path, config=settings, **EXPLORED)
+    with pytest.raises(ValueError, match="explorer: hold = 2, now it is 1"):
+        changed = {**EXPLORED, "explorer": replace(EXPLORED["explorer"], hold=1)}
+        run(40, folder=tmp_path, config=settings, resume=True, **changed)
+    again = run(40, folder=tmp_path, config=settings, resume=True, offset=9.0, **EXPLORED)
+    assert_same(again, run(40, config=settings, **EXPLORED))
 
 
 class Stop(BaseCallback):
@@ -267,6 +317,10 @@ def test_errors_teach() -> None:
         train_dyna(LineModel(), FakeEnv, 10)
     with pytest.raises(ValueError, match="at most 4 fit"):
         run(config=config(hold=3, horizon=5))
+    with pytest.raises(ValueError, match="explorer_config: needs an explorer"):
+        run(explorer_config=OnlineConfig())
+    with pytest.raises(TypeError, match="explorer: expected settings of a planner such as CemConf"):
+        run(explorer=OnlineConfig())
     with pytest.raises(ValueError, match="frame_stack"):
         train_dyna(FakeModel(), FakeEnv, 10, RoundsConfig(frame_stack=11))
     names = ("first_collect_steps", "collect_steps", "imagined_steps", "threads", "stop_every")

@@ -1,4 +1,4 @@
-"""Does a sampled world agree with itself? Stories of Traveling Salesman, digits of the dice."""
+"""Does a sampled world agree with itself? Stories, and digits of the dice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import tyro
 
 import worldmodel
 from evaluation.metrics import dice_consistency as dice
-from evaluation.metrics.story_consistency import AGENT, NATURE, story_consistency
+from evaluation.metrics import reaction_consistency as reaction
+from evaluation.metrics import story_consistency as story
 from evaluation.runner.held_out_scenes import VIEWS
 from evaluation.runner.measurement import OfWorlds, Row, environment
 from evaluation.runner.partial_results import PartialResults
@@ -18,7 +19,9 @@ from worldmodel import WorldModel
 
 @dataclass(frozen=True)
 class Consistency(OfWorlds):
-    """Does a sampled world agree with itself? Stories of Traveling Salesman, digits of the dice."""
+    """Does a sampled world agree with itself? Stories of Traveling Salesman and Color Reaction,
+    digits of the dice.
+    """
 
     name = "consistency"
     columns = ("checkpoint", "model", "metric", "value", "low", "high", "n")
@@ -35,15 +38,18 @@ class Consistency(OfWorlds):
         """Rows ``model, env, metric, value, low, high, n``; intervals over scenes.
 
         Raises:
-            ValueError: another environment, or the model is not of it; see ``story_consistency``
-                and ``dice_consistency``.
+            ValueError: another environment, or the model is not of it; see ``story_consistency``,
+                ``reaction_consistency`` and ``dice_consistency``.
         """
         env = environment(self.env, model.env_id)
         if env == VIEWS:
             return dice.dice_consistency(model, self.scenes, self.worlds, self.seed)
-        if env in (NATURE, AGENT):
-            return story_consistency(model, env, self.scenes, self.worlds, self.seed)
-        raise ValueError(f"env: expected {VIEWS!r}, {NATURE!r} or {AGENT!r}, got {env!r}")
+        if env in (story.NATURE, story.AGENT):
+            return story.story_consistency(model, env, self.scenes, self.worlds, self.seed)
+        if env in (reaction.NATURE, reaction.AGENT):
+            return reaction.reaction_consistency(model, env, self.scenes, self.worlds, self.seed)
+        known = (VIEWS, story.NATURE, story.AGENT, reaction.NATURE, reaction.AGENT)
+        raise ValueError(f"env: expected one of {', '.join(known)}; got {env!r}")
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Of all models; draws the picture."""

@@ -20,6 +20,8 @@ NATURE = "narratives/ColorReactionNature-v0"
 AGENT = "narratives/ColorReaction-v0"
 REACTION = LEG_STEPS + 1
 """The frame in which a reagent has its new colour, counted from 0."""
+AGENT_FRAMES = 3
+"""Of an agent's context: one alone does not say which shape is the actor."""
 
 
 def reaction_consistency(
@@ -27,8 +29,8 @@ def reaction_consistency(
 ) -> list[dict[str, Any]]:
     """Rows ``model, env, metric, value, low, high, n`` (intervals over scenes).
 
-    An agent's context is the first frame, and its plan one random reagent at every step; what the
-    sixth step leads to is asked for:
+    An agent names one random reagent at every step; its context is the first three frames, in which
+    the actor has begun to walk, and what the sixth step leads to is asked for:
 
     - ``right colours``: the reagent that was touched has the colour that follows from the rule.
     - ``unchanged colours``: the two others have theirs.
@@ -61,7 +63,7 @@ def _agent(batch: SceneBatch, model: WorldModel, worlds: int, seed: int) -> dict
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(REAGENTS, (scenes, 1), generator=generator)
     batch = play(batch.simulator, batch.scene_ids, chosen.expand(-1, REACTION), batch.size)
-    colours, changed = _colours(batch, model, 1, (REACTION,), worlds, seed)
+    colours, changed = _colours(batch, model, AGENT_FRAMES, (REACTION,), worlds, seed)
     facts = batch.start()
     assert isinstance(facts, ColorReactionState)
     touched = torch.arange(REAGENTS) == chosen  # (B, R)
@@ -108,11 +110,12 @@ def _colours(
     """The reagents' colours in imagined frames, int64 (B, S, times, R), and ``contradictions``."""
     scenes, device = len(batch.scene_ids), model.device
     context_times = torch.arange(context_frames).expand(scenes, -1)
-    context = Context(
-        to_float(batch.observations(context_times)).to(device), context_times.to(device)
-    )
-    passive = model.spec.action.kind == "none"
-    plans = None if passive else batch.actions[:, None].to(device)
+    before = plans = None
+    if model.spec.action.kind != "none":
+        before = batch.actions[:, : context_frames - 1].to(device)
+        plans = batch.actions[:, None, context_frames - 1 :].to(device)
+    observations = to_float(batch.observations(context_times))
+    context = Context(observations.to(device), context_times.to(device), before)
     queries = Queries(torch.tensor(times, device=device).expand(scenes, -1), plans)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.inference_mode():

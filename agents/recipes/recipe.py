@@ -31,8 +31,19 @@ class Recipe:
 
     @property
     def policy(self) -> Imagined:
-        """The best method that ends with a policy: planners need the world model to act."""
-        return next(each for each in self.imagined if each.algorithm is not None)
+        """The best method that ends with a policy: planners need the world model to act.
+
+        Raises:
+            ValueError: only planners are tuned for the environment.
+        """
+        for each in self.imagined:
+            if each.algorithm is not None:
+                return each
+        raise ValueError(
+            f"method: no method that ends with a policy is tuned for {self.env}, only "
+            f"{self.imagined[0].label}; take that by method='planner', or with its tuned settings "
+            f"by agents.recipes.recipe_for({self.env!r}).imagined[0].learn({self.env!r})"
+        )
 
     def describe(self, env: str, steps: int | None = None) -> str:
         """What ``policy`` will do in the environment of that id, in lines.

@@ -94,11 +94,12 @@ def _planner(
     return OnlinePlanner(steps, window, model_settings=model, planner=planner, online=online)
 
 
-_ACROBOT = _planner(8000, 500, 250, 12, curiosity=20.0, hold=4, noise_exponent=2.0)
+_EXPLORE = _planner(1500, 500, 250, 12, curiosity=20.0, hold=4, noise_exponent=2.0)
+"""Reaches Acrobot's goal while it explores; PPO in imagination then does so sooner than plans."""
 
 IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "CartPole-v1": (_ppo(1500, 250, 250, 40_000, 100),),
-    "Acrobot-v1": (_ppo(8000, 1500, 500, 100_000, 100, explorer=_ACROBOT, patience=None), _ACROBOT),
+    "Acrobot-v1": (_ppo(8000, 1500, 500, 100_000, 100, explorer=_EXPLORE, patience=None),),
     "Pendulum-v1": (
         _planner(2500, 200, 200, 30, plans=64, noise_exponent=1.0, choose="best"),
         _replay("sac", 2500, 200, 100, gradient_steps=10, learning_rate=1e-3, gamma=0.97),

@@ -151,6 +151,11 @@ RESULTS = (
         "--methods sac dqn planner --patience 1",
         60,
     ),
+    ResultFile(
+        "sample-efficiency-acrobot",
+        "evaluation sample-efficiency --envs Acrobot-v1 --methods dqn dyna-ppo ppo --patience 1",
+        20,
+    ),
     ResultFile("transitions", "evaluation transitions --repeats 7", 1),
     ResultFile("outcomes", "evaluation outcomes", 45),
     ResultFile(

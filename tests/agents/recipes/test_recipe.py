@@ -79,7 +79,6 @@ def test_an_explorer_is_named() -> None:
     text = recipe_for("Acrobot-v1").describe("Acrobot-v1")
     explored = next(line for line in text.splitlines() if "explorer of the first round" in line)
     assert "curiosity=20.0" in explored and "hold=4" in explored
-    assert "planning online" in text.splitlines()[-1]
 
 
 def test_ppo_learns() -> None:
@@ -142,6 +141,14 @@ def test_model_settings_replace_those_of_the_preset() -> None:
 def train(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["agents", "train", *map(str, arguments)])
     main()
+
+
+def test_where_only_planners_are_tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="method: no method that ends with a policy.*'planner'"):
+        recipe_for("MountainCar-v0").policy  # noqa: B018
+    advice = r"recipe_for\('MountainCar-v0'\)\.imagined\[0\]\.learn\('MountainCar-v0'\)"
+    with pytest.raises(SystemExit, match=advice):
+        train(monkeypatch, "--env", "MountainCar-v0", "--method", "auto", "--out", tmp_path / "a")
 
 
 @pytest.mark.parametrize(

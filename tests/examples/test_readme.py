@@ -43,6 +43,7 @@ SMALLER = {
     "episodes=8": "episodes=2",
     "episodes=4, hold": "episodes=1, hold",
     "plans=256": "plans=32",
+    "steps=1000": "steps=50",
     "learn(128)": "learn(1)",
     "n_steps=32": "n_steps=2",
     "batch_size=32": "batch_size=4",
@@ -128,7 +129,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """All blocks of a page, one after the other; those that begin with a file's name are files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"ROUNDS": ROUNDS, "ONLINE": ONLINE}
     for kind, code in re.findall(r"```(python|console)\n(.*?)```", page.read_text(), re.S):
         file = re.match(r"# (my_\w+\.py)\n", code)
         if file is not None:

@@ -51,8 +51,9 @@ def model_clip(
     """Truth and sampled worlds of test scenes: a row for each scene, the truth on the left.
 
     The context is in a yellow border: five views where the keys are camera poses, the first six
-    frames where the scene is passive, else the first frame alone; the scene's own actions are the
-    plan. The scenes are the longest of the first 32 of the test split.
+    frames where the scene is passive, else the first frame alone, and never more than the model
+    takes. The scene's own actions are the plan. The scenes are the longest of the first 32 of the
+    test split.
 
     Args:
         model: trained on one of our environments, which is its ``env_id``.
@@ -75,6 +76,7 @@ def model_clip(
     batch = batch.rows(longest.sort().values)
     spec, stride = model.spec, model.stride
     count = CONTEXT_VIEWS if spec.pose else PASSIVE_CONTEXT if spec.passive else 1
+    count = min(count, model.max_context or count)  # None: any number
     given = range(0, count, stride)
     last = min(LAST, spec.window, int(batch.lengths.min()))
     later = range(given[-1] + stride, last + 1, stride)

@@ -95,8 +95,8 @@ class SceneBatch:
         """The scenes at their first moment, with all that the simulator knows about them."""
         return self.trajectory.map(lambda value: value[:, 0])
 
-    def rows(self, part: slice) -> SceneBatch:
-        """Some of the scenes."""
+    def rows(self, part: slice | Tensor) -> SceneBatch:
+        """Some of the scenes: a slice, or their rows as int64 ``(n,)``."""
         tensors = ("actions", "rewards", "terminated", "lengths")
         return replace(
             self,

@@ -90,6 +90,10 @@ VERBS = {
         f"{_RUNNER}.bench:Report",
         "One page, with pictures, of all results of a folder; the same JSON makes the same page.",
     ),
+    "gallery": LazyVerb(
+        "evaluation.report.gallery:Gallery",
+        "A page with a clip of each released model and of each environment.",
+    ),
 }
 
 

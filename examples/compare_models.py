@@ -1,8 +1,8 @@
 """Compare any world models, each named by one word: time to a far frame, and samples.
 
 All have the same three verbs, so nothing here knows which model it holds: any name will do that
-stands in the README's table. Each is trained for the same short CPU time on nature's Traveling
-Salesman; a second run takes the trained ones as they are.
+stands in the table of docs/choosing_a_model.md. Each is trained for the same short CPU time on
+nature's Traveling Salesman; a second run takes the trained ones as they are.
 """
 
 from __future__ import annotations

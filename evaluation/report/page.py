@@ -297,7 +297,9 @@ def _others(page: _Page) -> None:
         if result.kind not in above and name not in ("model-comparison", "speed-all")
     ]  # fmt: skip
     if rest:
-        page.add("## Other results", "The README describes them; these commands make them.")
+        page.add(
+            "## Other results", "docs/results.md describes most of them; these commands make them."
+        )
         page.made_by(*rest)
     for result in RESULTS:
         noted = any(f"makes {result.name}.json" in part for part in page.parts)

@@ -1,4 +1,4 @@
-"""Which command makes which result: what ``bench`` runs, the report cites and the README says."""
+"""Which command makes which result: what ``bench`` runs, the report and docs/results.md cite."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ResultFile:
 
     @property
     def command(self) -> str:
-        """As the README has it."""
+        """As docs/results.md has it."""
         return f"python -m {self.options} --json {self.name}.json"
 
 

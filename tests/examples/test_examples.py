@@ -122,8 +122,9 @@ def test_commands_exist(command: list[str]) -> None:
 # --- all of them ----------------------------------------------------------------------------------
 
 
-def test_the_readme_lists_them() -> None:
-    listed = set(re.findall(r"\(examples/([a-z_]+\.(?:py|md))\)", (ROOT / "README.md").read_text()))
+def test_the_documentation_lists_them() -> None:
+    page = (ROOT / "docs" / "get_started.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z_]+\.(?:py|md))` \|", page, re.M))
     assert listed == {path.name for path in FOLDER.iterdir() if path.suffix in (".py", ".md")}
 
 

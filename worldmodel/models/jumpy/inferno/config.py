@@ -33,7 +33,7 @@ class InfernoConfig:
         features: channels of a rendered picture, the first of which are its colours.
         point_waves, direction_waves: frequencies of the waves that encode a position, and the
             direction of a ray; 0 of the latter: colours do not depend on it.
-        samples: points on a ray.
+        samples: points on a ray; some should lie in each object: 24 for the views of dice.
         render: pixels on a side that are rendered, at least, while the upscaler is there.
         upscaler: channels of it.
         upscaling: share of the training with the upscaler; then it is taken away.

@@ -176,11 +176,12 @@ class Inferno(WorldModel):
         """
         cameras = Cameras(scene.position, scene.axes) if cameras is None else cameras
         _, height, width = self.spec.observation
-        factor = 2**self.halvings if bool(self.upscales) else 1
+        upscales = bool(self.upscales)
+        factor = 2**self.halvings if upscales else 1
         size = (height // factor, width // factor)
         features, masks = self.renderer(scene, self.camera.rays(cameras, *size))
         masks = masks.unflatten(2, size)
-        if factor == 1 and not bool(self.upscales):
+        if not upscales:
             return View(self._colours(features).unflatten(2, size), masks)
         frames = self.upscaler(features.transpose(1, 2).unflatten(2, size))
         return View(frames, masks.repeat_interleave(factor, 2).repeat_interleave(factor, 3))

@@ -90,7 +90,8 @@ class SceneSlots(nn.Module):
             slots, attention = self.attention.refine(slots, keys, values, self._near(middle))
             if middle is not None:
                 won = attention[:, :-1]
-                middle = (won @ self.grid) / (won.sum(2, keepdim=True) + EPSILON)
+                middle = (won.unsqueeze(-1) * self.grid).sum(2)  # in float32: no matrix product
+                middle = middle / (won.sum(2, keepdim=True) + EPSILON)
         slots = slots.float()
         return slots[:, :-1], slots[:, -1], middle
 

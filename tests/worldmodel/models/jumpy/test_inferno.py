@@ -319,7 +319,7 @@ def test_worlds_differ_by_their_slots() -> None:
 
 def test_objects_are_placed_where_their_slots_look() -> None:
     """With a focus; without, as in the thesis, the perceptron says where."""
-    model = made()
+    model = made(replace(TINY, focus=0.4))
     frames = torch.zeros(1, 3, 32, 32)
     noise = torch.randn(1, 3, 16)
     noise[0, 0, :2], noise[0, 1, :2] = -1.5, 1.5  # top left, bottom right

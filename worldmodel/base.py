@@ -62,7 +62,7 @@ class WorldModel(nn.Module, ABC):
         takes_images: whether observations may be images.
         takes_vectors: whether they may be vectors.
         takes_image_parts: whether they may be Dicts of an image and vectors.
-        uses_camera: whether it reads ``Spec.camera``, and does not work without.
+        uses_camera: whether it reads ``Spec.camera``, and cannot do with poses alone.
         trains_in_parts: whether some steps of the training reach only some of the weights.
         training_window: steps of the windows that ``fit`` cuts recorded episodes into; None: the
             spec's window.
@@ -76,6 +76,8 @@ class WorldModel(nn.Module, ABC):
         extends: whether ``update`` and ``forget`` change a belief without its earlier pairs.
         max_context: the largest context size M of the training; None if any, 0 if it draws worlds
             from nothing and takes only ``Context.empty``.
+        horizon: 0 if it answers for the observed times alone, knows nothing of what follows, and
+            refuses to ``advance``; None if it reaches the window's end.
         stride: environment steps of one step of the model: it reaches only times that are
             multiples of it after the present.
         gap: besides 1 the only number of steps between two frames of a context; None allows any.
@@ -99,6 +101,7 @@ class WorldModel(nn.Module, ABC):
     disagrees: ClassVar[bool] = False
     extends: ClassVar[bool] = False
     max_context: int | None = None
+    horizon: int | None = None
     stride: int = 1
     gap: int | None = None
     env_id: str | None = None
@@ -181,6 +184,7 @@ class WorldModel(nn.Module, ABC):
         The worlds stay the same scenes. For passive scenes only the length L counts.
 
         Raises:
+            UnsupportedQuery: the model knows nothing of what follows (``horizon`` of 0).
             ValueError: the step count leaves the window or the actions have another shape.
         """
         self._check_advance(worlds, actions)
@@ -218,7 +222,7 @@ class WorldModel(nn.Module, ABC):
 
         Raises:
             UnsupportedQuery: the model cannot reach a time, such as the past in a frame-by-frame
-                model.
+                model, or any but the observed ones (``horizon`` of 0).
             ValueError: a time lies beyond the window or beyond the plans, or shapes do not fit.
         """
         steps = self.predict_steps(worlds, queries, frames)
@@ -371,6 +375,10 @@ class WorldModel(nn.Module, ABC):
             raise ValueError(
                 f"actions: {actions.shape[1]} steps reach time {last}, beyond the window of "
                 f"{self.spec.window} steps"
+            )
+        if self.horizon == 0:
+            raise UnsupportedQuery(
+                f"actions: {self.name} knows the frame that it observed, not what follows it"
             )
 
     def _check_extends(self) -> None:

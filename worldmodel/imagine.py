@@ -181,7 +181,8 @@ class ImaginedVideo:
         if progress.writer is None or progress.step < self._next:
             return
         self._next = progress.step + self.every
-        times = range(0, int(self.scenes.lengths.min()) + 1, progress.model.stride)
+        last = int(self.scenes.lengths.min()) if progress.model.horizon is None else 0
+        times = range(0, last + 1, progress.model.stride)
         imagined = imagine(progress.model, self.scenes, [0], times, self.worlds, self.seed)
         rows = torch.cat([imagined.truth[:, None], imagined.worlds], 1).transpose(0, 1)
         names = ["real", *(f"imagined {i + 1}" for i in range(self.worlds))]

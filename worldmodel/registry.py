@@ -22,7 +22,7 @@ from worldmodel.models.frame_by_frame import (
     vim,
     vim_config,
 )
-from worldmodel.models.jumpy import badj, copying, cvg, gqn, jump, views
+from worldmodel.models.jumpy import badj, copying, cvg, gqn, inferno, jump, views
 from worldmodel.spec import Spec
 
 
@@ -61,6 +61,7 @@ MODELS: dict[str, Entry] = {jump.Jump.name: _JUMP} | {
         (cvg.PRESETS, cvg.Cvg),
         ({}, replay.Replay),
         (hierarchical_vrnn.PRESETS, hierarchical_vrnn.HierarchicalVrnn),
+        (inferno.PRESETS, inferno.Inferno),
         (sssm.PRESETS, sssm.Sssm, sssm.DssmVae, sssm.DssmDet),
         (sv2p.PRESETS, sv2p.Sv2p, sv2p.Cdna),
         (vim_config.PRESETS, vim.Vim),

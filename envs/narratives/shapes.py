@@ -90,6 +90,30 @@ def _coverage(x: Tensor, y: Tensor, kinds: Tensor, radii: Tensor) -> Tensor:
     return distance.neg_().add_(0.5).clamp_(0.0, 1.0)
 
 
+def segments(positions: Tensor, kinds: Tensor, sizes: Tensor, size: int) -> Tensor:
+    """Which shape is visible at each pixel: 0 where there is none, shape i is i + 1.
+
+    A pixel belongs to the foremost shape that covers its middle.
+
+    Args:
+        positions: ``(B, N, 2)`` float32, centres in canvas units; later shapes lie over earlier.
+        kinds, sizes: ``(B, N)`` int64, indices into ``KIND_NAMES`` and ``RADII``.
+        size: height and width in pixels, a multiple of 8.
+
+    Returns:
+        ``(B, size, size)`` int64.
+
+    Raises:
+        ValueError: ``size`` is no multiple of 8.
+    """
+    pixels = torch.arange(check_size(size), device=positions.device) + 0.5
+    x, y = (pixels - size * centre[..., None] for centre in positions.unbind(-1))
+    radii = torch.tensor(RADII, device=positions.device)[sizes] * size
+    covers = _coverage(x, y, kinds, radii) >= 0.5
+    number = torch.arange(1, kinds.shape[1] + 1, device=covers.device)[:, None, None]
+    return (covers * number).amax(1)
+
+
 def _paint(centres: Tensor, kinds: Tensor, radii: Tensor, rgb: Tensor, size: int) -> Tensor:
     """Lay shapes over black in order; of each, only a patch of the canvas that holds it.
 

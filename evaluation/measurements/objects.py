@@ -1,9 +1,10 @@
-"""Does a model tell objects apart, and the rules that move them? VIM on random walks of balls.
+"""Does a model tell objects apart, and the rules that move them?
 
-Segmentation, by the masks of the slots; which module moved which ball, against the true moves; and
-compositional generalisation: steps of several moves, of which the model has learned single ones,
-are explained by several selections of modules (seed 002, sections 8.5.1 and 8.5.2). Models without
-slots have the errors of their sampled futures only.
+INFERNO, on balls and stories: segmentation, by the masks of its objects. VIM, on random walks of
+balls: segmentation, by the masks of the slots; which module moved which ball, against the true
+moves; and compositional generalisation: steps of several moves, of which the model has learned
+single ones, are explained by several selections of modules (seed 002, sections 8.5.1 and 8.5.2).
+Other models have the errors of their sampled futures only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from envs import SceneBatch
 from envs.balls import BALLS, RandomWalkState, moves_of, positions, segments
+from envs.narratives import StoryState, shapes
+from envs.narratives.intercept import InterceptState
 from evaluation.metrics import statistics
 from evaluation.metrics.segmentation import adjusted_rand_index, centres
 from evaluation.runner.held_out_scenes import held_out
@@ -23,11 +26,14 @@ from worldmodel import Context, Queries, WorldModel, to_float
 from worldmodel.common.config_checks import at_least
 from worldmodel.common.progress import progress
 from worldmodel.models.frame_by_frame.vim import Track, Vim
+from worldmodel.models.jumpy.inferno import Inferno
 
 ATOMIC, COMPOSED = "balls/RandomWalk-v0", "balls/CompositionalRandomWalk-v0"
 BACKGROUND = 0
 _SCENES = 20
 """Followed or imagined at once."""
+_FRAMES = 64
+"""Decomposed at once."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,9 @@ class _Followed:
 
     def segmentation(self) -> dict[str, Tensor]:
         """How well masks (B,) and reconstructed frames agree with the scenes."""
-        moments = _moments(self.scenes, self.times)
-        truth = segments(moments, self.frames.shape[-1]).flatten(1)
-        slot = self.track.masks.argmax(2).flatten(0, 1).flatten(1)
-        index = {
-            "foreground ARI": adjusted_rand_index(truth, slot, ignore=BACKGROUND),
-            "ARI": adjusted_rand_index(truth, slot),
-        }
-        index = {name: each.view(self.times.shape).nanmean(1) for name, each in index.items()}
-        errors = (self.track.frames - self.frames).square().flatten(1).mean(1)
-        return {**index, "reconstruction, mse": errors}
+        return segmentation(
+            self.scenes, self.times, self.frames, self.track.frames, self.track.masks
+        )
 
     def rules(self) -> dict[str, Tensor]:
         """How well the last selected modules (B,) tell which single moves were made."""
@@ -87,7 +86,9 @@ class _Followed:
 
 @dataclass(frozen=True)
 class Objects(OfEachModel):
-    """Masks against balls, modules against moves, and moves that were not learned together."""
+    """Masks against balls or shapes, modules against moves, and moves that were not learned
+    together.
+    """
 
     name = "objects"
     columns = ("checkpoint", "model", "env", "metric", "value", "low", "high", "n")
@@ -115,12 +116,18 @@ class Objects(OfEachModel):
         - ``reconstruction, mse``: of the frames that are followed.
         - ``mse, min-of-n``, ``mse, mean-of-n``, ``mse, copy-last``: of frames that are imagined.
 
+        INFERNO has those of the masks and of the reconstruction, each frame by itself.
+
         Raises:
-            ValueError: the model is not of random walks; a number is out of range.
+            ValueError: the model is not of random walks (INFERNO: or of stories whose shapes are
+                all that is in a frame); a number is out of range.
         """
         at_least(4, self, "scenes")
         at_least(1, self, "context", "ahead", "worlds")
-        if (env := environment(self.env, model.env_id)) != ATOMIC:
+        env = environment(self.env, model.env_id)
+        if isinstance(model, Inferno):
+            return statistics.rows(model.name, env, self._decomposed(model, env), self.seed)
+        if env != ATOMIC:
             raise ValueError(f"env: expected {ATOMIC!r}, whose balls are known, got {env!r}")
         rows = []
         balls = held_out(model, ATOMIC, self.scenes, self.seed, self.device)
@@ -134,6 +141,22 @@ class Objects(OfEachModel):
             far["compositional gap"] = far["position error"] - near["position error"]
             rows = statistics.rows(model.name, COMPOSED, far, self.seed)
         return statistics.rows(model.name, ATOMIC, values, self.seed) + rows
+
+    def _decomposed(self, model: Inferno, env: str) -> dict[str, Tensor]:
+        """Segmentation of all frames of scenes by a model of single frames."""
+        scenes = held_out(model, env, self.scenes, self.seed, self.device)
+        last = min(model.spec.window, int(scenes.lengths.min()))
+        times = torch.arange(last + 1, device=self.device).expand(self.scenes, -1)
+        true_segments(scenes, times[:, :1], model.spec.observation[-1])  # or there is no such truth
+        frames = to_float(scenes.observations(times))
+        views = []
+        for part in progress(frames.flatten(0, 1).split(_FRAMES), "decompose", "batch"):
+            with torch.inference_mode():
+                views.append(model.render(model.infer(part)))
+        painted, masks = (
+            torch.cat(parts).unflatten(0, times.shape) for parts in zip(*views, strict=True)
+        )
+        return segmentation(scenes, times, frames, painted.clamp(0, 1), masks)
 
     def _follow(self, model: Vim, scenes: SceneBatch, selections: int | None) -> _Followed:
         """Explain all frames of scenes by the posterior."""
@@ -181,6 +204,48 @@ class Objects(OfEachModel):
             "mse, mean-of-n": every.mean(1),
             "mse, copy-last": copied.square().flatten(1).mean(1),
         }
+
+
+def segmentation(
+    scenes: SceneBatch, times: Tensor, frames: Tensor, painted: Tensor, masks: Tensor
+) -> dict[str, Tensor]:
+    """How well masks and reconstructed frames agree with B scenes at T times, means over times.
+
+    Args:
+        scenes, times: of which shapes, (B, T).
+        frames: float32 (B, T, C, H, W).
+        painted: their reconstructions.
+        masks: (B, T, K, H, W); a pixel belongs to the largest.
+
+    Returns:
+        float (B,) each: ``foreground ARI``, ``ARI`` and ``reconstruction, mse``.
+    """
+    truth = true_segments(scenes, times, frames.shape[-1]).flatten(0, 1).flatten(1)
+    predicted = masks.argmax(2).flatten(0, 1).flatten(1)
+    index = {
+        "foreground ARI": adjusted_rand_index(truth, predicted, ignore=BACKGROUND),
+        "ARI": adjusted_rand_index(truth, predicted),
+    }
+    index = {name: each.view(times.shape).nanmean(1) for name, each in index.items()}
+    return {**index, "reconstruction, mse": (painted - frames).square().flatten(1).mean(1)}
+
+
+def true_segments(scenes: SceneBatch, times: Tensor, size: int) -> Tensor:
+    """Which ball or shape is visible at each pixel, int64 (B, T, size, size), 0 where none is.
+
+    Raises:
+        ValueError: the scenes hold something else.
+    """
+    moments = scenes.moments(times)
+    if isinstance(moments, RandomWalkState):
+        return segments(moments, size).reshape(*times.shape, size, size)
+    if isinstance(moments, StoryState) and not isinstance(moments, InterceptState):
+        cast = (moments.positions, moments.kinds, moments.sizes)
+        return shapes.segments(*cast, size).reshape(*times.shape, size, size)
+    raise ValueError(
+        "env: expected balls, or a story that shows nothing but shapes, since their pixels are "
+        f"known; got scenes of {type(scenes.simulator).__name__}"
+    )
 
 
 def _owners(masks: Tensor, segment: Tensor) -> Tensor:

@@ -22,8 +22,10 @@ FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if en
 """Every model but replay, which needs an environment, and its preset after the paper."""
 TOO_LARGE = ("hierarchical-vrnn", "cvg")
 """The papers' have 164 and hundreds of millions of weights: hours, on a CPU."""
+STILL = ("inferno",)
+"""Knows the frame that it observed, and none at a distance."""
 PAPERS = (
-    *(f"{name}:{preset}" for name, preset in FIRST.items() if name not in TOO_LARGE),
+    *(f"{name}:{preset}" for name, preset in FIRST.items() if name not in TOO_LARGE + STILL),
     "sssm:paper-jumpy",
     "hierarchical-vrnn:small",
 )

@@ -49,7 +49,7 @@ CASES = [(*model, spec) for model in SMALL for spec in SPECS.values()]
 CASES += [("jump", "jumpy", DISCRETE), ("jump", "views", DISCRETE), ("jump", "views", CAMERA)]
 CASES += [("jump", "views", PASSIVE), ("jump", "vector", VECTOR), ("copy-last", "vector", VECTOR)]
 CASES += [("ensemble", "vector", VECTOR), ("ensemble", "mbpo", GOALS)]
-CASES += [("jump", "rays-small", VIEWED), ("jump", "views", POSED)]
+CASES += [("jump", "rays-small", VIEWED), ("jump", "views", POSED), ("inferno", "small", VIEWED)]
 CVG = CvgConfig(
     noise=4, first_generator=(8, 8), first_discriminator=(8, 8), second_generator=(8, 8, 8),
     second_discriminator=(8, 8), scale=2, crop=2, statistics_passes=1, statistics_batch=4,

@@ -46,6 +46,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {
     "cdna": (preset("cdna", "small"), 400),
     "vim": (replace(preset("vim", "small"), slots=2, channels=16, kernel=3, pretraining=0.4,
                     frames=6, learning_rate=2.5e-3, learning_rate_end=2e-4), 1700),
+    "inferno": (replace(preset("inferno", "small"), objects=2), 550),
 }  # fmt: skip
 
 

@@ -86,7 +86,12 @@ def imagined(model: worldmodel.WorldModel, spec: Spec) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [m for m in SMALL if make(m[0], PASSIVE, m[1]).trainable]
+    ("name", "preset"),
+    [
+        model
+        for model in SMALL
+        if (one := make(model[0], PASSIVE, model[1])).trainable and one.horizon is None
+    ],
 )
 def test_every_model_learns_at_every_scale(name: str, preset: Any) -> None:
     """Rewards times a factor bring imagined rewards times that factor."""

@@ -155,7 +155,8 @@ class Imagine:
         batch = self._scenes(model.spec)
         begin = 0 if model.jumpy else max(self.context)
         last = int(batch.lengths.min())
-        queries = self.queries or range(begin, last + 1, model.stride)
+        reached = range(begin, last + 1, model.stride) if model.horizon is None else self.context
+        queries = self.queries or reached
         imagined = imagine.imagine(model, batch, self.context, queries, self.worlds, self.seed)
         imagine.write(imagined, self.out, scale=self.scale)
         yield f"{self.scenes} scenes, truth above {self.worlds} sampled worlds: {self.out}"

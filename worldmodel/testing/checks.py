@@ -127,11 +127,18 @@ def check_scoring(model: WorldModel) -> None:
 
 
 def check_advance(model: WorldModel) -> None:
-    """Advancing along a plan, then predicting, equals predicting along the whole plan."""
+    """Advancing along a plan, then predicting, equals predicting along the whole plan; or both
+    raise ``UnsupportedQuery``, if the model's ``horizon`` is 0.
+    """
     _, worlds = imagine(model, 3)
     ahead, plans = predict_at(model, worlds, [2, 5], plans=1), plans_of(model, 2, 1)
     done, times = 2 * model.stride, times_at(model, worlds, [2, 5])
     taken = torch.zeros(2, done) if plans is None else plans[:, 0, :done]
+    if model.horizon == 0:
+        later = query(model, worlds.present[:, None] + done, taken[:, None])
+        refuses(model, UnsupportedQuery, lambda: model.advance(worlds, taken), "advance")
+        refuses(model, UnsupportedQuery, lambda: model.predict(worlds, later), "the future")
+        return
     rest = torch.zeros(2, 1, 1) if plans is None else plans[:, :, done:]
     with torch.no_grad():
         moved = model.advance(worlds, taken)
@@ -244,7 +251,7 @@ def check_refusals(model: WorldModel) -> None:
     for what, bad in _wrong_contexts(model, whole).items():
         refuses(model, (ValueError, TypeError), partial(model.observe, bad), what)
     _, worlds = imagine(model, 2)
-    plans, times = plans_of(model, 2, 1), times_at(model, worlds, [1])
+    plans, times = plans_of(model, 2, 1), worlds.present[:, None] + model.stride
     queries = {
         "a query beyond the window": query(model, torch.full((2, 1), late), plans),
         "queries of another batch": query(model, times[:1], plans),

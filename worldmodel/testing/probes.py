@@ -52,8 +52,9 @@ def pairs_of(context: Context, which: slice | Sequence[int]) -> Context:
 
 
 def times_at(model: WorldModel, worlds: Worlds, steps: Sequence[int]) -> Tensor:
-    """int64 (B, K): that many strides after each present."""
-    return worlds.present[:, None] + model.stride * torch.tensor(steps)
+    """int64 (B, K): that many strides after each present, or as many as the model reaches."""
+    ahead = model.stride * torch.tensor(steps)
+    return worlds.present[:, None] + (ahead if model.horizon is None else ahead * 0)
 
 
 def plans_of(model: WorldModel, batch: int, n: int) -> Tensor | None:

@@ -140,9 +140,9 @@ def free_running(
     Returns:
         the errors, or None where there is nothing to compare: scenes that stand still (poses) or
         end within the first quarter, or before the model's first stride from there; models that
-        draw from nothing.
+        draw from nothing, or know nothing of what follows.
     """
-    if model.max_context == 0:
+    if model.max_context == 0 or model.horizon == 0:
         return None
     lengths = scenes.lengths
     last, present = int(lengths.max()), model.spec.window // 4

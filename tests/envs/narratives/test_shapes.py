@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from envs.narratives.shapes import PALETTE, RADII, bounding_radii, render
+from envs.narratives.shapes import PALETTE, RADII, bounding_radii, render, segments
 from envs.narratives.story import CLEARANCE, draw_cast, place
 from envs.randomness import (
     check_scene_id,
@@ -150,3 +150,22 @@ def test_splits_share_no_scene():
 def test_scene_ids_are_checked(scene, error):
     with pytest.raises(error, match="scene"):
         check_scene_id(scene)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_segments_say_which_shape_is_where(size):
+    ids = torch.arange(60)
+    colours, kinds, sizes = draw_cast(ids, 5)
+    colours = (colours[:, :1] + torch.arange(5)) % len(PALETTE)  # no two alike
+    positions = place(ids, kinds, sizes)
+    positions[:, 1] = positions[:, 0] + 0.05  # the later one covers the other in part
+    frames = render(positions[:, None], *(f[:, None] for f in (colours, kinds, sizes)), size)[:, 0]
+    segment = segments(positions, kinds, sizes, size)
+    assert segment.shape == (60, size, size) and set(segment.unique().tolist()) == set(range(6))
+    palette = torch.cat([torch.zeros(60, 1, 3), torch.tensor(PALETTE)[colours].float()], 1)
+    expected = palette.gather(1, segment.flatten(1)[..., None].expand(-1, -1, 3))
+    away = (frames.float().flatten(1, 2) - expected).abs().amax(-1)
+    assert (away > 160).float().mean() < 0.005  # edges are blended: by at most a half and a bit
+    assert (away < 1).float().mean() > 0.85
+    with pytest.raises(ValueError, match="multiple of 8"):
+        segments(positions, kinds, sizes, 30)

@@ -10,12 +10,22 @@ from torch import Tensor
 
 from envs import sample_scenes
 from envs.balls import moves_of, segments
-from evaluation.measurements.objects import ATOMIC, COMPOSED, Objects, _owners, module_accuracy
+from evaluation.measurements.objects import (
+    ATOMIC,
+    COMPOSED,
+    Objects,
+    _owners,
+    module_accuracy,
+    true_segments,
+)
 from worldmodel import ActionSpec, Spec, make, preset, to_float
+from worldmodel.common.camera import Cameras
 from worldmodel.models.frame_by_frame.vim import Track, Vim
+from worldmodel.models.jumpy.inferno import Inferno, Scene, View
 
 BALLS = Spec((3, 32, 32), ActionSpec("none"), 14)
 TINY = replace(preset("vim", "small"), channels=4, size=8, hidden=8, candidate=8, width=8, kernel=1)
+STORY = "narratives/TravelingSalesmanNature-v0"
 SCENES = 6
 
 
@@ -73,6 +83,39 @@ def test_models_without_slots_have_errors_only() -> None:
     values = {row["metric"]: row["value"] for row in rows}
     assert set(values) == {"mse, min-of-n", "mse, mean-of-n", "mse, copy-last"}
     assert values["mse, min-of-n"] == pytest.approx(values["mse, copy-last"])
+
+
+class Segmenter(Inferno):
+    """Knows each story: mask i + 1 is shape i."""
+
+    def infer(
+        self, frames: Tensor, poses: Tensor | None = None, noise: Tensor | None = None
+    ) -> Scene:
+        self.frames = frames
+        return super().infer(frames)
+
+    def render(self, scene: Scene, cameras: Cameras | None = None) -> View:
+        scenes = sample_scenes(STORY, SCENES, split="test", size=32)
+        times = torch.arange(21).expand(SCENES, -1)
+        every = to_float(scenes.observations(times)).flatten(0, 1)
+        away = (every[:, None] - self.frames[None]).abs().flatten(2).amax(2)
+        segment = true_segments(scenes, times, 32).flatten(0, 1)[away.argmin(0)]
+        return View(self.frames, (segment[:, None] == torch.arange(6)[:, None, None]).float())
+
+
+def test_masks_of_single_frames() -> None:
+    story = Spec((3, 32, 32), ActionSpec("none"), 20)
+    config = replace(preset("inferno", "small"), channels=4, coarse=4, upscaling=0.0)
+    rows = Objects(env=STORY, scenes=SCENES).of_model(Segmenter(story, config).eval())
+    values = {row["metric"]: row["value"] for row in rows}
+    assert values == {"foreground ARI": 1.0, "ARI": 1.0, "reconstruction, mse": 0.0}
+    plain = make("inferno", BALLS, config).eval()
+    values = {row["metric"]: row["value"] for row in Objects(env=ATOMIC, scenes=4).of_model(plain)}
+    assert set(values) == {"foreground ARI", "ARI", "reconstruction, mse"}
+    assert values["foreground ARI"] < 0.7 and values["reconstruction, mse"] > 0
+    digits = "digits/StochasticMovingDigits-v0"
+    with pytest.raises(ValueError, match="expected balls, or a story"):
+        Objects(env=digits, scenes=4).of_model(plain)
 
 
 def test_modules_are_judged_by_other_scenes() -> None:

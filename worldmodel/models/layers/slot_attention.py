@@ -115,18 +115,22 @@ class SlotAttention(nn.Module):
         normed = self.norm_inputs(features)
         return self.key(normed), self.value(normed)
 
-    def group(self, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def group(
+        self, slots: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What each slot gets: the mean value of the places that it wins (equation 8.4).
 
         Args:
             slots: (P, K, D).
             keys, values: (P, n, D).
+            bias: (P, K, n), added to the logits of the attention; None for 0.
 
         Returns:
             groupings (P, K, D), and attention (P, K, n), which sums to 1 over the slots.
         """
         query = self.query(self.norm_slots(slots)) * self.size**-0.5
-        attention = (query @ keys.transpose(1, 2)).float().softmax(1)
+        logits = (query @ keys.transpose(1, 2)).float()
+        attention = (logits if bias is None else logits + bias).softmax(1)
         weights = attention + EPSILON
         weights = weights / weights.sum(2, keepdim=True)
         return weights.to(values.dtype) @ values, attention
@@ -135,12 +139,18 @@ class SlotAttention(nn.Module):
         """Slots before the first iteration, from standard normal noise (P, K, D)."""
         return self.mean + self.log_spread.exp() * noise
 
+    def refine(
+        self, slots: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Slots (P, K, D) after one iteration, and the attention (P, K, n) of it; see ``group``."""
+        grouped, attention = self.group(slots, keys, values, bias)
+        after = self.gru(grouped.flatten(0, 1), slots.flatten(0, 1).to(grouped.dtype))
+        after = after.view_as(slots)
+        return after + self.mlp(after), attention
+
     def forward(self, features: Tensor, slots: Tensor) -> Tensor:
         """Slots (P, K, D) after all iterations on places (P, n, F)."""
         keys, values = self.project(features)
         for _ in range(self.iterations):
-            grouped, _ = self.group(slots, keys, values)
-            after = self.gru(grouped.flatten(0, 1), slots.flatten(0, 1).to(grouped.dtype))
-            after = after.view_as(slots)
-            slots = after + self.mlp(after)
+            slots, _ = self.refine(slots, keys, values)
         return slots

@@ -32,6 +32,9 @@ from worldmodel.spec import ActionSpec, Spec
 
 RANDOM_CANDIDATES = 8
 """Candidates of an action space that is not discrete, if none are given."""
+FAINT = 0.1
+"""Factor of the features of observations. SB3 initialises all layers orthogonally: their noise
+would drown the few numbers that say outright what each action brings."""
 
 Parts = dict[str, NDArray[Any]]
 
@@ -200,11 +203,12 @@ class LookaheadExtractor(BaseFeaturesExtractor):
     """Features extractor for the Dicts of ``LookaheadVecWrapper``, frames stacked or not.
 
     Images pass a ``SmallCnn``, vectors one layer. All imagined jumps share one such encoder. Its
-    output, ``reward_alive`` and the encoded real observation are combined by one layer.
+    output and the encoded real observation are combined by one layer; ``reward_alive`` stands
+    beside, as it is.
 
     Args:
         observation_space: the Dict, as SB3 hands it over.
-        features_dim: width of the output.
+        features_dim: width of the output, without the numbers of ``reward_alive``.
         imagined_dim: width of the features of each imagined jump.
         channels: of the first convolutions.
 
@@ -225,14 +229,15 @@ class LookaheadExtractor(BaseFeaturesExtractor):
                 "observation_space: expected the Dict of a LookaheadVecWrapper, got "
                 f"{observation_space}"
             )
-        super().__init__(observation_space, features_dim)
+        numbers = math.prod(spaces["reward_alive"].shape)
+        super().__init__(observation_space, features_dim + numbers)
         shapes: dict[str, tuple[int, ...]] = {key: spaces[key].shape for key in spaces}
         real, imagined = shapes["observation"], shapes.get("imagined")
         self.transpose = _channels_last(real, imagined)
         real = _channels_first(real) if self.transpose else real
         self.real = _encoder(real, features_dim, channels)
         self.imagined: nn.Module | None = None
-        width = features_dim + math.prod(shapes["reward_alive"])
+        width = features_dim
         if imagined is not None:
             one = imagined[2:]
             self.scale = len(one) == 3
@@ -242,7 +247,7 @@ class LookaheadExtractor(BaseFeaturesExtractor):
         self.combine = nn.Sequential(nn.Linear(width, features_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """The parts (B, ...), of which SB3 scales only ``observation``, to (B, features_dim)."""
+        """The parts (B, ...), of which SB3 scales only ``observation``, to (B, features)."""
         real = observations["observation"]
         parts = [self.real(real.movedim(-1, -3) if self.transpose else real)]
         if self.imagined is not None:
@@ -250,8 +255,8 @@ class LookaheadExtractor(BaseFeaturesExtractor):
             if self.scale:
                 frames = frames.movedim(-1, -3) / 255
             parts.append(self.imagined(frames).reshape(len(real), -1))
-        parts.append(observations["reward_alive"].flatten(1))
-        return torch.as_tensor(self.combine(torch.cat(parts, 1)))
+        combined = FAINT * torch.as_tensor(self.combine(torch.cat(parts, 1)))
+        return torch.cat([combined, observations["reward_alive"].flatten(1)], 1)
 
 
 def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[Any]:

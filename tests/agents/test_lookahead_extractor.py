@@ -43,7 +43,9 @@ def test_extractor_reads_every_part_alike() -> None:
         "reward_alive": torch.randn(5, 4, 2, 2),
     }
     out = extractor(parts)
-    assert out.shape == (5, 16)
+    assert out.shape == (5, extractor.features_dim) == (5, 16 + 16)
+    # What each action brings comes through as it is.
+    torch.testing.assert_close(out[:, 16:], parts["reward_alive"].flatten(1))
     seen = []
     extractor.imagined.register_forward_hook(lambda module, given, _: seen.append(given[0]))
     extractor(parts)
@@ -60,7 +62,7 @@ def test_extractor_without_frames_and_with_channels_last() -> None:
     extractor = LookaheadExtractor(space, features_dim=16)
     assert extractor.transpose
     parts = {"observation": torch.rand(2, 32, 32, 3), "reward_alive": torch.zeros(2, 4, 2, 2)}
-    assert extractor(parts).shape == (2, 16)
+    assert extractor(parts).shape == (2, 16 + 16)
 
 
 def test_extractor_rejects_other_spaces() -> None:

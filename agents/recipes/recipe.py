@@ -41,8 +41,9 @@ class Recipe:
                 return each
         raise ValueError(
             f"method: no method that ends with a policy is tuned for {self.env}, only "
-            f"{self.imagined[0].label}; take that by method='planner', or with its tuned settings "
-            f"by agents.recipes.recipe_for({self.env!r}).imagined[0].learn({self.env!r})"
+            f"{self.imagined[0].label}; run that by "
+            f"agents.recipes.recipe_for({self.env!r}).imagined[0].learn({self.env!r}), or choose "
+            "method='planner', whose general settings are not tuned"
         )
 
     def describe(self, env: str, steps: int | None = None) -> str:
@@ -51,6 +52,9 @@ class Recipe:
         Args:
             env: its id.
             steps: real steps, if not those of the recipe.
+
+        Raises:
+            ValueError: only planners are tuned for the environment.
         """
         chosen = self.policy
         origin = (

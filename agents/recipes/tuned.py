@@ -95,7 +95,7 @@ def _planner(
 
 
 _EXPLORE = _planner(1500, 500, 250, 12, curiosity=20.0, hold=4, noise_exponent=2.0)
-"""Reaches Acrobot's goal while it explores; PPO in imagination then does so sooner than plans."""
+"""Reaches Acrobot's goal while it explores; PPO in imagination does the rest."""
 
 IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "CartPole-v1": (_ppo(1500, 250, 250, 40_000, 100),),

@@ -51,7 +51,9 @@ def reaction_consistency(
         seed: of scenes, plans, worlds and bootstraps.
 
     Raises:
-        ValueError: the model's frames or actions are not those of the scenes.
+        ValueError: the model's frames or actions are not those of the scenes, or its window or
+            context is shorter than what is asked.
+        UnsupportedQuery: the model does not reach single steps.
     """
     measure = _agent if env == AGENT else _nature
     metrics = measure(held_out(model, env, scenes, seed), model, worlds, seed)

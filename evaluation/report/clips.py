@@ -63,20 +63,25 @@ def model_clip(
         seed: of the scenes and of the worlds.
 
     Raises:
-        ValueError: an argument is out of its range, the model does not know its environment, or
-            that is none of ours.
+        ValueError: an argument is out of its range, the model does not know its environment, that
+            is none of ours, or nothing of what follows a context.
     """
     numbers_at_least(1, scenes=scenes, worlds=worlds, scale=scale)
     if scenes > CANDIDATES:
         raise ValueError(f"scenes: expected at most {CANDIDATES}, got {scenes}")
     if model.env_id is None:
         raise ValueError("model: expected one that knows its environment (env_id); it is None")
+    if model.max_context == 0 or model.horizon == 0:
+        raise ValueError(
+            f"model: expected one that says what follows a context; {model.name} does not"
+        )
     batch = held_out(model, model.env_id, CANDIDATES, seed)
     longest = batch.lengths.argsort(descending=True, stable=True)[:scenes]
     batch = batch.rows(longest.sort().values)
     spec, stride = model.spec, model.stride
     count = CONTEXT_VIEWS if spec.pose else PASSIVE_CONTEXT if spec.passive else 1
-    count = min(count, model.max_context or count)  # None: any number
+    if model.max_context is not None:
+        count = min(count, model.max_context)
     given = range(0, count, stride)
     last = min(LAST, spec.window, int(batch.lengths.min()))
     later = range(given[-1] + stride, last + 1, stride)

@@ -99,6 +99,7 @@ RESULTS = (
     ),
     ResultFile("consistency", "evaluation consistency", 1),
     ResultFile("consistency-controlled", "evaluation consistency traveling-salesman-jumpy", 4),
+    ResultFile("consistency-reaction", "evaluation consistency color-reaction", 1),
     ResultFile(
         "consistency-nature",
         "evaluation consistency traveling-salesman-nature --flow-steps 1 2 4 8 16",

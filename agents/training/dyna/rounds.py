@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from agents.known_functions import KnownFunctions
 from agents.monitoring.progress import ProgressBar, one_callback
+from agents.planners import planner_of
 from agents.planners.base import PlannerConfig
 from agents.random_agent import RandomAgent
 from agents.starts import Starts
@@ -179,9 +180,10 @@ def train_dyna(
 
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
-            imagined exceeds the model's window, ``explorer_config`` without ``explorer``, or
-            ``resume`` without a folder or of another run: of another config or explorer, other
-            functions or settings of PPO, another model or environment id.
+            imagined exceeds the model's window, ``explorer_config`` without ``explorer``, an
+            explorer whose plans do not fit or whose model has nothing to learn, or ``resume``
+            without a folder or of another run: of another config or explorer, other functions or
+            settings of PPO, another model or environment id.
         TypeError: ``known`` is no ``KnownFunctions``, or ``explorer`` no planner's config.
         FileExistsError: ``folder`` holds rounds and ``resume`` is False.
         BlockingIOError: another run is at work in ``folder``.
@@ -191,10 +193,8 @@ def train_dyna(
     numbers_at_least(1, real_steps=real_steps)
     with open_env(env) as real_env:
         config = RoundsConfig() if config is None else config
-        run = _Rounds(
-            model, real_env, config, known, callback,
-            _Explorer.of(explorer, explorer_config, config.seed),
-        )  # fmt: skip
+        explores = _Explorer.of(model, explorer, explorer_config, config.seed)
+        run = _Rounds(model, real_env, config, known, callback, explores)
         run.make_agent(tensorboard_log, settings)
         run_rounds(run, real_steps, folder, resume, tensorboard_log, progress)
     return DynaResult(run.agent, run.to_episodes(run.episodes), run.rows)
@@ -209,7 +209,7 @@ class _Explorer:
 
     @staticmethod
     def of(
-        planner: PlannerConfig | None, config: OnlineConfig | None, seed: int
+        model: WorldModel, planner: PlannerConfig | None, config: OnlineConfig | None, seed: int
     ) -> _Explorer | None:
         if planner is None:
             if config is not None:
@@ -220,6 +220,12 @@ class _Explorer:
                 "explorer: expected settings of a planner such as CemConfig(curiosity=20.0), got "
                 f"{type(planner).__name__}"
             )
+        if not model.trainable:
+            raise ValueError(
+                f"explorer: collects what {model.name} is to learn, but that has nothing to learn; "
+                "leave the explorer away"
+            )
+        planner_of(planner, model)  # raises where plans do not fit the window
         return _Explorer(planner, replace(config or OnlineConfig(), seed=seed))
 
     def settings(self) -> dict[str, Any]:
@@ -252,7 +258,9 @@ class _Rounds(RoundsRun):
 
     def settings(self) -> dict[str, Any]:
         ppo = {name: value for name, value in self.ppo_settings.items() if name not in CHANGEABLE}
-        explorer = {} if self.explorer is None else self.explorer.settings()
+        explorer: dict[str, Any] = {"explorer": {}, "explorer_config": {}}
+        if self.explorer is not None:
+            explorer = self.explorer.settings()
         return {"config": asdict(self.config), "ppo": ppo, **explorer}
 
     def save(self, folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from agent_fakes import FakeEnv, FakeModel
-from dyna_fakes import CountedLine, LineConfig, LineEnv, LineModel
+from dyna_fakes import LINE, CountedLine, LineConfig, LineEnv, LineModel
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,6 +23,7 @@ from agents import (
 )
 from agents.training.dyna import rounds
 from worldmodel import Episodes, Spec, make
+from worldmodel.models.baselines.copy_last import CopyLast
 from worldmodel.models.jumpy.jump.config import PRESETS
 
 PPO = {"n_steps": 4, "batch_size": 16, "n_epochs": 1, "device": "cpu"}
@@ -132,6 +133,11 @@ def test_a_run_with_an_explorer_goes_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="explorer: hold = 2, now it is 1"):
         changed = {**EXPLORED, "explorer": replace(EXPLORED["explorer"], hold=1)}
         run(40, folder=tmp_path, config=settings, resume=True, **changed)
+    with pytest.raises(ValueError, match="explorer: "):  # it began with one
+        run(40, folder=tmp_path, config=settings, resume=True)
+    run(28, folder=tmp_path / "random", config=settings)
+    with pytest.raises(ValueError, match="explorer: "):  # it began without
+        run(40, folder=tmp_path / "random", config=settings, resume=True, **EXPLORED)
     again = run(40, folder=tmp_path, config=settings, resume=True, offset=9.0, **EXPLORED)
     assert_same(again, run(40, config=settings, **EXPLORED))
 
@@ -319,6 +325,10 @@ def test_errors_teach() -> None:
         run(config=config(hold=3, horizon=5))
     with pytest.raises(ValueError, match="explorer_config: needs an explorer"):
         run(explorer_config=OnlineConfig())
+    with pytest.raises(ValueError, match="explorer: collects what copy-last is to learn"):
+        train_dyna(CopyLast(LINE), CountedLine, 10, explorer=CemConfig())
+    with pytest.raises(ValueError, match="at most 12 fit"):
+        run(explorer=CemConfig(horizon=13))
     with pytest.raises(TypeError, match="explorer: expected settings of a planner such as CemConf"):
         run(explorer=OnlineConfig())
     with pytest.raises(ValueError, match="frame_stack"):

@@ -99,8 +99,7 @@ class Inferno(WorldModel):
         config: sizes and training settings.
 
     Raises:
-        ValueError: poses are the keys, but nothing is known of the camera; or there are fewer
-            ``features`` than colour channels.
+        ValueError: poses are the keys, but nothing is known of the camera.
     """
 
     name: ClassVar[str] = "inferno"
@@ -287,7 +286,7 @@ class Inferno(WorldModel):
         """A linear warm-up, then a constant factor per step to ``learning_rate_end``."""
         config, share = self.config, done / steps
         if share < config.warm_up:
-            return config.learning_rate * max(share, 1 / steps) / config.warm_up
+            return config.learning_rate * min(1, max(share, 1 / steps) / config.warm_up)
         left = (share - config.warm_up) / (1 - config.warm_up)
         ratio = config.learning_rate_end / config.learning_rate
         return float(config.learning_rate * ratio**left)
@@ -300,7 +299,8 @@ class Inferno(WorldModel):
         With ``views`` above 1 and a known camera, that of further views, too. Of the parts, ``mse``
         is of the observed frames, ``view_mse`` of the others.
         """
-        self.upscales.fill_(progress < self.config.upscaling)
+        if self.training:  # measuring on held-out frames leaves it as it is
+            self.upscales.fill_(progress < self.config.upscaling)
         lengths, count = scenes.lengths, self.config.views if self.spec.pose else 1
         chance = torch.rand(len(lengths), count, generator=generator, device=self.device)
         times = (chance * (lengths[:, None] + 1)).long()

@@ -99,6 +99,12 @@ RESULTS = (
     ),
     ResultFile("consistency", "evaluation consistency", 1),
     ResultFile("consistency-controlled", "evaluation consistency traveling-salesman-jumpy", 4),
+    ResultFile(
+        "control-reaction",
+        "evaluation control --checkpoint color-reaction --horizon 2 --worlds 1 --plans 27 "
+        "--episodes 100",
+        3,
+    ),
     ResultFile("consistency-reaction", "evaluation consistency color-reaction", 1),
     ResultFile(
         "consistency-nature",

@@ -181,7 +181,7 @@ def train_dyna(
     Raises:
         ValueError: ``real_steps`` is below 1, the environment's spaces are not the model's, what is
             imagined exceeds the model's window, ``explorer_config`` without ``explorer``, an
-            explorer whose plans do not fit or whose model has nothing to learn, or ``resume``
+            explorer that does not suit the model or has nothing to teach it, or ``resume``
             without a folder or of another run: of another config or explorer, other functions or
             settings of PPO, another model or environment id.
         TypeError: ``known`` is no ``KnownFunctions``, or ``explorer`` no planner's config.
@@ -225,7 +225,7 @@ class _Explorer:
                 f"explorer: collects what {model.name} is to learn, but that has nothing to learn; "
                 "leave the explorer away"
             )
-        planner_of(planner, model)  # raises where plans do not fit the window
+        planner_of(planner, model)  # raises where it does not suit the model
         return _Explorer(planner, replace(config or OnlineConfig(), seed=seed))
 
     def settings(self) -> dict[str, Any]:

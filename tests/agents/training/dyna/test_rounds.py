@@ -23,7 +23,6 @@ from agents import (
 )
 from agents.training.dyna import rounds
 from worldmodel import Episodes, Spec, make
-from worldmodel.models.baselines.copy_last import CopyLast
 from worldmodel.models.jumpy.jump.config import PRESETS
 
 PPO = {"n_steps": 4, "batch_size": 16, "n_epochs": 1, "device": "cpu"}
@@ -326,9 +325,9 @@ def test_errors_teach() -> None:
     with pytest.raises(ValueError, match="explorer_config: needs an explorer"):
         run(explorer_config=OnlineConfig())
     with pytest.raises(ValueError, match="explorer: collects what copy-last is to learn"):
-        train_dyna(CopyLast(LINE), CountedLine, 10, explorer=CemConfig())
-    with pytest.raises(ValueError, match="at most 12 fit"):
-        run(explorer=CemConfig(horizon=13))
+        train_dyna(make("copy-last", LINE), CountedLine, 10, explorer=CemConfig())
+    with pytest.raises(ValueError, match="ahead: 13 decisions take 13 steps"):
+        run(explorer=CemConfig(horizon=13, ahead=13))
     with pytest.raises(TypeError, match="explorer: expected settings of a planner such as CemConf"):
         run(explorer=OnlineConfig())
     with pytest.raises(ValueError, match="frame_stack"):

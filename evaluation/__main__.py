@@ -31,7 +31,8 @@ VERBS = {
     ),
     "objects": LazyVerb(
         f"{_MEASUREMENTS}.objects:Objects",
-        "Masks against balls, modules against moves, and moves that were not learned together.",
+        "Masks against balls or shapes, modules against moves, and moves that were not learned "
+        "together.",
     ),
     "model-comparison": LazyVerb(
         f"{_MEASUREMENTS}.model_comparison:ModelComparison",

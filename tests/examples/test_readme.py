@@ -37,7 +37,7 @@ SMALLER = {
     "real_steps=400": "real_steps=202, config=ONLINE",
     "plans=64, worlds=3": "plans=8, worlds=1, iterations=2",
     "episodes=20": "episodes=2",
-    "episodes=10,": "episodes=1,",
+    "episodes=5,": "episodes=1,",
     "steps=50_000": "steps=512",
     "episodes=50": "episodes=2",
     "episodes=8": "episodes=2",

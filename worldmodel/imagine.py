@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,12 @@ from worldmodel.common.tensorboard import add_video
 from worldmodel.common.video import encode_gif
 from worldmodel.spec.parts import to_float, to_uint8
 from worldmodel.training import Progress
-from worldmodel.types import Context, Queries, SceneBatch
+from worldmodel.types import Context, Queries, SceneBatch, Worlds
 
-_GAP = 2  # pixels between pictures
-_CONTEXT = (255, 200, 0)  # border of the frames of the context
-_GROUND = (40, 40, 40)
+BORDER = 2
+"""Pixels around each picture."""
+CONTEXT_COLOUR, OTHER_COLOUR = (255, 200, 0), (40, 40, 40)
+"""Of the border: around a frame of the context, and around any other."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,29 @@ class Imagined:
     in_context: Tensor
 
 
-def imagine(
+class Sampled(NamedTuple):
+    """Worlds of B scenes, and what they look like at K times.
+
+    Attributes:
+        worlds: S of each scene.
+        queries: of the times.
+        frames: float32 (B, S, K, C, H, W), along the scenes' own actions.
+    """
+
+    worlds: Worlds
+    queries: Queries
+    frames: Tensor
+
+
+@torch.inference_mode()
+def sample_frames(
     model: WorldModel,
     scenes: SceneBatch,
     context_times: Sequence[int],
     query_times: Sequence[int],
     worlds: int = 4,
     seed: int = 0,
-) -> Imagined:
+) -> Sampled:
     """Observe each scene at some times, and sample what it looks like at others.
 
     The actions of the scene are the plan. Where poses are the keys, times number the views. A model
@@ -74,33 +91,72 @@ def imagine(
     for name, times in (("context", context_times), ("queries", query_times)):
         if not times or min(times) < 0 or max(times) > last:
             raise ValueError(f"{name}: expected times in 0 .. {last}, got {list(times)}")
-    batch, device = len(scenes.lengths), model.device
-    given, wanted = (
-        torch.tensor(list(times), device=scenes.lengths.device).expand(batch, -1)
-        for times in (context_times, query_times)
-    )
+    device = model.device
+    given, wanted = _of_each(scenes, context_times), _of_each(scenes, query_times)
     frames = to_float(scenes.observations(given)).to(device)
+    if model.spec.pose:
+        poses, views = scenes.poses(given), scenes.poses(wanted)
+        if poses is None or views is None:
+            raise ValueError("scenes: the model's keys are camera poses; these have none")
+        context = Context.views(frames, poses.to(device))
+        queries = Queries.views(views.to(device))
+    elif model.max_context == 0:
+        context = Context.empty(len(scenes.lengths), model.spec.observation)
+        queries = Queries(wanted.to(device))
+    else:
+        actions = None if model.spec.passive else scenes.actions.to(device)
+        context = Context(frames, given.to(device), actions)
+        plan = None if actions is None else actions[:, None, max(context_times) :]
+        queries = Queries(wanted.to(device), plan)
     generator = torch.Generator(device).manual_seed(seed)
-    with torch.inference_mode():
-        if model.spec.pose:
-            poses, views = scenes.poses(given), scenes.poses(wanted)
-            if poses is None or views is None:
-                raise ValueError("scenes: the model's keys are camera poses; these have none")
-            context = Context.views(frames, poses.to(device))
-            queries = Queries.views(views.to(device))
-        elif model.max_context == 0:
-            context = Context.empty(batch, model.spec.observation)
-            queries = Queries(wanted.to(device))
-        else:
-            actions = None if model.spec.passive else scenes.actions.to(device)
-            context = Context(frames, given.to(device), actions)
-            plan = None if actions is None else actions[:, None, max(context_times) :]
-            queries = Queries(wanted.to(device), plan)
-        sampled = model.sample(model.observe(context), worlds, generator)
-        answer = model.predict(sampled, queries).observations
+    sampled = model.sample(model.observe(context), worlds, generator)
+    answer = model.predict(sampled, queries).observations
     assert answer is not None
-    in_context = torch.isin(wanted[0], given[0]).cpu() & (model.max_context != 0)
-    return Imagined(scenes.observations(wanted).cpu(), to_uint8(answer[:, :, 0]).cpu(), in_context)
+    return Sampled(sampled, queries, answer[:, :, 0])
+
+
+def imagine(
+    model: WorldModel,
+    scenes: SceneBatch,
+    context_times: Sequence[int],
+    query_times: Sequence[int],
+    worlds: int = 4,
+    seed: int = 0,
+) -> Imagined:
+    """``sample_frames`` (see there), and the truth to compare with."""
+    frames = sample_frames(model, scenes, context_times, query_times, worlds, seed).frames
+    in_context = torch.isin(torch.tensor([*query_times]), torch.tensor([*context_times]))
+    truth = scenes.observations(_of_each(scenes, query_times)).cpu()
+    return Imagined(truth, to_uint8(frames).cpu(), in_context & (model.max_context != 0))
+
+
+def times_in_reach(model: WorldModel, context_times: Sequence[int], last: int) -> Sequence[int]:
+    """All times up to ``last`` that the model reaches from a context at these times."""
+    if model.horizon == 0:
+        return context_times
+    return range(0 if model.jumpy else max(context_times), last + 1, model.stride)
+
+
+def framed(
+    pictures: NDArray[np.uint8], in_context: NDArray[np.bool_], scale: int
+) -> NDArray[np.uint8]:
+    """Pictures (..., K, H, W, C), enlarged, each in a border, yellow where it is in the context.
+
+    Args:
+        pictures: of K times; C is 1 or 3.
+        in_context: (K,).
+        scale: times by which each pixel is repeated.
+
+    Returns:
+        (..., K, H * scale + 2 * BORDER, W * scale + 2 * BORDER, 3).
+    """
+    large = pictures.repeat(scale, -3).repeat(scale, -2)
+    *lead, height, width, _ = large.shape
+    boxes = np.empty((*lead, height + 2 * BORDER, width + 2 * BORDER, 3), np.uint8)
+    boxes[:] = OTHER_COLOUR
+    boxes[..., in_context, :, :, :] = CONTEXT_COLOUR
+    boxes[..., BORDER:-BORDER, BORDER:-BORDER, :] = large
+    return boxes
 
 
 def sheet(imagined: Imagined, scale: int = 2) -> NDArray[np.uint8]:
@@ -114,7 +170,7 @@ def sheet(imagined: Imagined, scale: int = 2) -> NDArray[np.uint8]:
         uint8 (height, width, 3).
     """
     rows, none = [], torch.zeros_like(imagined.in_context)
-    for truth, worlds in zip(imagined.truth.numpy(), imagined.worlds.numpy(), strict=True):
+    for truth, worlds in zip(imagined.truth, imagined.worlds, strict=True):
         rows.append(_row(truth, imagined.in_context, scale))
         rows += [_row(world, none, scale) for world in worlds]
     return np.concatenate(rows)
@@ -129,9 +185,9 @@ def video(imagined: Imagined, scale: int = 2) -> NDArray[np.uint8]:
     frames = []
     for k, mark in enumerate(imagined.in_context):
         marked = mark.expand(len(imagined.truth))
-        rows = [_row(imagined.truth[:, k].numpy(), marked, scale)]
+        rows = [_row(imagined.truth[:, k], marked, scale)]
         worlds = imagined.worlds[:, :, k].unbind(1)
-        rows += [_row(world.numpy(), marked & False, scale) for world in worlds]
+        rows += [_row(world, marked & False, scale) for world in worlds]
         frames.append(np.concatenate(rows))
     return np.stack(frames)
 
@@ -181,8 +237,7 @@ class ImaginedVideo:
         if progress.writer is None or progress.step < self._next:
             return
         self._next = progress.step + self.every
-        last = int(self.scenes.lengths.min()) if progress.model.horizon is None else 0
-        times = range(0, last + 1, progress.model.stride)
+        times = times_in_reach(progress.model, [0], int(self.scenes.lengths.min()))
         imagined = imagine(progress.model, self.scenes, [0], times, self.worlds, self.seed)
         rows = torch.cat([imagined.truth[:, None], imagined.worlds], 1).transpose(0, 1)
         names = ["real", *(f"imagined {i + 1}" for i in range(self.worlds))]
@@ -194,14 +249,11 @@ class ImaginedVideo:
         )  # fmt: skip
 
 
-def _row(pictures: NDArray[np.uint8], marked: Tensor, scale: int) -> NDArray[np.uint8]:
+def _row(pictures: Tensor, in_context: Tensor, scale: int) -> NDArray[np.uint8]:
     """Pictures (K, H, W, C) side by side, each in a border."""
-    boxes = []
-    for picture, mark in zip(pictures, marked.tolist(), strict=True):
-        large = picture.repeat(scale, 0).repeat(scale, 1)
-        height, width = large.shape[:2]
-        box = np.empty((height + 2 * _GAP, width + 2 * _GAP, 3), np.uint8)
-        box[:] = _CONTEXT if mark else _GROUND
-        box[_GAP:-_GAP, _GAP:-_GAP] = large
-        boxes.append(box)
-    return np.concatenate(boxes, 1)
+    return np.concatenate(framed(pictures.numpy(), in_context.numpy(), scale), 1)
+
+
+def _of_each(scenes: SceneBatch, times: Sequence[int]) -> Tensor:
+    """int64 (B, K): the same times of all scenes."""
+    return torch.tensor(list(times), device=scenes.lengths.device).expand(len(scenes.lengths), -1)

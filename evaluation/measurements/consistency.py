@@ -16,6 +16,14 @@ from evaluation.runner.measurement import OfWorlds, Row, environment
 from evaluation.runner.partial_results import PartialResults
 from worldmodel import WorldModel
 
+STORIES = {
+    story.NATURE: story.story_consistency,
+    story.AGENT: story.story_consistency,
+    reaction.NATURE: reaction.reaction_consistency,
+    reaction.AGENT: reaction.reaction_consistency,
+}
+"""What is measured of stories, by environment."""
+
 
 @dataclass(frozen=True)
 class Consistency(OfWorlds):
@@ -44,12 +52,9 @@ class Consistency(OfWorlds):
         env = environment(self.env, model.env_id)
         if env == VIEWS:
             return dice.dice_consistency(model, self.scenes, self.worlds, self.seed)
-        if env in (story.NATURE, story.AGENT):
-            return story.story_consistency(model, env, self.scenes, self.worlds, self.seed)
-        if env in (reaction.NATURE, reaction.AGENT):
-            return reaction.reaction_consistency(model, env, self.scenes, self.worlds, self.seed)
-        known = (VIEWS, story.NATURE, story.AGENT, reaction.NATURE, reaction.AGENT)
-        raise ValueError(f"env: expected one of {', '.join(known)}; got {env!r}")
+        if env in STORIES:
+            return STORIES[env](model, env, self.scenes, self.worlds, self.seed)
+        raise ValueError(f"env: expected one of {', '.join((VIEWS, *STORIES))}; got {env!r}")
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Of all models; draws the picture."""

@@ -14,7 +14,8 @@ from envs.narratives.oracle import coherent_reaction, reagent_colours
 from evaluation.metrics import statistics
 from evaluation.metrics.similarity import contradictions
 from evaluation.runner.held_out_scenes import held_out
-from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
+from worldmodel import WorldModel, to_uint8
+from worldmodel.imagine import sample_frames
 
 NATURE = "narratives/ColorReactionNature-v0"
 AGENT = "narratives/ColorReaction-v0"
@@ -110,23 +111,8 @@ def _colours(
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     """The reagents' colours in imagined frames, int64 (B, S, times, R), and ``contradictions``."""
-    scenes, device = len(batch.scene_ids), model.device
-    context_times = torch.arange(context_frames).expand(scenes, -1)
-    before = plans = None
-    if model.spec.action.kind != "none":
-        before = batch.actions[:, : context_frames - 1].to(device)
-        plans = batch.actions[:, None, context_frames - 1 :].to(device)
-    observations = to_float(batch.observations(context_times))
-    context = Context(observations.to(device), context_times.to(device), before)
-    queries = Queries(torch.tensor(times, device=device).expand(scenes, -1), plans)
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.inference_mode():
-        sampled = model.sample(model.observe(context), worlds, generator)
-        frames = model.predict(sampled, queries).observations
-        assert frames is not None
-        frames = frames[:, :, 0]
-        changed = contradictions(model, sampled, queries, frames)
+    sampled = sample_frames(model, batch, range(context_frames), times, worlds, seed)
     facts = batch.start()
     assert isinstance(facts, ColorReactionState)
-    read = reagent_colours(to_uint8(frames).cpu().flatten(1, 2), facts)
-    return read.view(scenes, worlds, len(times), -1), changed
+    read = reagent_colours(to_uint8(sampled.frames).cpu().flatten(1, 2), facts)
+    return read.unflatten(1, (worlds, -1)), contradictions(model, *sampled)

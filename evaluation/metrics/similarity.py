@@ -118,6 +118,7 @@ def per_future(
     return each.view(futures.shape[:3]).mean(2).cpu()
 
 
+@torch.inference_mode()
 def contradictions(model: WorldModel, worlds: Worlds, queries: Queries, frames: Tensor) -> Tensor:
     """Share of frames that change when they are queried again: each alone, the last one first.
 

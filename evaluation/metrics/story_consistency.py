@@ -18,7 +18,8 @@ from envs.narratives.traveling_salesman import ABSENT, CITIES, TravelingSalesman
 from evaluation.metrics import statistics
 from evaluation.metrics.similarity import contradictions
 from evaluation.runner.held_out_scenes import held_out
-from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
+from worldmodel import WorldModel, to_uint8
+from worldmodel.imagine import sample_frames
 
 NATURE = "narratives/TravelingSalesmanNature-v0"
 AGENT = "narratives/TravelingSalesman-v0"
@@ -54,21 +55,9 @@ def leg_ends(
         tours = torch.rand(scenes, CITIES, generator=generator).argsort(1)
         actions = tours.repeat_interleave(LEG_STEPS, 1)
         batch = play(batch.simulator, batch.scene_ids, actions, batch.size)
-    times = torch.arange(LEG_STEPS + 1 if env == NATURE else 1).expand(scenes, -1)
-    ends = torch.tensor(LEG_ENDS).expand(scenes, -1)
-
-    device = model.device
-    context = Context(to_float(batch.observations(times)).to(device), times.to(device))
-    plans = None if env == NATURE else batch.actions[:, None].to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.inference_mode():
-        sampled = model.sample(model.observe(context), worlds, generator)
-        queries = Queries(ends.to(device), plans)
-        frames = model.predict(sampled, queries).observations
-        assert frames is not None
-        frames = frames[:, :, 0]
-        changed = contradictions(model, sampled, queries, frames)
-    return batch, to_uint8(frames).cpu(), changed
+    context = range(LEG_STEPS + 1 if env == NATURE else 1)
+    sampled = sample_frames(model, batch, context, LEG_ENDS, worlds, seed)
+    return batch, to_uint8(sampled.frames).cpu(), contradictions(model, *sampled)
 
 
 def visits(batch: SceneBatch, frames: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from envs.video import random_videos
 from evaluation.metrics.dice_consistency import CONTEXT_VIEWS
-from evaluation.runner.held_out_scenes import held_out
+from evaluation.runner.held_out_scenes import VIEWS, held_out
 from worldmodel import WorldModel
 from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.common.video import tile_videos
-from worldmodel.imagine import imagine
+from worldmodel.imagine import framed, imagine
 
 PASSIVE_CONTEXT = 6
 """Frames that a model of a passive scene is given: those of the paper, up to the first leg's end.
@@ -26,10 +26,6 @@ CANDIDATES = 32
 """Test scenes of which the longest are taken: those that end at once have nothing to show."""
 PAUSE = 5
 """How often the last frame is repeated before a clip begins again."""
-BORDER = 2
-"""Pixels around each picture."""
-GIVEN, IMAGINED = (255, 200, 0), (40, 40, 40)
-"""Colours of the border: a frame of the context, and any other."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,9 @@ def model_clip(
     shared = context[:, None].expand(-1, worlds + 1, -1, -1, -1, -1)
     videos = torch.cat([shared, columns], 2).flatten(0, 1).numpy()
     captions = ["truth", *(f"world {i + 1}" for i in range(worlds))] * scenes
-    frames = tile_videos(_framed(videos, len(given), scale), worlds + 1, captions=captions)
+    in_context = np.arange(videos.shape[1]) < len(given)
+    boxes = framed(videos, in_context, scale)
+    frames = tile_videos(boxes, worlds + 1, captions=captions)
     # Views and strides are far apart: each needs a look of its own.
     return Clip(_with_pause(frames), 1.5 if spec.pose or stride > 1 else 5)
 
@@ -113,7 +111,7 @@ def env_clip(env_id: str, side: int = 128, length: int = 31, seed: int = 0) -> C
         raise ValueError(f"side: expected a multiple of 64, got {side}")
     frames = np.concatenate(list(_episodes(env_id, length, seed)))
     times = side // frames.shape[1]
-    return Clip(frames.repeat(times, 1).repeat(times, 2), 2 if "Views" in env_id else 5)
+    return Clip(frames.repeat(times, 1).repeat(times, 2), 2 if env_id == VIEWS else 5)
 
 
 def _episodes(env_id: str, length: int, seed: int) -> Iterator[NDArray[np.uint8]]:
@@ -128,13 +126,3 @@ def _episodes(env_id: str, length: int, seed: int) -> Iterator[NDArray[np.uint8]
 
 def _with_pause(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([frames, frames[-1:].repeat(PAUSE, 0)])
-
-
-def _framed(videos: NDArray[np.uint8], given: int, scale: int) -> NDArray[np.uint8]:
-    """Videos (N, T, H, W, 3), enlarged, in borders: those of the first ``given`` frames differ."""
-    large = videos.repeat(scale, 2).repeat(scale, 3)
-    count, length, height, width, channels = large.shape
-    framed = np.empty((count, length, height + 2 * BORDER, width + 2 * BORDER, channels), np.uint8)
-    framed[:, :given], framed[:, given:] = GIVEN, IMAGINED
-    framed[:, :, BORDER:-BORDER, BORDER:-BORDER] = large
-    return framed

@@ -153,10 +153,8 @@ class Imagine:
         model = checkpoint.load(self.checkpoint)
         set_flow_steps(model, self.flow_steps)
         batch = self._scenes(model.spec)
-        begin = 0 if model.jumpy else max(self.context)
         last = int(batch.lengths.min())
-        reached = range(begin, last + 1, model.stride) if model.horizon is None else self.context
-        queries = self.queries or reached
+        queries = self.queries or imagine.times_in_reach(model, self.context, last)
         imagined = imagine.imagine(model, batch, self.context, queries, self.worlds, self.seed)
         imagine.write(imagined, self.out, scale=self.scale)
         yield f"{self.scenes} scenes, truth above {self.worlds} sampled worlds: {self.out}"

@@ -11,9 +11,9 @@ from PIL import Image, ImageSequence
 
 import worldmodel
 from envs import ENV_IDS
-from evaluation.report import clips
-from evaluation.report.clips import GIVEN, PAUSE, env_clip, model_clip
+from evaluation.report.clips import PAUSE, env_clip, model_clip
 from evaluation.report.gallery import PAGE, Card, Gallery, clip_name, page, summary
+from worldmodel.imagine import BORDER, CONTEXT_COLOUR
 from worldmodel.resolve import shipped
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "gallery"
@@ -38,7 +38,7 @@ def test_a_small_gallery(tmp_path: Path) -> None:
     text = (tmp_path / PAGE).read_text()
     assert "python -m worldmodel train --env envs:narratives/TravelingSalesman-v0" in text
     assert "| tours shown in the order of the plan, from one frame | 0.951 |" in text
-    for name, size in (("traveling-salesman", 32 + 2 * clips.BORDER), ("RandomWalk-v0", 128)):
+    for name, size in (("traveling-salesman", 32 + 2 * BORDER), ("RandomWalk-v0", 128)):
         with Image.open(tmp_path / f"{name}.gif") as clip:
             assert clip.height >= size and sum(1 for _ in ImageSequence.Iterator(clip)) > 10
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".gif"}
@@ -54,14 +54,16 @@ def test_a_small_gallery(tmp_path: Path) -> None:
 def test_context_is_framed(name: str, given: int, length: int) -> None:
     frames = model_clip(worldmodel.load(name), scenes=1, worlds=1, scale=1).frames
     assert len(frames) == length + PAUSE and frames.dtype == np.uint8
-    yellow = (frames == GIVEN).all(-1).any((1, 2))
+    yellow = (frames == CONTEXT_COLOUR).all(-1).any((1, 2))
     assert yellow.tolist() == [time < given for time in range(length + PAUSE)]
 
 
 def test_both_columns_share_the_context() -> None:
     frames = model_clip(worldmodel.load("traveling-salesman"), 1, 1, scale=2).frames
-    (left, *_), (right, *_) = np.hsplit((frames[0] == GIVEN).all(-1).any(0).nonzero()[0], 2)
-    side = 64 + 2 * clips.BORDER
+    (left, *_), (right, *_) = np.hsplit(
+        (frames[0] == CONTEXT_COLOUR).all(-1).any(0).nonzero()[0], 2
+    )
+    side = 64 + 2 * BORDER
     truth, world = frames[..., left : left + side, :], frames[..., right : right + side, :]
     below = truth.shape[1] - side  # the captions, which differ, are above
     assert np.array_equal(truth[0, below:], world[0, below:])

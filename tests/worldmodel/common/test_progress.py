@@ -43,8 +43,8 @@ def test_one_long_turn_shows_when_it_ends(clock: Clock, capsys: pytest.CaptureFi
         for seconds in (1, 200):
             clock.now += seconds
             bar.update()
-    shown = lines(capsys)  # when it ends, and once more to end the line
-    assert shown and all(line.startswith("fit: 100%") and "3/3" in line for line in shown)
+    ended, again = lines(capsys)  # when it ends, and once more to end the line
+    assert ended == again and ended.startswith("fit: 100%") and "3/3" in ended
 
 
 def test_what_is_quick_or_not_to_be_shown_leaves_nothing(

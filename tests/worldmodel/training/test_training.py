@@ -80,7 +80,7 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
         fresh(), source(), 4, folder=tmp_path, log_every=2, training={"command": "pytest"},
         callbacks=[lambda progress: seen.append(progress.step)], **QUIET,
     )  # fmt: skip
-    assert seen == [2, 4] and {"loss", "kl", "mse", "reward", "continue"} <= parts.keys()
+    assert seen == [2, 4] and {"loss", "flow", "kl", "mse", "reward", "continue"} <= parts.keys()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [scalar.step for scalar in events.Scalars("world_model/loss")] == [2, 4]
     for name in ("kl", "mse", "reward", "continue"):  # at last the prior trains alone

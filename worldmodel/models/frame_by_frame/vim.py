@@ -53,7 +53,7 @@ from worldmodel.models.frame_by_frame.base import FrameByFrame, State, select_ro
 from worldmodel.models.frame_by_frame.vim_config import VimConfig
 from worldmodel.models.layers.gaussian import at_least_float32, draw, kl_divergence
 from worldmodel.models.layers.presents import draw_present
-from worldmodel.models.layers.slot_attention import PictureEncoder, SlotAttention
+from worldmodel.models.layers.slot_attention import PictureEncoder, SlotAttention, warmed_up
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -254,14 +254,10 @@ class Vim(FrameByFrame):
     # -- training --------------------------------------------------------------------------------
 
     def learning_rate(self, done: int, steps: int) -> float:
-        """A linear warm-up, then a constant factor per step down to ``learning_rate_end``."""
+        """See ``warmed_up``."""
         config = self.config
-        share = done / steps
-        if share < config.warm_up:
-            return config.learning_rate * max(share, 1 / steps) / config.warm_up
-        left = (share - config.warm_up) / (1 - config.warm_up)
-        return float(
-            config.learning_rate * (config.learning_rate_end / config.learning_rate) ** left
+        return warmed_up(
+            config.learning_rate, config.learning_rate_end, config.warm_up, done, steps
         )
 
     def loss(

@@ -21,6 +21,20 @@ LOG_SPREAD = -2.0
 that are mostly noise learn more slowly.)"""
 
 
+def warmed_up(first: float, last: float, warm_up: float, done: int, steps: int) -> float:
+    """A learning rate after ``done`` of ``steps`` steps, as slot attention is usually trained.
+
+    Args:
+        first, last: above 0. It rises to ``first``, then goes by a constant factor per step to
+            ``last``.
+        warm_up: share of the steps, below 1, in which it rises.
+    """
+    share = done / steps
+    if share < warm_up:
+        return first * min(1, max(share, 1 / steps) / warm_up)
+    return float(first * (last / first) ** ((share - warm_up) / (1 - warm_up)))
+
+
 class GridPosition(nn.Module):
     """Scales and shifts a picture of features by linear maps of positions and their waves.
 

@@ -66,7 +66,7 @@ from worldmodel.models.jumpy.inferno.cameras import SceneCamera
 from worldmodel.models.jumpy.inferno.config import InfernoConfig
 from worldmodel.models.jumpy.inferno.renderer import Renderer, Upscaler, doublings
 from worldmodel.models.jumpy.inferno.slots import Scene, SceneSlots, SlotToObject
-from worldmodel.models.layers.slot_attention import PictureEncoder
+from worldmodel.models.layers.slot_attention import PictureEncoder, warmed_up
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Context, Queries, SceneBatch, StepPrediction, Worlds
 
@@ -283,13 +283,11 @@ class Inferno(WorldModel):
         )
 
     def learning_rate(self, done: int, steps: int) -> float:
-        """A linear warm-up, then a constant factor per step to ``learning_rate_end``."""
-        config, share = self.config, done / steps
-        if share < config.warm_up:
-            return config.learning_rate * min(1, max(share, 1 / steps) / config.warm_up)
-        left = (share - config.warm_up) / (1 - config.warm_up)
-        ratio = config.learning_rate_end / config.learning_rate
-        return float(config.learning_rate * ratio**left)
+        """See ``warmed_up``."""
+        config = self.config
+        return warmed_up(
+            config.learning_rate, config.learning_rate_end, config.warm_up, done, steps
+        )
 
     def loss(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None

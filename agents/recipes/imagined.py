@@ -98,7 +98,7 @@ class ImaginedPpo(Imagined):
 
     Attributes:
         rounds: without the seed.
-        explorer, explorer_config: that collects the first round; None for random play.
+        explorer: collects the first round, with its planner and refits; None for random play.
         settings: of PPO, in place of ``train_dyna``'s.
     """
 
@@ -106,8 +106,7 @@ class ImaginedPpo(Imagined):
     label = "PPO in imagination (train_dyna)"
 
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
-    explorer: PlannerConfig | None = None
-    explorer_config: OnlineConfig | None = None
+    explorer: OnlinePlanner | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,7 +117,9 @@ class ImaginedPpo(Imagined):
     @property
     def arguments(self) -> dict[str, Any]:
         """Of ``train_dyna``, besides the rounds."""
-        explorer = {"explorer": self.explorer, "explorer_config": self.explorer_config}
+        if self.explorer is None:
+            return dict(self.settings)
+        explorer = {"explorer": self.explorer.planner, "explorer_config": self.explorer.online}
         return {**explorer, **self.settings}
 
     def learn(self, env: EnvLike, seed: int = 0, callback: BaseCallback | None = None) -> Any:
@@ -138,7 +139,7 @@ class ImaginedPpo(Imagined):
         """See ``Imagined``."""
         groups: dict[str, Mapping[str, Any]] = {"rounds": asdict(self.rounds), "PPO": self.settings}
         if self.explorer is not None:
-            groups["explorer of the first round"] = asdict(self.explorer)
+            groups["explorer of the first round"] = asdict(self.explorer.planner)
         return groups
 
 

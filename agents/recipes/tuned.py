@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from agents.planners.refining import CemConfig
@@ -47,11 +46,10 @@ def _ppo(
         patience=patience,
         **fit,
     )
-    made = ImaginedPpo(steps, horizon, model_settings=model, rounds=rounds, settings=settings)
-    if explorer is None:
-        return made
-    window = max(horizon, explorer.window)
-    return replace(made, window=window, explorer=explorer.planner, explorer_config=explorer.online)
+    window = horizon if explorer is None else max(horizon, explorer.window)
+    return ImaginedPpo(
+        steps, window, model_settings=model, rounds=rounds, explorer=explorer, settings=settings
+    )
 
 
 def _replay(

@@ -258,9 +258,8 @@ class _Rounds(RoundsRun):
 
     def settings(self) -> dict[str, Any]:
         ppo = {name: value for name, value in self.ppo_settings.items() if name not in CHANGEABLE}
-        explorer: dict[str, Any] = {"explorer": {}, "explorer_config": {}}
-        if self.explorer is not None:
-            explorer = self.explorer.settings()
+        none: dict[str, Any] = {"explorer": {}, "explorer_config": {}}
+        explorer = none if self.explorer is None else self.explorer.settings()
         return {"config": asdict(self.config), "ppo": ppo, **explorer}
 
     def save(self, folder: Path) -> list[str]:
@@ -289,15 +288,12 @@ class _Rounds(RoundsRun):
         config, number, first = self.config, len(self.rows), not self.rows
         # All randomness of a round follows from its number, so that a resumed run is identical.
         self.agent.set_random_seed(config.seed + number)
+        wanted = config.first_collect_steps if first else config.collect_steps
         if first and self.explorer is not None:
-            self._explore(self.explorer, min(left, config.first_collect_steps))
+            self._explore(self.explorer, min(left, wanted))
         else:
-            random = RandomAgent(self.env.action_space, config.seed)
-            wanted = config.first_collect_steps if first else config.collect_steps
-            self.collect(
-                random if first else self.agent, wanted, left, config.seed, config.hold,
-                config.frame_stack,
-            )  # fmt: skip
+            player = RandomAgent(self.env.action_space, config.seed) if first else self.agent
+            self.collect(player, wanted, left, config.seed, config.hold, config.frame_stack)
         error = model_error(self.model, self.to_episodes(self.fresh), config) if not first else {}
         self.episodes += self.fresh
         recorded = self.to_episodes(self.episodes)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from evaluation_fakes import Replay
 from torch import Tensor
 
 import worldmodel
 from envs import play, sample_scenes
 from evaluation.measurements.consistency import Consistency
 from evaluation.metrics.reaction_consistency import AGENT, NATURE, REACTION
-from worldmodel import ActionSpec, Prediction, Queries, Spec, Worlds
-from worldmodel.models.jumpy.jump import Jump
+from worldmodel import ActionSpec, Spec
 
 SPECS = {
     NATURE: Spec((3, 64, 64), ActionSpec("none"), 11),
@@ -24,20 +24,6 @@ SPECS = {
 def measured(model: worldmodel.WorldModel, env: str, scenes: int) -> dict[str, float]:
     rows = Consistency(env=env, scenes=scenes, worlds=2).of_model(model)
     return {row["metric"]: row["value"] for row in rows}
-
-
-class Replay(Jump):
-    """Shows the true scenes whatever it is asked: the upper bound."""
-
-    def __init__(self, env: str, frames: Tensor) -> None:
-        super().__init__(SPECS[env], worldmodel.preset("jump", "views"))
-        self.frames = frames  # (B, T, C, H, W)
-
-    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
-        rows = torch.arange(len(self.frames))[:, None]
-        shown = self.frames[rows, queries.times].unsqueeze(1)
-        shown = shown.expand(-1, worlds.shape[1], *[-1] * 4)
-        return Prediction(shown.unsqueeze(2), torch.zeros(1), torch.zeros(1))
 
 
 def truth(env: str, scenes: int) -> Tensor:
@@ -53,9 +39,9 @@ def truth(env: str, scenes: int) -> Tensor:
 
 
 def test_the_truth_reacts_as_it_must() -> None:
-    values = measured(Replay(AGENT, truth(AGENT, 24)), AGENT, 24)
+    values = measured(Replay(SPECS[AGENT], truth(AGENT, 24)), AGENT, 24)
     assert values["right colours"] > 0.95 and values["unchanged colours"] > 0.95
-    values = measured(Replay(NATURE, truth(NATURE, 24)), NATURE, 24)
+    values = measured(Replay(SPECS[NATURE], truth(NATURE, 24)), NATURE, 24)
     assert values["coherent reactions"] == values["distinct colours"] == 1.0
 
 
@@ -71,7 +57,7 @@ def test_a_reaction_comes_at_once_and_stays() -> None:
     late[:, REACTION] = late[:, REACTION - 1]
     back[:, -1] = back[:, REACTION - 1]
     for frames in (late, back):
-        assert measured(Replay(NATURE, frames), NATURE, 12)["coherent reactions"] == 0.0
+        assert measured(Replay(SPECS[NATURE], frames), NATURE, 12)["coherent reactions"] == 0.0
 
 
 def test_other_environments_are_refused() -> None:

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from evaluation_fakes import Replay
 from torch import Tensor
 
 import worldmodel
@@ -18,8 +19,7 @@ from evaluation.measurements.consistency import Consistency
 from evaluation.measurements.control import Control, reference
 from evaluation.metrics import story_consistency as consistency
 from evaluation.runner.trained_agents import Contestant
-from worldmodel import ActionSpec, Prediction, Queries, Spec, Worlds
-from worldmodel.models.jumpy.jump import Jump
+from worldmodel import ActionSpec, Spec
 
 NATURE = Spec((3, 32, 32), ActionSpec("none"), 20)
 AGENT = Spec((3, 32, 32), ActionSpec("discrete", (), (4,)), 40)
@@ -29,19 +29,6 @@ ENVS = {NATURE: consistency.NATURE, AGENT: consistency.AGENT}
 def measured(model: worldmodel.WorldModel, scenes: int) -> list[dict[str, Any]]:
     env = ENVS.get(model.spec, consistency.AGENT)
     return Consistency(env=env, scenes=scenes, worlds=2).of_model(model)
-
-
-class Replay(Jump):
-    """Shows the true scenes whatever it is asked: the upper bound."""
-
-    def __init__(self, spec: Spec, frames: Tensor) -> None:
-        super().__init__(spec, worldmodel.preset("jump", "views"))
-        self.frames = frames  # (B, T, C, H, W)
-
-    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
-        rows = torch.arange(len(self.frames))[:, None]
-        seen = self.frames[rows, queries.times].unsqueeze(1).expand(-1, worlds.shape[1], *[-1] * 4)
-        return Prediction(seen.unsqueeze(2), torch.zeros(1), torch.zeros(1))
 
 
 def truth(env: str, scenes: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics import reaction_consistency as reaction
 from evaluation.report import answers, plots, real_steps
 from evaluation.report.load_results import Result, Row, of, read
 from evaluation.report.names import interval_of, label, number
@@ -181,7 +182,9 @@ def _consistency(page: _Page) -> None:
     files = of(page.results, "consistency")
     kinds: dict[str, list[tuple[str, Row]]] = {}
     for name, row in answers.named([row for result in files for row in result.rows]):
-        kinds.setdefault(str(row["env"]).partition("/")[0], []).append((name, row))
+        env = str(row["env"])
+        kind = "reactions" if env in (reaction.AGENT, reaction.NATURE) else env.partition("/")[0]
+        kinds.setdefault(kind, []).append((name, row))
     for kind, rows in sorted(kinds.items()):
         alt = f"Consistency of samples: {kind}"
         page.picture(f"consistency-{kind}.png", alt, plots.consistency, rows)

@@ -140,7 +140,7 @@ class Enjoy:
         """Play, and write a video of the first episode."""
         torch.set_num_threads(self.num_threads)
         agent, config = runs.load(self.folder)
-        lookahead = config.method == "lookahead"
+        lookahead = config.looks_ahead
         if lookahead and self.video is not None:
             raise ValueError("video: not possible for agents with lookahead yet")
         model = checkpoint.load(str(config.model)) if lookahead else None

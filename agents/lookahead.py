@@ -1,6 +1,6 @@
 """Lookahead: observations together with what a world model imagines for each candidate action.
 
-venv = LookaheadVecWrapper(DummyVecEnv(makers), model, jumps=3, hold=5)
+venv = LookaheadVecWrapper(DummyVecEnv(makers), model, jumps=3, hold=5, depth=2)
 PPO("MultiInputPolicy", venv, policy_kwargs={"features_extractor_class": LookaheadExtractor})
 """
 
@@ -32,6 +32,8 @@ from worldmodel.spec import ActionSpec, Spec
 
 RANDOM_CANDIDATES = 8
 """Candidates of an action space that is not discrete, if none are given."""
+MOST_PLANS = 4096
+"""Of one scene, that a search scores."""
 FAINT = 0.1
 """Factor of the features of observations. SB3 initialises all layers orthogonally: their noise
 would drown the few numbers that say outright what each action brings."""
@@ -52,7 +54,9 @@ class LookaheadVecWrapper(VecEnvWrapper):
       axes); ``LookaheadExtractor`` scales them;
     - ``reward_alive`` float32 (A, K, 2): the expected reward since the jump before (given that the
       episode still ran then), and the probability that the episode has not terminated; means over
-      the worlds.
+      the worlds;
+    - ``returns`` float32 (A,), with a ``depth`` above 1: the highest return that any plan of that
+      many candidates, which begins with this one, is expected to bring.
 
     ``terminal_observation`` in the infos has the same form, imagined from the terminal frame. All
     arrays are fresh at each step.
@@ -70,13 +74,16 @@ class LookaheadVecWrapper(VecEnvWrapper):
             another, drawn once.
         worlds: that ``reward_alive`` is averaged over. The frames are those of the first.
         frames: False omits ``imagined``: no frame is rendered.
+        depth: decisions of the plans that ``returns`` searches, all A^depth of them, each decision
+            held for ``hold`` steps; what reaches beyond the window is cut. 1 omits ``returns``.
         seed: of the worlds and the candidates; ``seed()``, which SB3's algorithms call with
             theirs, seeds the worlds again.
 
     Raises:
         TypeError: ``model`` is not a ``WorldModel``.
-        ValueError: a number is below 1, the spaces are not the model's, the jumps exceed its
-            window, ``hold`` is no multiple of its stride, or ``candidates`` are no actions.
+        ValueError: a number is below 1, the spaces are not the model's, the jumps or ``depth``
+            exceed its window, ``hold`` is no multiple of its stride, ``candidates`` are no actions,
+            or there are more than 4,096 plans.
     """
 
     def __init__(
@@ -89,10 +96,12 @@ class LookaheadVecWrapper(VecEnvWrapper):
         worlds: int = 1,
         frames: bool = True,
         seed: int = 0,
+        depth: int = 1,
     ) -> None:
         check_model(model)
         numbers_at_least(1, worlds=worlds)
         check_horizon(model, hold, jumps, "jumps")
+        check_horizon(model, hold, depth, "depth")
         spec = model.spec
         spec.require_box("venv")
         spec.check_spaces(venv.observation_space, venv.action_space, "venv")
@@ -102,10 +111,11 @@ class LookaheadVecWrapper(VecEnvWrapper):
         self._spec = spec
         chosen = torch.from_numpy(self.candidates).to(model.device).unsqueeze(1)
         self._plans = chosen.expand(-1, jumps * hold, *chosen.shape[2:])  # (A, L, *action)
+        self._searched = _all_plans(chosen[:, 0], depth, hold) if depth > 1 else None
         self._ahead = hold * torch.arange(1, jumps + 1, device=model.device)
         self._counted = hold > 1 or any(venv.env_is_wrapped(HoldAction))
         self._actions: NDArray[Any] | None = None
-        super().__init__(venv, _space(spec, len(self.candidates), jumps, frames))
+        super().__init__(venv, _space(spec, len(self.candidates), jumps, frames, depth > 1))
 
     # -- the episode -----------------------------------------------------------------------------
 
@@ -196,6 +206,11 @@ class LookaheadVecWrapper(VecEnvWrapper):
         rewards = torch.cat([answer.rewards for answer in answers], 1).mean(1)
         alive = torch.cat([answer.alive for answer in answers], 1).mean(1)
         parts["reward_alive"] = torch.stack([rewards, alive], -1).float().cpu().numpy()
+        if self._searched is not None:
+            plans = self._searched.expand(worlds.shape[0], *self._searched.shape)
+            scores = self.imagination.score(worlds, plans)
+            best = scores.unflatten(1, (len(self.candidates), -1)).amax(2)
+            parts["returns"] = best.float().cpu().numpy()
         return parts
 
 
@@ -203,12 +218,12 @@ class LookaheadExtractor(BaseFeaturesExtractor):
     """Features extractor for the Dicts of ``LookaheadVecWrapper``, frames stacked or not.
 
     Images pass a ``SmallCnn``, vectors one layer. All imagined jumps share one such encoder. Its
-    output and the encoded real observation are combined by one layer; ``reward_alive`` stands
-    beside, as it is.
+    output and the encoded real observation are combined by one layer; ``reward_alive`` and
+    ``returns`` stand beside, as they are.
 
     Args:
         observation_space: the Dict, as SB3 hands it over.
-        features_dim: width of the output, without the numbers of ``reward_alive``.
+        features_dim: width of the output, without the numbers that stand beside.
         imagined_dim: width of the features of each imagined jump.
         channels: of the first convolutions.
 
@@ -229,8 +244,10 @@ class LookaheadExtractor(BaseFeaturesExtractor):
                 "observation_space: expected the Dict of a LookaheadVecWrapper, got "
                 f"{observation_space}"
             )
-        numbers = math.prod(spaces["reward_alive"].shape)
+        outcomes = [key for key in ("reward_alive", "returns") if key in spaces]
+        numbers = sum(math.prod(spaces[key].shape) for key in outcomes)
         super().__init__(observation_space, features_dim + numbers)
+        self.outcomes = outcomes
         shapes: dict[str, tuple[int, ...]] = {key: spaces[key].shape for key in spaces}
         real, imagined = shapes["observation"], shapes.get("imagined")
         self.transpose = _channels_last(real, imagined)
@@ -256,7 +273,8 @@ class LookaheadExtractor(BaseFeaturesExtractor):
                 frames = frames.movedim(-1, -3) / 255
             parts.append(self.imagined(frames).reshape(len(real), -1))
         combined = FAINT * torch.as_tensor(self.combine(torch.cat(parts, 1)))
-        return torch.cat([combined, observations["reward_alive"].flatten(1)], 1)
+        outcomes = [observations[key].flatten(1) for key in self.outcomes]
+        return torch.cat([combined, *outcomes], 1)
 
 
 def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[Any]:
@@ -284,7 +302,24 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
     return chosen
 
 
-def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.Dict:
+def _all_plans(candidates: Tensor, depth: int, hold: int) -> Tensor:
+    """All sequences of ``depth`` candidates (A, *action), each held: (A^depth, depth * hold,
+    *action), those that begin with the same one side by side.
+    """
+    count = len(candidates)
+    if count**depth > MOST_PLANS:
+        raise ValueError(
+            f"depth: {count} candidates make {count**depth} plans of {depth} decisions; expected "
+            f"at most {MOST_PLANS} plans, with a smaller depth or fewer candidates"
+        )
+    numbers = torch.arange(count, device=candidates.device)
+    sequences = torch.cartesian_prod(*[numbers] * depth)
+    return candidates[sequences].repeat_interleave(hold, 1)
+
+
+def _space(
+    spec: Spec, candidates: int, jumps: int, frames: bool, searched: bool
+) -> gym.spaces.Dict:
     real, lead = spec.require_box("venv"), (candidates, jumps)
     low = np.full((*lead, 2), -np.inf, np.float32)
     high = -low
@@ -293,6 +328,8 @@ def _space(spec: Spec, candidates: int, jumps: int, frames: bool) -> gym.spaces.
         "observation": real,
         "reward_alive": gym.spaces.Box(low, high, dtype=np.float32),
     }
+    if searched:
+        spaces["returns"] = gym.spaces.Box(-np.inf, np.inf, (candidates,), np.float32)
     if frames:
         bounds = [np.broadcast_to(bound, (*lead, *real.shape)) for bound in (real.low, real.high)]
         spaces["imagined"] = gym.spaces.Box(bounds[0], bounds[1], dtype=real.low.dtype.type)

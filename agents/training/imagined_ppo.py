@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from agents.lookahead import LookaheadExtractor
 from agents.monitoring.progress import ProgressBar, one_callback
 from agents.policies import SmallCnn, SmallMultiInput
 from agents.starts import Starts
@@ -40,6 +41,10 @@ IMAGE_SETTINGS: dict[str, Any] = {
 }
 
 
+LOOKAHEAD_RATE = 1e-3
+"""Learning rate where numbers say what each action brings: there is little to learn."""
+
+
 def train_in_imagination(
     model: WorldModel,
     starts: Starts,
@@ -54,6 +59,7 @@ def train_in_imagination(
     threads: int = 1,
     progress_bar: bool = False,
     imagination: Mapping[str, Any] | None = None,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
     **settings: Any,
 ) -> PPO:
     """Train SB3's PPO in ``ImaginedVecEnv``; no real step is taken.
@@ -72,6 +78,9 @@ def train_in_imagination(
         threads: of torch, on the CPU, while training; more than 1 seldom helps images this small.
         progress_bar: show a progress bar on a terminal, else a line every 30 s.
         imagination: further arguments of ``ImaginedVecEnv``, such as ``penalty`` and ``known``.
+        wrap: put around the imagined environments, before frames are stacked, such as
+            ``partial(LookaheadVecWrapper, model=model, hold=hold)``, with which the agent looks
+            ahead; ``evaluate`` takes the same one.
         settings: further arguments of PPO; they replace those of ``ppo_settings``.
 
     Raises:
@@ -84,7 +93,7 @@ def train_in_imagination(
         model, stackable_starts(starts, frame_stack > 1), num_envs, hold, horizon,
         seed=seed, **{"stagger": True, **(imagination or {})},
     )  # fmt: skip
-    venv = monitor_and_stack(imagined, frame_stack)
+    venv = monitor_and_stack(imagined if wrap is None else wrap(imagined), frame_stack)
     with torch_threads(threads):
         agent = make_ppo(model.spec, venv, seed, tensorboard_log, **settings)
         bar = ProgressBar("imagine", progress_bar)
@@ -133,14 +142,21 @@ class _WithoutStaggered(VecEnvWrapper):
 def make_ppo(
     spec: Spec, venv: VecEnv, seed: int, tensorboard_log: str | None, **settings: Any
 ) -> PPO:
-    """SB3's PPO with small networks for images, and for vectors with SB3's own (with one hidden
-    layer less, CartPole's agent balances the pole but drifts off the track).
+    """SB3's PPO with small networks for images and for lookahead, and for vectors with SB3's own
+    (with one hidden layer less, CartPole's agent balances the pole but drifts off the track).
     """
+    looks_ahead = "reward_alive" in getattr(venv.observation_space, "spaces", {})
     kwargs: dict[str, Any] = small_extractor(spec)
+    if looks_ahead:
+        kwargs = {"features_extractor_class": LookaheadExtractor}
     if kwargs:
         kwargs["net_arch"] = {"pi": [64], "vf": [64]}
-    chosen: dict[str, Any] = {"policy": policy_name(spec), "policy_kwargs": kwargs}
-    chosen |= {**ppo_settings(spec), **settings}
+    policy = "MultiInputPolicy" if looks_ahead else policy_name(spec)
+    chosen: dict[str, Any] = {"policy": policy, "policy_kwargs": kwargs}
+    chosen |= ppo_settings(spec)
+    if looks_ahead:
+        chosen["learning_rate"] = LOOKAHEAD_RATE
+    chosen |= settings
     return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
 
 

@@ -13,7 +13,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
-from agents.lookahead import LookaheadExtractor
 from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
 from agents.monitoring.progress import ProgressBar
 from agents.planners.base import Planner
@@ -85,17 +84,12 @@ def _imagination(job: Job) -> BaseAlgorithm:
         return train_in_imagination(
             model, starts, config.decisions, config.num_envs, config.hold, config.horizon,
             config.frame_stack, config.seed, callback=callbacks, tensorboard_log=str(job.folder),
-            progress_bar=job.progress,
+            progress_bar=job.progress, wrap=config.wrap(model),
         )  # fmt: skip
 
 
 def _lookahead(job: Job) -> BaseAlgorithm:
-    policy = {"features_extractor_class": LookaheadExtractor, "net_arch": {"pi": [64], "vf": [64]}}
-    agent = make_ppo(
-        job.spec, _real_envs(job), job.config.seed, str(job.folder), policy="MultiInputPolicy",
-        policy_kwargs=policy,
-    )  # fmt: skip
-    return job.learn(agent)
+    return job.learn(make_ppo(job.spec, _real_envs(job), job.config.seed, str(job.folder)))
 
 
 def _real(job: Job) -> BaseAlgorithm:
@@ -238,7 +232,7 @@ def _callbacks(job: Job) -> list[BaseCallback]:
     callbacks: list[BaseCallback] = [
         RealReturns(config.make_env, every, 10, wrap=config.wrap(model), **settings)
     ]
-    if config.method == "lookahead":
+    if config.looks_ahead:
         return callbacks  # videos and the model's error need a policy of plain observations
     if job.spec.is_image:
         callbacks.append(AgentVideo(config.make_env, every, config.hold, config.frame_stack))

@@ -52,6 +52,8 @@ class RunConfig:
         frame_stack: frames that the policy sees.
         num_envs: environments side by side; imagined ones with imagination and dyna.
         jumps: of lookahead, for each candidate action.
+        depth: decisions that lookahead searches, in place of rendering frames. Above 1, PPO in
+            imagination looks ahead, too.
         window: steps that a fresh model looks across; with the planner as many as plans take, if
             that is more.
         fit_steps: training steps of a refit with dyna (the first has four times as many) or the
@@ -79,6 +81,7 @@ class RunConfig:
     frame_stack: int = 1
     num_envs: int = 16
     jumps: int = 2
+    depth: int = 1
     window: int = 20
     fit_steps: int | None = None
     fit_every: int | None = None
@@ -93,7 +96,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         numbers_at_least(1, steps=self.decisions)
-        numbers = "hold frame_stack num_envs jumps window imagined_steps updates"
+        numbers = "hold frame_stack num_envs jumps depth window imagined_steps updates"
         at_least(1, self, *numbers.split())
         at_least(0, self, "seed")
         for name, least in (("fit_steps", 0), ("fit_every", 1), ("branches", 1)):
@@ -114,6 +117,11 @@ class RunConfig:
         self._check_planner()
         if self.method == "dyna" and self.model is None and self.fit_steps == 0:
             raise ValueError("fit_steps: a fresh model has to be fitted, got 0; or give a model")
+        if self.depth > 1 and self.method not in ("imagination", "lookahead"):
+            raise ValueError(
+                f"depth: is of PPO with lookahead; expected 1 with method={self.method!r}, got "
+                f"{self.depth}"
+            )
         if self.episodes is not None and self.method != "imagination":
             raise ValueError(f"episodes: are for method='imagination', got {self.method!r}")
 
@@ -145,13 +153,19 @@ class RunConfig:
         """The real environment, without ``HoldAction``."""
         return adapt(self.env, self.size, self.pixels, self.grayscale)
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the agent sees what its actions lead to."""
+        return self.method == "lookahead" or self.depth > 1
+
     def wrap(self, model: WorldModel | None) -> Callable[[VecEnv], VecEnv] | None:
         """The ``wrap`` of ``evaluate``: a lookahead wrapper, or None."""
-        if self.method != "lookahead" or model is None:
+        if not self.looks_ahead or model is None:
             return None
         return partial(
-            LookaheadVecWrapper, model=model, jumps=self.jumps, hold=self.hold, seed=self.seed
-        )
+            LookaheadVecWrapper, model=model, jumps=self.jumps, hold=self.hold, seed=self.seed,
+            depth=self.depth, frames=self.depth == 1,
+        )  # fmt: skip
 
     def play(self, agent: Any, model: WorldModel | None, episodes: int, seed: int) -> NDArray[Any]:
         """Returns of real episodes; see ``evaluate``."""

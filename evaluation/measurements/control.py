@@ -16,11 +16,19 @@ import agents
 import worldmodel
 from agents.actions import count_choices, draw_actions
 from envs import play, simulator_of
-from evaluation.metrics.statistics import normalised_return
+from evaluation.metrics.statistics import median, normalised_return
 from evaluation.runner.measurement import OfCheckpoint, Row, Scattered
 from evaluation.runner.partial_results import PartialResults
-from evaluation.runner.trained_agents import Contestant, Recipe, decisions, trained_agents
+from evaluation.runner.trained_agents import (
+    IMAGINED,
+    Contestant,
+    Recipe,
+    decisions,
+    imagined_agents,
+    trained_agents,
+)
 from worldmodel import ActionSpec, WorldModel
+from worldmodel.common.config_checks import numbers_at_least
 
 RANDOM_PLAYS = 64
 """Random plays of each episode's scene; their mean is that episode's 0."""
@@ -54,19 +62,40 @@ class Control(OfCheckpoint, Scattered):
     """Decisions of a plan; None for as many as fit the model's window."""
     real_steps: int = 0
     """Agents that learn from as many real steps play, too; 0 for planners only."""
+    imagined_steps: int = 0
+    """Decisions that PPO learns from in imagination, before it plays, too; 0 leaves it out."""
+    depth: int = 1
+    """Decisions that this PPO looks ahead by."""
+    runs: int = 5
+    """Of this PPO, with seeds from 0 on, of which a row has the median."""
     seed: int = 0
     """Of the first episode; agents are seeded by the first episode of each block."""
     device: str = "cpu"
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
-        """Those of ``play``, of all planners and, with ``real_steps``, of agents that learn."""
+        """Those of ``play``, of all planners and, with ``real_steps``, of agents that learn.
+
+        With ``imagined_steps``, a row for each run of PPO in imagination, and one of their median:
+        its ``low`` and ``high`` are over runs, and ``runs`` says how many there are.
+        """
+        numbers_at_least(1, depth=self.depth, runs=self.runs)
+        numbers_at_least(0, imagined_steps=self.imagined_steps)
         model = worldmodel.load(self.checkpoint, self.device)
         contestants: dict[str, Contestant | Recipe] = {**self._planners(model)}
         if self.real_steps:
             contestants |= trained_agents(
                 self.checkpoint, self.environment(), self.real_steps, hold=self.hold, seed=self.seed
             )
-        return self.play(contestants, model.spec.observation[1], partial_results)
+        imagined = {}
+        if self.imagined_steps:
+            imagined = imagined_agents(
+                self.checkpoint, self.environment(), self.imagined_steps, self.depth, self.hold,
+                range(self.runs),
+            )  # fmt: skip
+        every = {**contestants, **imagined}
+        rows = self.play(every, model.spec.observation[1], partial_results)
+        runs = [row for row in rows if row["agent"] in imagined]
+        return rows + ([_median_row(runs)] if runs else [])
 
     def _planners(self, model: WorldModel) -> dict[str, Contestant]:
         horizon = decisions(model, self.hold) if self.horizon is None else self.horizon
@@ -142,6 +171,16 @@ class Control(OfCheckpoint, Scattered):
             row |= {"return": float(of_agent.mean()), "normalised_return": value.value}
             rows.append({**row, "low": value.low, "high": value.high, "episodes": value.n})
         return rows
+
+
+def _median_row(runs: Sequence[Row]) -> Row:
+    """The median of the normalised returns of several runs, and of the returns."""
+    value = median(np.array([row["normalised_return"] for row in runs]))
+    returns = float(np.median([row["return"] for row in runs]))
+    return {
+        **runs[0], "agent": f"{IMAGINED}, median", "return": returns,
+        "normalised_return": value.value, "low": value.low, "high": value.high, "runs": value.n,
+    }  # fmt: skip
 
 
 def _play(env: str, size: int, hold: int, task: Task) -> tuple[int, NDArray[np.float64]]:

@@ -56,6 +56,32 @@ def decisions(model: WorldModel, hold: int) -> int:
     return model.spec.window // hold
 
 
+def imagined_agents(
+    checkpoint: str, env: str, imagined_steps: int, depth: int, hold: int, seeds: range
+) -> dict[str, Recipe]:
+    """Recipes for ``Control.play`` by name, one for each seed: PPO that learns in imagination.
+
+    Args:
+        checkpoint, env, hold: as in ``trained_agents``.
+        imagined_steps: decisions that it learns from.
+        depth: decisions that lookahead searches, in imagination and in the real environment; with 1
+            the agent sees four frames instead.
+        seeds: of everything random.
+
+    Raises:
+        ValueError: ``imagined_steps`` or ``depth`` is below 1.
+    """
+    size = worldmodel.load(checkpoint).spec.observation[1]
+    shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "depth": depth}
+    shared |= {"model": checkpoint, "steps": imagined_steps}
+    if depth == 1:
+        shared |= {"frame_stack": FRAME_STACK, "num_envs": 32}
+    return {
+        f"{IMAGINED}, seed {seed}": partial(_train, RunConfig(**shared, seed=seed), 0)
+        for seed in seeds
+    }
+
+
 def trained_agents(
     checkpoint: str,
     env: str,

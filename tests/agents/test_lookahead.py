@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -152,6 +153,38 @@ def test_outcomes_are_means_over_worlds_of_which_one_is_shown() -> None:
     one = make(FakeModel(seen=False), jumps=1, worlds=1).reset()
     said = one["reward_alive"][..., 0, 0].argmax(1)
     np.testing.assert_array_equal(said, one["imagined"][:, 0, 0, 0, 0, 0])
+
+
+def test_a_search_finds_what_begins_with_each_candidate() -> None:
+    model = FakeModel(goal=5)
+    venv = make(model, hold=2, jumps=1, depth=3, frames=False)
+    parts = venv.reset()
+    assert parts["returns"].shape == (2, *venv.observation_space["returns"].shape) == (2, 4)
+    # a step pays 1 for the wanted action, until the level reaches 5; then decide otherwise
+    for row, want in enumerate(wanted(parts)):
+        plans = itertools.product(range(4), repeat=3)
+        returns = dict.fromkeys(plans, 0.0)
+        for plan in returns:
+            level = 0
+            for action in np.repeat(plan, 2):
+                returns[plan] += float(level < 5 and action == want)
+                level += action
+        best = [max(r for plan, r in returns.items() if plan[0] == a) for a in range(4)]
+        np.testing.assert_allclose(parts["returns"][row], best)
+    late = make(FakeModel(), hold=2, jumps=1, depth=3, frames=False, steps=100)  # a window of 12
+    late.reset()
+    for _ in range(5):
+        parts, *_ = late.step(np.array([1, 1]))
+    best = np.where(wanted(parts)[:, None] == np.arange(4), 2, 0)  # two steps are left of it
+    np.testing.assert_array_equal(parts["returns"], best)
+
+
+def test_a_search_is_learnt_from(tmp_path: Path) -> None:
+    wrap = partial(LookaheadVecWrapper, model=FakeModel(), jumps=1, depth=2, frames=False)
+    agent = PPO("MultiInputPolicy", wrap(real()), **SMALL).learn(16)
+    assert agent.policy.features_extractor.features_dim == 8 + 4 * 2 + 4
+    agent.save(tmp_path / "agent")
+    assert evaluate(PPO.load(tmp_path / "agent"), FakeEnv, 2, wrap=wrap).shape == (2,)
 
 
 def test_seeds_of_worlds() -> None:
@@ -422,6 +455,10 @@ def test_errors_teach() -> None:
             LookaheadVecWrapper(real(), model, **{name: 0})
     with pytest.raises(ValueError, match="at most 2 fit"):
         LookaheadVecWrapper(real(), model, jumps=3, hold=5)
+    with pytest.raises(ValueError, match="depth: 3 decisions of 5 steps.*at most 2 fit"):
+        LookaheadVecWrapper(real(), model, depth=3, hold=5)
+    with pytest.raises(ValueError, match="depth: 4 candidates make 16384 plans.*at most 4096"):
+        LookaheadVecWrapper(real(), model, depth=7)
     with pytest.raises(TypeError, match="model"):
         LookaheadVecWrapper(real(), "model")
     small = FakeModel(Spec((3, 16, 16), SPEC.action, 12))

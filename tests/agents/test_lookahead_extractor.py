@@ -65,6 +65,18 @@ def test_extractor_without_frames_and_with_channels_last() -> None:
     assert extractor(parts).shape == (2, 16 + 16)
 
 
+def test_what_stands_beside_comes_through() -> None:
+    extractor = LookaheadExtractor(space_of(frames=False, depth=2), features_dim=16)
+    parts = {
+        "observation": torch.rand(2, 32, 32, 3),
+        "reward_alive": torch.randn(2, 4, 2, 2),
+        "returns": torch.randn(2, 4),
+    }
+    out = extractor(parts)
+    assert out.shape == (2, 16 + 16 + 4)
+    torch.testing.assert_close(out[:, -4:], parts["returns"])
+
+
 def test_extractor_rejects_other_spaces() -> None:
     for space in (SPEC.observation_space(), gym.spaces.Dict({"observation": BOX.to_space()})):
         with pytest.raises(ValueError, match="LookaheadVecWrapper"):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from stable_baselines3 import PPO
 
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.evaluation import evaluate
+from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
 from agents.monitoring.comparison import compare
 from agents.policies import SmallCnn
 from agents.training.imagined_ppo import train_in_imagination
@@ -24,6 +27,13 @@ def test_train_in_imagination_gives_an_agent_for_the_real_env() -> None:
     assert isinstance(agent.policy.features_extractor, SmallCnn)
     assert torch.get_num_threads() == threads
     assert evaluate(agent, FakeEnv, 3, hold=3, frame_stack=2).shape == (3,)
+
+
+def test_it_may_look_ahead() -> None:
+    wrap = partial(LookaheadVecWrapper, model=FakeModel(), jumps=1, hold=3, depth=2, frames=False)
+    agent = train_in_imagination(FakeModel(), STARTS, 64, 4, hold=3, wrap=wrap, **SMALL)
+    assert isinstance(agent.policy.features_extractor, LookaheadExtractor)
+    assert evaluate(agent, FakeEnv, 3, hold=3, wrap=wrap).shape == (3,)
 
 
 def test_training_is_reproducible() -> None:

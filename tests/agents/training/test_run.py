@@ -61,6 +61,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
         ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--branches", 2, "--updates", 2)),
         ("lookahead", TSP, ("--hold", 5, "--jumps", 1, "--size", 16)),
         ("lookahead", CART, ()),
+        ("imagination", TSP, ("--hold", 5, "--depth", 2, "--size", 16)),
         (
             "real",
             CART,
@@ -102,17 +103,19 @@ def test_train_and_enjoy(
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     assert "real/return" in scalars
-    assert ("model/mse" in scalars) == (method in ("imagination", "dyna"))
-    filmed = env == TSP and method != "lookahead"
+    judged = method in ("imagination", "dyna") and "--depth" not in more
+    assert ("model/mse" in scalars) == judged
+    looks_ahead = method == "lookahead" or "--depth" in more
+    filmed = env == TSP and not looks_ahead
     assert ("videos/agent_at_play" in events.Tags()["images"]) == filmed
     assert "how_to_read/returns/text_summary" in events.Tags()["tensors"]
     if method == "imagination":
         assert "rollout/ep_rew_mean" in scalars
-        assert ("videos/real_imagined_difference" in events.Tags()["images"]) == (env == TSP)
+        assert ("videos/real_imagined_difference" in events.Tags()["images"]) == filmed
     run(monkeypatch, "enjoy", out, "--episodes", 2)
     said = capsys.readouterr().out
     assert "real return, 2 episodes:" in said
-    assert (out / "enjoy.gif").is_file() == (env == TSP and method != "lookahead")
+    assert (out / "enjoy.gif").is_file() == filmed
     with pytest.raises(SystemExit, match="already holds an agent"):
         run(monkeypatch, "train", "--env", env, "--method", "real", "--out", out)
 
@@ -400,6 +403,7 @@ def test_same_seed_same_agent(tmp_path: Path, models: dict[str, str]) -> None:
     [
         ({"method": "imagination"}, "model: imagination needs a trained world model"),
         ({"method": "lookahead", "algorithm": "dqn"}, "algorithm: lookahead is for ppo"),
+        ({"method": "dyna", "depth": 2}, "depth: is of PPO with lookahead; expected 1"),
         ({"method": "guess"}, "method: expected"),
         ({"method": "real", "algorithm": "a2c"}, "algorithm: expected"),
         ({"method": "real", "episodes": "runs"}, "episodes: are for method='imagination'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import worldmodel
+from agents.training import imagined_ppo
 from evaluation.measurements.common_worlds import CommonWorlds
 from evaluation.measurements.control import Control
 from evaluation.measurements.efficiency import Efficiency, saved
@@ -163,6 +165,23 @@ def test_efficiency_runs_both_sides() -> None:
     assert taken[:2] == [0, 256] and taken[2:4] == taken[4:]
     assert 30 <= taken[2] < 60 <= taken[3]
     assert [row.get("of") for row in rows[-2:]] == ["PPO in imagination", "planner"]
+
+
+def test_ppo_in_imagination_plays_with_its_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
+    control = Control(
+        "traveling-salesman", episodes=2, plans=1, worlds=1, horizon=1, imagined_steps=64, depth=2,
+        runs=2,
+    )  # fmt: skip
+    rows = control.measure()
+    names = [row["agent"] for row in rows[-3:]]
+    assert names == [f"PPO in imagination, {each}" for each in ("seed 0", "seed 1", "median")]
+    *runs, middle = (row["normalised_return"] for row in rows[-3:])
+    assert middle == pytest.approx(np.mean(runs)) and rows[-1]["runs"] == 2
+    assert (rows[-1]["low"], rows[-1]["high"]) == (min(runs), max(runs))
+    for wrong in ("depth", "runs"):
+        with pytest.raises(ValueError, match=f"{wrong}: expected at least 1, got 0"):
+            replace(control, **{wrong: 0}).measure()
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from agents.inverse_policy import InversePolicy, InversePolicyConfig
     from agents.known_functions import KnownFunctions
     from agents.learned_masks import LegalActions, LegalActionsConfig
-    from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
+    from agents.lookahead import LookaheadVecWrapper
+    from agents.lookahead_policy import LookaheadExtractor, LookaheadPolicy
     from agents.monitoring.callbacks import AgentVideo, ImaginationVideo, ModelError, RealReturns
     from agents.monitoring.comparison import Comparison, compare
     from agents.monitoring.video import LoggerVideos, VideoOutputFormat
@@ -63,6 +64,7 @@ __all__ = [
     "LegalActionsConfig",
     "LoggerVideos",
     "LookaheadExtractor",
+    "LookaheadPolicy",
     "LookaheadVecWrapper",
     "ModelError",
     "Mppi",
@@ -108,7 +110,8 @@ _NAMES = {
     "agents.inverse_policy": "InversePolicy InversePolicyConfig",
     "agents.known_functions": "KnownFunctions",
     "agents.learned_masks": "LegalActions LegalActionsConfig",
-    "agents.lookahead": "LookaheadExtractor LookaheadVecWrapper",
+    "agents.lookahead": "LookaheadVecWrapper",
+    "agents.lookahead_policy": "LookaheadExtractor LookaheadPolicy",
     "agents.monitoring.callbacks": "AgentVideo ImaginationVideo ModelError RealReturns",
     "agents.monitoring.comparison": "Comparison compare",
     "agents.monitoring.video": "LoggerVideos VideoOutputFormat",

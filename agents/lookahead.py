@@ -1,12 +1,11 @@
 """Lookahead: observations together with what a world model imagines for each candidate action.
 
 venv = LookaheadVecWrapper(DummyVecEnv(makers), model, jumps=3, hold=5, depth=2)
-PPO("MultiInputPolicy", venv, policy_kwargs={"features_extractor_class": LookaheadExtractor})
+PPO(LookaheadPolicy, venv)  # of discrete actions; or "MultiInputPolicy" with LookaheadExtractor
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,16 +13,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.preprocessing import is_image_space_channels_first
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import Frames
 from agents.imagination import Imagination, check_model
-from agents.policies import SmallCnn
 from agents.vec_env import check_horizon
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
@@ -34,9 +30,6 @@ RANDOM_CANDIDATES = 8
 """Candidates of an action space that is not discrete, if none are given."""
 MOST_PLANS = 4096
 """Of one scene, that a search scores."""
-FAINT = 0.1
-"""Factor of the features of observations. SB3 initialises all layers orthogonally: their noise
-would drown the few numbers that say outright what each action brings."""
 
 Parts = dict[str, NDArray[Any]]
 
@@ -214,69 +207,6 @@ class LookaheadVecWrapper(VecEnvWrapper):
         return parts
 
 
-class LookaheadExtractor(BaseFeaturesExtractor):
-    """Features extractor for the Dicts of ``LookaheadVecWrapper``, frames stacked or not.
-
-    Images pass a ``SmallCnn``, vectors one layer. All imagined jumps share one such encoder. Its
-    output and the encoded real observation are combined by one layer; ``reward_alive`` and
-    ``returns`` stand beside, as they are.
-
-    Args:
-        observation_space: the Dict, as SB3 hands it over.
-        features_dim: width of the output, without the numbers that stand beside.
-        imagined_dim: width of the features of each imagined jump.
-        channels: of the first convolutions.
-
-    Raises:
-        ValueError: the space is not such a Dict.
-    """
-
-    def __init__(
-        self,
-        observation_space: gym.Space[Any],
-        features_dim: int = 128,
-        imagined_dim: int = 32,
-        channels: int = 16,
-    ) -> None:
-        spaces = getattr(observation_space, "spaces", {})
-        if not {"observation", "reward_alive"} <= set(spaces):
-            raise ValueError(
-                "observation_space: expected the Dict of a LookaheadVecWrapper, got "
-                f"{observation_space}"
-            )
-        outcomes = [key for key in ("reward_alive", "returns") if key in spaces]
-        numbers = sum(math.prod(spaces[key].shape) for key in outcomes)
-        super().__init__(observation_space, features_dim + numbers)
-        self.outcomes = outcomes
-        shapes: dict[str, tuple[int, ...]] = {key: spaces[key].shape for key in spaces}
-        real, imagined = shapes["observation"], shapes.get("imagined")
-        self.transpose = _channels_last(real, imagined)
-        real = _channels_first(real) if self.transpose else real
-        self.real = _encoder(real, features_dim, channels)
-        self.imagined: nn.Module | None = None
-        width = features_dim
-        if imagined is not None:
-            one = imagined[2:]
-            self.scale = len(one) == 3
-            one = _channels_first(one) if self.scale else one
-            self.imagined = _encoder(one, imagined_dim, channels)
-            width += math.prod(imagined[:2]) * imagined_dim
-        self.combine = nn.Sequential(nn.Linear(width, features_dim), nn.ReLU())
-
-    def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """The parts (B, ...), of which SB3 scales only ``observation``, to (B, features)."""
-        real = observations["observation"]
-        parts = [self.real(real.movedim(-1, -3) if self.transpose else real)]
-        if self.imagined is not None:
-            frames = observations["imagined"].float().flatten(0, 2)  # (B * A * K, ...)
-            if self.scale:
-                frames = frames.movedim(-1, -3) / 255
-            parts.append(self.imagined(frames).reshape(len(real), -1))
-        combined = FAINT * torch.as_tensor(self.combine(torch.cat(parts, 1)))
-        outcomes = [observations[key].flatten(1) for key in self.outcomes]
-        return torch.cat([combined, *outcomes], 1)
-
-
 def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[Any]:
     """The candidate actions (A, *action), in the dtype of the space.
 
@@ -339,23 +269,3 @@ def _space(
 def _spread(seed: int) -> int:
     """Another seed, so that the worlds are independent of SB3, which seeds torch with the first."""
     return int(np.random.default_rng(seed).integers(2**62))
-
-
-def _encoder(shape: tuple[int, ...], width: int, channels: int) -> nn.Module:
-    if len(shape) == 3:
-        return SmallCnn(gym.spaces.Box(0, 255, shape, np.uint8), width, channels)
-    return nn.Sequential(nn.Linear(shape[0], width), nn.ReLU())
-
-
-def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(H, W, C) to (C, H, W)."""
-    return shape[-1], *shape[:-1]
-
-
-def _channels_last(real: tuple[int, ...], imagined: tuple[int, ...] | None) -> bool:
-    """Whether real images are still (H, W, C): SB3 transposes them, unless that is disabled."""
-    if len(real) != 3:
-        return False
-    if imagined is not None:  # never transposed, so height and width are known
-        return real[1:] != imagined[2:4]
-    return not is_image_space_channels_first(gym.spaces.Box(0, 255, real, np.uint8))

@@ -1,8 +1,8 @@
 """Two ways to look before you leap: a planner, and PPO that sees where each action would lead.
 
 A planner needs no training: it draws plans, scores all of them in the same sampled worlds, and does
-the first action of the best. ``LookaheadVecWrapper`` puts imagined jumps beside what an agent sees;
-what to make of them, it learns from real steps.
+the first action of the best. ``LookaheadVecWrapper`` puts what each action may bring beside what an
+agent sees; what to make of it, it learns from real steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 import worldmodel
 from agents import (
     HoldAction,
-    LookaheadExtractor,
+    LookaheadPolicy,
     LookaheadVecWrapper,
     RandomAgent,
     TreeSearch,
@@ -34,11 +34,11 @@ HOLD = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """How much of everything; the default takes about four minutes on one CPU thread."""
+    """How much of everything; the default takes a few minutes on one CPU thread."""
 
     plans: int = 256
     """Scored at each decision of the planner."""
-    decisions: int = 6000
+    decisions: int = 1024
     """Real ones that PPO learns from, of five steps each."""
     episodes: int = 32
     out: Path = Path("outputs/plan_with_lookahead")
@@ -47,26 +47,25 @@ class Settings:
 def main() -> None:
     args = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
-    model = worldmodel.load("traveling-salesman")
+    model = worldmodel.load("traveling-salesman-jumpy")
 
     def real() -> gym.Env:
         return gym.make(f"envs:{ENV}", size=32)
 
-    config = TreeSearchConfig(plans=args.plans, worlds=4, horizon=8, hold=HOLD)
+    config = TreeSearchConfig(plans=args.plans, worlds=1, horizon=4, hold=HOLD)
     planner = TreeSearch(model, config)
     action, _ = planner.predict(real().reset(seed=0)[0][None])
     scores = planner.last.scores[0]
     print(f"One decision: {len(scores)} plans promise {scores.min():.2f} to {scores.max():.2f};")
     print(f"action {action[0]} begins the best, which is {planner.last.chosen[0].tolist()}")
 
-    def imagine(venv: VecEnv) -> VecEnv:  # for each of four actions: two jumps, two frames
-        return LookaheadVecWrapper(venv, model, jumps=2, hold=HOLD)
+    def imagine(venv: VecEnv) -> VecEnv:  # 4 x 4 plans of two decisions, of which nothing is shown
+        return LookaheadVecWrapper(venv, model, jumps=1, hold=HOLD, frames=False, depth=2)
 
     venv = imagine(VecMonitor(DummyVecEnv([lambda: HoldAction(real(), HOLD)] * 8)))
-    policy = {"features_extractor_class": LookaheadExtractor}
     ppo = PPO(
-        "MultiInputPolicy", venv, n_steps=16, batch_size=64, n_epochs=4, learning_rate=5e-4,
-        gamma=0.98, ent_coef=0.01, seed=0, policy_kwargs=policy, tensorboard_log=str(args.out),
+        LookaheadPolicy, venv, n_steps=16, batch_size=64, n_epochs=4, learning_rate=3e-3,
+        gamma=0.98, ent_coef=0.01, seed=0, tensorboard_log=str(args.out),
     )  # fmt: skip
     ppo.learn(args.decisions, progress_bar=True)
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from agents.lookahead import LookaheadExtractor
+from agents.lookahead_policy import lookahead_policy
 from agents.monitoring.progress import ProgressBar, one_callback
 from agents.policies import SmallCnn, SmallMultiInput
 from agents.starts import Starts
@@ -41,7 +41,7 @@ IMAGE_SETTINGS: dict[str, Any] = {
 }
 
 
-LOOKAHEAD_RATE = 1e-3
+LOOKAHEAD_RATE = 3e-3
 """Learning rate where numbers say what each action brings: there is little to learn."""
 
 
@@ -145,18 +145,14 @@ def make_ppo(
     """SB3's PPO with small networks for images and for lookahead, and for vectors with SB3's own
     (with one hidden layer less, CartPole's agent balances the pole but drifts off the track).
     """
-    looks_ahead = "reward_alive" in getattr(venv.observation_space, "spaces", {})
     kwargs: dict[str, Any] = small_extractor(spec)
-    if looks_ahead:
-        kwargs = {"features_extractor_class": LookaheadExtractor}
+    chosen: dict[str, Any] = {"policy": policy_name(spec), **ppo_settings(spec)}
+    if "reward_alive" in getattr(venv.observation_space, "spaces", {}):
+        policy, kwargs = lookahead_policy(venv)
+        chosen |= {"policy": policy, "learning_rate": LOOKAHEAD_RATE}
     if kwargs:
         kwargs["net_arch"] = {"pi": [64], "vf": [64]}
-    policy = "MultiInputPolicy" if looks_ahead else policy_name(spec)
-    chosen: dict[str, Any] = {"policy": policy, "policy_kwargs": kwargs}
-    chosen |= ppo_settings(spec)
-    if looks_ahead:
-        chosen["learning_rate"] = LOOKAHEAD_RATE
-    chosen |= settings
+    chosen |= {"policy_kwargs": kwargs, **settings}
     return PPO(env=venv, seed=seed, tensorboard_log=tensorboard_log, **chosen)
 
 

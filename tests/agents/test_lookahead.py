@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import (
 
 from agents import RandomAgent
 from agents.evaluation import evaluate
-from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
+from agents.lookahead import LookaheadVecWrapper
+from agents.lookahead_policy import LookaheadExtractor
 from agents.vec_env import ImaginedVecEnv
 from agents.wrappers import HoldAction
 from worldmodel import make as make_model
@@ -182,7 +183,7 @@ def test_a_search_finds_what_begins_with_each_candidate() -> None:
 def test_a_search_is_learnt_from(tmp_path: Path) -> None:
     wrap = partial(LookaheadVecWrapper, model=FakeModel(), jumps=1, depth=2, frames=False)
     agent = PPO("MultiInputPolicy", wrap(real()), **SMALL).learn(16)
-    assert agent.policy.features_extractor.features_dim == 8 + 4 * 2 + 4
+    assert agent.policy.features_extractor.features_dim == 8 + 4 * 2 + 2 * 4
     agent.save(tmp_path / "agent")
     assert evaluate(PPO.load(tmp_path / "agent"), FakeEnv, 2, wrap=wrap).shape == (2,)
 

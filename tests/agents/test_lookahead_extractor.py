@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 import torch
 from agent_fakes import SPEC, FakeEnv, FakeModel
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
+from agents.lookahead import LookaheadVecWrapper
+from agents.lookahead_policy import LookaheadExtractor, LookaheadPolicy, lookahead_policy
 from worldmodel.spec import ActionSpec
 
 BOX = ActionSpec("box", (2,), (), (-1.0, 0.0), (1.0, 2.0))
@@ -73,8 +75,53 @@ def test_what_stands_beside_comes_through() -> None:
         "returns": torch.randn(2, 4),
     }
     out = extractor(parts)
-    assert out.shape == (2, 16 + 16 + 4)
-    torch.testing.assert_close(out[:, -4:], parts["returns"])
+    assert extractor.outcomes == (4, 6) and extractor.features_dim == 16 + 24
+    each = out[:, 16:].unflatten(1, (4, 6))  # of each candidate
+    torch.testing.assert_close(each[..., :4], parts["reward_alive"].flatten(2))
+    torch.testing.assert_close(each[..., 4], parts["returns"])
+    torch.testing.assert_close(each[..., 5].std(1, correction=0), torch.ones(2), rtol=1e-3, atol=0)
+    assert (each[..., 5].argmax(1) == parts["returns"].argmax(1)).all()
+    scaled = extractor({**parts, "returns": 100 * parts["returns"] + 1000})
+    last = scaled[:, 16:].unflatten(1, (4, 6))[..., 5]
+    torch.testing.assert_close(last, each[..., 5], rtol=1e-3, atol=1e-3)
+
+
+def test_stacked_returns_stay_with_their_candidates() -> None:
+    venv = LookaheadVecWrapper(DummyVecEnv([FakeEnv] * 2), FakeModel(), frames=False, depth=2)
+    stack = VecFrameStack(venv, 3)
+    extractor = LookaheadExtractor(stack.observation_space, features_dim=16)
+    assert extractor.outcomes == (4, 3 * (2 * 2 + 2))
+    parts = {key: torch.as_tensor(part).float() for key, part in stack.reset().items()}
+    each = extractor(parts)[:, 16:].unflatten(1, extractor.outcomes)
+    torch.testing.assert_close(each[..., 14], parts["returns"][:, -4:])  # the latest frame's
+
+
+def test_one_network_judges_all_actions() -> None:
+    venv = LookaheadVecWrapper(DummyVecEnv([FakeEnv] * 2), FakeModel(), frames=False, depth=2)
+    agent = PPO(LookaheadPolicy, venv, n_steps=8, batch_size=8, seed=0)
+    policy = agent.policy
+    observation, _ = policy.obs_to_tensor(venv.reset())
+    order = [2, 0, 3, 1]
+    other = {
+        **observation,
+        **{key: observation[key][:, order] for key in ("returns", "reward_alive")},
+    }
+    chances = [policy.get_distribution(each).distribution.probs for each in (observation, other)]
+    torch.testing.assert_close(chances[0][:, order], chances[1])
+    assert (chances[0] - 0.25).abs().max() < 0.05  # nothing is preferred before it is learned
+    before = torch.cat([p.flatten() for p in policy.mlp_extractor.actor.parameters()]).clone()
+    agent.learn(16)
+    after = torch.cat([p.flatten() for p in policy.mlp_extractor.actor.parameters()])
+    assert (before != after).any()
+
+
+def test_what_the_policy_cannot_judge_is_refused() -> None:
+    some = LookaheadVecWrapper(DummyVecEnv([FakeEnv]), FakeModel(), candidates=[0, 1])
+    with pytest.raises(ValueError, match="2 candidates; take .MultiInputPolicy."):
+        PPO(LookaheadPolicy, some)
+    assert lookahead_policy(some)[0] == "MultiInputPolicy"
+    every = LookaheadVecWrapper(DummyVecEnv([FakeEnv]), FakeModel())
+    assert lookahead_policy(every)[0] is LookaheadPolicy
 
 
 def test_extractor_rejects_other_spaces() -> None:

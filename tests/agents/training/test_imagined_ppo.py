@@ -9,7 +9,8 @@ from stable_baselines3 import PPO
 
 from agents import RandomAgent, RandomShooting, RandomShootingConfig
 from agents.evaluation import evaluate
-from agents.lookahead import LookaheadExtractor, LookaheadVecWrapper
+from agents.lookahead import LookaheadVecWrapper
+from agents.lookahead_policy import LookaheadExtractor
 from agents.monitoring.comparison import compare
 from agents.policies import SmallCnn
 from agents.training.imagined_ppo import train_in_imagination

@@ -131,10 +131,9 @@ def _path(
     layers = layout.layers(model.dynamics, model.used_outputs)
     low: Tensor = model.dynamics.logvar_min
     high: Tensor = model.dynamics.logvar_max
-    scale: Tensor = model.noise_scale
     if layout.members is not None:
-        low, high, scale = (x[layout.members] for x in (low, high, scale))
-    noise = noise * scale[:, None]
+        low, high = low[layout.members], high[layout.members]
+    noise = noise * model.noise_scale
     path, scaled = [x], [model.standardised(x)]
     for action, sampled in zip(actions, noise, strict=True):
         outputs = _apply(layers, torch.cat([scaled[-1], action], -1))

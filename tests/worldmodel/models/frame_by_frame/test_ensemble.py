@@ -219,6 +219,38 @@ def test_a_coin() -> None:
 # -- training --------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_members_are_calibrated_together(apart: float) -> None:
+    """90% of what was held out lies in 90% intervals of the worlds, if members agree or not."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 2, 1)).astype(np.float32)
+    made = [Episode(each, np.zeros(1, np.int64), np.zeros(1, np.float32), False) for each in x]
+    episodes = Episodes(made, COIN)
+    model = fresh(episodes.spec(8))
+    model.prepare(episodes.windows(1, 300))
+    model.dynamics.weights[-1].zero_()
+    model.dynamics.biases[-1][:, :, 0] = apart * torch.tensor([[-1.0], [1.0], [9.0]])
+    held = [episodes.windows(1, 300).batch(0)]
+    model.calibrate({"dynamics": torch.tensor([0.1, 0.1, 0.2])}, held)
+    before, after = torch.from_numpy(x).unbind(1)
+    answer = one_step(model, before, torch.zeros(300).long(), 400)
+    low, high = answer.observations[:, :, 0, 0].quantile(torch.tensor([0.05, 0.95]), 1)
+    assert ((low < after) & (after < high)).float().mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_few_steps_calibrate_nothing() -> None:
+    """The tail of few is a matter of chance; narrower than the truth, planners would exploit it."""
+    episodes = pushed(4)
+    model = fresh(episodes.spec(8))
+    model.prepare(episodes.windows(1, 80))
+    model.calibrate({"dynamics": torch.arange(3.0)}, [episodes.windows(1, 80).batch(0)])
+    assert (model.noise_scale == 1).all()
+    many = pushed(12)
+    model.calibrate({"dynamics": torch.arange(3.0)}, [many.windows(1, 240).batch(0)])
+    assert model.noise_scale[0] != 1 and model.noise_scale[1] == 1  # the sign is no Gaussian
+
+
 def test_new_scales_leave_the_answers_alone() -> None:
     episodes = pushed()
     model = fresh(episodes.spec(8))

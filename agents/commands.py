@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.adapter import adapt
@@ -140,15 +142,14 @@ class Enjoy:
         """Play, and write a video of the first episode."""
         torch.set_num_threads(self.num_threads)
         agent, config = runs.load(self.folder)
-        lookahead = config.looks_ahead
-        if lookahead and self.video is not None:
-            raise ValueError("video: not possible for agents with lookahead yet")
-        model = checkpoint.load(str(config.model)) if lookahead else None
+        model = checkpoint.load(str(config.model)) if config.looks_ahead else None
         returns = config.play(agent, model, self.episodes, self.seed)
         print(f"real return, {self.episodes} episodes: {_mean(returns)}")
         path = self.folder / "enjoy.gif" if self.video is None else self.video
-        if not lookahead:
-            _write_video(config.make_env, agent, self.seed, config.hold, config.frame_stack, path)
+        _write_video(
+            config.make_env, agent, self.seed, config.hold, config.frame_stack, path,
+            config.wrap(model),
+        )  # fmt: skip
 
 
 def _timed(planner: Planner) -> list[tuple[int, float]]:
@@ -168,7 +169,13 @@ def _timed(planner: Planner) -> list[tuple[int, float]]:
 
 
 def _write_video(
-    make_env: EnvLike, agent: Agent, seed: int, hold: int, frame_stack: int, path: Path
+    make_env: EnvLike,
+    agent: Agent,
+    seed: int,
+    hold: int,
+    frame_stack: int,
+    path: Path,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
 ) -> None:
     """Write a video of the agent's observations in an episode, if they are images."""
     with open_env(make_env) as env:
@@ -176,7 +183,7 @@ def _write_video(
         if shape is None or len(shape) != 3:
             print("no video: observations are vectors (--pixels gives rendered frames)")
             return
-        frames, _, _ = play(env, agent, seed, 1000, hold, frame_stack)
+        frames, _, _ = play(env, agent, seed, 1000, hold, frame_stack, wrap=wrap)
     large = frames.repeat(4, 1).repeat(4, 2).repeat(3 // frames.shape[-1], -1)
     print(f"video: {write_video(path, large, fps=8)}")
 

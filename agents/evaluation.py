@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable
 from functools import partial
 from typing import Any, SupportsFloat
 
@@ -18,9 +17,8 @@ from agents.planners.base import Agent, Planner
 from agents.wrappers import HoldAction
 from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.common.progress import progress_bar
-from worldmodel.data.env_checks import mask_function
 from worldmodel.data.make_env import Env, EnvLike, make_env
-from worldmodel.spec import ActionSpec, Spec
+from worldmodel.spec import Spec
 
 
 def evaluate(
@@ -111,67 +109,68 @@ def play(
     hold: int = 1,
     frame_stack: int = 1,
     deterministic: bool = True,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
 ) -> tuple[Frames, NDArray[Any], NDArray[np.float64]]:
     """Play one episode of at most ``steps`` steps; record every frame, those between decisions too.
 
     Args:
-        env, policy, seed, hold, deterministic: as in ``evaluate``; without ``HoldAction``.
+        env, policy, seed, hold, deterministic, wrap: as in ``evaluate``; without ``HoldAction``.
         steps: stop after that many.
-        frame_stack: frames (of decisions) that the policy sees, stacked along the channels as
-            ``VecFrameStack`` does: the newest last, zeros before the first.
+        frame_stack: frames (of decisions) that the policy sees, stacked by ``VecFrameStack``.
 
     Returns:
         the frames (T + 1, *observation) as in an ``Episode``, actions (T, *action) and rewards
         (T,), T <= steps.
     """
-    record: Callable[[Any], NDArray[Any]] = np.array
-    if isinstance(env.observation_space, gym.spaces.Dict):
-        record = Spec.from_spaces(env.observation_space, env.action_space, window=1).pack
-    observation = env.reset(seed=seed)[0]
-    frames, actions, rewards = [record(observation)], list[NDArray[Any]](), list[float]()
-    stack, state, ended = _FrameStack(frame_stack), None, False
+    episode = _OneEpisode(env, seed, steps)
+    venv: VecEnv = DummyVecEnv([lambda: HoldAction(episode, hold)])
+    if wrap is not None:
+        venv = wrap(venv)
+    if frame_stack > 1:
+        venv = VecFrameStack(venv, frame_stack)
     masked = takes_masks(policy)
-    legal = mask_function(env, ActionSpec.from_space(env.action_space)) if masked else None
-    while not ended and len(actions) < steps:
-        start = np.array([not actions])
-        given = {}
-        if masked and legal is not None:
-            given = {"action_masks": np.asarray(legal())[None]}
-        stacked = stack.add(observation)
-        chosen, state = policy.predict(stacked, state, start, deterministic=deterministic, **given)
-        action = np.array(chosen[0])
-        for _ in range(min(hold, steps - len(actions))):
-            observation, reward, terminated, truncated, _ = env.step(deepcopy(chosen[0]))
-            frames.append(record(observation))
-            actions.append(action)
-            rewards.append(float(reward))
-            ended = terminated or truncated
-            if ended:
-                break
-    return np.stack(frames), np.stack(actions), np.array(rewards)
+    observations, state, starts = venv.reset(), None, np.ones(1, np.bool_)
+    while not episode.over:
+        masks = masks_of(venv) if masked else None
+        given = {} if masks is None else {"action_masks": masks}
+        actions, state = policy.predict(
+            observations, state, starts, deterministic=deterministic, **given
+        )
+        observations, _, starts, _ = venv.step(actions)
+    return np.stack(episode.frames), np.stack(episode.actions), np.array(episode.rewards)
 
 
-class _FrameStack:
-    """The latest observations of one environment along the last axis, those of each part of a Dict.
-
-    Zeros stand before the first.
+class _OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
+    """Records all steps of one episode, and ends it after ``steps``. Another reset, such as that of
+    a ``VecEnv`` at the end, changes nothing.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.stacked: dict[str, NDArray[Any]] = {}
+    def __init__(self, env: Env, seed: int, steps: int) -> None:
+        super().__init__(env)
+        self.seed, self.steps, self.over = seed, steps, False
+        self.frames, self.actions, self.rewards = list[Any](), list[Any](), list[float]()
+        self.record: Callable[[Any], NDArray[Any]] = np.array
+        if isinstance(env.observation_space, gym.spaces.Dict):
+            self.record = Spec.from_spaces(env.observation_space, env.action_space, 1).pack
+        self.latest: tuple[Any, dict[str, Any]]
 
-    def add(self, observation: Any) -> Any:
-        """The stack (1, ...) that ends with this observation, a dict if that is one."""
-        is_dict = isinstance(observation, Mapping)
-        for name, part in (observation if is_dict else {"": observation}).items():
-            newest = np.asarray(part)
-            size, (*axes, channels) = self.count, newest.shape or (1,)
-            before = self.stacked.get(name, np.zeros((*axes, channels * size), newest.dtype))
-            newest = newest.reshape(*axes, channels)
-            self.stacked[name] = np.concatenate([before[..., channels:], newest], -1)
-        batch = {name: part[None] for name, part in self.stacked.items()}
-        return batch if is_dict else batch[""]
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        if not self.frames:
+            self.latest = self.env.reset(seed=self.seed)
+            self.frames.append(self.record(self.latest[0]))
+        return self.latest
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        self.actions.append(np.array(action))
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.latest = observation, info
+        self.frames.append(self.record(observation))
+        self.rewards.append(float(reward))
+        cut = len(self.actions) >= self.steps
+        self.over = terminated or truncated or cut
+        return observation, reward, terminated, truncated or (cut and not terminated), info
 
 
 class _SeededEpisodes(gym.Wrapper[Any, Any, Any, Any]):

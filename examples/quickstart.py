@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -23,6 +24,7 @@ from agents import (
     AgentVideo,
     Imagination,
     ImaginationVideo,
+    LookaheadVecWrapper,
     RandomAgent,
     RealReturns,
     TreeSearch,
@@ -41,7 +43,6 @@ from worldmodel.common import results
 
 ENV = "envs:narratives/TravelingSalesman-v0"
 MODEL = "traveling-salesman-jumpy"
-SMALL_MODEL = "traveling-salesman"  # has less than half of the weights: for PPO
 HOLD = 5  # steps of one leg: the agents decide once per leg
 
 
@@ -53,7 +54,7 @@ class Quickstart:
     """Folder for the GIF, the result tables and TensorBoard's logs."""
     train_steps: int = 150
     """Steps of the short training."""
-    ppo_steps: int = 30_000
+    ppo_steps: int = 768
     """Imagined decisions that PPO learns from."""
     episodes: int = 50
     """Real episodes that every agent plays."""
@@ -124,22 +125,24 @@ def compare_speed(args: Quickstart) -> None:
 
 
 def train_ppo(args: Quickstart, model: WorldModel, logs: Path) -> Contestant:
-    """PPO that never takes a real step: it learns from imagined ones, five at a jump."""
-    starts = sample_scenes(ENV, 2048, size=32, seed=args.seed).observations(
-        torch.zeros(2048, 1, dtype=torch.int64)
-    )
+    """PPO that never takes a real step: it learns from imagined ones, five at a jump, and sees what
+    three decisions may bring.
+    """
+    look = partial(LookaheadVecWrapper, model=model, jumps=1, hold=HOLD, depth=3, frames=False)
     env = gym.make(ENV, size=32, split="test")
-    shown = [
-        RealReturns(lambda: gym.make(ENV, size=32, split="test"), hold=HOLD, frame_stack=4),
-        ImaginationVideo(env, model, args.ppo_steps, HOLD),
-        AgentVideo(env, args.ppo_steps, HOLD, frame_stack=4),
+    logged = [
+        RealReturns(
+            lambda: gym.make(ENV, size=32, split="test"), args.ppo_steps, hold=HOLD, wrap=look
+        ),
+        ImaginationVideo(env, model, args.ppo_steps, HOLD, wrap=look),
+        AgentVideo(env, args.ppo_steps, HOLD, wrap=look),
     ]
     agent = train_in_imagination(
-        model, starts[:, 0].numpy(), args.ppo_steps, hold=HOLD, frame_stack=4, seed=args.seed,
-        callback=shown, tensorboard_log=str(logs), threads=args.num_threads,
+        model, lambda: gym.make(ENV, size=32), args.ppo_steps, num_envs=16, hold=HOLD, wrap=look,
+        seed=args.seed, callback=logged, tensorboard_log=str(logs), threads=args.num_threads,
         progress_bar=sys.stdout.isatty(),
     )  # fmt: skip
-    return Contestant(agent, frame_stack=4)
+    return Contestant(agent, wrap=look)
 
 
 def compare_agents(args: Quickstart, logs: Path) -> None:
@@ -151,7 +154,7 @@ def compare_agents(args: Quickstart, logs: Path) -> None:
     contestants = {
         "random": Contestant(RandomAgent(model.spec.action.to_space(), args.seed)),
         "planner (tree search)": Contestant(TreeSearch(model, config)),
-        "PPO trained in imagination": train_ppo(args, worldmodel.load(SMALL_MODEL), logs),
+        "PPO trained in imagination": train_ppo(args, model, logs),
     }
     control = Control(env=ENV, episodes=args.episodes, hold=HOLD, seed=args.seed)
     rows = control.play(contestants)

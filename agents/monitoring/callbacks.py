@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.evaluation import evaluate, play
 from agents.monitoring import tensorboard_help
@@ -117,6 +119,7 @@ class ImaginationVideo(_VideoCallback):
         play: "policy" plays the policy that is being trained, "random" random actions.
         seed: of the episode and the worlds, always the same.
         worlds: futures side by side.
+        wrap: of the policy's environment, as in ``agents.evaluate``.
 
     Raises:
         ValueError: a number is below 1, ``play`` is neither, or the spaces differ from the model's.
@@ -135,9 +138,10 @@ class ImaginationVideo(_VideoCallback):
         tag: str = "videos/real_imagined_difference",
         fps: float = 8,
         worlds: int = 3,
+        wrap: Callable[[VecEnv], VecEnv] | None = None,
     ) -> None:
         super().__init__(every, tag, fps)
-        self.hold, self.worlds = hold, worlds
+        self.hold, self.worlds, self.wrap = hold, worlds, wrap
         at_least(1, self, "every", "hold", "worlds")
         if play not in ("policy", "random"):
             raise ValueError(f"play: expected 'policy' or 'random', got {play!r}")
@@ -153,8 +157,9 @@ class ImaginationVideo(_VideoCallback):
         stacked = min(self.model.observation_space.shape or (channels,))
         frame_stack = max(1, stacked // channels) if policy is not None else 1
         clips, captions = compare(
-            self.world_model, self.env, policy, self.seed, self.hold, frame_stack, self.worlds
-        ).clips()
+            self.world_model, self.env, policy, self.seed, self.hold, frame_stack, self.worlds,
+            None if policy is None else self.wrap,
+        ).clips()  # fmt: skip
         return clips, self.worlds, captions
 
 
@@ -174,6 +179,7 @@ class AgentVideo(_VideoCallback):
         seed: of the episode, always the same.
         tag: name of the clip in TensorBoard.
         fps: frames per second.
+        wrap: as in ``agents.evaluate``.
 
     Raises:
         ValueError: a number is below 1, or the environment has vectors and renders nothing.
@@ -192,9 +198,10 @@ class AgentVideo(_VideoCallback):
         seed: int = 0,
         tag: str = "videos/agent_at_play",
         fps: float = 8,
+        wrap: Callable[[VecEnv], VecEnv] | None = None,
     ) -> None:
         super().__init__(every, tag, fps)
-        self.hold, self.frame_stack, self.steps = hold, frame_stack, steps
+        self.hold, self.frame_stack, self.steps, self.wrap = hold, frame_stack, steps, wrap
         at_least(1, self, "every", "hold", "frame_stack", "steps")
         self.env, self.seed = make_env(env), seed
         shape, render_mode = self.env.observation_space.shape, self.env.render_mode
@@ -207,7 +214,7 @@ class AgentVideo(_VideoCallback):
     def _clips(self) -> tuple[NDArray[np.uint8], int, list[str]]:
         env = _Rendered(self.env) if self.env.render_mode == "rgb_array" else self.env
         frames, actions, rewards = play(
-            env, self.model, self.seed, self.steps + 1, self.hold, self.frame_stack
+            env, self.model, self.seed, self.steps + 1, self.hold, self.frame_stack, wrap=self.wrap
         )
         if isinstance(env, _Rendered):
             frames = np.stack(env.pictures)
@@ -298,7 +305,7 @@ class ModelError(_PeriodicCallback):
       or wrong; higher: they differ too much.
 
     Args:
-        env, hold, frame_stack: as in ``AgentVideo``; the spaces are those of the model.
+        env, hold, frame_stack, wrap: as in ``AgentVideo``; the spaces are those of the model.
         world_model: the model that imagines.
         every: environment steps between measurements; one is made at the start and at the end.
         episodes: real episodes of one measurement.
@@ -321,10 +328,11 @@ class ModelError(_PeriodicCallback):
         frame_stack: int = 1,
         seed: int = 0,
         worlds: int = 9,
+        wrap: Callable[[VecEnv], VecEnv] | None = None,
     ) -> None:
         super().__init__(every)
         self.episodes, self.seed, self.worlds = episodes, seed, worlds
-        self.hold, self.frame_stack = hold, frame_stack
+        self.hold, self.frame_stack, self.wrap = hold, frame_stack, wrap
         at_least(1, self, "every", "episodes", "hold", "frame_stack")
         at_least(2, self, "worlds")
         self.env, self.world_model = make_env(env), world_model
@@ -334,7 +342,7 @@ class ModelError(_PeriodicCallback):
         errors = [
             imagination_error(
                 self.world_model, self.env, self.model, self.seed + i, self.hold,
-                self.frame_stack, self.worlds,
+                self.frame_stack, self.worlds, self.wrap,
             )
             for i in range(self.episodes)
         ]  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.evaluation import play
@@ -71,6 +73,7 @@ def compare(
     hold: int = 1,
     frame_stack: int = 1,
     worlds: int = 3,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
 ) -> Comparison:
     """Play a real episode, and imagine the same actions in several worlds from its first frame.
 
@@ -82,7 +85,7 @@ def compare(
         env: of the model's spaces, without ``HoldAction``; see ``worldmodel.EnvLike``.
         policy: decides every ``hold`` steps; None acts at random.
         seed: of the episode, the random actions and the worlds.
-        hold, frame_stack: as in ``evaluate``.
+        hold, frame_stack, wrap: as in ``evaluate``.
         worlds: how many futures, at least 1.
 
     Returns:
@@ -99,7 +102,7 @@ def compare(
         model.spec.check_spaces(real_env.observation_space, real_env.action_space, "env")
         policy = RandomAgent(real_env.action_space, seed) if policy is None else policy
         frames, actions, rewards = play(
-            real_env, policy, seed, model.spec.window, hold, frame_stack
+            real_env, policy, seed, model.spec.window, hold, frame_stack, wrap=wrap
         )
     real = frames[:: model.stride]
     imagination = Imagination(model, seed)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.evaluation import play
@@ -41,11 +43,13 @@ def imagination_error(
     hold: int = 1,
     frame_stack: int = 1,
     worlds: int = 9,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
 ) -> ImaginationError:
     """Compare imagined episodes with a real one of the same actions and first observation.
 
     Args:
-        model, env, policy, seed, hold, frame_stack: as in ``compare``; observations may be vectors.
+        model, env, policy, seed, hold, frame_stack, wrap: as in ``compare``; observations may be
+            vectors.
         worlds: S, sampled for the calibration, at least 2.
 
     Returns:
@@ -55,7 +59,7 @@ def imagination_error(
     training = model.training
     with open_env(env) as real_env:
         frames, actions, rewards = play(
-            real_env, policy, seed, model.spec.window, hold, frame_stack
+            real_env, policy, seed, model.spec.window, hold, frame_stack, wrap=wrap
         )
     count = len(actions) // model.stride
     if count == 0:

@@ -228,17 +228,14 @@ def _callbacks(job: Job) -> list[BaseCallback]:
     config, model, every = job.config, job.model, job.evaluate_every
     if every == 0:
         return []
-    settings = {"hold": config.hold, "frame_stack": config.frame_stack}
-    callbacks: list[BaseCallback] = [
-        RealReturns(config.make_env, every, 10, wrap=config.wrap(model), **settings)
-    ]
-    if config.looks_ahead:
-        return callbacks  # videos and the model's error need a policy of plain observations
+    settings: dict[str, Any] = {"hold": config.hold, "wrap": config.wrap(model)}
+    stacked = {**settings, "frame_stack": config.frame_stack}
+    callbacks: list[BaseCallback] = [RealReturns(config.make_env, every, 10, **stacked)]
     if job.spec.is_image:
-        callbacks.append(AgentVideo(config.make_env, every, config.hold, config.frame_stack))
+        callbacks.append(AgentVideo(config.make_env, every, **stacked))
     if model is None:
         return callbacks
-    callbacks.append(ModelError(config.make_env, model, every, **settings))
+    callbacks.append(ModelError(config.make_env, model, every, **stacked))
     if model.spec.is_image:
-        callbacks.append(ImaginationVideo(config.make_env, model, every, config.hold))
+        callbacks.append(ImaginationVideo(config.make_env, model, every, **settings))
     return callbacks

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_quickstart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ["--train-steps", "2", "--ppo-steps", "512", "--episodes", "2"]
+    few = ["--train-steps", "2", "--ppo-steps", "256", "--episodes", "2"]
     monkeypatch.setattr(sys, "argv", ["quickstart.py", "--out", str(tmp_path), *few])
     runpy.run_path(str(ROOT / "examples" / "quickstart.py"), run_name="__main__")
     printed = capsys.readouterr().out

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch import Tensor
 
 from agents import actions as action_border
-from agents.history import Frames, to_context
+from agents.history import Frames, batch_context
 from agents.imagination import check_finite
 from agents.known_functions import KnownFunctions, as_observed
 from agents.starts import DictObservation, StartSampler
@@ -190,10 +190,12 @@ class Branches:
     @torch.no_grad()
     def _sample(self, count: int, *options: Any) -> _Begun:
         starts, spec = self._start(count, self.rng, *options), self.model.spec
-        indices = [range(len(history.frames)) for history in starts.histories]
-        context = to_context(spec, starts.histories, indices, self.model.device)
+        context = batch_context(
+            spec, starts.frames, starts.times, starts.mask, starts.actions, starts.present,
+            self.model.device,
+        )  # fmt: skip
         worlds = self.model.sample(self.model.observe(context), self.worlds, self._generator)
-        frames = np.stack([history.frames[-1] for history in starts.histories])
+        frames = starts.latest()
         return _Begun(frames.astype(self._dtype, copy=False), starts.constants, worlds)
 
     def _begun(self, frames: Frames) -> Tensor | None:

@@ -115,25 +115,40 @@ def to_context(
             times[row, slot] = history.times[pair]
         mask[row, : len(own)] = True
     present = np.array([history.present for history in histories], np.int64)
-    return Context(
-        spec.to_model(torch.from_numpy(frames).to(device)),
-        torch.from_numpy(times).to(device),
-        _padded_actions(spec, histories, int(present.max()), device),
-        torch.from_numpy(mask).to(device),
-        torch.from_numpy(present).to(device),
-    )
-
-
-def _padded_actions(
-    spec: Spec, histories: Sequence[History], steps: int, device: torch.device
-) -> Tensor | None:
-    """The actions since each window's origin, (B, steps, *action); None if there are none."""
-    action = spec.action
-    if spec.passive or steps == 0:
-        return None
-    lead = (len(histories), steps)
-    actions = action.blank(*lead)
+    actions = spec.action.blank(len(histories), int(present.max()))
     for row, history in enumerate(histories):
         if history.actions:
             actions[row, : history.present] = np.stack(history.actions)
-    return action_border.to_tensor(action, actions, lead, device, "actions")
+    return batch_context(spec, frames, times, mask, actions, present, device)
+
+
+def batch_context(
+    spec: Spec,
+    frames: Frames,
+    times: NDArray[np.int64],
+    mask: NDArray[np.bool_],
+    actions: NDArray[Any],
+    present: NDArray[np.int64],
+    device: torch.device,
+) -> Context:
+    """``Context`` of arrays as environments have them, on ``device``.
+
+    Args:
+        spec: of the model.
+        frames: (B, M, \\*observation).
+        times, mask: (B, M).
+        actions: (B, T, \\*action) since each window's origin.
+        present: (B,), at most T.
+        device: of the model.
+    """
+    lead = actions.shape[:2]
+    taken: Tensor | None = None
+    if not spec.passive and lead[1]:
+        taken = action_border.to_tensor(spec.action, actions, lead, device, "actions")
+    return Context(
+        spec.to_model(torch.from_numpy(frames).to(device)),
+        torch.from_numpy(times).to(device),
+        taken,
+        torch.from_numpy(mask).to(device),
+        torch.from_numpy(present).to(device),
+    )

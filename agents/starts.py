@@ -13,12 +13,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.history import Frames, History, check_frames, context_indices
+from agents.history import Frames, check_frames, context_indices
 from worldmodel.base import WorldModel
 from worldmodel.data.episode import Episode
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.make_env import Env, EnvLike
 from worldmodel.data.vector import is_vector
+from worldmodel.spec import Spec
 
 Parts = Mapping[str, NDArray[Any]]
 """A Dict observation's parts, (n, ...) each."""
@@ -36,15 +37,47 @@ Starts = (
 
 @dataclass(frozen=True)
 class EpisodeStarts:
-    """The beginnings of n imagined episodes.
+    """The beginnings of n imagined episodes: M frames of each, up to its start, and the actions.
 
     Attributes:
-        histories: n, the frames and actions before.
+        frames: (n, M, \\*observation), at the border to Gymnasium.
+        times: int64 (n, M), ascending steps from each window's origin.
+        mask: bool (n, M), True where there is a frame: the first ones of a row.
+        actions: (n, T, \\*action) since each window's origin; behind a row's present is padding.
+        present: int64 (n,), steps since each window's origin.
         constants: the parts of a Dict observation that the model does not imagine, (n, ...) each.
     """
 
-    histories: list[History]
+    frames: Frames
+    times: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    actions: NDArray[Any]
+    present: NDArray[np.int64]
     constants: dict[str, NDArray[Any]]
+
+    @classmethod
+    def first(cls, spec: Spec, frames: Frames, constants: dict[str, NDArray[Any]]) -> EpisodeStarts:
+        """Windows that begin at frames (n, \\*observation)."""
+        count = len(frames)
+        zeros, every = np.zeros((count, 1), np.int64), np.ones((count, 1), np.bool_)
+        actions = spec.action.blank(count, 0)
+        return cls(np.array(frames)[:, None], zeros, every, actions, zeros[:, 0], constants)
+
+    def some(self, rows: NDArray[np.int64]) -> EpisodeStarts:
+        """Those of these rows, which may repeat."""
+        return EpisodeStarts(
+            self.frames[rows],
+            self.times[rows],
+            self.mask[rows],
+            self.actions[rows],
+            self.present[rows],
+            {name: values[rows] for name, values in self.constants.items()},
+        )
+
+    def latest(self) -> Frames:
+        """The frames (n, \\*observation) at the starts."""
+        latest: Frames = self.frames[np.arange(len(self.frames)), self.mask.sum(1) - 1]
+        return latest
 
 
 STEPS_TO_CHECK = 64
@@ -185,9 +218,7 @@ def _call(
 
 
 def _choose(given: EpisodeStarts, num: int, rng: np.random.Generator) -> EpisodeStarts:
-    rows = rng.integers(len(given.histories), size=num)
-    constants = {name: values[rows] for name, values in given.constants.items()}
-    return EpisodeStarts([given.histories[row] for row in rows], constants)
+    return given.some(rng.integers(len(given.frames), size=num))
 
 
 def _first_frames(
@@ -201,7 +232,7 @@ def _first_frames(
     constants = {} if parts is None else parts.constants(frames, argument)
     images = frames if parts is None else frames[parts.imagined]
     checked = check_frames(model.spec, images, argument, count)
-    return EpisodeStarts([History.start(frame) for frame in checked], constants)
+    return EpisodeStarts.first(model.spec, checked, constants)
 
 
 def _env_resets(env: Env, model: WorldModel, parts: DictObservation | None) -> StartSampler:
@@ -285,29 +316,67 @@ def _recorded_steps(
         episodes, constants = _imagined_part(episodes, model, parts)
     spec = episodes.spec(model.spec.window)
     model.spec.check_spaces(spec.observation_space(), spec.action.to_space(), "starts")
-    at = partial(history_at, model=model, ahead=ahead, hold=hold)
-    return partial(_branch, episodes, constants, at)
+    return partial(_branch, episodes, constants, _Pasts(model, ahead, hold))
+
+
+class _Pasts:
+    """``past_times`` of all steps, as arrays.
+
+    Attributes:
+        back: int64 (window + 1, M), how many steps before a step its frames lie, in the order of
+            time; after the last one padding. Beyond the window all steps are alike.
+        count: int64 (window + 1,), of these frames.
+    """
+
+    def __init__(self, model: WorldModel, ahead: int, hold: int) -> None:
+        steps = range(model.spec.window + 1)
+        pasts = [past_times(step, model, ahead, hold) for step in steps]
+        self.count = np.array([len(times) for times in pasts])
+        self.back = np.zeros((len(pasts), self.count.max()), np.int64)
+        for step, times in enumerate(pasts):
+            self.back[step, : len(times)] = step - np.array(times)
+
+    def of(self, steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Times in their episodes and mask, (n, M) each, of steps (n,)."""
+        known = np.minimum(steps, len(self.count) - 1)
+        slots = np.arange(self.count[known].max())
+        times = steps[:, None] - self.back[known][:, : len(slots)]
+        return times, slots < self.count[known][:, None]
 
 
 def _branch(
     episodes: Episodes,
     constants: dict[str, NDArray[Any]],
-    at: Callable[[Episode, int], History],
+    pasts: _Pasts,
     num: int,
     rng: np.random.Generator,
 ) -> EpisodeStarts:
+    """Frames and actions are taken from each episode at once, however many starts it has."""
     ends = np.cumsum(episodes.lengths)
-    histories, numbers = [], []
-    for index in rng.integers(int(ends[-1]), size=num):
-        number = int(np.searchsorted(ends, index, side="right"))
-        numbers.append(number)
-        step = int(index - (ends[number] - episodes.lengths[number]))
-        histories.append(at(episodes[number], step))
-    return EpisodeStarts(histories, {name: rows[numbers] for name, rows in constants.items()})
+    index = rng.integers(int(ends[-1]), size=num)
+    numbers = np.searchsorted(ends, index, side="right")
+    steps = index - (ends - episodes.lengths)[numbers]
+    times, mask = pasts.of(steps)
+    origin = times[:, 0]
+    present = steps - origin
+    taken = np.arange(present.max())  # steps since the origin
+    first = episodes[int(numbers[0])].observations
+    frames = np.zeros((*times.shape, *first.shape[1:]), first.dtype)
+    actions = episodes.action.blank(num, len(taken))
+    for number in np.unique(numbers):
+        episode, rows = episodes[int(number)], np.flatnonzero(numbers == number)
+        frames[rows] = episode.observations[times[rows]]
+        if len(taken):
+            when = np.minimum(origin[rows, None] + taken, len(episode.actions) - 1)
+            known = (taken < present[rows, None]).reshape(len(rows), -1, *[1] * (actions.ndim - 2))
+            actions[rows] = np.where(known, episode.actions[when], actions[rows])
+    frames[~mask] = 0
+    own = {name: values[numbers] for name, values in constants.items()}
+    return EpisodeStarts(frames, (times - origin[:, None]) * mask, mask, actions, present, own)
 
 
-def history_at(episode: Episode, step: int, model: WorldModel, ahead: int, hold: int) -> History:
-    """The context that a model is given at a step of an episode.
+def past_times(step: int, model: WorldModel, ahead: int, hold: int) -> list[int]:
+    """The times in an episode whose frames a model is given as context at a step of it, ascending.
 
     The frames lie ``hold`` steps apart (``model.gap``, for models that have one), counted back from
     the step. The episode's first frame is added, unless the model has a gap. Frames are left out
@@ -320,10 +389,4 @@ def history_at(episode: Episode, step: int, model: WorldModel, ahead: int, hold:
         times.append(0)
     times = sorted(time for time in times if step - time + ahead <= model.spec.window)
     chosen = context_indices(len(times), model.max_context, first=model.gap is None)
-    times = [times[i] for i in chosen]
-    origin = times[0]
-    return History(
-        tuple(episode.observations[time] for time in times),
-        tuple(time - origin for time in times),
-        tuple(episode.actions[origin:step]),
-    )
+    return [times[i] for i in chosen]

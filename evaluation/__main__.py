@@ -12,7 +12,8 @@ VERBS = {
         "Seconds to the frame at distance T: jumpy or frame by frame.",
     ),
     "imagination": LazyVerb(
-        f"{_MEASUREMENTS}.imagination:Imagination", "Frames and scored plan steps per second."
+        f"{_MEASUREMENTS}.imagination:Imagination",
+        "Frames, scored plan steps and decisions per second.",
     ),
     "fidelity": LazyVerb(
         f"{_MEASUREMENTS}.fidelity:Fidelity",

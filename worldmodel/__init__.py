@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldmodel.data.make_env import EnvLike, make_env
     from worldmodel.data.minari import from_minari, to_minari
     from worldmodel.hub import push
+    from worldmodel.inference import optimise_for_inference
     from worldmodel.registry import MODELS, make, preset, register
     from worldmodel.spec import ActionSpec, Camera, Spec, to_float, to_uint8
     from worldmodel.training import Progress, fit
@@ -58,6 +59,7 @@ __all__ = [
     "load",
     "make",
     "make_env",
+    "optimise_for_inference",
     "preset",
     "push",
     "register",
@@ -77,6 +79,7 @@ _NAMES = {
     "worldmodel.data.make_env": "EnvLike make_env",
     "worldmodel.data.minari": "from_minari to_minari",
     "worldmodel.hub": "push",
+    "worldmodel.inference": "optimise_for_inference",
     "worldmodel.registry": "MODELS make preset register",
     "worldmodel.spec": "ActionSpec Camera Spec to_float to_uint8",
     "worldmodel.training": "Progress fit",

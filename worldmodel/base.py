@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from worldmodel.types import (
     StepPrediction,
     Worlds,
 )
+
+Scenes = TypeVar("Scenes", Belief, Worlds)
 
 
 class UnsupportedQuery(ValueError):
@@ -83,6 +86,8 @@ class WorldModel(nn.Module, ABC):
         gap: besides 1 the only number of steps between two frames of a context; None allows any.
         env_id: of the environment whose scenes it was trained on, as checkpoints record it; None
             if unknown.
+        precision: "float32" or "bf16" of what ``optimise_for_inference`` returned, which can
+            neither be trained nor saved; None of all other models.
     """
 
     name: ClassVar[str]
@@ -105,6 +110,7 @@ class WorldModel(nn.Module, ABC):
     stride: int = 1
     gap: int | None = None
     env_id: str | None = None
+    precision: str | None = None
 
     def __init__(self, spec: Spec, config: Any) -> None:
         super().__init__()
@@ -132,7 +138,8 @@ class WorldModel(nn.Module, ABC):
         if not isinstance(context, Context):
             raise TypeError(f"context: expected a worldmodel.Context, got {type(context).__name__}")
         self._check_context(context)
-        return self._observe(context)
+        with self._inference():
+            return self._widened(self._observe(context))
 
     def update(self, belief: Belief, context: Context) -> Belief:
         """The belief given these pairs as well, at the cost of encoding them alone.
@@ -147,7 +154,8 @@ class WorldModel(nn.Module, ABC):
         """
         self._check_extends()
         self._check_context(context)
-        return self._update(belief, context)
+        with self._inference():
+            return self._widened(self._update(belief, context))
 
     def forget(self, belief: Belief, context: Context) -> Belief:
         """The inverse of ``update``, up to rounding, for pairs that are not the latest.
@@ -161,7 +169,8 @@ class WorldModel(nn.Module, ABC):
         """
         self._check_extends()
         self._check_context(context)
-        return self._forget(belief, context)
+        with self._inference():
+            return self._widened(self._forget(belief, context))
 
     def sample(self, belief: Belief, n: int, generator: torch.Generator | None = None) -> Worlds:
         """Draw whole worlds that agree with the belief.
@@ -176,7 +185,8 @@ class WorldModel(nn.Module, ABC):
         """
         if n < 1:
             raise ValueError(f"n: expected at least 1 world, got {n}")
-        return self._sample(belief, n, generator)
+        with self._inference():
+            return self._widened(self._sample(belief, n, generator))
 
     def advance(self, worlds: Worlds, actions: Tensor) -> Worlds:
         """Commit actions (B, L, \\*action): the present of each world moves on by L steps.
@@ -188,7 +198,8 @@ class WorldModel(nn.Module, ABC):
             ValueError: the step count leaves the window or the actions have another shape.
         """
         self._check_advance(worlds, actions)
-        return self._advance(worlds, actions)
+        with self._inference():
+            return self._widened(self._advance(worlds, actions))
 
     def disagreement(self, worlds: Worlds, actions: Tensor) -> Tensor:
         """How far apart the members' predictions are along actions (B, L, \\*action), (B, S).
@@ -209,7 +220,8 @@ class WorldModel(nn.Module, ABC):
             raise UnsupportedQuery(f"model: {self.name} has no members that could disagree")
         ends = (worlds.present + actions.shape[1])[:, None]
         self._check_queries(worlds, Queries(ends, actions[:, None]))
-        return self._disagreement(worlds, actions)
+        with self._inference():
+            return self._disagreement(worlds, actions).float()
 
     def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
         """Observations, rewards and survival at any times, along any plans.
@@ -237,7 +249,8 @@ class WorldModel(nn.Module, ABC):
         ``worlds``, ``queries``, ``frames`` and errors are as there.
         """
         self._check_queries(worlds, queries)
-        return self._predict(worlds, queries, frames).float()
+        with self._inference():
+            return self._predict(worlds, queries, frames).float()
 
     def step(
         self, worlds: Worlds, queries: Queries, frames: bool = True
@@ -260,7 +273,9 @@ class WorldModel(nn.Module, ABC):
             )
         self._check_queries(worlds, queries)
         self._check_advance(worlds, queries.actions[:, 0])
-        return self._step_on(worlds, queries, frames)
+        with self._inference():
+            predicted, worlds = self._step_on(worlds, queries, frames)
+            return predicted.float(), self._widened(worlds)
 
     def prepare(self, source: SceneSource) -> None:
         """Called by ``fit`` before its first step: learn constants, such as the rewards' scale.
@@ -298,7 +313,12 @@ class WorldModel(nn.Module, ABC):
     def forward(
         self, scenes: SceneBatch, progress: float, generator: torch.Generator | None = None
     ) -> Losses:
-        """``loss`` of ``scenes`` at ``progress`` with ``generator``, as ``model(...)`` calls it."""
+        """``loss`` of ``scenes`` at ``progress`` with ``generator``, as ``model(...)`` calls it.
+
+        Raises:
+            ValueError: it is of ``optimise_for_inference``.
+        """
+        self.check_not_optimised("be trained")
         return self.loss(scenes, progress, generator)
 
     @abstractmethod
@@ -335,6 +355,33 @@ class WorldModel(nn.Module, ABC):
         Args:
             errors: the lowest ``holdout_errors``.
             scenes: what was held out.
+        """
+
+    def check_not_optimised(self, what: str) -> None:
+        """Raise ValueError if it is of ``optimise_for_inference``; ``what`` is what it cannot."""
+        if self.precision is not None:
+            raise ValueError(
+                f"model: an optimised copy cannot {what}, its weights were converted to answer "
+                "fast; take the model that was given to optimise_for_inference"
+            )
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """In which the verbs compute: as everything around them, unless the model is optimised."""
+        if self.precision is None:
+            yield
+            return
+        bf16 = torch.autocast(self.device.type, torch.bfloat16)
+        with torch.no_grad(), bf16 if self.precision == "bf16" else nullcontext():
+            yield
+
+    def _widened(self, scenes: Scenes) -> Scenes:
+        """A belief or worlds in float32, whatever an optimised model computed in."""
+        return scenes.float() if self.precision == "bf16" else scenes
+
+    def _fuse(self, dtype: torch.dtype) -> None:
+        """Called on the copy by ``optimise_for_inference``, before all other weights are converted
+        to ``dtype``: replace parts by such as compute the same with less work. Here there are none.
         """
 
     @abstractmethod

@@ -40,8 +40,9 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
         training: facts for the card and for ``config.json``: command, steps, seed, minutes, ...
 
     Raises:
-        ValueError: a replay, whose settings name code to import: no file may; or a setting or fact
-            is NaN or infinite, for which JSON has no word.
+        ValueError: a replay, whose settings name code to import: no file may; what
+            ``optimise_for_inference`` returned; or a setting or fact is NaN or infinite, for which
+            JSON has no word.
         OSError: the disk is full, say; the older checkpoint is kept.
     """
     config = describe(model, training)
@@ -65,6 +66,7 @@ def save(model: WorldModel, folder: str | Path, training: dict[str, Any] | None 
 def describe(model: WorldModel, training: dict[str, Any] | None = None) -> dict[str, Any]:
     """What ``config.json`` says of a model; see ``save``."""
     _refuse_replay(model.name)
+    model.check_not_optimised("be saved")
     config = {
         "format": FORMAT,
         "model": model.name,

@@ -215,6 +215,10 @@ class _Scenes:
 
         return self._map(replaced, other)
 
+    def float(self) -> Self:
+        """With all floating-point tensors in float32, whatever the networks computed in."""
+        return self._map(lambda value: value.float() if value.is_floating_point() else value)
+
     def _map(self, function: Callable[..., Tensor], *others: Self) -> Self:
         """``function`` of every tensor and of its namesakes in ``others``."""
         parts: dict[str, Any] = {}

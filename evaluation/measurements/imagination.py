@@ -1,24 +1,30 @@
-"""Rendered frames and scored plan steps per second.
+"""Rendered frames, scored plan steps and decisions of ``ImaginedVecEnv`` per second.
 
-This is what a planner or an imagined environment does at every decision: the scene was observed and
-worlds were sampled before, and are queried again and again. ``speed`` times all of the way from a
-context to a frame.
+The first two are what a planner or an imagined environment does at every decision: the scene was
+observed and worlds were sampled before, and are queried again and again. ``speed`` times all of the
+way from a context to a frame.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from torch import Tensor
 
 import worldmodel
-from agents.actions import draw_actions
+from agents.actions import draw_actions, to_numpy
+from agents.vec_env import ImaginedVecEnv
 from evaluation.metrics import statistics
-from evaluation.runner.measurement import Measurement, Row
+from evaluation.runner.measurement import Measurement, Precisions, Row, at_precisions
 from evaluation.runner.partial_results import PartialResults
 from worldmodel import ActionSpec, Context, Queries, Spec, WorldModel
 from worldmodel.common import results
@@ -26,7 +32,10 @@ from worldmodel.common.timing import interleaved
 
 Job = Callable[[], object]
 
-FRAMES, PLAN_STEPS = "frames", "plan_steps"
+FRAMES, PLAN_STEPS, DECISIONS, OUTSIDE = "frames", "plan_steps", "decisions", "outside"
+DECIDED = 4
+"""Decisions of a timed round."""
+VERBS = ("observe", "sample", "advance", "predict", "step", "disagreement")
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,17 @@ class Imagination(Measurement):
     """Of frames, where weights are fresh."""
     repeats: int = 7
     """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
+    num_envs: tuple[int, ...] = ()
+    """Imagined environments side by side whose steps are timed, too."""
+    precision: Precisions = ("none",)
+    """none times models as they are; the others what optimise_for_inference makes of them."""
     seed: int = 0
     device: str = "cpu"
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Those of ``compare``, with ``model`` and ``preset`` apart."""
-        rows = self.compare({name: self.load_model(name) for name in self.models})
+        models = {name: self.load_model(name) for name in self.models}
+        rows = self.compare(at_precisions(models, self.precision))
         for row in rows:
             row["model"], _, preset = row["model"].partition(":")
             row["preset"] = preset or None  # a checkpoint
@@ -83,12 +97,17 @@ class Imagination(Measurement):
           and nothing is rendered. A stride of k steps counts k.
         - ``ratio``: ``ratio``; how many times as long rendering these last frames takes as scoring
           all these steps.
+        - ``decisions``: ``per_second``; one step of ``batch`` = ``num_envs`` imagined environments
+          counts ``batch``. Actions are random, starts are noise, and episodes that end are followed
+          by new ones.
+        - ``outside``: ``outside``; the share of that time that is not spent in the model.
 
         ``size`` is the height of frames in pixels, or the length of vectors. ``batch`` = plans x
         worlds are queried together, in worlds of one scene that were sampled beforehand. Models of
-        passive scenes have nothing to score; their frames are of ``batch`` worlds. Each number is
-        the median over ``n`` timed rounds in which all jobs take turns, with ``low`` and ``high``
-        by ``statistics.median``. Horizons that a model's stride does not reach are left out.
+        passive scenes have nothing to score or to decide; their frames are of ``batch`` worlds.
+        Each number is the median over ``n`` timed rounds in which all jobs take turns, with ``low``
+        and ``high`` by ``statistics.median``. Horizons that a model's stride does not reach are
+        left out.
 
         Args:
             models: by name, in eval mode, each on its device.
@@ -97,8 +116,38 @@ class Imagination(Measurement):
             ValueError: a number is below 1, a horizon exceeds a model's window, or a model's keys
                 are camera poses.
         """
-        if min(*self.horizons, *self.plans, self.worlds, self.repeats) < 1:
-            raise ValueError("horizons, plans, worlds, repeats: expected at least 1")
+        self._check(models)
+        jobs: dict[tuple[str, int, int, str], Job] = {}
+        for name, model in models.items():
+            for horizon in self.horizons:
+                for plans in self.plans if horizon % model.stride == 0 else ():
+                    for kind, job in self._jobs(model, horizon, plans).items():
+                        jobs[name, horizon, plans, kind] = job
+            for count in () if model.spec.passive else self.num_envs:
+                jobs[name, model.stride, count, DECISIONS] = _Deciding(model, count, self.seed)
+        rounds, rows = interleaved(jobs, self.repeats), []
+        for (name, horizon, plans, kind), seconds in rounds.items():
+            job, spec = jobs[name, horizon, plans, kind], models[name].spec
+            worlds = 1 if kind == DECISIONS else self.worlds
+            row = {"model": name, "horizon": horizon, "plans": plans, "worlds": worlds}
+            row |= {"batch": plans * worlds, "size": spec.observation[int(spec.is_image)]}
+            row |= {"device": models[name].device.type}
+            amount = plans * worlds
+            amount *= {FRAMES: 1, PLAN_STEPS: horizon, DECISIONS: DECIDED}[kind]
+            rate = statistics.median(amount / seconds).columns("per_second")
+            rows.append({**row, "kind": kind, **rate})
+            if kind == PLAN_STEPS:
+                times = statistics.median(rounds[name, horizon, plans, FRAMES] / seconds)
+                rows.append({**row, "kind": "ratio", **times.columns("ratio")})
+            if isinstance(job, _Deciding):
+                outside = 1 - np.array(job.inside[-self.repeats :]) / seconds
+                share = statistics.median(outside).columns(OUTSIDE)
+                rows.append({**row, "kind": OUTSIDE, **share})
+        return rows
+
+    def _check(self, models: Mapping[str, WorldModel]) -> None:
+        if min(*self.horizons, *self.plans, self.worlds, self.repeats, *self.num_envs) < 1:
+            raise ValueError("horizons, plans, worlds, repeats, num_envs: expected at least 1")
         for name, model in models.items():
             if model.spec.pose:
                 raise ValueError(
@@ -109,25 +158,6 @@ class Imagination(Measurement):
                     f"horizons: {max(self.horizons)} steps leave the window of {name}; expected at "
                     f"most {model.spec.window}"
                 )
-        jobs: dict[tuple[str, int, int, str], Job] = {}
-        for name, model in models.items():
-            for horizon in self.horizons:
-                for plans in self.plans if horizon % model.stride == 0 else ():
-                    for kind, job in self._jobs(model, horizon, plans).items():
-                        jobs[name, horizon, plans, kind] = job
-        rounds, rows = interleaved(jobs, self.repeats), []
-        for (name, horizon, plans, kind), seconds in rounds.items():
-            batch, spec = plans * self.worlds, models[name].spec
-            row = {"model": name, "horizon": horizon, "plans": plans, "worlds": self.worlds}
-            row |= {"batch": batch, "size": spec.observation[int(spec.is_image)]}
-            row |= {"device": models[name].device.type}
-            amount = batch * (1 if kind == FRAMES else horizon)
-            rate = statistics.median(amount / seconds).columns("per_second")
-            rows.append({**row, "kind": kind, **rate})
-            if kind == PLAN_STEPS:
-                times = statistics.median(rounds[name, horizon, plans, FRAMES] / seconds)
-                rows.append({**row, "kind": "ratio", **times.columns("ratio")})
-        return rows
 
     def _jobs(self, model: WorldModel, horizon: int, plans: int) -> dict[str, Job]:
         """Rendering the end of each plan in each world, and scoring all steps of all."""
@@ -161,10 +191,56 @@ class Imagination(Measurement):
             PLAN_STEPS: ("scored plan steps per second", "per_second"),
             "ratio": ("rendering each plan's last frame takes .. times as long as scoring all its "
                       "steps", "ratio"),
+            DECISIONS: ("decisions of imagined environments per second", "per_second"),
+            OUTSIDE: ("share of a decision's time that is not spent in the model", OUTSIDE),
         }  # fmt: skip
         parts = []
         for kind, (title, column) in titles.items():
             of_kind = [row for row in rows if row["kind"] == kind]
+            if not of_kind:
+                continue
             columns = [*self.columns, column, "low", "high", "n"]
             parts.append(f"{title} ({self.device})\n{results.table(of_kind, columns)}")
         return "\n\n".join(parts)
+
+
+class _Deciding:
+    """Steps of ``ImaginedVecEnv``, and the seconds of each round that the model takes of them.
+
+    Attributes:
+        inside: seconds within the model's verbs, of each call.
+    """
+
+    def __init__(self, model: WorldModel, num_envs: int, seed: int) -> None:
+        self.inside: list[float] = [0.0]
+        spec, watched = model.spec, copy(model)
+        for verb in VERBS:
+            setattr(watched, verb, self._timed(getattr(model, verb)))
+        shape, dtype = spec.border
+        noise = np.random.default_rng(seed)
+        starts: NDArray[Any] = (
+            noise.integers(256, size=(64, *shape), dtype=np.uint8)
+            if dtype == np.uint8
+            else noise.random((64, *shape), np.float32)
+        )
+        hold = model.stride
+        self.venv = ImaginedVecEnv(watched, starts, num_envs, hold, seed=seed, stagger=True)
+        generator = torch.Generator().manual_seed(seed)
+        self.actions = to_numpy(
+            spec.action, draw_actions(spec.action, (DECIDED, num_envs), generator)
+        )
+        self.venv.reset()
+
+    def __call__(self) -> None:
+        self.inside.append(0.0)
+        for actions in self.actions:
+            self.venv.step(actions)
+
+    def _timed(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            begin = time.perf_counter()
+            answer = verb(*args, **more)
+            self.inside[-1] += time.perf_counter() - begin
+            return answer
+
+        return call

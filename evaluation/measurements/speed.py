@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import worldmodel
 from evaluation.metrics import statistics
-from evaluation.runner.measurement import Measurement, Row
+from evaluation.runner.measurement import Measurement, Precisions, Row, at_precisions
 from evaluation.runner.partial_results import PartialResults
 from worldmodel import MODELS, ActionSpec, Context, Queries, Spec, WorldModel
 from worldmodel.common import results
@@ -75,6 +75,9 @@ class Speed(Measurement):
     repeats: int = 5
     """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
     device: str = "cpu"
+    precision: Precisions = ("none",)
+    """none times models as they are, in float32; the others what optimise_for_inference makes of
+    them. With several each model has a row for each."""
 
     def rows(self, partial_results: PartialResults) -> list[Row]:
         """Of passive scenes; ``kind`` is one of three.
@@ -88,17 +91,22 @@ class Speed(Measurement):
         Each is the median over the ``n`` timed rounds, of numbers that were made within a round;
         ``low`` and ``high`` are the interval of ``statistics.median``: 95% from 6 rounds on, the
         range of fewer. Distances that a model's stride does not reach are left out. The window is
-        as long as the farthest frame needs.
+        as long as the farthest frame needs. An optimised model's preset is "PRESET in bf16" or
+        "PRESET in float32".
 
         Raises:
             ValueError: an unknown model or preset, or a number below 1.
         """
         if min(*self.distances, *self.batches, self.frames, self.repeats) < 1:
             raise ValueError("distances, batches, frames, repeats: expected at least 1")
-        keys = [results.name_and_preset(model) for model in self.models]
         shape, window = (3, self.size, self.size), self.frames - 1 + max(self.distances)
         spec = Spec(shape, ActionSpec("none"), window)
-        models = {key: worldmodel.make(key[0], spec, key[1]).to(self.device).eval() for key in keys}
+        made = {}
+        for name in self.models:
+            kind, preset = results.name_and_preset(name)
+            made[name] = worldmodel.make(kind, spec, preset).to(self.device).eval()
+        timed = at_precisions(made, self.precision)
+        models = {results.name_and_preset(name): model for name, model in timed.items()}
         rows = []
         for batch in self.batches:  # one group of interleaved jobs for each batch size
             jobs = {
@@ -108,7 +116,7 @@ class Speed(Measurement):
                 if distance % model.stride == 0
             }
             rounds = interleaved(jobs, self.repeats)
-            of_batch = [*seconds(rounds), *ratios(rounds, keys[0]), *exponents(rounds)]
+            of_batch = [*seconds(rounds), *ratios(rounds, next(iter(models))), *exponents(rounds)]
             rows += [{**row, "batch": batch, "device": self.device} for row in of_batch]
         return rows
 
@@ -119,9 +127,10 @@ class Speed(Measurement):
             f"seconds to the frame at distance T ({self.size} px, {self.device})",
             results.table(wide(rows), columns),
         ]
-        if len(self.models) > 1:
-            slower = results.table(wide(rows, "ratio", interval=True), columns)
-            parts += [f"\ntimes slower than {self.models[0]}", slower]
+        slower = [row for row in rows if row["kind"] == "ratio"]
+        if slower:
+            table = results.table(wide(slower, "ratio", interval=True), columns)
+            parts += [f"\ntimes slower than {slower[0]['to']}", table]
         slopes = [row for row in rows if row["kind"] == "exponent"]
         power = results.table(slopes, ["model", "preset", "batch", "exponent", "low", "high"])
         return "\n".join([*parts, "\ncost ~ T^exponent (0: jumpy, 1: frame by frame)", power])

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import tyro
 
 import worldmodel
 from evaluation.runner.partial_results import PartialResults, folder_of, what_differs
-from worldmodel import WorldModel, checkpoint
+from worldmodel import WorldModel, checkpoint, optimise_for_inference
 from worldmodel.common import results
 from worldmodel.common.files import check_writable
 from worldmodel.common.safe_files import read_json
@@ -26,6 +26,8 @@ from worldmodel.models.jumpy.rectified_flow import set_flow_steps
 from worldmodel.resolve import find
 
 Row = dict[str, Any]
+Precisions = tuple[Literal["none", "auto", "float32", "bf16"], ...]
+"""Of timed models; see ``at_precisions``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,29 @@ class Scattered:
         if self.workers and device != "cpu":
             raise ValueError(f"device: workers play on the CPU; expected cpu, got {device}")
         return {"workers": self.workers, "address": self.ray}
+
+
+def at_precisions(
+    models: Mapping[str, WorldModel], precisions: Precisions
+) -> dict[str, WorldModel]:
+    """Each model as it is, for "none", and its copies of ``optimise_for_inference``.
+
+    A copy is named "NAME in bf16" or "NAME in float32", so that all can be timed in one run.
+
+    Raises:
+        ValueError: there are no precisions.
+    """
+    if not precisions:
+        raise ValueError("precision: expected none, auto, float32 or bf16, got nothing")
+    timed = {}
+    for name, model in models.items():
+        for precision in precisions:
+            if precision == "none":
+                timed[name] = model
+                continue
+            copy = optimise_for_inference(model, precision)
+            timed[f"{name} in {copy.precision}"] = copy
+    return timed
 
 
 def environment(env: str | None, recorded: str | None) -> str:

@@ -1,5 +1,7 @@
 """Where imagined episodes begin."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
 
-from agents.starts import history_at
+from agents.history import batch_context
+from agents.starts import past_times, start_sampler
 from agents.vec_env import ImaginedVecEnv
 from worldmodel import Episode, Episodes, collect, make
 from worldmodel.spec import ActionSpec
@@ -32,6 +35,17 @@ def episode(steps: int = 12, wanted: int = 0) -> Episode:
     )
 
 
+def numbered(steps: int) -> Episode:
+    """Frames show their time; the action at time t is t % 3."""
+    times = np.arange(steps + 1)
+    return replace(
+        episode(1),
+        observations=np.stack([np.full_like(frame(0, 0), time) for time in times]),
+        actions=times[:-1] % 3,
+        rewards=np.zeros(steps, np.float32),
+    )
+
+
 @pytest.mark.parametrize(
     ("step", "hold", "ahead", "limit", "expected"),
     [
@@ -49,18 +63,40 @@ def test_past_of_a_recorded_step(
 ) -> None:
     model = FakeModel()
     model.max_context = limit
-    history = history_at(episode(), step, model, ahead, hold)
-    levels = [int(shown[-1, -1, 0]) // 10 for shown in history.frames]
-    assert levels == expected
-    assert [time + expected[0] for time in history.times] == expected
-    assert history.present == step - expected[0]
+    assert past_times(step, model, ahead, hold) == expected
 
 
 def test_frame_by_frame_models_are_told_every_frame() -> None:
     model = FrameByFrameFake()
-    assert history_at(episode(), 9, model, 6, 3).times == (0, 1, 2, 3, 4, 5, 6)
+    assert past_times(9, model, 6, 3) == [3, 4, 5, 6, 7, 8, 9]
     model.max_context = 3
-    assert history_at(episode(), 9, model, 6, 3).times == (0, 1, 2)
+    assert past_times(9, model, 6, 3) == [7, 8, 9]
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_starts_are_drawn_in_arrays(limit: int | None) -> None:
+    """Of each row what its own step's past says: frames, times, actions; padding is blank."""
+    model = FakeModel()
+    model.max_context = limit
+    recorded = Episodes([numbered(30), numbered(3)], SPEC.action)
+    starts = start_sampler(recorded, model, 4, 3, None)(200, np.random.default_rng(0))
+    context = batch_context(
+        SPEC, starts.frames, starts.times, starts.mask, starts.actions, starts.present,
+        model.device,
+    )  # fmt: skip
+    model.observe(context)
+    assert starts.present.max() == 8 and len(np.unique(starts.latest()[:, -1, -1, 0])) > 25
+    for row in range(200):
+        step = int(starts.latest()[row, -1, -1, 0])
+        past = past_times(step, model, 4, 3)
+        count = len(past)
+        assert starts.mask[row].tolist() == [slot < count for slot in range(starts.mask.shape[1])]
+        assert starts.frames[row, :count, -1, -1, 0].tolist() == past
+        assert not starts.frames[row, count:].any() and not starts.times[row, count:].any()
+        assert starts.times[row, :count].tolist() == [time - past[0] for time in past]
+        assert starts.present[row] == step - past[0]
+        taken = starts.actions[row, : starts.present[row]]
+        assert taken.tolist() == [time % 3 for time in range(past[0], step)]
 
 
 def test_episodes_branch_at_every_recorded_step() -> None:

@@ -32,6 +32,7 @@ ONCE = (  # what no kind of action changes
     checks.check_past,
     checks.check_refusals,
     checks.check_training,
+    checks.check_inference,
     checks.check_checkpoint,
 )
 PAIRS = [

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import torch
 
 from worldmodel.base import UnsupportedQuery, WorldModel
 from worldmodel.checkpoint import load, save
+from worldmodel.inference import optimise_for_inference
 from worldmodel.registry import MODELS
 from worldmodel.testing.noise import random_context, random_source
 from worldmodel.testing.probes import (
@@ -32,8 +35,11 @@ from worldmodel.testing.probes import (
     size_of,
     times_at,
 )
+from worldmodel.training.precision import Precision
 from worldmodel.types import Context, Queries, SceneSource
 
+INFERENCE_ERRORS = {"float32": 1e-4, "bf16": 0.02}
+"""By how much the frames of an optimised model may differ, root mean square."""
 PARTS = 12
 """Steps of a training that must reach all weights of a model that trains in parts."""
 
@@ -355,6 +361,40 @@ def check_bf16(model: WorldModel) -> None:
         require(model, right, f"bf16: expected finite float32 {name}, got {got}")
 
 
+def check_inference(model: WorldModel) -> None:
+    """What ``optimise_for_inference`` returns keeps the promises and answers the same, also as a
+    copy; it is neither trained nor saved.
+    """
+    expected = predict_at(model, imagine(model, 2)[1], [2, 6])
+    copies = {
+        precision: optimise_for_inference(model, precision)
+        for precision in get_args(Precision)
+        if precision != "auto"
+    }
+    for precision, fast in copies.items():
+        for check in (check_answers, check_scoring):
+            check(fast)
+        answer = predict_at(fast, imagine(fast, 2)[1], [2, 6])
+        off = (frames_of(answer) - frames_of(expected)).square().mean().sqrt()
+        limit = INFERENCE_ERRORS[precision]
+        message = f"inference in {precision}: frames differ by {off:.2g}, more than {limit}"
+        require(model, bool(off <= limit), message)
+        moved = pickle.loads(pickle.dumps(deepcopy(fast)))
+        again = predict_at(moved, imagine(moved, 2)[1], [2, 6])
+        what = f"inference in {precision}: its copy differs in"
+        same(model, f"{what} frames", frames_of(again), frames_of(answer))
+        same(model, f"{what} rewards", again.rewards, answer.rewards)
+    exact = copies["float32"]
+    for check in (check_one_world, check_seed, check_advance, check_rows, check_belief):
+        check(exact)
+    with TemporaryDirectory() as folder:
+        refuses(model, ValueError, lambda: save(exact, folder), "saving an optimised copy")
+    source = random_source(model.spec)
+    refuses(model, ValueError, lambda: exact(source.batch(0), 0.5), "training an optimised copy")
+    after = predict_at(model, imagine(model, 2)[1], [2, 6])
+    same(model, "inference: the model that was copied changed", after.rewards, expected.rewards)
+
+
 def check_checkpoint(model: WorldModel) -> None:
     """A registered model comes back from its checkpoint and answers the same."""
     known = MODELS.get(model.name)
@@ -384,6 +424,7 @@ CHECKS: tuple[Callable[[WorldModel], None], ...] = (
     check_refusals,
     check_training,
     check_bf16,
+    check_inference,
     check_checkpoint,
 )
 """What ``check_world_model`` runs; each takes a fresh model in evaluation mode."""

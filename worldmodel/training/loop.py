@@ -113,7 +113,8 @@ def fit(
 
     Raises:
         TypeError: ``source`` is neither a source nor Episodes.
-        ValueError: a number is out of range; the model has no weights; the source's scenes are not
+        ValueError: a number is out of range; the model has no weights, or is of
+            ``optimise_for_inference``; the source's scenes are not
             what the model was made for; ``batch_size`` for a source that makes its own batches;
             ``ema`` with ``holdout``; ``resume`` without a folder, or of another run, or another
             precision.
@@ -135,6 +136,7 @@ def fit(
     if not clip > 0:
         raise ValueError(f"clip: expected a gradient norm above 0 (or infinity), got {clip}")
     check_seed(seed)
+    model.check_not_optimised("be trained")
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; use it as it is")
     scenes = _first_batch(model, source, validation=validation, holdout=holdout)

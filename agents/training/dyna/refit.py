@@ -100,8 +100,13 @@ def refit(
 
     Returns:
         the last losses; none if there are no steps to do, or the model is not trainable.
+
+    Raises:
+        ValueError: there are steps to do, but the model is of ``optimise_for_inference``.
     """
     steps = config.fit_steps if number else config.first_fit_steps
+    if steps:
+        model.check_not_optimised("be trained (fit_steps and first_fit_steps of 0 never do)")
     if steps == 0 or not model.trainable:
         model.eval()
         return {}

@@ -84,13 +84,29 @@ def test_models(name: str) -> None:
     assert all(row.get("per_second", row.get("ratio")) > 0 for row in rows)
 
 
+def test_decisions_of_imagined_environments() -> None:
+    """Rates and shares of the time, for models as they are and optimised."""
+    settings = Imagination(
+        ("jump:small",), horizons=(8,), plans=(1,), size=16, repeats=2, num_envs=(1, 3),
+        precision=("none", "float32"),
+    )  # fmt: skip
+    rows = [row for row in settings.measure() if row["kind"] in ("decisions", "outside")]
+    of = [(row["preset"], row["kind"], row["batch"]) for row in rows]
+    both = [(kind, count) for count in (1, 3) for kind in ("decisions", "outside")]
+    assert of == [(name, *each) for name in ("small", "small in float32") for each in both]
+    assert all(0 < row["outside"] < 1 for row in rows if row["kind"] == "outside")
+    assert all(row["per_second"] > 0 and row["n"] == 2 for row in rows[::2])
+
+
 def test_checkpoint() -> None:
     model = Imagination().load_model("traveling-salesman")
     assert model.spec.observation == (3, 32, 32) and not model.training
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="horizons, plans, worlds, repeats: expected at least 1"):
+    with pytest.raises(
+        ValueError, match="horizons, plans, worlds, repeats, num_envs: expected at least 1"
+    ):
         Imagination(horizons=(0,), plans=(1,)).compare({"m": steady()})
     with pytest.raises(ValueError, match="9 steps leave the window of m; expected at most 8"):
         Imagination(horizons=(9,), plans=(1,)).compare({"m": steady()})

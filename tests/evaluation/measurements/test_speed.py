@@ -124,6 +124,17 @@ def test_rows() -> None:
         speed(("dreamer", "small"), distances=(1,)).measure()
 
 
+def test_optimised_models_are_timed_beside_the_others() -> None:
+    rows = speed(A, B, distances=(2,), size=16, precision=("none", "float32", "bf16")).measure()
+    timed = [(row["model"], row["preset"]) for row in rows if row["kind"] == "seconds"]
+    presets = ["small", "small in float32", "small in bf16"]
+    assert timed == [(model, preset) for model in ("jump", "svg-lp") for preset in presets]
+    compared = [row for row in rows if row["kind"] == "ratio"]
+    assert len(compared) == 5 and {row["to"] for row in compared} == {"jump:small"}
+    with pytest.raises(ValueError, match="precision: expected none, auto"):
+        speed(A, distances=(2,), precision=()).measure()
+
+
 def test_the_window_is_as_long_as_the_farthest_frame_needs() -> None:
     rows = speed(A, C, distances=(3, 160), size=16).measure()
     timed = [(row["model"], row["distance"]) for row in rows if row["kind"] == "seconds"]

@@ -9,7 +9,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.models.layers import attention as module
 from worldmodel.models.layers.attention import attention
+from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
+from worldmodel.models.layers.packed import PackedConv2d, pack
 
 
 def test_attention_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +48,33 @@ def test_gaussians_of_bf16_are_float32() -> None:
     noise = standard_normal(half[0], torch.Generator().manual_seed(0))
     assert noise.dtype == draw(half[0], half[1], noise).dtype == torch.float32
     assert kl_divergence(*(x.double() for x in half)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("groups", [0, 2])
+def test_constant_inputs_of_an_lstm_are_convolved_once(groups: int, packed: bool) -> None:
+    """Part by part, or all inputs at every step: the same states."""
+    torch.manual_seed(0)
+    cell = ConvLSTMCell(5, 4, 3, groups)
+    still, moving = torch.randn(2, 3, 4, 4), torch.randn(2, 2, 4, 4)
+    expected = cell(torch.cat([still, 0 * moving], 1), cell.start(still))
+    then = cell(torch.cat([still, moving], 1), expected)
+    if packed:
+        pack(cell, torch.float32)
+    constant = cell.constant(still)
+    state = cell(0 * moving, None, constant)
+    torch.testing.assert_close(state, expected)
+    torch.testing.assert_close(cell(moving, state, constant), then)
+
+
+@pytest.mark.parametrize("change", [{}, {"stride": 2}, {"dilation": 2}, {"groups": 2}])
+def test_packed_convolutions(change: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 6, 3, padding=1, **change)
+    packed, x = PackedConv2d.of(layer, torch.float32), torch.randn(2, 4, 8, 8)
+    for batch in (x, x[:1], torch.randn(5, 4, 12, 12)):  # laid out for the first
+        torch.testing.assert_close(packed(batch), layer(batch))
+    half = PackedConv2d.of(layer, torch.bfloat16)(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), layer(x), rtol=0.02, atol=0.02)
+    assert layer.weight.requires_grad and not packed.weight.requires_grad

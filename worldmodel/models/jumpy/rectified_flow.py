@@ -6,9 +6,9 @@ It is trained on samples of the posterior, without a gradient into them, in the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,12 +78,21 @@ class RectifiedFlow(nn.Module):
 
     def velocity(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """float32 (P, tokens, latent), of x at times (P,) in [0, 1]."""
-        angle = time[:, None] * self.frequencies
+        return self._velocity(x, condition, self._modulations(time, condition))
+
+    def _modulations(self, time: Tensor, condition: Tensor) -> list[Tensor]:
+        """What times (..., P) and conditions (P, tokens, width) do to each block: (..., P, 6 *
+        width).
+        """
+        angle = time[..., None] * self.frequencies
         now = self.from_time(torch.cat([angle.sin(), angle.cos()], -1))
         now = now + self.from_mean(condition.mean(1))
+        return [cast(ModulatedBlock, block).modulate(now) for block in self.blocks]
+
+    def _velocity(self, x: Tensor, condition: Tensor, modulations: Iterable[Tensor]) -> Tensor:
         h = self.enter(x) + condition
-        for block in self.blocks:
-            h = block(h, now)
+        for block, modulation in zip(self.blocks, modulations, strict=True):
+            h = block(h, modulation)
         velocity: Tensor = self.out(h)
         return velocity.float()
 
@@ -100,13 +109,15 @@ class RectifiedFlow(nn.Module):
         """
         count = len(condition)
         x = torch.randn(count, *self.shape, generator=generator, device=condition.device)
-        times = torch.linspace(0, 1, steps + 1, device=condition.device)
+        times = torch.linspace(0, 1, steps + 1, device=condition.device)[:, None]
+        # of all times at once: x has no part in it
+        modulations = self._modulations(times.expand(-1, count), condition)
+        length = 1 / steps
         for step in range(steps):
-            start, end = times[step].expand(count), times[step + 1].expand(count)
-            length = 1 / steps
-            velocity = self.velocity(x, start, condition)
+            now, then = ([each[at] for each in modulations] for at in (step, step + 1))
+            velocity = self._velocity(x, condition, now)
             if solver == "heun":
-                ahead = self.velocity(x + length * velocity, end, condition)
+                ahead = self._velocity(x + length * velocity, condition, then)
                 velocity = (velocity + ahead) / 2
             x = x + length * velocity
         mean, variance = self.standard.running_mean, self.standard.running_var

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from worldmodel.models.layers.packed import PackedConv2d
 
 State = tuple[Tensor, Tensor]
 
@@ -41,9 +44,45 @@ class ConvLSTMCell(nn.Module):
         zeros = like.new_zeros(like.shape[0], self.hidden, *like.shape[-2:])
         return zeros, zeros
 
-    def forward(self, x: Tensor, state: State) -> State:
-        """One step: x (B, in, h, w) -> (h, c), each (B, hidden, h, w)."""
+    def constant(self, x: Tensor) -> Tensor:
+        """What the first channels of the inputs, x (B, n, h, w), add to the gates: (B, 4 * hidden,
+        h, w).
+
+        A convolution of several inputs is the sum of one for each. Of those that are the same at
+        every step it is computed once.
+        """
+        return self._convolve(x, 0, bias=True)
+
+    def forward(self, x: Tensor, state: State | None, constant: Tensor | None = None) -> State:
+        """One step: x (B, in, h, w) -> (h, c), each (B, hidden, h, w).
+
+        Args:
+            x: the inputs; with ``constant`` those channels that are not in it.
+            state: None for zeros, at a first step whose x, beside what is ``constant``, is 0, too:
+                it is not looked at then.
+            constant: what ``constant`` returned.
+        """
+        if state is None:
+            assert constant is not None
+            i, _, o, g = self.norm(constant).chunk(4, 1)
+            c = i.sigmoid() * g.tanh()
+            return o.sigmoid() * c.tanh(), c
         h, c = state
-        i, f, o, g = self.norm(self.gates(torch.cat([x, h], 1))).chunk(4, 1)
+        inputs = torch.cat([x, h], 1)
+        if constant is None:
+            gates = self.gates(inputs)
+        else:
+            first = self.gates.in_channels - inputs.shape[1]
+            gates = constant + self._convolve(inputs, first, bias=False)
+        i, f, o, g = self.norm(gates).chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
+
+    def _convolve(self, x: Tensor, first: int, bias: bool) -> Tensor:
+        """The gates' convolution of x alone, the input channels from ``first`` on."""
+        channels = x.shape[1]
+        if isinstance(self.gates, PackedConv2d):
+            gates: Tensor = self.gates.part(first, channels, bias)(x)
+            return gates
+        weight = self.gates.weight[:, first : first + channels]
+        return conv2d(x, weight, self.gates.bias if bias else None, padding=self.gates.padding)

@@ -82,9 +82,11 @@ class ModulatedBlock(nn.Module):
         nn.init.zeros_(last.bias)
         self.modulate = nn.Sequential(nn.SiLU(), last)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (P, n, width) and condition (P, width) to (P, n, width)."""
-        scale, shift, gate, *others = self.modulate(condition)[:, None].chunk(6, -1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """x (P, n, width), and what ``modulate`` returned for P conditions (P, width), to (P, n,
+        width).
+        """
+        scale, shift, gate, *others = modulation[:, None].chunk(6, -1)
         normal = self.norms[0](x) * (1 + scale) + shift
         x = x + gate * self.attention(normal, normal)
         scale, shift, gate = others

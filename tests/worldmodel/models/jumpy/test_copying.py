@@ -135,7 +135,7 @@ def test_what_stands_still_is_weighed_per_pixel() -> None:
 def test_flow_against_a_known_velocity(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """dx/ds = x grows noise by e; Heun's error shrinks with the square of the step."""
     flow = FlowPrior(GRID, replace(TINY, flow_solver=solver)).eval()
-    monkeypatch.setattr(flow, "velocity", lambda x, time, condition: x)
+    monkeypatch.setattr(flow, "_velocity", lambda x, condition, modulations: x)
     cells = seeded(2, 32, 16)
     start = torch.randn(6, 8, 2, generator=generator())
     for steps in (4, 16):

@@ -53,11 +53,11 @@ def log_density(model: Jump, z: Tensor, r: Tensor, told: Tensor | None) -> Tenso
     """log p(z | r), or log q(z | r, told), of z (n, steps, 1, 2, 2): each step given the last."""
     tower = model.latent.prior if told is None else model.latent.posterior
     given = r if told is None else torch.cat([r, told], 1)
-    embedded = tower.embed(given).expand(len(z), -1, -1, -1)
-    last, state = torch.zeros_like(z[:, 0]), tower.lstm.start(embedded)
+    constant = tower.begin(given).expand(len(z), -1, -1, -1)
+    last, state = torch.zeros_like(z[:, 0]), None
     total = torch.zeros(len(z))
     for now in z.unbind(1):
-        mean, logvar, state = tower.step(embedded, last, state)
+        mean, logvar, state = tower.step(constant, last, state)
         total = total + Normal(mean, (0.5 * logvar).exp()).log_prob(now).flatten(1).sum(1)
         last = now
     return total

@@ -223,7 +223,9 @@ class CopyingJump(FlowSampler):
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         state = belief.state
-        scene = self._scene(state["r"], state["frames"], state["times"], state["mask"])
+        filled = int(state["mask"].sum(1).max())  # the slots behind are empty
+        pairs = (state[name][:, :filled] for name in ("frames", "times", "mask"))
+        scene = self._scene(state["r"], *pairs)
         r, cells = (x.repeat_interleave(n, 0) for x in (state["r"], scene.cells))
         z = cells.new_zeros(len(cells), 0)
         if self.prior is not None:

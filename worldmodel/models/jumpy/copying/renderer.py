@@ -45,6 +45,8 @@ class StillPicture(nn.Module):
 
     def forward(self, frames: Tensor, ages: Tensor, mask: Tensor) -> Tensor:
         """(B, C, H, W) from frames (B, M, C, H, W), ``ages`` in steps (B, M), and mask (B, M)."""
+        if mask.shape[1] == 1 and not torch.is_grad_enabled():  # in training all weights count
+            return frames[:, 0]
         valid = mask[..., None, None, None]
         mean = (frames * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
         age = (ages / self.window)[..., None, None, None].expand_as(frames[:, :, :1])

@@ -24,9 +24,22 @@ class Tower(nn.Module):
             config.hidden, 2 * config.latent, config.kernel, padding=config.kernel // 2
         )
 
-    def step(self, embedded: Tensor, z: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Mean and log-variance of the next z given the last one."""
-        state = self.lstm(torch.cat([embedded, z], 1), state)
+    def begin(self, r: Tensor) -> Tensor:
+        """What r adds to the gates of every step, (B, 4 * hidden, h, w)."""
+        constant: Tensor = self.lstm.constant(self.embed(r))
+        return constant
+
+    def step(
+        self, constant: Tensor, z: Tensor, state: State | None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Mean and log-variance of the next z given the last one; at first, with no state, z is 0.
+
+        Args:
+            constant: what ``begin`` returned.
+            z: (B, latent, h, w).
+            state: of the step before.
+        """
+        state = self.lstm(z, state, constant)
         mean, logvar = self.statistics(state[0]).chunk(2, 1)
         return mean, logvar, state
 
@@ -43,16 +56,16 @@ class GlobalLatent(nn.Module):
         self.prior = Tower(channels, cell, config)
         self.posterior = Tower(2 * channels, cell, config)
 
-    def _first(self, embedded: Tensor) -> Tensor:
-        return embedded.new_zeros(embedded.shape[0], self.config.latent, *embedded.shape[-2:])
+    def _first(self, constant: Tensor) -> Tensor:
+        return constant.new_zeros(len(constant), self.config.latent, *constant.shape[-2:])
 
     def sample(self, r: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
         """``n`` latents per scene from the prior: (B * n, steps, latent, H/8, W/8)."""
-        embedded = self.prior.embed(r).repeat_interleave(n, 0)
-        z, state = self._first(embedded), self.prior.lstm.start(embedded)
+        constant = self.prior.begin(r).repeat_interleave(n, 0)
+        z, state = self._first(constant), None
         samples = []
         for _ in range(self.config.steps):
-            mean, logvar, state = self.prior.step(embedded, z, state)
+            mean, logvar, state = self.prior.step(constant, z, state)
             z = gaussian.draw(mean, logvar, gaussian.standard_normal(mean, generator))
             samples.append(z)
         return torch.stack(samples, 1)
@@ -61,12 +74,11 @@ class GlobalLatent(nn.Module):
         self, r: Tensor, r_targets: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """A latent from the posterior and KL(posterior || prior) (B,), in nats."""
-        prior_input = self.prior.embed(r)
-        posterior_input = self.posterior.embed(torch.cat([r, r_targets], 1))
+        prior_input = self.prior.begin(r)
+        posterior_input = self.posterior.begin(torch.cat([r, r_targets], 1))
         z, samples = self._first(prior_input), []
         kl = r.new_zeros(r.shape[0])
-        prior_state = self.prior.lstm.start(prior_input)
-        posterior_state = self.posterior.lstm.start(posterior_input)
+        prior_state, posterior_state = None, None
         for _ in range(self.config.steps):
             mean_p, logvar_p, prior_state = self.prior.step(prior_input, z, prior_state)
             mean_q, logvar_q, posterior_state = self.posterior.step(

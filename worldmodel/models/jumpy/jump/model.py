@@ -21,7 +21,14 @@ from worldmodel.models.jumpy.heads import SceneVector
 from worldmodel.models.jumpy.jump.config import JumpConfig
 from worldmodel.models.jumpy.jump.draw import GlobalLatent
 from worldmodel.models.jumpy.jump.encoder import Encoder, ProductKeyEncoder, TiledKeyEncoder
-from worldmodel.models.jumpy.jump.renderer import RENDERERS, LatentWorlds, VectorRenderer
+from worldmodel.models.jumpy.jump.fused import FusedDrawRenderer
+from worldmodel.models.jumpy.jump.renderer import (
+    RENDERERS,
+    DrawRenderer,
+    LatentWorlds,
+    Renderer,
+    VectorRenderer,
+)
 from worldmodel.spec import Spec
 from worldmodel.types import Belief, Queries, State, Worlds
 
@@ -70,10 +77,16 @@ class Jump(JumpyModel):
         self.scene = SceneVector(memory, config.steps * config.latent, grid, cell, config.scene)
         self.heads = self._make_heads()
         make_renderer = RENDERERS[config.renderer]
-        self.renderer = make_renderer(shape, self.key, self.encoder, config)
+        self.renderer: Renderer = make_renderer(shape, self.key, self.encoder, config)
+        self._grid = grid
         self.vectors: VectorRenderer | None = None
         if self.pixels and numbers:
             self.vectors = VectorRenderer((numbers,), self.key, self.encoder, config)
+
+    def _fuse(self, dtype: torch.dtype) -> None:
+        """See ``WorldModel``: the "draw" renderer without its canvas."""
+        if isinstance(self.renderer, DrawRenderer):
+            self.renderer = FusedDrawRenderer(self.renderer, self._grid, self.config, dtype)
 
     def _sample(self, belief: Belief, n: int, generator: torch.Generator | None) -> Worlds:
         z = self.latent.sample(self._memory(belief.state), n, generator).unflatten(0, (-1, n))

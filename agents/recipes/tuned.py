@@ -105,8 +105,7 @@ IMAGINED: dict[str, tuple[Imagined, ...]] = {
     "MountainCar-v0": (_planner(5000, 400, 200, 30, curiosity=20.0, **_SPARSE),),
     "MountainCarContinuous-v0": (_planner(10_000, 300, 200, 25, curiosity=100.0, **_SPARSE),),
     "LunarLander-v3": (
-        _ppo(40_000, 2000, 1000, 20_000, 50),
-        _replay("dqn", 40_000, 1000, 500, horizon=5, train_freq=1, gradient_steps=4),
+        _planner(15_000, 500, 500, 20, plans=64, noise_exponent=1.0, choose="best", hold=3),
     ),
     "LunarLanderContinuous-v3": (_replay("sac", 40_000, 1000, 250, horizon=5, gradient_steps=5),),
     "InvertedPendulum-v5": (_ppo(3000, 250, 250, 40_000, 100),),

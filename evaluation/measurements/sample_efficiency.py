@@ -51,7 +51,7 @@ TASKS: dict[str, Task] = {  # in this order they are measured
     "Acrobot-v1": Task(-100, 500, 10_000, 60_000),
     "InvertedPendulum-v5": Task(950, 250, 5000, 40_000),
     "MountainCarContinuous-v0": Task(90, 250, 10_000, 50_000),
-    "LunarLander-v3": Task(200, 1000, 40_000, 150_000, 3),
+    "LunarLander-v3": Task(200, 1000, 15_000, 150_000, 3),
     "LunarLanderContinuous-v3": Task(200, 1000, 40_000, 150_000, 3),
     "MountainCar-v0": Task(-110, 250, 5000, 120_000),
     "Reacher-v5": Task(-5, 500, 10_000, 100_000, 3),

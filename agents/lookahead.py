@@ -28,14 +28,14 @@ from worldmodel.spec import ActionSpec, Spec
 
 RANDOM_CANDIDATES = 8
 """Candidates of an action space that is not discrete, if none are given."""
-MOST_PLANS = 4096
+MAX_PLANS = 4096
 """Of one scene, that a search scores."""
 
 Parts = dict[str, NDArray[Any]]
 
 
 class LookaheadVecWrapper(VecEnvWrapper):
-    """A real ``VecEnv`` whose observations include what each candidate action would lead to.
+    """A ``VecEnv`` whose observations include what each candidate action would lead to.
 
     Each of A candidate actions is held in imagination for K jumps of ``hold`` steps; all rows,
     candidates, jumps and worlds are predicted at once. The observation becomes a Dict:
@@ -59,16 +59,18 @@ class LookaheadVecWrapper(VecEnvWrapper):
     each one in ``HoldAction(env, hold)``.
 
     Args:
-        venv: real environments of the model's spaces, channels last.
+        venv: environments of the model's spaces, channels last; real ones, or ``ImaginedVecEnv``.
         model: any world model; it is put into evaluation mode.
-        jumps: K.
+        jumps: K. So many times ``hold`` steps of the window are always left for them: where fewer
+            are, the frames before the latest are forgotten. 1 remembers most.
         hold: steps of a jump, as many as of a decision.
         candidates: (A, *action); None takes all actions of a discrete space, and 8 random ones of
             another, drawn once.
         worlds: that ``reward_alive`` is averaged over. The frames are those of the first.
         frames: False omits ``imagined``: no frame is rendered.
         depth: decisions of the plans that ``returns`` searches, all A^depth of them, each decision
-            held for ``hold`` steps; what reaches beyond the window is cut. 1 omits ``returns``.
+            held for ``hold`` steps; what reaches beyond the window is cut, so that near its end
+            fewer count. 1 omits ``returns``.
         seed: of the worlds and the candidates; ``seed()``, which SB3's algorithms call with
             theirs, seeds the worlds again.
 
@@ -211,7 +213,8 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
     """The candidate actions (A, *action), in the dtype of the space.
 
     Raises:
-        ValueError: ``candidates`` have another shape, or one is not in the space.
+        ValueError: ``candidates`` have another shape, one is not in the space, or discrete ones are
+            not different, or are all there are in another order.
     """
     space = spec.to_space()
     if candidates is None:
@@ -229,6 +232,15 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
     outside = [i for i, action in enumerate(chosen) if not space.contains(action)]
     if outside or not np.allclose(chosen, given):
         raise ValueError(f"candidates: expected actions of {space}, got {given.tolist()}")
+    if isinstance(space, gym.spaces.Discrete):
+        different = np.unique(chosen)
+        if len(different) < len(chosen) or (
+            len(different) == space.n and (chosen != different).any()
+        ):
+            raise ValueError(  # LookaheadPolicy takes the n-th of all for the n-th action
+                "candidates: expected different actions, and all of them in ascending order (None "
+                f"takes them so), got {given.tolist()}"
+            )
     return chosen
 
 
@@ -237,10 +249,10 @@ def _all_plans(candidates: Tensor, depth: int, hold: int) -> Tensor:
     *action), those that begin with the same one side by side.
     """
     count = len(candidates)
-    if count**depth > MOST_PLANS:
+    if count**depth > MAX_PLANS:
         raise ValueError(
             f"depth: {count} candidates make {count**depth} plans of {depth} decisions; expected "
-            f"at most {MOST_PLANS} plans, with a smaller depth or fewer candidates"
+            f"at most {MAX_PLANS} plans, with a smaller depth or fewer candidates"
         )
     numbers = torch.arange(count, device=candidates.device)
     sequences = torch.cartesian_prod(*[numbers] * depth)

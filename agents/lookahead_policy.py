@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space_channels_first
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn.functional import layer_norm
 
 from agents.policies import SmallCnn
 
-FAINT = 0.1
+FEATURE_SCALE = 0.1
 """Factor of the features of observations. SB3 initialises all layers orthogonally: their noise
 would drown the few numbers that say outright what each action brings."""
 
@@ -90,11 +90,11 @@ class LookaheadExtractor(BaseFeaturesExtractor):
             if self.scale:
                 frames = frames.movedim(-1, -3) / 255
             parts.append(self.imagined(frames).reshape(len(real), -1))
-        combined = FAINT * torch.as_tensor(self.combine(torch.cat(parts, 1)))
+        combined = FEATURE_SCALE * torch.as_tensor(self.combine(torch.cat(parts, 1)))
         outcomes = [observations["reward_alive"].flatten(2)]
         if "returns" in observations:
             returns = observations["returns"].unflatten(1, (-1, self.outcomes[0]))  # (B, frames, A)
-            standardised = layer_norm(returns, returns.shape[-1:])
+            standardised = layer_norm(returns, returns.shape[-1:], eps=1e-12)
             outcomes += [returns.transpose(1, 2), standardised.transpose(1, 2)]
         return torch.cat([combined, torch.cat(outcomes, 2).flatten(1)], 1)
 
@@ -107,19 +107,29 @@ class LookaheadPolicy(MultiInputActorCriticPolicy):
     fewer decisions. The value is made of all of it.
 
     Args:
-        args, kwargs: as of SB3's ``MultiInputActorCriticPolicy``; the features extractor is a
-            ``LookaheadExtractor`` unless another subclass of it is given.
+        args, kwargs: as of SB3's ``MultiInputActorCriticPolicy``, with other defaults: a
+            ``LookaheadExtractor`` (or a subclass of it), and one hidden layer of 64.
 
     Raises:
-        ValueError: actions are not discrete, or not all of them are candidates.
+        ValueError: actions are not discrete, not all of them are candidates, or the features
+            extractor is another one.
     """
 
     features_extractor: LookaheadExtractor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": LookaheadExtractor, **kwargs})
+        defaults = {
+            "features_extractor_class": LookaheadExtractor,
+            "net_arch": {"pi": [64], "vf": [64]},
+        }
+        super().__init__(*args, **{**defaults, **kwargs})
 
     def _build_mlp_extractor(self) -> None:
+        if not isinstance(self.features_extractor, LookaheadExtractor):
+            raise ValueError(
+                "policy_kwargs: LookaheadPolicy needs a LookaheadExtractor, got "
+                f"{type(self.features_extractor).__name__}"
+            )
         count, numbers = self.features_extractor.outcomes
         space = self.action_space
         if not isinstance(space, gym.spaces.Discrete) or space.n != count:
@@ -128,12 +138,16 @@ class LookaheadPolicy(MultiInputActorCriticPolicy):
                 f'{count} candidates; take "MultiInputPolicy" with a LookaheadExtractor'
             )
         width = self.features_dim - count * numbers
-        self.mlp_extractor = _Judge(count, numbers, width)  # type: ignore[assignment]
+        layers = self.net_arch
+        sizes = layers if isinstance(layers, dict) else {"pi": layers, "vf": layers}
+        self.mlp_extractor = _ActorCritic(  # type: ignore[assignment]
+            count, numbers, width, sizes["pi"], sizes["vf"], self.activation_fn
+        )
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.action_net = nn.Identity()  # what the judge says are the logits
-        assert isinstance(self.mlp_extractor, _Judge)
+        self.action_net = nn.Identity()  # the actor's outputs are the logits
+        assert isinstance(self.mlp_extractor, _ActorCritic)
         self.init_weights(self.mlp_extractor.actor[-1], 0.01)
         self.optimizer = self.optimizer_class(
             self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
@@ -152,17 +166,24 @@ def lookahead_policy(venv: VecEnv) -> tuple[str | type[LookaheadPolicy], dict[st
     return "MultiInputPolicy", {"features_extractor_class": LookaheadExtractor}
 
 
-class _Judge(nn.Module):
-    """Logits (B, A) of A actions, and features (B, 64) of the value, of an extractor's output."""
+class _ActorCritic(nn.Module):
+    """Logits (B, A) of A actions, and features of the value, of an extractor's output."""
 
-    def __init__(self, count: int, numbers: int, width: int, hidden: int = 64) -> None:
+    def __init__(
+        self,
+        count: int,
+        numbers: int,
+        width: int,
+        actor: list[int],
+        critic: list[int],
+        activation: type[nn.Module],
+    ) -> None:
         super().__init__()
         self.shape = (count, numbers)
-        self.latent_dim_pi, self.latent_dim_vf = count, hidden
-        self.actor = nn.Sequential(
-            nn.Linear(width + numbers, hidden), nn.Tanh(), nn.Linear(hidden, 1)
-        )
-        self.critic = nn.Sequential(nn.Linear(width + count * numbers, hidden), nn.Tanh())
+        whole = width + count * numbers
+        self.latent_dim_pi, self.latent_dim_vf = count, critic[-1] if critic else whole
+        self.actor = nn.Sequential(*create_mlp(width + numbers, 1, actor, activation))
+        self.critic = nn.Sequential(*create_mlp(whole, 0, critic, activation))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.forward_actor(features), self.forward_critic(features)

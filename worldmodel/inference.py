@@ -27,6 +27,9 @@ def optimise_for_inference(model: Model, precision: Precision = "auto") -> Model
     save the model that it was made from, which stays as it is, and make another copy when that has
     learned more. ``copy.deepcopy`` and ``pickle`` work, also between processes.
 
+    In bf16 the verbs work (``observe`` to ``predict`` and ``step``), and no other methods of a
+    model, such as ``Vim.track`` or ``Cvg.levels``.
+
     Frames are equal to the model's within 1e-4 in float32. In bf16 each number has 8 significant
     bits: frames of pixels in [0, 1] differ by .01 or less for nearly all pixels, and where a model
     compares or feeds back what it computed, more.

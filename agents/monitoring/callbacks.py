@@ -154,7 +154,10 @@ class ImaginationVideo(_VideoCallback):
     def _clips(self) -> tuple[NDArray[np.uint8], int, list[str]]:
         policy = None if self.play == "random" else self.model
         channels = self.world_model.spec.observation[0]
-        stacked = min(self.model.observation_space.shape or (channels,))
+        space = self.model.observation_space
+        if isinstance(space, gym.spaces.Dict):  # of lookahead
+            space = space.spaces.get("observation", space)
+        stacked = min(space.shape or (channels,))
         frame_stack = max(1, stacked // channels) if policy is not None else 1
         clips, captions = compare(
             self.world_model, self.env, policy, self.seed, self.hold, frame_stack, self.worlds,

@@ -69,7 +69,8 @@ def train_in_imagination(
 
     Args:
         model, starts, num_envs, hold, horizon: as in ``ImaginedVecEnv``; of recorded
-            episodes only the first frames are used if frames are stacked.
+            episodes only the first frames are used if frames are stacked or with ``wrap``, which
+            have not seen what came before.
         steps: imagined decisions to train for.
         frame_stack: frames that the policy sees.
         seed: of imagination and PPO.
@@ -89,10 +90,9 @@ def train_in_imagination(
     """
     numbers_at_least(1, steps=steps, threads=threads)
     check_frame_stack(model.spec, frame_stack)
-    imagined = ImaginedVecEnv(
-        model, stackable_starts(starts, frame_stack > 1), num_envs, hold, horizon,
-        seed=seed, **{"stagger": True, **(imagination or {})},
-    )  # fmt: skip
+    starts = stackable_starts(starts, frame_stack > 1 or wrap is not None)
+    more = {"stagger": True, **(imagination or {})}
+    imagined = ImaginedVecEnv(model, starts, num_envs, hold, horizon, seed=seed, **more)
     venv = monitor_and_stack(imagined if wrap is None else wrap(imagined), frame_stack)
     with torch_threads(threads):
         agent = make_ppo(model.spec, venv, seed, tensorboard_log, **settings)
@@ -113,8 +113,8 @@ def check_frame_stack(spec: Spec, frame_stack: int) -> None:
 
 
 def stackable_starts(starts: Starts, stacked: bool) -> Starts:
-    """The starts; of recorded episodes only the first frames if frames are stacked, because the
-    frames before another step would be missing from the stack.
+    """The starts; of recorded episodes only the first frames if frames are ``stacked`` (or a wrapper
+    remembers them), because those before another step would be missing there.
     """
     return starts.starts() if stacked and isinstance(starts, Episodes) else starts
 
@@ -149,7 +149,9 @@ def make_ppo(
     chosen: dict[str, Any] = {"policy": policy_name(spec), **ppo_settings(spec)}
     if "reward_alive" in getattr(venv.observation_space, "spaces", {}):
         policy, kwargs = lookahead_policy(venv)
-        chosen |= {"policy": policy, "learning_rate": LOOKAHEAD_RATE}
+        chosen["policy"] = policy
+        if not kwargs:
+            chosen["learning_rate"] = LOOKAHEAD_RATE
     if kwargs:
         kwargs["net_arch"] = {"pi": [64], "vf": [64]}
     chosen |= {"policy_kwargs": kwargs, **settings}

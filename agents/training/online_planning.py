@@ -171,6 +171,7 @@ def train_planner(
         evaluate(result.planner, "CartPole-v1", 20)
     """
     numbers_at_least(1, real_steps=real_steps)
+    model.check_not_optimised("be trained")
     if not model.trainable:
         raise ValueError(f"model: {model.name} has nothing to learn; plan with it as it is")
     planner = ONLINE_CEM if planner is None else planner

@@ -52,8 +52,8 @@ class RunConfig:
         frame_stack: frames that the policy sees.
         num_envs: environments side by side; imagined ones with imagination and dyna.
         jumps: of lookahead, for each candidate action.
-        depth: decisions that lookahead searches, in place of rendering frames. Above 1, PPO in
-            imagination looks ahead, too.
+        depth: decisions that lookahead searches, in place of rendering frames of several jumps.
+            Above 1, PPO in imagination looks ahead, too.
         window: steps that a fresh model looks across; with the planner as many as plans take, if
             that is more.
         fit_steps: training steps of a refit with dyna (the first has four times as many) or the
@@ -163,8 +163,8 @@ class RunConfig:
         if not self.looks_ahead or model is None:
             return None
         return partial(
-            LookaheadVecWrapper, model=model, jumps=self.jumps, hold=self.hold, seed=self.seed,
-            depth=self.depth, frames=self.depth == 1,
+            LookaheadVecWrapper, model=model, jumps=self.jumps if self.depth == 1 else 1,
+            hold=self.hold, seed=self.seed, depth=self.depth, frames=self.depth == 1,
         )  # fmt: skip
 
     def play(self, agent: Any, model: WorldModel | None, episodes: int, seed: int) -> NDArray[Any]:

@@ -72,19 +72,45 @@ def hidden_face_views(
     share = share.gather(1, uniform(names, 2, contexts).argsort(dim=1, stable=True))
     context = (normal + edge)[:, None] + share * (2 * (math.pi - edge))[:, None]
 
-    angle = normal[:, None] + (2 * uniform(names, 3, targets) - 1) * FRONT
-    ahead = cx[:, None] * angle.cos() + cy[:, None] * angle.sin()
-    offset = (cx * cx + cy * cy)[:, None]
-    reach = (ahead * ahead + CAMERA_RADIUS**2 - offset).sqrt() - ahead
-    target = torch.atan2(cy[:, None] + reach * angle.sin(), cx[:, None] + reach * angle.cos())
-
     context = torch.atan2(context.sin(), context.cos())
     return HiddenFaceViews(
         hidden=hidden,
         digit=state.faces.gather(1, hidden[:, None])[:, 0],
         context=context,
-        targets=target,
+        targets=facing_views(state, hidden, targets, seed),
     )
+
+
+def facing_views(state: DiceState, side: Tensor, views: int, seed: int = 0) -> Tensor:
+    """Draw cameras that see a side at most ``FRONT`` from its front, as measured at the cube.
+
+    Args:
+        state: B scenes.
+        side: ``(B,)`` int64, 0-3.
+        views: n.
+        seed: another seed, other views.
+
+    Returns:
+        ``(B, n)`` float32, angles on the camera's circle, radians.
+    """
+    names = hash_ids(state.scene_ids, seed)
+    normal = state.turn + side * (math.pi / 2)
+    cx, cy = state.centre.unbind(1)
+    angle = normal[:, None] + (2 * uniform(names, 3, views) - 1) * FRONT
+    ahead = cx[:, None] * angle.cos() + cy[:, None] * angle.sin()
+    offset = (cx * cx + cy * cy)[:, None]
+    reach = (ahead * ahead + CAMERA_RADIUS**2 - offset).sqrt() - ahead
+    return torch.atan2(cy[:, None] + reach * angle.sin(), cx[:, None] + reach * angle.cos())
+
+
+def off_front(state: DiceState, camera: Tensor, side: Tensor) -> Tensor:
+    """How far cameras ``(B, n)`` are from the front of sides ``(B,)``, as measured at the cube: (B,
+    n), radians in [0, pi].
+    """
+    place = CAMERA_RADIUS * torch.stack([camera.cos(), camera.sin()], -1) - state.centre[:, None]
+    normal = state.turn + side * (math.pi / 2)
+    angle = torch.atan2(place[..., 1], place[..., 0]) - normal[:, None]
+    return torch.atan2(angle.sin(), angle.cos()).abs()
 
 
 def look(state: DiceState, camera: Tensor, size: int) -> Tensor:

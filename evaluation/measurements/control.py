@@ -62,6 +62,8 @@ class Control(OfCheckpoint, Scattered):
     """Decisions of a plan; None for as many as fit the model's window."""
     real_steps: int = 0
     """Agents that learn from as many real steps play, too; 0 for planners only."""
+    planners: bool = True
+    """Whether planners play, or only random play and agents that learn."""
     imagined_steps: int = 0
     """Decisions that PPO learns from in imagination, before it plays, too; 0 leaves it out."""
     depth: int = 1
@@ -80,8 +82,15 @@ class Control(OfCheckpoint, Scattered):
         """
         numbers_at_least(1, depth=self.depth, runs=self.runs)
         numbers_at_least(0, imagined_steps=self.imagined_steps)
+        if self.depth > 1 and not self.imagined_steps:
+            raise ValueError(
+                f"depth: is of PPO in imagination, got {self.depth} without it; give imagined_steps"
+            )
         model = worldmodel.load(self.checkpoint, self.device)
-        contestants: dict[str, Contestant | Recipe] = {**self._planners(model)}
+        random = agents.RandomAgent(model.spec.action.to_space(), self.seed)
+        contestants: dict[str, Contestant | Recipe] = {"random": Contestant(random)}
+        if self.planners:
+            contestants |= self._planners(model)
         if self.real_steps:
             contestants |= trained_agents(
                 self.checkpoint, self.environment(), self.real_steps, hold=self.hold, seed=self.seed
@@ -111,7 +120,6 @@ class Control(OfCheckpoint, Scattered):
         }
         plans = agents.RandomShootingConfig(plans=self.plans, **shared)
         planners = {
-            "random": Contestant(agents.RandomAgent(model.spec.action.to_space(), self.seed)),
             "random shooting": Contestant(agents.RandomShooting(model, plans)),
             "CEM": Contestant(agents.Cem(model, agents.CemConfig(**refined))),
             "MPPI": Contestant(agents.Mppi(model, agents.MppiConfig(**refined))),

@@ -213,6 +213,7 @@ class _Deciding:
 
     def __init__(self, model: WorldModel, num_envs: int, seed: int) -> None:
         self.inside: list[float] = [0.0]
+        self.device = model.device
         spec, watched = model.spec, copy(model)
         for verb in VERBS:
             setattr(watched, verb, self._timed(getattr(model, verb)))
@@ -240,6 +241,8 @@ class _Deciding:
         def call(*args: Any, **more: Any) -> Any:
             begin = time.perf_counter()
             answer = verb(*args, **more)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
             self.inside[-1] += time.perf_counter() - begin
             return answer
 

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from envs import sample_scenes
 from envs.dice import DiceState, HiddenFaceViews, hidden_face_views, look, poses
-from envs.dice.scene import pool
+from envs.dice.hidden_face import facing_views, off_front, read_face
+from envs.dice.scene import SIDES, pool
 from evaluation.metrics import statistics
 from evaluation.metrics.digit_reader import DigitReader, train_reader
 from evaluation.metrics.similarity import contradictions
 from evaluation.report.pictures import save_sheets
 from evaluation.runner.held_out_scenes import VIEWS
-from worldmodel import Context, Queries, WorldModel, to_float, to_uint8
+from worldmodel import Context, Queries, WorldModel, Worlds, to_float, to_uint8
 from worldmodel.common.progress import progress
 from worldmodel.imagine import Imagined
 from worldmodel.models.jumpy.base import JumpyModel
@@ -43,10 +44,12 @@ class HiddenFaces:
     """B scenes, with views of three sides of the cube and views of the hidden one.
 
     Attributes:
+        state: the scenes.
         views: cameras, the hidden side, its digit.
         context, targets: float32 frames (B, 5 and 3, 3, S, S) with their poses.
     """
 
+    state: DiceState
     views: HiddenFaceViews
     context: Context
     targets: Context
@@ -70,7 +73,7 @@ class HiddenFaces:
         def observed(camera: Tensor) -> Context:
             return Context.views(to_float(look(state, camera, size)), poses(camera))
 
-        return cls(views, observed(views.context), observed(views.targets))
+        return cls(state, views, observed(views.context), observed(views.targets))
 
 
 def dice_consistency(
@@ -86,6 +89,10 @@ def dice_consistency(
       read as the same class; ``same digit, two worlds``: the same pairs, each view of another world
       of the scene, which is what chance and blur give.
     - ``right digit``: views that show the true class, which nobody can know: .1 is chance.
+    - ``seen digit, context view`` and ``seen digit, new view``: whether the digit of the side
+      opposite, which the context shows, is read right (the pool's row, one of 100) in what is
+      rendered of the context view that shows it best, and of a view that the context has not.
+      ``squared error, new view``: of that one's pixels in [0, 1].
     - ``reader, right digit`` and ``reader, same digit``: the reader (``train_reader``) on truth.
     - ``contradictions``: see ``similarity.contradictions``.
 
@@ -181,8 +188,32 @@ def _measured(
         assert frames is not None
         frames = frames[:, :, 0]
         metrics["contradictions"] = contradictions(model, sampled, queries, frames)
+        metrics |= _seen_side(model, faces, rows, sampled.some(slice(1)), seed)
     label = pool().labels[faces.views.digit[rows]]
     return metrics | _digits(reader, frames.clamp(0, 1), targets.observations, label)
+
+
+def _seen_side(
+    model: WorldModel, faces: HiddenFaces, rows: slice, worlds: Worlds, seed: int
+) -> Metrics:
+    """Of the side opposite the hidden one, in one world of each scene."""
+    state = faces.state.map(lambda value: value[rows])
+    side = (faces.views.hidden[rows] + SIDES // 2) % SIDES
+    context = faces.views.context[rows]
+    best = off_front(state, context, side).argmin(1, keepdim=True)
+    camera = torch.cat([context.gather(1, best), facing_views(state, side, 1, seed)], 1)
+    queries = Queries.views(poses(camera).to(model.device))
+    rendered = model.predict(worlds, queries).observations
+    assert rendered is not None
+    frames = rendered[:, 0, 0].clamp(0, 1).movedim(2, -1).cpu()
+    right = read_face(frames, state, camera, side) == state.faces.gather(1, side[:, None])
+    truth = look(state, camera, frames.shape[2]) / 255
+    error = (frames - truth).square().mean((2, 3, 4))
+    return {
+        "seen digit, context view": right[:, 0].float(),
+        "seen digit, new view": right[:, 1].float(),
+        "squared error, new view": error[:, 1],
+    }
 
 
 def _kls(

@@ -433,6 +433,12 @@ def test_other_actions_are_drawn_once_or_given() -> None:
     PPO("MultiInputPolicy", venv, **SMALL).learn(16)
 
 
+@pytest.mark.parametrize("candidates", [[1, 1], [1, 0, 2, 3]])
+def test_discrete_candidates_are_different_and_all_of_them_in_order(candidates: list[int]) -> None:
+    with pytest.raises(ValueError, match="candidates: expected different actions.*ascending"):
+        make(candidates=candidates)
+
+
 def test_some_actions_of_a_discrete_space() -> None:
     venv = make(candidates=[3, 1], jumps=1)
     assert greys(venv.reset())[0, :, 0].tolist() == [30, 10]

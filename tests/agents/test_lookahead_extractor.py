@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from agent_fakes import SPEC, FakeEnv, FakeModel
 from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from agents.lookahead import LookaheadVecWrapper
@@ -113,6 +116,23 @@ def test_one_network_judges_all_actions() -> None:
     agent.learn(16)
     after = torch.cat([p.flatten() for p in policy.mlp_extractor.actor.parameters()])
     assert (before != after).any()
+
+
+def test_networks_of_the_policy_may_be_others(tmp_path: Path) -> None:
+    venv = LookaheadVecWrapper(DummyVecEnv([FakeEnv]), FakeModel(), frames=False)
+    other = {"net_arch": [9, 7], "activation_fn": torch.nn.ReLU}
+    agent = PPO(LookaheadPolicy, venv, n_steps=8, batch_size=8, policy_kwargs=other)
+    sizes = [layer.out_features for layer in agent.policy.mlp_extractor.actor[::2]]
+    assert sizes == [9, 7, 1] and isinstance(agent.policy.mlp_extractor.critic[1], torch.nn.ReLU)
+    agent.learn(8)
+    agent.policy.save(tmp_path / "policy")
+    again = LookaheadPolicy.load(tmp_path / "policy")
+    seen = venv.reset()
+    np.testing.assert_array_equal(
+        *(each.predict(seen, deterministic=True)[0] for each in (agent, again))
+    )
+    with pytest.raises(ValueError, match="needs a LookaheadExtractor, got CombinedExtractor"):
+        PPO(LookaheadPolicy, venv, policy_kwargs={"features_extractor_class": CombinedExtractor})
 
 
 def test_what_the_policy_cannot_judge_is_refused() -> None:

@@ -59,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
         ("imagination", CART, ("--episodes", "episodes", "--horizon", 3)),
         ("dyna", CART, ("--window", 8, "--fit-every", 20, "--imagined-steps", 8)),
         ("dyna", CART, ("--algorithm", "dqn", "--fit-every", 20, "--branches", 2, "--updates", 2)),
-        ("lookahead", TSP, ("--hold", 5, "--jumps", 1, "--size", 16)),
+        ("lookahead", TSP, ("--hold", 5, "--jumps", 1, "--size", 16, "--frame-stack", 2)),
         ("lookahead", CART, ()),
         ("imagination", TSP, ("--hold", 5, "--depth", 2, "--size", 16)),
         (

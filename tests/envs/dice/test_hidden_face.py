@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from envs.dice import Views, hidden_face_views, look, read_face
-from envs.dice.hidden_face import FRONT
+from envs.dice.hidden_face import FRONT, facing_views, off_front
 from envs.dice.scene import CAMERA_RADIUS, POOL, pool, visible_sides
 from tests.envs.pictures import BLURS, blurred
 
@@ -41,6 +41,17 @@ def test_targets_see_it_from_the_front():
     off = angle - (state.turn + drawn.hidden * math.pi / 2)[:, None]
     off = torch.atan2(off.sin(), off.cos()).abs()
     assert off.max() <= FRONT + 1e-3 and off.mean() > FRONT / 3
+
+
+def test_how_far_off_the_front() -> None:
+    state = scenes(64)
+    for side in range(4):
+        sides = torch.full((64,), side)
+        camera = facing_views(state, sides, 4, seed=side)
+        off = off_front(state, camera, sides)
+        assert FRONT * 0.8 < off.max() <= FRONT + 1e-5 and off.min() < 0.1
+        opposite = off_front(state, camera, (sides + 2) % 4)
+        torch.testing.assert_close(off + opposite, torch.full_like(off, math.pi), atol=1e-4, rtol=0)
 
 
 def test_draws_are_named():

@@ -170,18 +170,22 @@ def test_efficiency_runs_both_sides() -> None:
 def test_ppo_in_imagination_plays_with_its_median(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(imagined_ppo.IMAGE_SETTINGS, "n_steps", 4)
     control = Control(
-        "traveling-salesman", episodes=2, plans=1, worlds=1, horizon=1, imagined_steps=64, depth=2,
-        runs=2,
-    )  # fmt: skip
+        "traveling-salesman", episodes=2, planners=False, imagined_steps=64, depth=2, runs=2
+    )
     rows = control.measure()
-    names = [row["agent"] for row in rows[-3:]]
-    assert names == [f"PPO in imagination, {each}" for each in ("seed 0", "seed 1", "median")]
+    names = [row["agent"] for row in rows]
+    assert names == [
+        "random",
+        *(f"PPO in imagination, {each}" for each in ("seed 0", "seed 1", "median")),
+    ]
     *runs, middle = (row["normalised_return"] for row in rows[-3:])
     assert middle == pytest.approx(np.mean(runs)) and rows[-1]["runs"] == 2
     assert (rows[-1]["low"], rows[-1]["high"]) == (min(runs), max(runs))
     for wrong in ("depth", "runs"):
         with pytest.raises(ValueError, match=f"{wrong}: expected at least 1, got 0"):
             replace(control, **{wrong: 0}).measure()
+    with pytest.raises(ValueError, match="depth: is of PPO in imagination, got 2 without it"):
+        replace(control, imagined_steps=0).measure()
 
 
 @pytest.mark.slow

@@ -96,6 +96,31 @@ def test_who_knows_the_digit(values: Any) -> None:
     assert visible_sides(state, faces.views.context).any(1).sum(1).eq(3).all()
 
 
+class Knowing(Planted):
+    """Shows the rooms as they are, or all of them with the digits of the next room."""
+
+    def __init__(self, off: int) -> None:
+        super().__init__(torch.zeros(1), factored=False)
+        self.rooms = dice.HiddenFaces.sample(SCENES, 16).state
+        self.rooms = replace(self.rooms, faces=(self.rooms.faces + off) % 100)
+
+    def predict(self, worlds: Worlds, queries: Queries, frames: bool = True) -> Prediction:
+        assert queries.poses is not None
+        camera = torch.atan2(queries.poses[..., 1], queries.poses[..., 0])
+        frames = dice.to_float(dice.look(self.rooms, camera, 16))
+        seen = frames[:, None].expand(-1, worlds.shape[1], -1, -1, -1, -1)
+        return Prediction(seen.unsqueeze(2), torch.zeros(1), torch.zeros(1))
+
+
+def test_digits_that_the_context_shows(values: Any) -> None:
+    found = values(Knowing(0))
+    assert found["seen digit, context view"] == found["seen digit, new view"] == 1.0
+    assert found["squared error, new view"] < 1e-6
+    found = values(Knowing(1))
+    assert found["seen digit, context view"] == found["seen digit, new view"] == 0.0
+    assert found["squared error, new view"] > 1e-4
+
+
 def test_what_is_measured_of_other_models(values: Any) -> None:
     """Three latents, for real: BADJ. And one that has none."""
     badj = worldmodel.make("badj", SPEC, settings("badj", context_max=5))

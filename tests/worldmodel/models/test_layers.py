@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.models.layers import attention as module
+from worldmodel.models.layers import packed
 from worldmodel.models.layers.attention import attention
 from worldmodel.models.layers.conv_lstm import ConvLSTMCell
 from worldmodel.models.layers.gaussian import draw, kl_divergence, standard_normal
@@ -78,3 +79,18 @@ def test_packed_convolutions(change: dict[str, int]) -> None:
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), layer(x), rtol=0.02, atol=0.02)
     assert layer.weight.requires_grad and not packed.weight.requires_grad
+
+
+def test_other_weights_of_packed_convolutions_are_laid_out_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packed, "LARGE", 1)
+    first, second = (torch.nn.Conv2d(4, 6, 3) for _ in range(2))
+    x = torch.randn(2, 4, 8, 8)
+    layer = PackedConv2d.of(first, torch.float32)
+    layer(x), layer.part(0, 2, bias=True)(x[:, :2])
+    layer.load_state_dict(second.state_dict())
+    torch.testing.assert_close(layer(x), second(x))
+    assert torch.equal(layer.part(0, 2, bias=True).weight, second.weight[:, :2])
+    layer.to(torch.bfloat16)
+    assert layer(x).dtype == torch.bfloat16

@@ -93,6 +93,15 @@ class PackedConv2d(nn.Conv2d):
             )  # fmt: skip
         return self._parts[key]
 
+    def _apply(self, *args: Any, **more: Any) -> Any:
+        """Moved or converted, as by ``to``: lay the weights out anew."""
+        self._laid_out, self._parts = None, {}
+        return super()._apply(*args, **more)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **more: Any) -> None:
+        self._laid_out, self._parts = None, {}
+        super()._load_from_state_dict(*args, **more)
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is laid out, which can be neither copied nor pickled."""
         return {**self.__dict__, "_laid_out": None, "_parts": {}}

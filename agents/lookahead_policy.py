@@ -122,14 +122,16 @@ class LookaheadPolicy(MultiInputActorCriticPolicy):
             "features_extractor_class": LookaheadExtractor,
             "net_arch": {"pi": [64], "vf": [64]},
         }
-        super().__init__(*args, **{**defaults, **kwargs})
+        chosen: dict[str, Any] = {**defaults, **kwargs}
+        extractor = chosen["features_extractor_class"]
+        if not issubclass(extractor, LookaheadExtractor):
+            raise ValueError(
+                "features_extractor_class: LookaheadPolicy needs a LookaheadExtractor, got "
+                f"{extractor.__name__}"
+            )
+        super().__init__(*args, **chosen)
 
     def _build_mlp_extractor(self) -> None:
-        if not isinstance(self.features_extractor, LookaheadExtractor):
-            raise ValueError(
-                "policy_kwargs: LookaheadPolicy needs a LookaheadExtractor, got "
-                f"{type(self.features_extractor).__name__}"
-            )
         count, numbers = self.features_extractor.outcomes
         space = self.action_space
         if not isinstance(space, gym.spaces.Discrete) or space.n != count:

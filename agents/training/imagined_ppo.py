@@ -113,8 +113,8 @@ def check_frame_stack(spec: Spec, frame_stack: int) -> None:
 
 
 def stackable_starts(starts: Starts, stacked: bool) -> Starts:
-    """The starts; of recorded episodes only the first frames if frames are ``stacked`` (or a wrapper
-    remembers them), because those before another step would be missing there.
+    """The starts; of recorded episodes only the first frames if frames are ``stacked`` or a wrapper
+    remembers them, because those before another step would be missing there.
     """
     return starts.starts() if stacked and isinstance(starts, Episodes) else starts
 

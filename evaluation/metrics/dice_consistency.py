@@ -188,12 +188,12 @@ def _measured(
         assert frames is not None
         frames = frames[:, :, 0]
         metrics["contradictions"] = contradictions(model, sampled, queries, frames)
-        metrics |= _seen_side(model, faces, rows, sampled.some(slice(1)), seed)
+        metrics |= _visible_side(model, faces, rows, sampled.some(slice(1)), seed)
     label = pool().labels[faces.views.digit[rows]]
     return metrics | _digits(reader, frames.clamp(0, 1), targets.observations, label)
 
 
-def _seen_side(
+def _visible_side(
     model: WorldModel, faces: HiddenFaces, rows: slice, worlds: Worlds, seed: int
 ) -> Metrics:
     """Of the side opposite the hidden one, in one world of each scene."""

@@ -133,6 +133,12 @@ RESULTS = (
         5,
     ),
     ResultFile(
+        "control-imagined",
+        "evaluation control --checkpoint traveling-salesman-jumpy --no-planners --episodes 100 "
+        "--imagined-steps 1000 --depth 3",
+        12,
+    ),
+    ResultFile(
         "control-find",
         "evaluation control --checkpoint runs/find --env dice/FindDigit-v0 --hold 1 "
         "--episodes 100 --real-steps 5000",

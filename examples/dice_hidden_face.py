@@ -3,9 +3,8 @@
 Nobody can know, so each sampled room may have another digit there. But within one room it is one
 digit, from wherever one looks: that is what it means to sample a scene and not a picture.
 
-A JUMP with camera poses as keys is trained for some minutes first; run it again to go on with a
-training that was stopped. Minutes are not enough for sharp digits: see ``--steps``, or
-``--checkpoint dice-views``, which came with the package.
+The model is ``dice-views``, which came with the package. ``--train`` trains one from poses alone
+for some minutes instead, too few for sharp digits; run it again to go on where it was stopped.
 """
 
 from __future__ import annotations
@@ -25,13 +24,15 @@ from worldmodel.training import STATE
 
 @dataclass(frozen=True)
 class Settings:
-    """How much of everything; the default trains for about six minutes on one CPU thread."""
+    """Which model, and which scene."""
 
+    checkpoint: str = "dice-views"
+    """A model of dice/Views-v0: a folder, or the name of a shipped one."""
+    train: bool = False
+    """Train another one instead, about six minutes of one CPU thread."""
     steps: int = 1500
     """Of the whole training; digits need tens of thousands."""
     batch_size: int = 32
-    checkpoint: str | None = None
-    """A model of dice/Views-v0 that is trained already: nothing is trained."""
     scene: int = 0
     """Number of the test scene."""
     out: Path = Path("outputs/dice_hidden_face")
@@ -57,14 +58,13 @@ def train(args: Settings) -> WorldModel:
 def main() -> None:
     args = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
-    model = train(args) if args.checkpoint is None else worldmodel.load(args.checkpoint)
+    model = train(args) if args.train else worldmodel.load(args.checkpoint)
     picture = args.out / "hidden_face.png"
     # model.observe(five views); model.sample(belief, 2): two rooms; model.predict(rooms, all views)
     draw({"two rooms": model}, picture, args.scene, worlds=2, scale=4)
     print(f"{picture}: five views that were shown (yellow) and three of the hidden side; below,")
     print("the same views of two sampled rooms. Look at the last three of each row: one digit?")
-    print("After minutes the cube stands where it should; digits are smudges. Whether they agree,")
-    print("after longer trainings, numbers tell: python -m evaluation consistency FOLDER")
+    print("Whether they agree numbers tell: python -m evaluation consistency dice-views")
 
 
 if __name__ == "__main__":

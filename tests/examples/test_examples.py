@@ -78,7 +78,7 @@ def test_backwards_and_in_between(run: Run, tmp_path: Path) -> None:
 
 
 def test_dice_hidden_face(run: Run, tmp_path: Path) -> None:
-    few = "--steps 2 --batch-size 2"
+    few = "--train --steps 2 --batch-size 2"
     assert "hidden_face.png" in run("dice_hidden_face.py", few)
     first = (tmp_path / "hidden_face.png").read_bytes()
     (tmp_path / "hidden_face.png").unlink()

@@ -40,7 +40,7 @@ VERBS = ("observe", "sample", "advance", "predict", "step", "disagreement")
 
 @dataclass(frozen=True)
 class Imagination(Measurement):
-    """Frames and scored plan steps per second."""
+    """Frames, scored plan steps and decisions per second."""
 
     name = "imagination"
     columns = ("model", "preset", "size", "horizon", "plans", "worlds")

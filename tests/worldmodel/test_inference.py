@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from copy import deepcopy
 
 import pytest
@@ -12,6 +13,7 @@ from worldmodel import fit, make, optimise_for_inference
 from worldmodel.models.jumpy.jump.fused import FusedDrawRenderer
 from worldmodel.models.layers.packed import PackedConv2d
 from worldmodel.spec import Spec
+from worldmodel.training.precision import Precision
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,14 @@ def test_the_papers_jump_is_fused_and_packed() -> None:
     belief = fast.observe(context(PASSIVE))
     assert belief.state["r"].dtype == torch.float32  # though it was computed in bf16
     assert not belief.state["r"].requires_grad
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_it_may_be_pickled(precision: Precision) -> None:
+    fast = optimise_for_inference(make("jump", PASSIVE, "narrative"), precision)
+    before = fast.observe(context(PASSIVE)).state["r"]
+    again = pickle.loads(pickle.dumps(fast))
+    torch.testing.assert_close(again.observe(context(PASSIVE)).state["r"], before, rtol=0, atol=0)
 
 
 def test_refusals() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -379,7 +378,7 @@ def check_inference(model: WorldModel) -> None:
         limit = INFERENCE_ERRORS[precision]
         message = f"inference in {precision}: frames differ by {off:.2g}, more than {limit}"
         require(model, bool(off <= limit), message)
-        moved = pickle.loads(pickle.dumps(deepcopy(fast)))
+        moved = deepcopy(fast)
         again = predict_at(moved, imagine(moved, 2)[1], [2, 6])
         what = f"inference in {precision}: its copy differs in"
         same(model, f"{what} frames", frames_of(again), frames_of(answer))

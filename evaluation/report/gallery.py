@@ -108,7 +108,8 @@ class Gallery:
     worlds: int = 4
     """Sampled for each scene."""
     scale: int = 4
-    """Times by which a pixel of a model's frame is repeated."""
+    """Times by which a pixel of a model's frame of 32 pixels is repeated; of larger ones as many
+    times fewer, so that all are shown in one size."""
     seed: int = 0
     num_threads: int = 1
 
@@ -125,7 +126,8 @@ class Gallery:
         text = page(models, envs)
         for name in models:
             model = worldmodel.load(name)
-            clip = model_clip(model, self.scenes, self.worlds, self.scale, self.seed)
+            scale = max(1, self.scale * 32 // model.spec.observation[1])
+            clip = model_clip(model, self.scenes, self.worlds, scale, self.seed)
             yield f"{name}: {write_video(self.out / clip_name(name), clip.frames, clip.fps)}"
         for env_id in envs:
             clip = env_clip(env_id, seed=self.seed)

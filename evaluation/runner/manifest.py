@@ -115,8 +115,9 @@ RESULTS = (
     ResultFile("elbo", "evaluation elbo runs/dice runs/dice-badj", 1, (DICE, DICE_BADJ)),
     ResultFile(
         "consistency-dice-views",
-        "evaluation consistency dice-views --picture evaluation/results/dice-views.png",
-        2,
+        "evaluation consistency dice-views --scenes 100 --picture "
+        "evaluation/results/dice-views.png",
+        9,
     ),
     ResultFile(
         "consistency-dice",

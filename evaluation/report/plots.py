@@ -52,6 +52,9 @@ MEANING = {
     "same digit, one world": "share of pairs of views that agree",
     "same digit, two worlds": "the same by chance",
     "right digit": "share of views",
+    "seen digit, context view": "share of sides read right, of 100 digits",
+    "seen digit, new view": "the same in a view that was not given",
+    "squared error, new view": "of its pixels in [0, 1]",
 }
 
 

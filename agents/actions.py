@@ -146,3 +146,12 @@ def all_choices(spec: ActionSpec, device: torch.device) -> Tensor:
     entries = torch.cartesian_prod(*ranges)
     actions = entries.reshape(-1, *spec.shape)
     return actions.float() if spec.kind == "multi_binary" else actions
+
+
+def all_sequences(count: int, length: int, device: torch.device) -> Tensor:
+    """All sequences of ``length`` numbers below ``count``, int64 (count^length, length), the first
+    one changing slowest; of length 0 there is one.
+    """
+    numbers = torch.arange(count**length, device=device).unsqueeze(1)
+    digit = torch.arange(length - 1, -1, -1, device=device)
+    return numbers // count**digit % count

@@ -84,13 +84,9 @@ def evaluate(
     returns = np.zeros(episodes)
     current = np.arange(count)  # the episode that each environment plays
     observations, state, starts = venv.reset(), None, np.ones(count, np.bool_)
-    masked = takes_masks(agent)
+    decide = _decider(agent, venv, deterministic)
     while (current < episodes).any():
-        masks = masks_of(venv) if masked else None
-        given = {} if masks is None else {"action_masks": masks}
-        actions, state = agent.predict(
-            observations, state, starts, deterministic=deterministic, **given
-        )
+        actions, state = decide(observations, state, starts)
         observations, _, starts, _ = venv.step(actions)
         counts = current < episodes
         returns[current[counts]] += np.array(real.get_attr("reward"))[counts]
@@ -128,16 +124,28 @@ def play(
         venv = wrap(venv)
     if frame_stack > 1:
         venv = VecFrameStack(venv, frame_stack)
-    masked = takes_masks(policy)
+    decide = _decider(policy, venv, deterministic)
     observations, state, starts = venv.reset(), None, np.ones(1, np.bool_)
     while not episode.over:
-        masks = masks_of(venv) if masked else None
-        given = {} if masks is None else {"action_masks": masks}
-        actions, state = policy.predict(
-            observations, state, starts, deterministic=deterministic, **given
-        )
+        actions, state = decide(observations, state, starts)
         observations, _, starts, _ = venv.step(actions)
     return np.stack(episode.frames), np.stack(episode.actions), np.array(episode.rewards)
+
+
+def _decider(
+    agent: Agent, venv: VecEnv, deterministic: bool
+) -> Callable[[Any, Any, NDArray[np.bool_]], tuple[Any, Any]]:
+    """``agent.predict`` of observations, state and episode starts, with the masks of ``venv`` if
+    both have any.
+    """
+    masked = takes_masks(agent)
+
+    def decide(observations: Any, state: Any, starts: NDArray[np.bool_]) -> tuple[Any, Any]:
+        masks = masks_of(venv) if masked else None
+        given = {} if masks is None else {"action_masks": masks}
+        return agent.predict(observations, state, starts, deterministic=deterministic, **given)
+
+    return decide
 
 
 class _OneEpisode(gym.Wrapper[Any, Any, Any, Any]):

@@ -254,8 +254,7 @@ def _all_plans(candidates: Tensor, depth: int, hold: int) -> Tensor:
             f"depth: {count} candidates make {count**depth} plans of {depth} decisions; expected "
             f"at most {MAX_PLANS} plans, with a smaller depth or fewer candidates"
         )
-    numbers = torch.arange(count, device=candidates.device)
-    sequences = torch.cartesian_prod(*[numbers] * depth)
+    sequences = action_border.all_sequences(count, depth, candidates.device)
     return candidates[sequences].repeat_interleave(hold, 1)
 
 

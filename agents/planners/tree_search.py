@@ -84,7 +84,7 @@ class TreeSearch(Planner):
             below = levels - level - 1
             whole = beam.shape[1] * count ** (below + 1) <= budget
             if whole:
-                tails = _all_tails(count, below, beam.device)
+                tails = action_border.all_sequences(count, below, beam.device)
                 tails = tails.expand(len(beam), beam.shape[1], count, -1, -1)
             else:
                 share = budget // (below + 1) // (beam.shape[1] * count)
@@ -108,13 +108,6 @@ class TreeSearch(Planner):
         """Plans (B, N, D, \\*action) by the numbers (B, N, D) of their actions in ``choices``."""
         flat = plans.reshape(*plans.shape[:3], 1, -1)
         return (flat == self.choices.reshape(len(self.choices), -1)).all(-1).int().argmax(-1)
-
-
-def _all_tails(count: int, length: int, device: torch.device) -> Tensor:
-    """All tails of that length: (count^length, length)."""
-    numbers = torch.arange(count**length, device=device).unsqueeze(1)
-    digit = torch.arange(length - 1, -1, -1, device=device)
-    return numbers // count**digit % count
 
 
 def _some_tails(

@@ -20,6 +20,8 @@ from worldmodel import WorldModel, collect
 
 FRAME_STACK = 4
 IMAGINED = "PPO in imagination"
+FROM_FRAMES: dict[str, Any] = {"frame_stack": FRAME_STACK, "num_envs": 32}
+"""Of PPO in imagination, where it does not look ahead."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,9 @@ def imagined_agents(
         ValueError: ``imagined_steps`` or ``depth`` is below 1.
     """
     size = worldmodel.load(checkpoint).spec.observation[1]
-    shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size, "depth": depth}
+    shared: dict[str, Any] = {"env": f"envs:{env}", "hold": hold, "size": size}
     shared |= {"model": checkpoint, "steps": imagined_steps}
-    if depth == 1:
-        shared |= {"frame_stack": FRAME_STACK, "num_envs": 32}
+    shared |= FROM_FRAMES if depth == 1 else {"depth": depth}
     return {
         f"{IMAGINED}, seed {seed}": partial(_train, RunConfig(**shared, seed=seed), 0)
         for seed in seeds
@@ -120,7 +121,7 @@ def trained_agents(
     dyna = {**real, "horizon": horizon, "branches": 3, "updates": 4, "num_envs": 16}
     dyna["fit_every"] = 500
     configs = {
-        IMAGINED: RunConfig(**stacked, model=checkpoint, steps=imagined_steps, num_envs=32),
+        IMAGINED: RunConfig(**shared, **FROM_FRAMES, model=checkpoint, steps=imagined_steps),
         "PPO with lookahead": RunConfig(**shared, **real, method="lookahead", model=checkpoint),
         "DQN with Dyna": RunConfig(
             **stacked, **dyna, method="dyna", algorithm="dqn", model=checkpoint, fit_steps=0

@@ -3,11 +3,13 @@
 1. one context and four imagined futures, as a GIF, from a released world model;
 2. a fresh world model trained for a short while, with scalars and videos in TensorBoard;
 3. the time to a far frame, JUMP against SVG-LP and state-space models;
-4. random play, planning and PPO trained in imagination, in the real environment.
+4. random play, planning and PPO trained in imagination, in the real environment; meanwhile, in a
+   second process, CartPole solved in a world model that 1,500 real steps made.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -44,6 +46,7 @@ from worldmodel.common import results
 ENV = "envs:narratives/TravelingSalesman-v0"
 MODEL = "traveling-salesman-jumpy"
 HOLD = 5  # steps of one leg: the agents decide once per leg
+SCORE = "real return"  # as ``python -m agents train`` ends
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Quickstart:
     """Steps of the short training."""
     ppo_steps: int = 768
     """Imagined decisions that PPO learns from."""
-    episodes: int = 50
+    cartpole_steps: int = 1500
+    """Real steps that PPO's world model of CartPole learns from."""
+    episodes: int = 32
     """Real episodes that every agent plays."""
     num_threads: int = 1
     seed: int = 0
@@ -164,6 +169,20 @@ def compare_agents(args: Quickstart, logs: Path) -> None:
     results.write(args.out / "control.json", results.envelope("control", vars(args), rows))
 
 
+def begin_cartpole(args: Quickstart) -> tuple[subprocess.Popen[bytes], Path]:
+    """PPO in imagination by CartPole's recipe, in a process of its own, and where it writes."""
+    folder = args.out / time.strftime("cartpole-%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    options = (
+        f"--env CartPole-v1 --method auto --steps {args.cartpole_steps} --evaluate-every 0 "
+        f"--eval-episodes 20 --seed {args.seed} --num-threads {args.num_threads}"
+    )
+    log = folder / "log.txt"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "agents", "train", *options.split(), "--out", str(folder)]
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT), log
+
+
 def main() -> None:
     """Run all four parts."""
     args = tyro.cli(Quickstart, description=__doc__)
@@ -181,7 +200,18 @@ def main() -> None:
     announce("3/4 Timing the jump")
     compare_speed(args)
     announce("4/4 Acting: random play, planning, PPO in imagination (two minutes)")
-    compare_agents(args, logs)
+    cartpole, log = begin_cartpole(args)
+    try:
+        compare_agents(args, logs)
+        failed = cartpole.wait()
+    finally:
+        cartpole.kill()
+    if failed:
+        raise RuntimeError(f"CartPole: expected it to be learned, but it failed; see {log}")
+    print(
+        f"   CartPole, PPO in a world model of {args.cartpole_steps:,} real steps (of 500 at most):"
+    )
+    print("".join(f"   {line}\n" for line in log.read_text().splitlines() if SCORE in line), end="")
     announce("Done.")
     print(f"   tables: {args.out}\n   videos and curves: .venv/bin/tensorboard --logdir {logs}")
 

@@ -35,6 +35,10 @@ VERBS = {
         "Masks against balls or shapes, modules against moves, and moves that were not learned "
         "together.",
     ),
+    "generation": LazyVerb(
+        f"{_MEASUREMENTS}.generation:Generation",
+        "Frechet distance of videos from noise to real ones, and the drift of longer ones.",
+    ),
     "model-comparison": LazyVerb(
         f"{_MEASUREMENTS}.model_comparison:ModelComparison",
         "Every model on nature's Traveling Salesman, trained for the same time on the same scenes.",

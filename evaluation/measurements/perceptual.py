@@ -20,6 +20,7 @@ from evaluation.measurements import fidelity
 from evaluation.metrics import similarity, statistics
 from evaluation.metrics.similarity import per_future
 from evaluation.metrics.story_consistency import NATURE
+from evaluation.metrics.video_features import frechet
 from evaluation.runner.held_out_scenes import futures
 from evaluation.runner.measurement import OfWorlds, Row, environment
 from worldmodel import WorldModel, to_float
@@ -34,32 +35,6 @@ FVD = "fvd (I3D of the given file, shown frames included)"
 _SIDE = 224
 _IMAGES = 256
 """Compared at once."""
-
-
-def frechet(one: Tensor, other: Tensor) -> float:
-    """Frechet distance of the Gaussians fitted to features (n, D) and (m, D).
-
-    |mean - mean'|^2 + trace(C + C' - 2 (C C')^(1/2)), in double precision, with covariances of
-    n - 1. The root's trace is that of (C^(1/2) C' C^(1/2))^(1/2), which is symmetric.
-
-    Raises:
-        ValueError: fewer than two rows, or features of different widths.
-    """
-    if one.dim() != 2 or other.dim() != 2 or one.shape[1] != other.shape[1]:
-        raise ValueError(
-            f"one, other: expected (n, D) and (m, D), got {tuple(one.shape)}, {tuple(other.shape)}"
-        )
-    if min(len(one), len(other)) < 2:
-        raise ValueError(
-            f"one, other: a covariance needs 2 rows or more, got {len(one)}, {len(other)}"
-        )
-    one, other = one.double(), other.double()
-    first, second = (torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (one, other))
-    values, vectors = torch.linalg.eigh(first)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    shared = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
-    apart = (one.mean(0) - other.mean(0)).square().sum()
-    return float(apart + first.trace() + second.trace() - 2 * shared)
 
 
 def load_i3d(path: Path, device: torch.device) -> torch.jit.ScriptModule:

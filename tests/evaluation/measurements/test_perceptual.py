@@ -1,52 +1,18 @@
-"""Frechet distances with a known answer, FVD by a stand-in network, and what is missing."""
+"""FVD by a stand-in network, and what is missing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from evaluation_fakes import DIGITS, Script, Scripted, truth
-from scipy.linalg import sqrtm
 from torch import Tensor
 
 from evaluation.measurements import perceptual
 from evaluation.metrics.similarity import DIGITS as ENV
+from evaluation.metrics.video_features import frechet
 from worldmodel import ActionSpec, Spec, make
-
-
-def gaussian(mean: Tensor, covariance: Tensor, n: int = 50, seed: int = 0) -> Tensor:
-    """n rows whose mean and covariance are exactly these."""
-    width = len(mean)
-    x = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x - x.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(x.T)), x.T, upper=False)
-    return mean + (torch.linalg.cholesky(covariance) @ white).T
-
-
-def test_frechet_distance() -> None:
-    zero, one = torch.zeros(3).double(), torch.eye(3).double()
-    there = torch.tensor([3.0, 0.0, 4.0]).double()
-    plain = gaussian(zero, one)
-    assert perceptual.frechet(plain, plain) == pytest.approx(0.0, abs=1e-9)
-    assert perceptual.frechet(plain, gaussian(there, one, seed=1)) == pytest.approx(25.0)
-    # each of three standard deviations goes from 1 to 2
-    assert perceptual.frechet(plain, gaussian(there, 4 * one, 30, 1)) == pytest.approx(28.0)
-    first = torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.3], [0.0, 0.3, 0.5]]).double()
-    second = torch.tensor([[1.0, -0.4, 0.2], [-0.4, 3.0, 0.0], [0.2, 0.0, 1.0]]).double()
-    root = np.real(sqrtm((first @ second).numpy()))  # they do not commute
-    expected = float(first.trace() + second.trace() - 2 * np.trace(root))
-    assert perceptual.frechet(gaussian(zero, first), gaussian(zero, second)) == pytest.approx(
-        expected
-    )
-    assert perceptual.frechet(plain[:, :1], plain[:, :1] + 2) == pytest.approx(4.0)
-    few = torch.randn(2, 5)  # singular
-    assert perceptual.frechet(few, few) == pytest.approx(0.0, abs=1e-5)
-    with pytest.raises(ValueError, match="2 rows or more, got 50, 1"):
-        perceptual.frechet(plain, plain[:1])
-    with pytest.raises(ValueError, match="expected .n, D. and .m, D."):
-        perceptual.frechet(plain, plain[:, :2])
 
 
 class StandIn(torch.nn.Module):
@@ -82,7 +48,7 @@ def test_fvd(i3d: Path) -> None:
         perceptual.video_features(network, (x * 255).round().byte().movedim(2, -1))
         for x in (video, torch.cat([video[:, :5], still], 1))
     )
-    assert copied["value"] == copied["low"] == pytest.approx(perceptual.frechet(one, other))
+    assert copied["value"] == copied["low"] == pytest.approx(frechet(one, other))
     assert copied["value"] > 1e-4
     with pytest.raises(ValueError, match="10 frames or more, got 8"):
         short = make("copy-last", Spec((3, 16, 16), ActionSpec("none"), 7))

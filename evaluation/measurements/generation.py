@@ -106,12 +106,12 @@ class Generation(OfEachModel):
         outlines: dict[str, list[Tensor]],
     ) -> list[Tensor]:
         """Features (videos, D) of each part of drawn videos; their errors go to ``outlines``."""
-        found: list[list[Tensor]] = [[] for _ in range(self.unroll)]
+        parts: list[list[Tensor]] = [[] for _ in range(self.unroll)]
         for first in range(0, self.videos, _VIDEOS):
             low, video = model.levels(min(_VIDEOS, self.videos - first), generator)
             small = smaller(video[:, :: model.config.time_scale], low.shape[-1])
             errors = (small - low).square().flatten(2).mean(2).chunk(self.unroll, 1)
             for p, part in enumerate(video.chunk(self.unroll, 1)):
-                found[p].append(features(part))
+                parts[p].append(features(part))
                 outlines[f"outline, part {p + 1}"].append(errors[p].mean(1))
-        return [torch.cat(each) for each in found]
+        return [torch.cat(each) for each in parts]

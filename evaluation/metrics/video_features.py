@@ -37,8 +37,8 @@ class RandomFeatures(nn.Module):
         """Videos float32 (n, T, C, H, W) in [0, 1], of 8 pixels or more on a side, to (n, 128): the
         means and the maxima of the last layer.
         """
-        found = self.layers((videos * 2 - 1).movedim(2, 1)).flatten(2)
-        return torch.cat([found.mean(2), found.amax(2)], 1)
+        last = self.layers((videos * 2 - 1).movedim(2, 1)).flatten(2)
+        return torch.cat([last.mean(2), last.amax(2)], 1)
 
 
 def frechet(one: Tensor, other: Tensor) -> float:

@@ -29,7 +29,8 @@ come with the package: `python -m evaluation gallery --out docs/gallery`.
 
 Left: what happens in a scene of the test split. Right of it: worlds that the model samples. Frames
 in a yellow border were given to the model. It follows the actions of the scene, where there are
-any. `worldmodel.load(NAME)` loads one; its card is `worldmodel/checkpoints/NAME/README.md`."""
+any. CVG draws from nothing; INFERNO renders each frame again, of objects.
+`worldmodel.load(NAME)` loads one; its card is `worldmodel/checkpoints/NAME/README.md`."""
 ENVIRONMENTS = """## Environments
 
 Random play; `gym.make("envs:ID")` makes one. [All facts about them](../environments.md)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,20 @@ def test_mistakes(settings: dict[str, object], message: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=message):
         list(Gallery(tmp_path, **settings).run())  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_models_without_a_context_or_a_future() -> None:
+    spec = worldmodel.Spec((3, 32, 32), worldmodel.ActionSpec("none"), 7)
+    drawn = worldmodel.make(
+        "cvg", spec, replace(worldmodel.preset("cvg", "small"), statistics_passes=1)
+    )
+    drawn.env_id = "digits/StochasticMovingDigits-v0"
+    frames = model_clip(drawn, scenes=1, worlds=2, scale=1).frames
+    assert len(frames) == 8 + PAUSE and not (frames == CONTEXT_COLOUR).all(-1).any()
+    objects = worldmodel.make("inferno", spec, "small").eval()
+    objects.env_id = "balls/RandomWalk-v0"
+    frames = model_clip(objects, scenes=2, scale=1).frames
+    assert len(frames) == 8 + PAUSE and frames.shape[2] >= 3 * (32 + 2 * BORDER)
 
 
 def test_mistakes_of_clips() -> None:

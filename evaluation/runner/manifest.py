@@ -170,6 +170,11 @@ RESULTS = (
         "evaluation sample-efficiency --envs Acrobot-v1 --methods dqn dyna-ppo ppo --patience 1",
         20,
     ),
+    ResultFile(
+        "sample-efficiency-lander",
+        "evaluation sample-efficiency --envs LunarLander-v3 --methods planner dqn --patience 1",
+        35,
+    ),
     ResultFile("transitions", "evaluation transitions --repeats 7", 1),
     ResultFile("outcomes", "evaluation outcomes", 45),
     ResultFile(

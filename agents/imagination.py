@@ -306,8 +306,10 @@ class Imagination:
         if not (images or self.model.jumpy):
             cost = 1 / ROLLED_STEPS
         share = max(1, int(self.chunk / (batch * samples * steps * cost)))
-        now, scores, curious = self._now(worlds), [], PlanCuriosity()
-        for part in plans[:, :, :steps].split(share, 1):
+        now, curious = self._now(worlds), PlanCuriosity()
+        result = torch.empty(plans.shape[:2], device=plans.device)  # small pieces split the heap
+        parts = plans[:, :, :steps].split(share, 1)
+        for part, scores in zip(parts, result.split(share, 1), strict=True):
             queries = Queries(times, part)
             answer = self.known.predict(self.model, worlds, queries, now, curiosity > 0)
             if answer.observations is not None:
@@ -320,8 +322,7 @@ class Imagination:
                 total = total + weighted * last
             if risk < 1:
                 total = total.sort(1).values[:, : math.ceil(risk * samples)]
-            scores.append(total.mean(1))
-        result = torch.cat(scores, 1)
+            scores.copy_(total.mean(1))
         if curiosity > 0:
             result = result + curiosity * curious.disagreement()
         check_finite(self.model, result)

@@ -15,6 +15,10 @@ VERBS = {
         f"{_MEASUREMENTS}.imagination:Imagination",
         "Frames, scored plan steps and decisions per second.",
     ),
+    "cost": LazyVerb(
+        f"{_MEASUREMENTS}.cost:Cost",
+        "Seconds against horizon, plans, worlds, context, frame size and batch; memory of scoring.",
+    ),
     "fidelity": LazyVerb(
         f"{_MEASUREMENTS}.fidelity:Fidelity",
         "The sampled future that comes closest: error (Traveling Salesman), SSIM and PSNR "

@@ -24,6 +24,7 @@ import worldmodel
 from agents.actions import draw_actions, to_numpy
 from agents.vec_env import ImaginedVecEnv
 from evaluation.metrics import statistics
+from evaluation.runner import torchrl_rssm
 from evaluation.runner.measurement import Measurement, Precisions, Row, at_precisions
 from evaluation.runner.partial_results import PartialResults
 from worldmodel import ActionSpec, Context, Queries, Spec, WorldModel
@@ -47,7 +48,8 @@ class Imagination(Measurement):
     models: tyro.conf.Positional[tuple[str, ...]] = (
         "jump:small", "jump:narrative", "sssm:small", "svg-lp:small",
     )  # fmt: skip
-    """model:preset with fresh weights, or checkpoints: folders, shipped names or hub ids."""
+    """model:preset with fresh weights, or checkpoints: folders, shipped names or hub ids.
+    torchrl:rssm is the RSSM of TorchRL's Dreamer, for frames of 64 pixels."""
     horizons: tuple[int, ...] = (5, 10, 20, 40)
     """Steps of a plan."""
     plans: tuple[int, ...] = (1, 64)
@@ -78,7 +80,8 @@ class Imagination(Measurement):
         actions; or a checkpoint, which knows its own frames, actions and window. In eval mode.
 
         Raises:
-            ValueError: no such model or preset.
+            ValueError: no such model or preset; or torchrl:rssm is not installed, or does not take
+                frames of that size.
             FileNotFoundError: no such checkpoint.
         """
         if ":" not in name or Path(name.partition(":")[2]).is_dir():
@@ -86,6 +89,8 @@ class Imagination(Measurement):
         model, preset = results.name_and_preset(name)
         action = ActionSpec("discrete", (), (4,))
         spec = Spec((3, self.size, self.size), action, max(self.horizons))
+        if name == torchrl_rssm.NAME:
+            return torchrl_rssm.make(spec).to(self.device).eval()
         return worldmodel.make(model, spec, preset).to(self.device).eval()
 
     def compare(self, models: Mapping[str, WorldModel]) -> list[Row]:

@@ -283,24 +283,28 @@ class Bench:
     models: tuple[str, ...] = ("jump:small", "jump:narrative", "svg-lp:small")
     """As model:preset."""
     size: int = 64
-    batch_size: int = 32
+    batch_size: int | None = None
+    """None: each model's own, as in ``train``."""
     repeats: int = 5
     precisions: tuple[Literal["float32", "bf16"], ...] = ("float32", "bf16")
     """What ``train --precision`` may be, all in one run."""
     device: str = "cpu"
-    num_threads: int = 1
+    num_threads: tuple[int, ...] = (1,)
+    """CPU threads; with several numbers, such as 1 2, each model has a row for each."""
     json: Path | None = None
 
     def run(self) -> Iterator[str]:
         """Time, and print tables."""
-        torch.set_num_threads(self.num_threads)
         if self.json is not None:
             check_writable(self.json)
         pairs = [results.name_and_preset(model) for model in self.models]
-        rows = bench(pairs, self.size, self.batch_size, self.repeats, self.device, self.precisions)
+        rows = bench(
+            pairs, self.size, self.batch_size, self.repeats, self.device, self.precisions,
+            self.num_threads,
+        )  # fmt: skip
         for kind in dict.fromkeys(row["kind"] for row in rows):
             part = [row for row in rows if row["kind"] == kind]
-            columns = [name for name in part[0] if name not in ("kind", "size", "device")]
+            columns = [name for name in part[0] if name not in ("kind", "device")]
             yield f"{kind}\n{results.table(part, columns)}\n"
         if self.json is not None:
             result = results.envelope("bench", asdict(self), rows)

@@ -28,7 +28,7 @@ NO_MEMORY = (
 class Verb(Protocol):
     """A dataclass whose fields are the options, and its docstrings the help.
 
-    One with a field ``num_threads`` runs only if that is at least 1.
+    One with a field ``num_threads``, a number or several, runs only if that is at least 1.
     """
 
     def run(self) -> Iterable[str] | None:
@@ -142,7 +142,9 @@ def _run(package: str, verbs: Verbs, description: str | None, words: list[str]) 
         args=words,
     )
     threads = getattr(command, "num_threads", 1)  # of all verbs that compute
-    if threads < 1:  # torch's own message is short, and comes with a traceback
+    if (
+        min(threads if isinstance(threads, tuple) else (threads,), default=0) < 1
+    ):  # torch's own message is short, and comes with a traceback
         raise ValueError(f"num_threads: expected at least 1, got {threads}")
     for text in command.run() or ():
         print(text, flush=True)  # noqa: T201 (the one place for all commands)

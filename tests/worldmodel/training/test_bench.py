@@ -32,6 +32,22 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
 
 
+def test_vectors_and_several_numbers_of_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        rows = bench.bench([("ensemble", "vector")], 16, None, 1, "cpu", ["float32"], [1, 2])
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert [(row["kind"], row["threads"]) for row in rows] == [
+        *[("ceiling", count) for count in (1, 1, 2, 2)],
+        *[("training", count) for count in (1, 2)],
+    ]
+    for row in rows[4:]:
+        assert (row["model"], row["batch"], row["size"]) == ("ensemble", 256, 8)
+        assert row["steps_per_second"] > 0 and row["speedup"] == 1
+
+
 def test_flops_of_a_known_layer() -> None:
     """A multiply-add counts two, and the backward pass twice the forward pass."""
     layer, x = torch.nn.Linear(8, 4), torch.rand(2, 8, requires_grad=True)
@@ -41,7 +57,9 @@ def test_flops_of_a_known_layer() -> None:
 
 
 def test_bad_numbers() -> None:
-    with pytest.raises(ValueError, match="repeats: expected at least 1"):
+    with pytest.raises(ValueError, match="repeats, threads: expected at least 1"):
         bench.bench([("jump", "small")], 32, 2, 0, "cpu")
+    with pytest.raises(ValueError, match="threads: expected at least 1"):
+        bench.bench([("jump", "small")], 32, 2, 1, "cpu", threads=[0])
     with pytest.raises(ValueError, match="precisions: expected some of"):
         bench.bench([("jump", "small")], 32, 2, 1, "cpu", ["half"])

@@ -33,6 +33,8 @@ STEPS_PER_FRAME = 32
 """Steps of a plan that cost as much as one rendered frame, where work is cut into chunks."""
 ROLLED_STEPS = 16
 """Steps of a plan that cost as much as one frame, where a model of vectors rolls them."""
+ATTENDED_STEPS = 128
+"""Steps of a plan; of longer ones, attention among the steps takes more memory than all else."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,8 @@ class Imagination:
         cost: float = STEPS_PER_FRAME if rendered and images else 1
         if not (images or self.model.jumpy):
             cost = 1 / ROLLED_STEPS
+        elif self.model.jumpy:
+            cost *= max(1.0, steps / ATTENDED_STEPS)
         share = max(1, int(self.chunk / (batch * samples * steps * cost)))
         now, curious = self._now(worlds), PlanCuriosity()
         result = torch.empty(plans.shape[:2], device=plans.device)  # small pieces split the heap

@@ -31,7 +31,7 @@ from worldmodel.types import Belief, Context, Prediction, Queries, Worlds
 
 STEPS_PER_FRAME = 32
 """Steps of a plan that cost as much as one rendered frame, where work is cut into chunks."""
-ROLLED_STEPS = 16
+ROLLED_STEPS = 8
 """Steps of a plan that cost as much as one frame, where a model of vectors rolls them."""
 ATTENDED_STEPS = 128
 """Steps of a plan; of longer ones, attention among the steps takes more memory than all else."""

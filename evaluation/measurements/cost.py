@@ -98,7 +98,7 @@ class Cost(Measurement):
     """Seconds: what would take longer, if cost grew in proportion to a size, is left out."""
     repeats: int = 7
     """Timed rounds; medians count, and from 6 rounds on their intervals are of 95%."""
-    memory_models: tuple[str, ...] = ("jump:small", "jump:narrative")
+    memory_models: tuple[str, ...] = ("jump:small", "jump:narrative", "ensemble:vector")
     """Those whose memory is measured, each in a process of its own, once."""
     many: Sizes = Sizes(horizon=100, plans=10_000, worlds=16, context=1)
     """What is scored there."""

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from operator import index
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 LONGEST = 256
@@ -19,6 +20,21 @@ def numbers_at_least(least: int, **values: float) -> None:
     for name, value in values.items():
         if not least <= value < math.inf:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def whole_numbers(least: int, **values: Any) -> None:
+    """Raise an error unless all these arguments are whole numbers of ``least`` or more.
+
+    Raises:
+        TypeError: one is of another kind, such as 2.0; NumPy's whole numbers are some, too.
+        ValueError: one is below ``least``.
+    """
+    for name, value in values.items():
+        try:
+            index(value)
+        except TypeError as error:
+            raise TypeError(f"{name}: expected a whole number, got {value!r}") from error
+    numbers_at_least(least, **values)
 
 
 def at_least(least: int, config: Any, *names: str) -> None:

@@ -225,7 +225,7 @@ def checked_masks(
 
 
 def mask_array(masks: Any, owner: str) -> NDArray[Any]:
-    """Action masks as an array of any shape; raises ValueError, naming ``owner``, for ragged ones."""
+    """Action masks as an array; raises ValueError, naming ``owner``, if they are ragged."""
     try:
         return np.asarray(masks)
     except (TypeError, ValueError) as error:

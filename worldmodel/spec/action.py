@@ -133,9 +133,7 @@ class ActionSpec:
         return np.array(np.broadcast_to(first, (*lead, *self.shape)), dtype)
 
     def cleared(self, actions: Tensor, empty: Tensor) -> Tensor:
-        r"""Actions (\*lead, \*shape) with ``blank`` ones where bool ``empty``, the first axes of lead,
-        says so.
-        """
+        r"""Actions (\*lead, \*shape), ``blank`` ones where bool ``empty`` (\*first of lead) is."""
         rows = empty.reshape(*empty.shape, *[1] * (actions.dim() - empty.dim()))
         return torch.where(rows, torch.from_numpy(self.blank()).to(actions), actions)
 

@@ -133,7 +133,12 @@ class ActionSpec:
         return np.array(np.broadcast_to(first, (*lead, *self.shape)), dtype)
 
     def cleared(self, actions: Tensor, empty: Tensor) -> Tensor:
-        r"""Actions (\*lead, \*shape), ``blank`` ones where bool ``empty`` (\*first of lead) is."""
+        r"""Actions, but ``blank`` ones where none was taken.
+
+        Args:
+            actions: (\*lead, \*shape).
+            empty: bool, of the first axes of lead: where none was taken.
+        """
         rows = empty.reshape(*empty.shape, *[1] * (actions.dim() - empty.dim()))
         return torch.where(rows, torch.from_numpy(self.blank()).to(actions), actions)
 

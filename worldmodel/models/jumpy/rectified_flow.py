@@ -144,7 +144,7 @@ class LatentReplay:
         """Keep parts (B, ...) of B scenes, in place of the oldest ones."""
         if not self.parts:
             self.parts = [p.new_zeros(self.size, *p.shape[1:]) for p in parts]
-        shapes = [[tuple(p.shape[1:]) for p in kept] for kept in (parts, self.parts)]
+        shapes = [[tuple(p.shape[1:]) for p in each] for each in (parts, self.parts)]
         if shapes[0] != shapes[1]:  # of a file that was resumed from
             raise ValueError(
                 f"replay: expected parts {shapes[0]}, the training state's {shapes[1]}"

@@ -69,7 +69,8 @@ STORIES = {
         f"{AGENT} --method dyna --algorithm dqn --fit-every 20 --fit-steps 1 --branches 1 --out a",
     ),
     "a planner that learns": (
-        f"{AGENT} --method planner --fit-every 20 --fit-steps 1 --planner.plans 8 --out agent",
+        f"{AGENT} --method planner --fit-every 20 --fit-steps 1 --planner.plans 8 "
+        "--planner.horizon 3 --planner.iterations 1 --out agent",
         "agents enjoy agent --episodes 2",
     ),
     "a search": (*CARTS, f"{AGENT} --method lookahead --model model --depth 2 --out agent"),

@@ -239,7 +239,7 @@ def _inputs(spec: Spec, now: Tensor, actions: Tensor, path: Tensor) -> tuple[Any
 
 
 def _rewards(returned: Any, count: int) -> Tensor:
-    values = torch.as_tensor(returned).detach()
+    values = _tensor(returned, "reward").detach()
     if values.dtype.is_complex or values.shape != (count,):
         raise ValueError(
             f"known.reward: expected one number for each of {count} steps, shape ({count},), got "
@@ -261,8 +261,18 @@ def _ends(returned: Any, count: int) -> Tensor:
     return values
 
 
+def _tensor(returned: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(returned)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise TypeError(
+            f"known.{name}: expected a tensor, or an array or list of numbers, got "
+            f"{type(returned).__name__} ({error})"
+        ) from error
+
+
 def _boolean(returned: Any, name: str) -> Tensor:
-    values = torch.as_tensor(returned)
+    values = _tensor(returned, name)
     if values.dtype != torch.bool:
         raise TypeError(
             f"known.{name}: expected bool, got {values.dtype}; compare, as in `values > 0.5`"

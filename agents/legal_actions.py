@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agents.imagination import STEPS_PER_FRAME, Imagination
 from agents.known_functions import as_observed
-from worldmodel.data.env_checks import checked_masks
+from worldmodel.data.env_checks import checked_masks, mask_array
 from worldmodel.spec import ActionSpec
 from worldmodel.types import Queries, Worlds
 
@@ -35,7 +35,7 @@ def legal_rows(spec: ActionSpec, masks: Any, count: int) -> NDArray[np.bool_]:
     Raises:
         ValueError: they are no masks of these actions.
     """
-    given = np.asarray(masks)
+    given = mask_array(masks, "action_masks")
     rows = given[None] if given.ndim == 1 and count == 1 else given
     return checked_masks(rows, spec, "action_masks", count)
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from agents import actions as action_border
 from agents.history import Frames
-from agents.imagination import Imagination, check_model
+from agents.imagination import Imagination, check_finite, check_model
 from agents.vec_env import check_horizon
 from agents.wrappers import HoldAction
 from worldmodel.base import WorldModel
-from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.common.config_checks import check_seed, whole_numbers
 from worldmodel.spec import ActionSpec, Spec
 
 RANDOM_CANDIDATES = 8
@@ -75,10 +75,10 @@ class LookaheadVecWrapper(VecEnvWrapper):
             theirs, seeds the worlds again.
 
     Raises:
-        TypeError: ``model`` is not a ``WorldModel``.
-        ValueError: a number is below 1, the spaces are not the model's, the jumps or ``depth``
-            exceed its window, ``hold`` is no multiple of its stride, ``candidates`` are no actions,
-            or there are more than 4,096 plans.
+        TypeError: ``model`` is not a ``WorldModel``, or a number is not whole.
+        ValueError: a number is below 1, or the seed below 0, the spaces are not the model's, the
+            jumps or ``depth`` exceed its window, ``hold`` is no multiple of its stride,
+            ``candidates`` are no actions, or there are more than 4,096 plans.
     """
 
     def __init__(
@@ -94,7 +94,8 @@ class LookaheadVecWrapper(VecEnvWrapper):
         depth: int = 1,
     ) -> None:
         check_model(model)
-        numbers_at_least(1, worlds=worlds)
+        whole_numbers(1, worlds=worlds)
+        check_seed(seed)
         check_horizon(model, hold, jumps, "jumps")
         check_horizon(model, hold, depth, "depth")
         spec = model.spec
@@ -138,6 +139,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
         Raises:
             RuntimeError: ``step_async()`` was not called before.
             ValueError: the environments do not hold actions for ``hold`` steps.
+            FloatingPointError: the model imagines NaN or infinity; ``reset`` raises it, too.
         """
         if self._actions is None:
             raise RuntimeError("LookaheadVecWrapper: call reset(), then step(actions)")
@@ -193,6 +195,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
         if self.frames:  # of one world: the others need not be rendered
             first = self.imagination.predict(worlds.some(slice(1)), times, plans)
             assert first.observations is not None
+            check_finite(self.imagination.model, first.observations)
             parts["imagined"] = self._spec.to_numpy(first.observations[:, 0])
             answers.append(first)
         if len(answers) < self.worlds:
@@ -200,6 +203,7 @@ class LookaheadVecWrapper(VecEnvWrapper):
             answers.append(self.imagination.predict(others, times, plans, frames=False))
         rewards = torch.cat([answer.rewards for answer in answers], 1).mean(1)
         alive = torch.cat([answer.alive for answer in answers], 1).mean(1)
+        check_finite(self.imagination.model, rewards, alive)
         parts["reward_alive"] = torch.stack([rewards, alive], -1).float().cpu().numpy()
         if self._searched is not None:
             plans = self._searched.expand(worlds.shape[0], *self._searched.shape)
@@ -223,12 +227,17 @@ def choose_candidates(spec: ActionSpec, candidates: Any, seed: int) -> NDArray[A
         generator = torch.Generator().manual_seed(_spread(seed))
         random = action_border.draw_actions(spec, (RANDOM_CANDIDATES,), generator)
         return action_border.to_numpy(spec, random)
-    given = np.asarray(candidates)
+    try:
+        given = np.asarray(candidates)
+        with np.errstate(invalid="ignore"):  # NaN and the like are refused below
+            chosen = given.astype(space.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"candidates: expected actions of {space}, got no array of such ({error})"
+        ) from error
     if given.ndim != 1 + len(spec.shape) or given.shape[1:] != spec.shape or len(given) < 1:
         expected = ", ".join(["A", *map(str, spec.shape)])
         raise ValueError(f"candidates: expected shape ({expected}), got {given.shape}")
-    with np.errstate(invalid="ignore"):  # NaN and the like are refused below
-        chosen = given.astype(space.dtype)
     outside = [i for i, action in enumerate(chosen) if not space.contains(action)]
     if outside or not np.allclose(chosen, given):
         raise ValueError(f"candidates: expected actions of {space}, got {given.tolist()}")

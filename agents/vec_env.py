@@ -24,7 +24,7 @@ from agents.known_functions import KnownFunctions, check_known
 from agents.legal_actions import check_some_legal
 from agents.starts import DictObservation, Starts, is_env_to_make, start_sampler
 from worldmodel.base import WorldModel
-from worldmodel.common.config_checks import numbers_at_least
+from worldmodel.common.config_checks import numbers_at_least, whole_numbers
 from worldmodel.data.make_env import Env, EnvLike, make_env
 
 
@@ -324,10 +324,11 @@ def check_horizon(
     """The number of decisions to imagine, of ``hold`` steps each; None means as many as fit.
 
     Raises:
+        TypeError: a number is not whole.
         ValueError: a number is below 1, the steps exceed the model's window, or ``hold`` is not a
             multiple of its stride.
     """
-    numbers_at_least(1, hold=hold, **{argument: 1 if horizon is None else horizon})
+    whole_numbers(1, hold=hold, **{argument: 1 if horizon is None else horizon})
     window, fits = model.spec.window, model.spec.window // hold
     if fits == 0:
         raise ValueError(

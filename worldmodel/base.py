@@ -294,7 +294,11 @@ class WorldModel(nn.Module, ABC):
         return {}
 
     def restore_training_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what ``training_state`` returned, on any device."""
+        """Take up what ``training_state`` returned, on any device.
+
+        Raises:
+            ValueError: it is something else; nothing was changed.
+        """
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """What ``fit`` trains with: Adam or AdamW over all parameters, in their order.

@@ -245,6 +245,13 @@ def test_rewards_are_checked(function: Any, message: str) -> None:
         score_with(KnownFunctions(function))
 
 
+@pytest.mark.parametrize("returned", [None, "no", [[1], [1, 2]], [None, None], 10**400])
+@pytest.mark.parametrize("name", ["reward", "terminated"])
+def test_what_is_no_tensor_names_the_function(name: str, returned: Any) -> None:
+    with pytest.raises(TypeError, match=f"known.{name}: expected a tensor, or an array"):
+        score_with(KnownFunctions(**{name: lambda *step: returned}))
+
+
 def test_ends_are_checked() -> None:
     with pytest.raises(TypeError, match=r"known.terminated: expected bool, got torch.float32"):
         score_with(KnownFunctions(terminated=lambda *step: step[1] * 1.0))

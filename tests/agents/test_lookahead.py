@@ -460,6 +460,12 @@ def test_errors_teach() -> None:
     for name in ("jumps", "hold", "worlds"):
         with pytest.raises(ValueError, match=f"{name}: expected at least 1"):
             LookaheadVecWrapper(real(), model, **{name: 0})
+    for name in ("jumps", "hold", "worlds", "depth"):
+        for wrong in (1.5, "2", None) if name in ("hold", "worlds") else (1.5, "2"):
+            with pytest.raises(TypeError, match=f"{name}: expected a whole number, got {wrong!r}"):
+                LookaheadVecWrapper(real(), model, **{name: wrong})
+    with pytest.raises(ValueError, match="seed: expected from 0"):
+        LookaheadVecWrapper(real(), model, seed=-1)
     with pytest.raises(ValueError, match="at most 2 fit"):
         LookaheadVecWrapper(real(), model, jumps=3, hold=5)
     with pytest.raises(ValueError, match="depth: 3 decisions of 5 steps.*at most 2 fit"):
@@ -508,8 +514,36 @@ def test_step_needs_actions() -> None:
 
 
 @pytest.mark.parametrize(
-    "candidates", [3, [], [[1]], [4], [-1], [0.5], np.zeros((2, 0), int), [np.nan]]
+    "candidates",
+    [
+        3,
+        [],
+        [[1]],
+        [4],
+        [-1],
+        [0.5],
+        np.zeros((2, 0), int),
+        [np.nan],
+        [2**70],
+        ["a"],
+        [[1], [1, 0]],
+    ],
 )
 def test_candidates_must_be_actions(candidates: object) -> None:
-    with pytest.raises(ValueError, match="candidates"):
+    with pytest.raises(ValueError, match="candidates: expected"):
         make(candidates=candidates)
+
+
+def test_a_model_that_imagines_no_numbers_is_refused() -> None:
+    spec = Spec((1,), ActionSpec("discrete", (), (2,)), 8, low=(-np.inf,), high=(np.inf,))
+    model = make_model("ensemble", spec)
+    torch.nn.init.constant_(next(model.parameters()), np.nan)
+
+    def env() -> gym.Env:
+        made = gym.make("CartPole-v1")
+        space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        return gym.wrappers.TransformObservation(made, lambda seen: seen[:1], space)
+
+    for frames in (True, False):
+        with pytest.raises(FloatingPointError, match="ensemble: imagines NaN"):
+            LookaheadVecWrapper(DummyVecEnv([env]), model, frames=frames).reset()

@@ -129,3 +129,26 @@ def guarded() -> Iterator[None]:
 
 def _hangs(number: int, frame: FrameType | None) -> None:
     raise AssertionError(f"an escape: it hangs for {PATIENCE} s")
+
+
+class Judge:
+    """Reads spoiled files of one kind and counts what came of them."""
+
+    def __init__(self, tally: Tally, kind: str, path: Path, read: Callable[[], Any]) -> None:
+        self.tally, self.path, self.read = tally, path, read
+        self.area = f"files: {kind}"
+
+    def case(self, data: bytes) -> Any:
+        """What was read, or None if it was refused."""
+        self.path.write_bytes(data)
+        self.tally.add(self.area, "cases")
+        try:
+            with guarded():
+                found = self.read()
+        except (ValueError, FileNotFoundError) as error:
+            assert self.path.parent.name in str(error) or self.path.name in str(error), error
+            assert not isinstance(error, UnicodeError), "an escape: it names no file"
+            self.tally.add(self.area, "refused")
+            return None
+        self.tally.add(self.area, "loaded")
+        return found

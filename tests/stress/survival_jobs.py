@@ -10,19 +10,25 @@ import importlib
 import itertools
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 
 MODULES = ("worldmodel.__main__", "agents.__main__", "evaluation.__main__", "lightning.fabric")
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload([*MODULES, "torch.utils.tensorboard", "tests.agents.dyna_fakes"])
+CONTEXT.set_forkserver_preload(
+    [*MODULES, "torch.utils.tensorboard", "tests.agents.dyna_fakes", "tests.stress.parts"]
+)
 STEPS = 12
 EPISODES = 12
 OUTPUT = "output.txt"
@@ -56,6 +62,16 @@ def _enter(begun: Any, output: str, job: Callable[..., None], arguments: tuple[A
     torch.set_num_threads(1)
     begun.set()
     job(*arguments)
+
+
+def fresh(folder: Path) -> str:
+    """An empty place for a run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return str(folder)
+
+
+def no_debris(folder: Path) -> bool:
+    return not [path for path in folder.rglob("*") if ".partial" in path.name]
 
 
 # -- what happens at a write -----------------------------------------------------------------------
@@ -120,34 +136,50 @@ def at_write(number: int | None, act: Callable[[], None], forever: bool = False)
 # -- jobs ------------------------------------------------------------------------------------------
 
 
-def train(folder: str, step: Any, number: int | None) -> None:
-    """A run of ``STEPS`` steps, each of which is saved; resumed if there is something."""
-    from worldmodel import collect, fit, make
+def train(folder: str, part: str, step: Any, number: int | None) -> None:
+    """A run of ``STEPS`` steps of one of ``MODELS``, each of which is saved; resumed if there is
+    something.
+    """
+    from tests.stress.parts import MODELS
     from worldmodel.training import STATE
 
     at_write(number, kill)
-    episodes = collect("CartPole-v1", 6, progress=False)
-    training, unseen = episodes.split(0.3)
 
     def note(progress: Any) -> None:
         step.value = progress.step
 
-    fit(
-        make("jump", episodes.spec(8), seed=0), training.windows(8, batch_size=2), STEPS,
-        folder=folder, resume=(Path(folder) / STATE).exists(), save_minutes=0.0, log_every=1,
-        ema=0.9, validation=unseen.windows(8, batch_size=2), validate_every=5, callbacks=[note],
-        progress=False,
+    MODELS[part].fit(
+        MODELS[part].make(), STEPS, folder=folder, resume=(Path(folder) / STATE).exists(),
+        callbacks=[note],
     )  # fmt: skip
 
 
-def record(folder: str, number: int | None) -> None:
+def recorded_envs() -> dict[str, tuple[Any, Any]]:
+    """By kind, an environment and what is recorded in its place: the same episodes."""
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from tests.agents.dict_envs import Camera
+    from tests.agents.masked_envs import Cards
+
+    pole = partial(gym.make, "CartPole-v1")
+    by_hand = partial(SyncVectorEnv, autoreset_mode=AutoresetMode.DISABLED)
+    return {
+        "one": ("CartPole-v1", "CartPole-v1"),
+        "masks of several": (Cards, partial(SyncVectorEnv, [Cards] * 3)),
+        "several at once": (pole, partial(by_hand, [pole] * 3)),
+        "Dicts of several": (Camera, partial(DummyVecEnv, [Camera] * 3)),
+    }
+
+
+def record(folder: str, kind: str, number: int | None) -> None:
     """A recording with a shard for each episode."""
     from worldmodel import collect
 
     at_write(number, kill)
     resume = (Path(folder) / "meta.json").exists()
     collect(
-        "CartPole-v1", EPISODES, hold=2, seed=3, folder=folder, resume=resume, save_minutes=0.0,
+        recorded_envs()[kind][1], EPISODES, seed=3, folder=folder, resume=resume, save_minutes=0.0,
         progress=False,
     )  # fmt: skip
 
@@ -174,21 +206,54 @@ def measure(folder: str, number: int | None) -> None:
         pass
 
 
-def play_rounds(folder: str, number: int | None) -> None:
-    """Dyna with PPO, round by round."""
-    from agents import RoundsConfig, train_dyna
-    from tests.agents.dyna_fakes import LineEnv, LineModel
+ROUNDS = ("dyna", "planner", "dyna with an explorer")
+
+
+def play_rounds(folder: str, kind: str, number: int | None) -> None:
+    """Round by round: Dyna with PPO, which a planner may begin, or the planner alone."""
+    from agents import (
+        CemConfig,
+        KnownFunctions,
+        OnlineConfig,
+        RoundsConfig,
+        train_dyna,
+        train_planner,
+    )
+    from tests.agents.dyna_fakes import LINE, LineEnv, LineModel
+    from tests.stress.parts import ENSEMBLE
+    from worldmodel import make
 
     at_write(number, kill)
-    config = RoundsConfig(
+    plans = CemConfig(plans=8, worlds=2, horizon=4, iterations=2)
+    online = OnlineConfig(start_steps=12, refit_every=6, first_fit_steps=4, fit_steps=4)
+    dyna = RoundsConfig(
         first_collect_steps=16, collect_steps=8, first_fit_steps=4, fit_steps=4, imagined_steps=32,
         num_envs=4,
     )  # fmt: skip
+    shared: dict[str, Any] = {
+        "folder": folder, "resume": any(Path(folder).glob("round-*")), "progress": False
+    }  # fmt: skip
+    model = LineModel(0.5) if kind == "dyna" else make("ensemble", LINE, ENSEMBLE)
+    env = partial(LineEnv, limit=100.0)
+    if kind == "planner":
+        known = KnownFunctions(reward=paid_for_place, terminated=never_ended)
+        train_planner(model, env, 44, plans, online, known=known, **shared)
+        return
+    explorer = replace(plans, curiosity=1.0) if kind == "dyna with an explorer" else None
     train_dyna(
-        LineModel(0.5), lambda: LineEnv(limit=100.0), 56, config, folder=folder,
-        resume=any(Path(folder).glob("round-*")), progress=False, n_steps=4, batch_size=16,
-        n_epochs=1, device="cpu",
+        model, env, 56, dyna, explorer=explorer, n_steps=4, batch_size=16, n_epochs=1,
+        explorer_config=None if explorer is None else online, device="cpu", **shared,
     )  # fmt: skip
+
+
+def paid_for_place(before: Any, action: Any, after: Any) -> Any:
+    """The reward of ``LineEnv``, as a known function."""
+    return after[:, 0]
+
+
+def never_ended(before: Any, action: Any, after: Any) -> Any:
+    """That a step within the limit ends nothing."""
+    return after[:, 0].abs() > 100.0
 
 
 def train_agent(folder: str, settings: dict[str, Any], number: int | None) -> None:

@@ -164,9 +164,10 @@ HANDLED = {
 }
 
 
+@pytest.mark.parametrize("name", ["jump", "ensemble"])
 @pytest.mark.parametrize("case", HANDLED)
-def test_from_recording_to_a_decision(case: str, tally) -> None:
-    model, episodes = learnt(Edge(**HANDLED[case]))
+def test_from_recording_to_a_decision(case: str, name: str, tally) -> None:
+    model, episodes = learnt(Edge(**HANDLED[case]), name)
     lived(model, episodes)
     space = model.spec.action.to_space()
     for planner in (
@@ -179,10 +180,11 @@ def test_from_recording_to_a_decision(case: str, tally) -> None:
     tally.add("numbers", "handled")
 
 
+@pytest.mark.parametrize("name", ["jump", "ensemble"])
 @pytest.mark.parametrize("reward", [HUGE, -HUGE])
-def test_rewards_whose_sums_leave_float32_are_refused(reward: float, tally) -> None:
+def test_rewards_whose_sums_leave_float32_are_refused(reward: float, name: str, tally) -> None:
     with pytest.raises(ValueError, match=r"rewards: up to 3\.4e\+38, whose sums leave float32"):
-        learnt(Edge(reward=reward))
+        learnt(Edge(reward=reward), name)
     tally.add("numbers", "refused")
 
 

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.training import imagined_ppo
+from tests.stress.parts import MODELS
+from worldmodel import Queries, testing
 from worldmodel.common.safe_files import Tensors
 from worldmodel.training import STATE
 
@@ -66,6 +68,12 @@ STORIES = {
     "dyna of q": (
         f"{AGENT} --method dyna --algorithm dqn --fit-every 20 --fit-steps 1 --branches 1 --out a",
     ),
+    "a planner that learns": (
+        f"{AGENT} --method planner --fit-every 20 --fit-steps 1 --planner.plans 8 "
+        "--planner.horizon 3 --planner.iterations 1 --out agent",
+        "agents enjoy agent --episodes 2",
+    ),
+    "a search": (*CARTS, f"{AGENT} --method lookahead --model model --depth 2 --out agent"),
     "lookahead": (*CARTS, f"{AGENT} --method lookahead --model model --jumps 1 --out agent"),
     "contestants": ("evaluation control --episodes 2 --plans 8 --worlds 1 --json control.json",),
     "ends of the scale, and common worlds": (
@@ -125,6 +133,34 @@ def test_twice_is_the_same(
         assert first[path] == second[path], path
     tally.add("numbers", "commands run twice", len(STORIES[story]))
     tally.add("numbers", "files compared", len(first) - 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_twice_is_the_same(name: str, size: Any, tally: Any) -> None:
+    """Trained, and what it imagines then."""
+    if name not in list(MODELS)[: size(2, len(MODELS))]:
+        pytest.skip("of the long version")
+    found = []
+    for _ in range(2):
+        model = MODELS[name].make()
+        losses = MODELS[name].fit(model, 4)
+        frames = 2 if model.max_context is None else min(2, model.max_context)
+        given = testing.random_context(model.spec, frames=frames)
+        with torch.no_grad():
+            worlds = model.sample(model.observe(given), 3, torch.Generator().manual_seed(5))
+            times = worlds.present[:, None]
+            seen = model.predict(
+                worlds, Queries(times, None, testing.random_poses(model.spec, times))
+            ).observations
+        assert seen is not None
+        found.append({**model.state_dict(), **model.training_state(), "seen": seen})
+        found[-1] |= {f"loss {part}": torch.tensor(value) for part, value in losses.items()}
+        np.random.rand(7), torch.rand(7)  # noqa: NPY002 - nothing may rest on these
+    first, second = found
+    assert first.keys() == second.keys()
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+    tally.add("numbers", "trainings run twice")
 
 
 def content(file: Path) -> Any:

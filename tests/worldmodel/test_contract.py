@@ -102,6 +102,20 @@ def test_settings_survive_json(name: str, preset: str) -> None:
     assert type(config)(**json.loads(json.dumps(asdict(config)))) == config
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "layers"),
+    [
+        ("jump", "small", "plan_blocks"), ("jump", "small", "flow_blocks"),
+        ("jump", "rays-small", "flow_blocks"), ("inferno", "small", "object_layers"),
+        ("inferno", "small", "background_layers"), ("svg-lp", "small", "prior_layers"),
+    ],
+)  # fmt: skip
+def test_a_file_cannot_name_endless_layers(name: str, preset: str, layers: str) -> None:
+    config = MODELS[name].presets[preset]
+    with pytest.raises(ValueError, match=f"{layers}: expected at most 256, got 1000000000"):
+        replace(config, **{layers: 10**9})
+
+
 def test_all_checks_at_once() -> None:
     testing.check_world_model(lambda spec: make("copy-last", spec, "vector"), VECTOR)
     with pytest.raises(ValueError, match="a window of at least 8 steps, got 4"):

@@ -7,10 +7,11 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from operator import index
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 LONGEST = 256
-"""Entries of a tuple in a file's settings: models build a layer for each."""
+"""Entries of a tuple in a file's settings, and layers: models build one for each."""
 T = TypeVar("T")
 
 
@@ -21,9 +22,34 @@ def numbers_at_least(least: int, **values: float) -> None:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
+def whole_numbers(least: int, **values: Any) -> None:
+    """Raise an error unless all these arguments are whole numbers of ``least`` or more.
+
+    Raises:
+        TypeError: one is of another kind, such as 2.0; NumPy's whole numbers are some, too.
+        ValueError: one is below ``least``.
+    """
+    for name, value in values.items():
+        try:
+            index(value)
+        except TypeError as error:
+            raise TypeError(f"{name}: expected a whole number, got {value!r}") from error
+    numbers_at_least(least, **values)
+
+
 def at_least(least: int, config: Any, *names: str) -> None:
     """Raise ValueError unless all these settings are ``least`` or more, and finite."""
     numbers_at_least(least, **{name: getattr(config, name) for name in names})
+
+
+def layer_counts(config: Any, *names: str) -> None:
+    """Raise ValueError unless all these numbers of layers are from 1 to 256; a model of many more,
+    which a file may name, takes hours to make.
+    """
+    at_least(1, config, *names)
+    for name in names:
+        if getattr(config, name) > LONGEST:
+            raise ValueError(f"{name}: expected at most {LONGEST}, got {getattr(config, name)}")
 
 
 def whole_number(name: str, value: object, least: int | None = None) -> int:

@@ -213,7 +213,7 @@ def checked_masks(
             f"{owner}: masks are for Discrete, MultiDiscrete and MultiBinary actions; these are "
             f"{action.to_space()}: leave them away"
         )
-    given, shape = np.asarray(masks), (size,) if count is None else (count, size)
+    given, shape = mask_array(masks, owner), (size,) if count is None else (count, size)
     if given.shape != shape or given.dtype.kind not in "biuf":
         raise ValueError(
             f"{owner}: expected action masks bool {shape}, one for each choice of "
@@ -222,6 +222,14 @@ def checked_masks(
     if not ((given == 0) | (given == 1)).all():
         raise ValueError(f"{owner}: expected action masks of True and False, got other numbers")
     return given.astype(np.bool_)
+
+
+def mask_array(masks: Any, owner: str) -> NDArray[Any]:
+    """Action masks as an array; raises ValueError, naming ``owner``, if they are ragged."""
+    try:
+        return np.asarray(masks)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{owner}: expected action masks, got no array ({error})") from error
 
 
 def some_legal(mask: NDArray[np.bool_], action: ActionSpec) -> bool:

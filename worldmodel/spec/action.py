@@ -132,6 +132,16 @@ class ActionSpec:
         first: Any = np.reshape(self.start, self.shape) if self.start else 0
         return np.array(np.broadcast_to(first, (*lead, *self.shape)), dtype)
 
+    def cleared(self, actions: Tensor, empty: Tensor) -> Tensor:
+        r"""Actions, but ``blank`` ones where none was taken.
+
+        Args:
+            actions: (\*lead, \*shape).
+            empty: bool, of the first axes of lead: where none was taken.
+        """
+        rows = empty.reshape(*empty.shape, *[1] * (actions.dim() - empty.dim()))
+        return torch.where(rows, torch.from_numpy(self.blank()).to(actions), actions)
+
     def check(self, actions: NDArray[Any], owner: str) -> None:
         """Raise ValueError, naming ``owner``, unless actions (n, \\*shape) are of this kind."""
         if self.shape != actions.shape[1:]:

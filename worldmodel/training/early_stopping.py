@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.base import WorldModel
+from worldmodel.common.safe_files import layout
 from worldmodel.types import RecordedSource, SceneBatch, SceneSource
 
 IMPROVEMENT = 0.01
@@ -105,7 +106,13 @@ class EarlyStopping:
         levels: dict[str, Tensor],
         waited: int,
     ) -> None:
-        """Go on from there; the arguments are attributes of these names."""
+        """Go on from there; the arguments are attributes of these names.
+
+        Raises:
+            ValueError: errors and levels are not of the same parts and members.
+        """
+        if layout(errors) != layout(levels):
+            raise ValueError(f"holdout: errors {layout(errors)} and levels {layout(levels)} differ")
         self.weights = [weight.to(self.model.device) for weight in weights]
         self.errors, self.levels, self.waited = errors, levels, waited
 
@@ -120,6 +127,11 @@ class EarlyStopping:
             self.errors = measured
             self.levels = {part: errors.clone() for part, errors in measured.items()}
             return
+        if layout(measured) != layout(self.errors):  # of a file that was resumed from
+            raise ValueError(
+                f"holdout: expected errors {layout(measured)}, the training state has "
+                f"{layout(self.errors)}"
+            )
         improved = False
         for part, errors in measured.items():
             better = errors < self.errors[part]

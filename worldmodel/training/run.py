@@ -209,6 +209,17 @@ class Run:
                 moments.setdefault(int(number), {})[name] = tensors[key]
         if any(len(moment) != len(MOMENTS) for moment in moments.values()):
             raise ValueError(f"{file.path}: expected {MOMENTS} of each weight that has any")
+        try:
+            if self.stopping is not None and measured:
+                best = [tensors[f"best.{index}"] for index in range(len(parameters))]
+                errors, levels = (
+                    {name[len(head) :]: tensors[name] for name in measured if name.startswith(head)}
+                    for head in HOLDOUT
+                )
+                self.stopping.restore(best, errors, levels, state.waited)
+            self.model.restore_training_state({n[len(MODEL_STATE) :]: tensors[n] for n in own})
+        except ValueError as error:
+            raise ValueError(f"resume: {file.path}: {error}") from error
         self.model.load_state_dict(
             {key[len("weights.") :]: t for key, t in tensors.items() if key.startswith("weights.")}
         )
@@ -217,14 +228,6 @@ class Run:
         averages = len(parameters) if state.updates else 0
         average = [tensors[f"average.{index}"] for index in range(averages)]
         self.average.restore(average, state.updates)
-        if self.stopping is not None and measured:
-            best = [tensors[f"best.{index}"] for index in range(len(parameters))]
-            errors, levels = (
-                {name[len(head) :]: tensors[name] for name in measured if name.startswith(head)}
-                for head in HOLDOUT
-            )
-            self.stopping.restore(best, errors, levels, state.waited)
-        self.model.restore_training_state({n[len(MODEL_STATE) :]: tensors[n] for n in own})
         self.best, self.seconds, self.training = state.best, state.seconds, state.training
 
     def save(self, step: int) -> None:

@@ -136,6 +136,9 @@ def test_what_an_environment_returns_is_checked() -> None:
 
     with pytest.raises(ValueError, match="Wrong, episode of seed 0, reset: expected action masks"):
         collect(Wrong(), 1, progress=False)
+    Wrong.value = [[True], [True, False]]
+    with pytest.raises(ValueError, match="Wrong, episode of seed 0, reset: .* got no array"):
+        collect(Wrong(), 1, progress=False)
     Wrong.value = np.full(4, 0.5)
     with pytest.raises(ValueError, match="True and False"):
         collect(Wrong(), 1, progress=False)

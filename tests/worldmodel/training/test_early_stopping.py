@@ -130,6 +130,19 @@ def test_a_resumed_run_has_the_same_best_weights(tmp_path: Path) -> None:
     assert all(map(torch.equal, whole.parameters(), part.parameters()))
 
 
+def test_errors_of_another_file_are_refused() -> None:
+    episodes = noise()
+    model = fresh(episodes)
+    stopping = EarlyStopping(model, episodes.windows(1, 8), 1, 5, 0)
+    good = {"dynamics": torch.ones(2), "head": torch.ones(2)}
+    with pytest.raises(ValueError, match="holdout: errors .* and levels .* differ"):
+        stopping.restore([], good, {"dynamics": torch.ones(2)}, 0)
+    weights = [weight.detach().clone() for weight in model.parameters()]
+    stopping.restore(weights, {"head": torch.ones(2)}, {"head": torch.ones(2)}, 0)
+    with pytest.raises(ValueError, match="holdout: expected errors .* the training state has"):
+        stopping.measure()
+
+
 def test_other_models_stop_by_their_loss() -> None:
     """Any model, with any source of what is held out."""
     episodes = noise(20)

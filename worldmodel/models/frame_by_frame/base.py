@@ -282,7 +282,7 @@ class FrameByFrame(WorldModel):
         if self.spec.passive or actions is None or steps == 0:
             return torch.zeros(len(present), steps, spec.features, device=self.device)
         padding = torch.arange(steps, device=present.device) >= present.unsqueeze(1)
-        cleared = actions[:, :steps].masked_fill(broadcast(padding, actions), 0)
+        cleared = spec.cleared(actions[:, :steps], padding)
         return spec.encode(cleared).masked_fill(padding.unsqueeze(-1), 0.0)
 
     def _plans(self, actions: Tensor | None, batch: int, steps: int) -> Tensor:

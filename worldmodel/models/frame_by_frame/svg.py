@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.base import Losses
-from worldmodel.common.config_checks import above_zero, at_least, to_tuples
+from worldmodel.common.config_checks import above_zero, at_least, layer_counts, to_tuples
 from worldmodel.models.frame_by_frame import teacher_forcing
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, at_times, select_rows
 from worldmodel.models.frame_by_frame.svg_coders import Backbone, coders
@@ -79,7 +79,8 @@ class SvgConfig(teacher_forcing.PastConfig):
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels: expected numbers of at least 1, got {self.channels}")
         layers = ("predictor_layers", "posterior_layers", "prior_layers")
-        at_least(1, self, "features", "latent", "hidden", *layers)
+        at_least(1, self, "features", "latent", "hidden")
+        layer_counts(self, *layers)
         above_zero(self, "beta")
 
     def stages(self, height: int, width: int) -> int:

@@ -124,7 +124,7 @@ def take_segment(
         actions = rewards.new_zeros(*rewards.shape, 0)
     else:
         taken = at_times(scenes.actions, times)
-        encoded = action.encode(taken.masked_fill(~broadcast(begun, taken), 0))
+        encoded = action.encode(action.cleared(taken, ~begun))
         actions = encoded.masked_fill(~broadcast(begun, encoded), 0.0).flatten(2)
     return Segment(observations, actions, rewards, ended, valid.float())
 

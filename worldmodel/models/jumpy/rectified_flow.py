@@ -144,6 +144,11 @@ class LatentReplay:
         """Keep parts (B, ...) of B scenes, in place of the oldest ones."""
         if not self.parts:
             self.parts = [p.new_zeros(self.size, *p.shape[1:]) for p in parts]
+        shapes = [[tuple(p.shape[1:]) for p in each] for each in (parts, self.parts)]
+        if shapes[0] != shapes[1]:  # of a file that was resumed from
+            raise ValueError(
+                f"replay: expected parts {shapes[0]}, the training state's {shapes[1]}"
+            )
         self.added += max(0, len(parts[0]) - self.size)  # of a batch too large, the last ones
         parts = tuple(part[-self.size :] for part in parts)
         count = len(parts[0])
@@ -168,12 +173,25 @@ class LatentReplay:
         return {"added": torch.tensor(self.added), **tensors}
 
     def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from a ``state``."""
-        tensors = [state[str(n)].to(device) for n in range(len(state) - 1)]
+        """Go on from a ``state``.
+
+        Raises:
+            ValueError: it is something else, which a file may hold.
+        """
+        names = [str(n) for n in range(len(state) - 1)]
+        if state and not (names and state.keys() == {"added", *names}):
+            raise ValueError(f"replay: expected added and numbered parts, got {sorted(state)[:8]}")
+        added = int(state["added"]) if state and state["added"].shape == () else 0
+        parts = [state[name] for name in names]
+        if any(not part.dim() or len(part) != min(added, self.size) for part in parts):
+            raise ValueError(
+                f"replay: expected {self.size} scenes in each part, or as many as were added, got "
+                f"{[tuple(part.shape) for part in parts]} of {added}"
+            )
         self.parts, self.added = [], 0
-        if tensors:
-            self.add(*tensors)
-            self.added = int(state["added"])
+        if parts:
+            self.add(*(part.to(device) for part in parts))
+            self.added = added
 
 
 class FlowSampler(WorldModel):

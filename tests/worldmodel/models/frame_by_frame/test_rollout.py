@@ -278,6 +278,21 @@ def test_what_a_stride_cannot_reach_is_refused() -> None:
 # -- what they are trained on ---------------------------------------------------------------------
 
 
+def test_actions_need_not_start_at_0() -> None:
+    """Where a scene or a context is shorter than others, nothing is taken for an action."""
+    moved = replace(DISCRETE, action=replace(DISCRETE.action, start=(2,)))
+    zero, two = take_segment(scenes(), DISCRETE, 8), take_segment(scenes(moved), moved, 8)
+    assert torch.equal(two.actions, zero.actions) and not zero.actions[1, 3:].any()
+    given = replace(context(moved, frames=3), present=torch.tensor([2, 2]))
+    assert given.actions is not None
+    beliefs = []
+    for behind in (0, 4):
+        actions = torch.cat([given.actions, torch.full((2, 1), behind)], 1)
+        past = Counter(moved)._past_actions(actions, torch.tensor([2, 3 if behind else 2]))
+        beliefs.append(past[0, :2])
+    assert torch.equal(*beliefs) and beliefs[0].sum() == 2
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_a_segment_takes_steps_of_any_length_from_anywhere(stride: int) -> None:
     batch, first = scenes(DISCRETE), torch.tensor([0, 1, 4, 2])  # lengths 8, 3, 8, 3

@@ -196,6 +196,30 @@ def test_replay_keeps_the_latest_scenes() -> None:
     assert again.state() == {}
 
 
+@pytest.mark.parametrize("change", ["renamed", "more", "fewer", "none", "columns", "number"])
+def test_a_replay_of_another_file_is_refused(change: str) -> None:
+    replay = LatentReplay(4)
+    replay.add(torch.rand(6, 2), torch.rand(6))
+    before, state = replay.state(), replay.state()
+    if change == "renamed":
+        state["2"] = state.pop("1")
+    elif change == "columns":
+        state["0"] = state["0"][:, :1]
+        replay.restore(state, torch.device("cpu"))  # who alone does not know
+        with pytest.raises(ValueError, match="replay: expected parts .* the training state's"):
+            replay.add(torch.rand(1, 2), torch.rand(1))
+        return
+    elif change == "number":
+        state["1"] = torch.tensor(1.0)
+    else:
+        state["added"] = {"more": torch.zeros(2), "fewer": torch.tensor(3)}.get(
+            change, torch.tensor(-1)
+        )
+    with pytest.raises(ValueError, match="replay: expected"):
+        replay.restore(state, torch.device("cpu"))
+    assert all(torch.equal(value, before[name]) for name, value in replay.state().items())
+
+
 def test_a_prior_that_trains_alone_resumes_bit_exactly(tmp_path: Path) -> None:
     """It learns from what the steps before the stop inferred."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from worldmodel.common.config_checks import above_zero, at_least, below_one
+from worldmodel.common.config_checks import above_zero, at_least, below_one, layer_counts
 from worldmodel.models.jumpy.training_draws import TrainingDraws
 
 
@@ -80,7 +80,8 @@ class CopyingConfig(TrainingDraws):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = "width heads key_features content plan_blocks flow_width flow_blocks"
+        layer_counts(self, "plan_blocks", "flow_blocks")
+        sizes = "width heads key_features content flow_width"
         at_least(1, self, *sizes.split(), "flow_steps", "flow_draws", "prior_batch")
         at_least(1, self, "prior_memory", "posterior_frames")
         at_least(

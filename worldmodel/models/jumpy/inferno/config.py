@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from worldmodel.common.config_checks import above_zero, at_least, below_one, odd
+from worldmodel.common.config_checks import above_zero, at_least, below_one, layer_counts, odd
 
 Projection = Literal["perspective", "orthographic"]
 
@@ -88,7 +88,8 @@ class InfernoConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "objects", "channels", "kernel", "size", "attention_steps", "pose_hidden")
-        at_least(1, self, "latent", "object_layers", "object_width", "background_layers")
+        at_least(1, self, "latent", "object_width")
+        layer_counts(self, "object_layers", "background_layers")
         at_least(1, self, "background_width", "point_waves", "render", "upscaler", "views")
         at_least(2, self, "samples")
         at_least(3, self, "features")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from worldmodel.common.config_checks import above_zero, at_least, below_one
+from worldmodel.common.config_checks import above_zero, at_least, below_one, layer_counts
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class ViewsConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
-        sizes = "features memory content anchors latent flow_width flow_blocks heads flow_steps"
+        sizes = "features memory content anchors latent flow_width heads flow_steps"
+        layer_counts(self, "flow_blocks")
         at_least(1, self, *sizes.split(), "flow_draws", "prior_batch", "prior_memory")
         at_least(1, self, "targets")
         at_least(2, self, "cells", "samples", "crop")

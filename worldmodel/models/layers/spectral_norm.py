@@ -46,6 +46,8 @@ class SpectralNorm(nn.Module):
     @torch.no_grad()
     def iterate(self, weight: Tensor, steps: int = 1) -> None:
         """Bring the estimate of the first singular vectors nearer to those of ``weight``."""
+        if weight.is_meta:  # shapes alone, as in loading: each product there takes milliseconds
+            return
         matrix = weight.detach().flatten(1)
         for _ in range(steps):
             self.right.copy_(normalize(matrix.T @ self.left, dim=0))

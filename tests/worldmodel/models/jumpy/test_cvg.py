@@ -40,6 +40,7 @@ from worldmodel.models.jumpy.cvg.discriminator import (
     smaller,
 )
 from worldmodel.models.jumpy.cvg.generator import ConvGru, SeparableBlock, Unit
+from worldmodel.models.layers import spectral_norm
 from worldmodel.models.layers.frame_norm import FrameNorm, recorded_statistics, recording
 from worldmodel.models.layers.spectral_norm import power_iteration
 
@@ -252,6 +253,20 @@ def test_all_layers_are_normalised_and_begin_orthogonal() -> None:
     for layer in layers(model):
         values = torch.linalg.svdvals(layer.weight.flatten(1))
         torch.testing.assert_close(values, torch.ones_like(values), rtol=1e-3, atol=1e-3)
+
+
+def test_shapes_alone_are_not_iterated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading makes a model without memory first, where each product takes milliseconds."""
+    calls = []
+
+    def counted(vector: Tensor, dim: int) -> Tensor:
+        calls.append(dim)
+        return vector
+
+    monkeypatch.setattr(spectral_norm, "normalize", counted)
+    with torch.device("meta"):
+        layer = spectral_norm.spectral(nn.Linear(3, 4))
+    assert len(calls) == 2 and layer.weight.shape == (4, 3)  # the first vectors
 
 
 def test_spectral_norms_follow_the_training() -> None:

@@ -125,6 +125,11 @@ RESULTS = (
         3,
         (DICE, DICE_BADJ),
     ),
+    ResultFile(
+        "objects",
+        "evaluation objects random-walk-vim traveling-salesman-nature-inferno --worlds 10",
+        6,
+    ),
     ResultFile("fidelity", "evaluation fidelity traveling-salesman-nature", 9),
     ResultFile("control", "evaluation control --episodes 100 --real-steps 20000", 25),
     ResultFile(

@@ -130,6 +130,7 @@ RESULTS = (
         "evaluation objects random-walk-vim traveling-salesman-nature-inferno --worlds 10",
         6,
     ),
+    ResultFile("generation", "evaluation generation moving-digits-cvg --videos 200 --draws 3", 10),
     ResultFile("fidelity", "evaluation fidelity traveling-salesman-nature", 9),
     ResultFile("control", "evaluation control --episodes 100 --real-steps 20000", 25),
     ResultFile(

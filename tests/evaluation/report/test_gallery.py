@@ -18,7 +18,7 @@ from worldmodel.imagine import BORDER, CONTEXT_COLOUR
 from worldmodel.resolve import shipped
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "gallery"
-MEGABYTES = 3
+MEGABYTES = 4
 
 
 def test_the_committed_gallery_is_that_of_today() -> None:

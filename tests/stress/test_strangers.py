@@ -60,6 +60,7 @@ TRUSTED = {  # what may run code, where: each says so in its docstring, and a pe
     ("worldmodel/registry.py", "importlib.import_module"),
     ("agents/adapter.py", "importlib.import_module"),
     ("envs/bench.py", "importlib.import_module"),
+    ("evaluation/runner/torchrl_rssm.py", "import_module"),  # of TorchRL, by its name
 }
 
 

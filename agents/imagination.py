@@ -305,10 +305,10 @@ class Imagination:
         images = self.spec.is_image or self.spec.image_part is not None
         rendered = self.known.outcomes or curiosity > 0
         cost: float = STEPS_PER_FRAME if rendered and images else 1
-        if not (images or self.model.jumpy):
-            cost = 1 / ROLLED_STEPS
-        elif self.model.jumpy:
+        if self.model.jumpy:
             cost *= max(1.0, steps / ATTENDED_STEPS)
+        elif not images:
+            cost = 1 / ROLLED_STEPS
         share = max(1, int(self.chunk / (batch * samples * steps * cost)))
         now, curious = self._now(worlds), PlanCuriosity()
         result = torch.empty(plans.shape[:2], device=plans.device)  # small pieces split the heap

@@ -258,8 +258,7 @@ def exponents(rounds: Rounds) -> list[Row]:
         values = sorted(times)
         for over, some in (("all", values), ("last two", values[-2:])):
             if len(some) > 1:
-                logs = np.log(np.stack([times[value] for value in some]))
-                slope = statistics.median(np.polyfit(np.log(some), logs, 1)[0])
+                slope = statistics.exponent({value: times[value] for value in some})
                 row = {**_named("exponent", name, of), "over": over}
                 rows.append({**row, **slope.columns("exponent")})
     return rows

@@ -67,17 +67,9 @@ class Generation(OfEachModel):
             )
         env = environment(self.env, model.env_id)
         features = RandomFeatures(model.spec.observation[0]).to(model.device)
+        truth, *others = self._real(model, env, features)
         frames = model.spec.window + 1
-        total = self.videos * (self.draws + 1)
-        scenes = held_out(model, env, total, self.seed, self.device)
-        times = torch.arange(frames, device=self.device).expand(total, -1)
-        real = [
-            features(
-                to_float(scenes.rows(slice(i, i + _VIDEOS)).observations(times[i : i + _VIDEOS]))
-            )
-            for i in range(0, total, _VIDEOS)
-        ]
-        truth, *others = torch.cat(real).split(self.videos)
+        shape = (self.videos, frames, *model.spec.observation)
         generator = torch.Generator(model.device).manual_seed(self.seed)
         longer = model if self.unroll == 1 else model.unrolled(self.unroll * frames - 1)
         distances: dict[str, list[float]] = defaultdict(list)
@@ -87,15 +79,23 @@ class Generation(OfEachModel):
             for p, part in enumerate(parts):
                 distances[f"distance, part {p + 1}"].append(frechet(part, truth))
             distances["distance, real"].append(frechet(other, truth))
-            noise = torch.rand(
-                (self.videos, frames, *model.spec.observation), generator=generator,
-                device=model.device,
-            )  # fmt: skip
-            features_of_noise = torch.cat([features(x) for x in noise.split(_VIDEOS)])
-            distances["distance, noise"].append(frechet(features_of_noise, truth))
+            noise = torch.rand(shape, generator=generator, device=model.device)
+            of_noise = torch.cat([features(some) for some in noise.split(_VIDEOS)])
+            distances["distance, noise"].append(frechet(of_noise, truth))
         values = {name: torch.tensor(each) for name, each in sorted(distances.items())}
         values |= {name: torch.cat(each) for name, each in sorted(outlines.items())}
         return statistics.rows(model.name, env, values, self.seed)
+
+    def _real(self, model: Cvg, env: str, features: RandomFeatures) -> tuple[Tensor, ...]:
+        """Features (videos, D) of sets of real videos: what is compared with, and one a draw."""
+        total = self.videos * (self.draws + 1)
+        scenes = held_out(model, env, total, self.seed, self.device)
+        parts = []
+        for rows in torch.arange(total, device=self.device).split(_VIDEOS):
+            times = torch.arange(model.spec.window + 1, device=self.device).expand(len(rows), -1)
+            parts.append(features(to_float(scenes.rows(rows).observations(times))))
+        sets: tuple[Tensor, ...] = torch.cat(parts).split(self.videos)
+        return sets
 
     @torch.inference_mode()
     def _parts(

@@ -139,7 +139,7 @@ class Speed(Measurement):
 def seconds(rounds: Rounds) -> list[Row]:
     """The time of each model to each distance."""
     return [
-        _row("seconds", model, values, distance=distance)
+        _row("seconds", model, statistics.median(values), distance=distance)
         for (model, distance), values in rounds.items()
     ]
 
@@ -147,7 +147,13 @@ def seconds(rounds: Rounds) -> list[Row]:
 def ratios(rounds: Rounds, to: Model) -> list[Row]:
     """At each distance: how many times as long as ``to`` each other model takes, round by round."""
     return [
-        _row("ratio", model, values / rounds[to, distance], distance=distance, to=":".join(to))
+        _row(
+            "ratio",
+            model,
+            statistics.median(values / rounds[to, distance]),
+            distance=distance,
+            to=":".join(to),
+        )
         for (model, distance), values in rounds.items()
         if model != to and (to, distance) in rounds
     ]
@@ -159,14 +165,13 @@ def exponents(rounds: Rounds) -> list[Row]:
     for model in dict.fromkeys(model for model, _ in rounds):
         times = {distance: values for (key, distance), values in rounds.items() if key == model}
         if len(times) > 1:
-            slopes = np.polyfit(np.log([*times]), np.log(np.stack([*times.values()])), 1)[0]
-            rows.append(_row("exponent", model, slopes))
+            rows.append(_row("exponent", model, statistics.exponent(times)))
     return rows
 
 
-def _row(kind: str, model: Model, values: NDArray[np.float64], **more: Any) -> Row:
+def _row(kind: str, model: Model, value: statistics.Interval, **more: Any) -> Row:
     named = {"kind": kind, "model": model[0], "preset": model[1], **more}
-    return named | statistics.median(values).columns(kind)
+    return named | value.columns(kind)
 
 
 def wide(rows: Sequence[Row], kind: str = "seconds", interval: bool = False) -> list[Row]:

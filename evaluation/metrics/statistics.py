@@ -80,6 +80,17 @@ def median(values: Array) -> Interval:
     return Interval(float(np.median(values)), float(low), float(high), n)
 
 
+def exponent(seconds: Mapping[int, Array]) -> Interval:
+    """How time grows with a size: the slope of log seconds against log size, 0 if it does not and 1
+    if in proportion. The median over rounds, in each of which it is made.
+
+    Args:
+        seconds: by size, of two or more; (rounds,) each.
+    """
+    logs = np.log(np.stack([*seconds.values()]))
+    return median(np.polyfit(np.log([*seconds]), logs, 1)[0])
+
+
 def normalised_return(returns: Array, random: Array, oracle: Array, seed: int = 0) -> Interval:
     """Mean return on a scale where random play is 0 and the oracle 1, paired over episodes.
 

@@ -13,12 +13,11 @@ from envs import SceneBatch
 from envs.video import random_videos
 from evaluation.metrics.dice_consistency import CONTEXT_VIEWS
 from evaluation.runner.held_out_scenes import VIEWS, held_out
-from worldmodel import WorldModel, to_float
+from worldmodel import WorldModel, to_float, to_uint8
 from worldmodel.common.config_checks import numbers_at_least
 from worldmodel.common.video import tile_videos
 from worldmodel.imagine import framed, imagine
 from worldmodel.models.jumpy.inferno import Inferno
-from worldmodel.spec.parts import to_uint8
 
 PASSIVE_CONTEXT = 6
 """Frames that a model of a passive scene is given: those of the paper, up to the first leg's end.
@@ -113,7 +112,7 @@ def _decomposed(
     truth = scenes.observations(times)
     with torch.inference_mode():
         view = model.render(model.infer(to_float(truth.flatten(0, 1))))
-    rendered = to_uint8(view.frames.clamp(0, 1)).view_as(truth)
+    rendered = to_uint8(view.frames).view_as(truth)
     owner = view.masks.argmax(1) % len(OBJECT_COLOURS)
     objects = torch.tensor(OBJECT_COLOURS, dtype=torch.uint8)[owner].view_as(truth)
     videos = torch.stack([truth, rendered, objects], 1).flatten(0, 1).numpy()

@@ -36,6 +36,8 @@ Job = Callable[[], object]
 FRAME, SCORE = "frame", "score"
 NUMBERS = 8
 """Of an observation of models that take vectors."""
+CALM = 0.1
+"""What their fresh weights are multiplied by: else 1,000 steps lead to infinity."""
 ACTION = ActionSpec("discrete", (), (4,))
 
 
@@ -90,7 +92,7 @@ class Cost(Measurement):
     contexts: tuple[int, ...] = (1, 2, 4, 6, 12, 24)
     """Frames; those beyond a model's ``max_context`` are left out."""
     sizes: tuple[int, ...] = (32, 64, 128)
-    """Pixels; left out for models of vectors."""
+    """Pixels; left out for models of vectors, and where a model takes no such frames."""
     batches: tuple[int, ...] = (1, 4, 16, 64)
     base: Sizes = Sizes()
     """The other sizes, while one varies; of its context, models take at most ``max_context``."""
@@ -159,8 +161,10 @@ class Cost(Measurement):
                 title = name if precision == "none" else f"{name} in {precision}"
                 key = title, sizes.size, sizes.window
                 if key not in made:
-                    fresh = {name: self.fresh(name, sizes)}
-                    (made[key],) = at_precisions(fresh, (precision,)).values()
+                    fresh = self._sized(name, axis, sizes)
+                    if fresh is None:
+                        continue
+                    (made[key],) = at_precisions({name: fresh}, (precision,)).values()
                 reached = _within_reach(made[key], axis, sizes)
                 if reached is None:
                     continue
@@ -171,15 +175,29 @@ class Cost(Measurement):
                 jobs[title, kind, value] = job
         return jobs
 
+    def _sized(self, name: str, axis: str, sizes: Sizes) -> WorldModel | None:
+        """A fresh model; None if it takes no frames of the axis' size."""
+        try:
+            return self.fresh(name, sizes)
+        except ValueError:
+            if axis != "size":
+                raise
+            self.fresh(name, self.base)  # what is wrong with more than the size raises here
+            return None
+
     def fresh(self, name: str, sizes: Sizes) -> WorldModel:
         """``model:preset`` in eval mode, for images, or for vectors where it takes no images."""
         kind, preset = results.name_and_preset(name)
         if entry(kind).model.takes_images:
             spec = Spec((3, sizes.size, sizes.size), ACTION, sizes.window)
-        else:
-            low, high = (-1.0,) * NUMBERS, (1.0,) * NUMBERS
-            spec = Spec((NUMBERS,), ACTION, sizes.window, low=low, high=high)
-        return worldmodel.make(kind, spec, preset).to(self.device).eval()
+            return worldmodel.make(kind, spec, preset).to(self.device).eval()
+        low, high = (-1.0,) * NUMBERS, (1.0,) * NUMBERS
+        spec = Spec((NUMBERS,), ACTION, sizes.window, low=low, high=high)
+        model = worldmodel.make(kind, spec, preset).to(self.device).eval()
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.mul_(CALM)
+        return model
 
     def text(self, rows: list[Row]) -> str:
         """A table of each kind."""

@@ -24,8 +24,14 @@ TOO_LARGE = ("hierarchical-vrnn", "cvg")
 """The papers' have 164 and hundreds of millions of weights: hours, on a CPU."""
 STILL = ("inferno",)
 """Knows the frame that it observed, and none at a distance."""
+OF_VECTORS = ("ensemble",)
+"""Has no frames."""
 PAPERS = (
-    *(f"{name}:{preset}" for name, preset in FIRST.items() if name not in TOO_LARGE + STILL),
+    *(
+        f"{name}:{preset}"
+        for name, preset in FIRST.items()
+        if name not in TOO_LARGE + STILL + OF_VECTORS
+    ),
     "sssm:paper-jumpy",
     "hierarchical-vrnn:small",
 )

@@ -79,23 +79,37 @@ SVG = _training(
 RESULTS = (
     ResultFile("envs", "envs bench --num-threads 2 --seconds 1.5", 3),
     ResultFile("returns", "evaluation returns", 1),
-    ResultFile("speed-all", "evaluation speed --num-threads 1 --repeats 6", 7),
+    ResultFile("speed-all", "evaluation speed --num-threads 1 --repeats 15", 15),
     ResultFile(
         "speed",
-        "evaluation speed --models jump:narrative svg-lp:paper --distances 40 80 --batches 16 "
-        "--num-threads 1 --repeats 6",
-        4,
+        "evaluation speed --models jump:narrative svg-lp:paper sssm:paper sssm:paper-jumpy "
+        "--distances 5 10 20 40 --batches 1 16 --precision none float32 bf16 --repeats 15",
+        9,
+    ),
+    ResultFile(
+        "speed-flow",
+        "evaluation speed --models jump:narrative jump:jumpy jump:small --distances 5 40 160 "
+        "--batches 1 16 --precision none bf16 --repeats 15",
+        1,
+    ),
+    ResultFile("cost", "evaluation cost --longest 2", 10),
+    ResultFile(
+        "imagination",  # needs the extra "peers"
+        "evaluation imagination torchrl:rssm jump:small jump:jumpy jump:narrative sssm:small "
+        "svg-lp:small --horizons 5 20 40 --plans 1 64 --repeats 15 --precision none auto",
+        5,
     ),
     ResultFile(
         "imagination-plans",
         "evaluation imagination jump:small jump:jumpy jump:narrative --horizons 40 --plans 64 "
-        "--worlds 16 --repeats 6",
-        10,
+        "--worlds 16 --repeats 9",
+        2,
     ),
     ResultFile(
         "bench",
-        "worldmodel bench --models jump:small jump:jumpy jump:narrative svg-lp:small --repeats 1",
-        1,
+        "worldmodel bench --models jump:jumpy jump:narrative svg-lp:small ensemble:vector "
+        "--num-threads 1 2 --repeats 15",
+        5,
     ),
     ResultFile("consistency", "evaluation consistency", 1),
     ResultFile("consistency-controlled", "evaluation consistency traveling-salesman-jumpy", 4),

@@ -49,6 +49,13 @@ def test_the_job_is_of_these_sizes(name: str, kind: str, shape: tuple[int, ...])
     assert isinstance(answer, torch.Tensor) and answer.shape == shape
 
 
+def test_fresh_vectors_stay_finite() -> None:
+    """Over the longest default horizon; the ensemble raises an error where they do not."""
+    sizes = Sizes(horizon=1000, plans=2, worlds=1, context=1)
+    scores = decision(cost().fresh("ensemble:vector", sizes), "score", sizes)()
+    assert isinstance(scores, torch.Tensor) and bool(scores.isfinite().all())
+
+
 def test_rows_of_each_axis() -> None:
     """Scores alone grow with plans; vectors have no size; an ensemble observes one frame."""
     every = {"horizons": (4, 2), "plans": (1, 3), "worlds": (1, 2), "contexts": (1, 3)}
@@ -78,6 +85,14 @@ def test_a_stride_reaches_some_horizons() -> None:
     assert timed == [
         (preset, kind, 5) for kind in ("frame", "score") for preset in ("jumpy", "jumpy in float32")
     ]
+
+
+def test_sizes_that_a_model_does_not_take_are_left_out() -> None:
+    """SVG has no 128 pixels; that there is no such preset is an error."""
+    rows = cost("svg-lp:small", sizes=(16, 24)).measure()
+    assert {row["value"] for row in rows if row["kind"] == "seconds"} == {16}
+    with pytest.raises(ValueError, match="preset"):
+        cost("svg-lp:smaller", sizes=(16,)).measure()
 
 
 def test_what_would_take_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

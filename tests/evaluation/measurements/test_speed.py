@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import worldmodel
+from evaluation.measurements import speed as measurement
 from evaluation.measurements.speed import Speed, exponents, look_ahead, ratios, seconds, wide
 from worldmodel import ActionSpec, Spec
 from worldmodel.common import results, timing
@@ -133,6 +134,16 @@ def test_optimised_models_are_timed_beside_the_others() -> None:
     assert len(compared) == 5 and {row["to"] for row in compared} == {"jump:small"}
     with pytest.raises(ValueError, match="precision: expected none, auto"):
         speed(A, distances=(2,), precision=()).measure()
+
+
+def test_every_default_model_has_frames_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command takes minutes without options: here no job runs."""
+    monkeypatch.setattr(
+        measurement, "interleaved", lambda jobs, repeats: {job: np.ones(repeats) for job in jobs}
+    )
+    rows = Speed(distances=(5,), repeats=1).measure()
+    timed = {row["model"] for row in rows if row["kind"] == "seconds"}
+    assert timed == set(worldmodel.MODELS) - {"replay", "cvg", "inferno", "ensemble"}
 
 
 def test_the_window_is_as_long_as_the_farthest_frame_needs() -> None:

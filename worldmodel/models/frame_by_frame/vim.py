@@ -34,6 +34,14 @@ Deviations and choices:
   of what lies ahead.
 - Actions are given to the modules and to the prior's query, with each slot. Reward and
   continuation are read out of the mean over slots of a perceptron. (The thesis has neither.)
+- ``focus`` (preset ``small``): slots have places. All but the last, which is the background's,
+  begin evenly spread, look around where they are, ever less far, and move to the middle of what
+  they win; they paint around there, by positions relative to it. z + f moves the place by a linear
+  map of it; modules see it, and the posterior what is seen relative to it. Without places slots
+  divided the frame into stripes here, whatever was in them; with a focus that did not narrow, two
+  of them often shared a ball.
+- Modules and z begin with small changes and little noise, so that slots stay what they are until
+  moves are learned.
 - ``coarse`` (preset ``small``) encodes and broadcasts at a lower resolution than the frame's.
 
 Modules take one slot: no object knows of another, as in the thesis. So VIM learns how a thing
@@ -46,14 +54,23 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from worldmodel.base import Losses
 from worldmodel.models.frame_by_frame import teacher_forcing, vim_nets
 from worldmodel.models.frame_by_frame.base import FrameByFrame, State, select_rows
 from worldmodel.models.frame_by_frame.vim_config import VimConfig
+from worldmodel.models.frame_by_frame.vim_nets import Slots
 from worldmodel.models.layers.gaussian import at_least_float32, draw, kl_divergence
 from worldmodel.models.layers.presents import draw_present
-from worldmodel.models.layers.slot_attention import PictureEncoder, SlotAttention, warmed_up
+from worldmodel.models.layers.slot_attention import (
+    Focus,
+    PictureEncoder,
+    SlotAttention,
+    even_places,
+    near,
+    warmed_up,
+)
 from worldmodel.spec import Spec
 from worldmodel.types import SceneBatch
 
@@ -62,12 +79,12 @@ class Explanation(NamedTuple):
     """What the posterior makes of a step.
 
     Attributes:
-        slots: (B, K, D) after it.
+        slots: B times K after it.
         modules: int64 (B, k, K), the likeliest modules.
         kl: (2, B), KL of r and of z in nats, summed over slots and selections.
     """
 
-    slots: Tensor
+    slots: Slots
     modules: Tensor
     kl: Tensor
 
@@ -91,7 +108,8 @@ class Track(NamedTuple):
 class Vim(FrameByFrame):
     """VIM; see ``VimConfig`` for what can be set.
 
-    Its own state entry is ``slots`` (K, D), with the lead (B,) or (B, S).
+    Its own state entries are ``slots`` (K, D) and, with a ``focus``, ``place`` (K - 1, 2), with
+    the lead (B,) or (B, S).
     """
 
     name: ClassVar[str] = "vim"
@@ -102,21 +120,27 @@ class Vim(FrameByFrame):
     def __init__(self, spec: Spec, config: VimConfig) -> None:
         super().__init__(spec, config)
         image, height, width = spec.observation
-        size, actions = config.size, spec.action.features
+        size, axes = config.size, 2 if config.focus else 0
         picture = (image, height, width)
         inner = (config.channels, config.kernel, config.coarse)
         self.noise_shape = (config.selections, config.slots, config.modules + size)
         self.encoder = PictureEncoder(*picture, *inner)
         self.attention = SlotAttention(config.channels, size, 2 * size, config.attention_steps)
         self.transition = vim_nets.Modules(
-            config.modules, size, config.hidden, config.candidate, config.width, actions
-        )
+            config.modules, size, config.hidden, config.candidate, config.width,
+            size + spec.action.features + axes, size + axes,
+        )  # fmt: skip
         self.prior = vim_nets.Update(size, size, config.width)
-        self.posterior = vim_nets.Update(2 * size, size, config.width)
+        self.posterior = vim_nets.Update(2 * size + axes, size, config.width)
         self.norm = nn.LayerNorm(size)
-        self.decoder = vim_nets.BroadcastDecoder(*picture, size, *inner)
+        self.decoder = vim_nets.BroadcastDecoder(*picture, size, *inner, config.focus)
         self.readout = vim_nets.SlotReadout(size, size)
         self.register_buffer("initial_noise", torch.randn(config.slots, size))
+        placed = config.focus > 0
+        places = (height // config.coarse, width // config.coarse)
+        self.focus = Focus(*places, config.focus, config.focus_first) if placed else None
+        self.background = nn.Parameter(torch.randn(size) * size**-0.5) if placed else None
+        self.shift = nn.Linear(size, axes, bias=False) if placed else None
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -124,41 +148,62 @@ class Vim(FrameByFrame):
         keys, values, slots = self._encode(observations, None)
         for t in range(1, observations.shape[1]):
             after = self._explain(slots, keys[:, t], values[:, t], actions[:, t - 1], None)
-            slots = select_rows(t <= present, {"slots": after.slots}, {"slots": slots})["slots"]
-        return {"slots": slots}
+            slots = _slots(select_rows(t <= present, _state(after.slots), _state(slots)))
+        return _state(slots)
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        slots = state["slots"]
+        slots = _slots(state)
         for each in noise.unbind(1):
-            candidates = self.transition.propose(slots, actions)
-            logits = self.transition.prior(candidates, slots, actions)
+            inputs = vim_nets.with_actions(slots, actions)
+            candidates = self.transition.propose(inputs)
+            logits = self.transition.prior(candidates, inputs)
             choice = vim_nets.one_hot(logits + vim_nets.gumbel(each[..., : self.config.modules]))
             change = _chosen(choice, candidates)
             mean, logvar = self.prior(change)
             z = draw(mean, logvar, each[..., self.config.modules :])
             slots = self._move(slots, z, change)
-        reward, logit = self.readout(slots).unbind(-1)
-        return {"slots": slots}, reward, logit
+        reward, logit = self.readout(slots.content).unbind(-1)
+        return _state(slots), reward, logit
 
     def _decode(self, state: State) -> Tensor:
-        return vim_nets.compose(*self.decoder(state["slots"])).clamp(0, 1)
+        return vim_nets.compose(*self.decoder(_slots(state))).clamp(0, 1)
 
-    def _encode(self, frames: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values (B, T, n, D) of frames (B, T, C, H, W), and the slots h_0 (B, K, D) of
-        the first, from noise of that shape or that of the checkpoint.
+    def _encode(self, frames: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Slots]:
+        """Keys and values (B, T, n, D) of frames (B, T, C, H, W), and the slots h_0 of the first,
+        from noise (B, K, D) or that of the checkpoint.
         """
         features = teacher_forcing.per_step(self.encoder, frames)
         noise = self.initial_noise.expand(len(frames), -1, -1) if noise is None else noise
-        slots = self.attention(features[:, 0], self.attention.initial(noise))
-        return *self.attention.project(features), self.norm(at_least_float32(slots))
+        keys, values = self.attention.project(features)
+        first = self.attention.initial(noise)
+        if self.background is not None:
+            first = torch.cat([first[:, :-1], self.background.expand_as(first[:, -1:])], 1)
+        place = even_places(noise[:, :-1]) if self.focus else None
+        content, place = self.attention(keys[:, 0], values[:, 0], first, self.focus, place)
+        return keys, values, Slots(self.norm(at_least_float32(content)), place)
 
-    def _move(self, slots: Tensor, z: Tensor, change: Tensor) -> Tensor:
-        moved: Tensor = self.norm(slots + z + change)
-        return moved
+    def _move(self, slots: Slots, z: Tensor, change: Tensor) -> Slots:
+        both = z + change
+        place = slots.place
+        if place is not None and self.shift is not None:
+            place = place + self.shift(both[:, :-1]).float()
+        return Slots(self.norm(slots.content + both), place)
+
+    def _group(self, slots: Slots, keys: Tensor, values: Tensor) -> Tensor:
+        """What is known of a frame (B, K, D) where slots look, and how far from their places what
+        they win lies (2 more).
+        """
+        grouped, attention = self.attention.group(
+            slots.content, keys, values, near(self.focus, slots.place)
+        )
+        if self.focus is None or slots.place is None:
+            return grouped
+        away = self.focus.middle(attention[:, :-1]) - slots.place
+        return torch.cat([grouped, pad(away, (0, 0, 0, 1)).to(grouped.dtype)], -1)
 
     def _explain(
         self,
-        slots: Tensor,
+        slots: Slots,
         keys: Tensor,
         values: Tensor,
         actions: Tensor,
@@ -168,18 +213,19 @@ class Vim(FrameByFrame):
         """One step by the posterior, towards a frame of keys and values (B, n, D).
 
         Args:
-            slots: (B, K, D) before it.
+            slots: B times K before it.
             keys, values: of the frame after it.
             actions: (B, A).
             noise: (B, \\*noise_shape); None takes the likeliest module and the mean of z.
             selections: k, where there is no noise; None for that of the settings.
         """
         count, modules = selections or self.config.selections, self.config.modules
-        chosen, kl = [], slots.new_zeros(2, len(slots))
+        chosen, kl = [], slots.content.new_zeros(2, len(keys))
         for index in range(count):
-            grouped, _ = self.attention.group(slots, keys, values)
-            candidates = self.transition.propose(slots, actions)
-            prior = self.transition.prior(candidates, slots, actions)
+            grouped = self._group(slots, keys, values)
+            inputs = vim_nets.with_actions(slots, actions)
+            candidates = self.transition.propose(inputs)
+            prior = self.transition.prior(candidates, inputs)
             logits = self.transition.posterior(candidates, grouped)
             chosen.append(logits.argmax(-1))
             each = None if noise is None else noise[:, index]
@@ -240,7 +286,7 @@ class Vim(FrameByFrame):
             )
             path.append(after.slots)
             chosen.append(after.modules)
-        colours, masks = self.decoder(torch.stack(path, 1).flatten(0, 1))
+        colours, masks = self.decoder(_slots(_rows(path)))
         lead = frames.shape[:2]
         count = (selections or self.config.selections, self.config.slots)
         none = torch.zeros(len(frames), 0, *count, dtype=torch.int64, device=frames.device)
@@ -284,15 +330,15 @@ class Vim(FrameByFrame):
             )
             path.append(after.slots)
             kls.append(after.kl)
-        every = torch.stack(path, 1)
-        painted = teacher_forcing.per_step(lambda x: vim_nets.compose(*self.decoder(x)), every)
+        every = _rows(path)
+        painted = vim_nets.compose(*self.decoder(_slots(every))).unflatten(0, frames.shape[:2])
         nll = self._nll(painted, frames)
         kl = torch.stack(kls, -1)
         losses = teacher_forcing.losses(
             segment,
             painted[:, 1:].detach(),
             kl.sum(0),
-            self.readout(every[:, 1:]).unbind(-1),
+            self.readout(every["slots"].unflatten(0, frames.shape[:2])[:, 1:]).unbind(-1),
             self.reward_scale,
             self.config.reward_variance,
             scenes=counts,
@@ -311,13 +357,8 @@ class Vim(FrameByFrame):
         # other processes of a run wait for a gradient of every weight
         idle = sum(weights.sum() for weights in self.parameters())
         total = (counts * nll).mean() + 0.0 * idle
-        none = total.new_zeros(())
-        names = ("kl", "reward", "continue", "kl_modules")
         parts = {"loss": total, "mse": (painted - frames).square().mean(), "nll": nll.mean()}
-        return Losses(
-            total,
-            {name: value.detach() for name, value in parts.items()} | dict.fromkeys(names, none),
-        )
+        return Losses(total, {name: value.detach() for name, value in parts.items()})
 
     def _nll(self, painted: Tensor, frames: Tensor) -> Tensor:
         """(B, T), of frames (B, T, C, H, W)."""
@@ -334,6 +375,21 @@ class Vim(FrameByFrame):
             for shape in shapes
         )
         return first, later
+
+
+def _state(slots: Slots) -> State:
+    """Slots as entries of a state."""
+    return {"slots": slots.content} | ({} if slots.place is None else {"place": slots.place})
+
+
+def _slots(state: State) -> Slots:
+    return Slots(state["slots"], state.get("place"))
+
+
+def _rows(path: list[Slots]) -> State:
+    """The slots of T times as entries (B * T, ...)."""
+    states = [_state(slots) for slots in path]
+    return {name: torch.stack([s[name] for s in states], 1).flatten(0, 1) for name in states[0]}
 
 
 def _chosen(choice: Tensor, candidates: vim_nets.Candidates) -> Tensor:

@@ -19,6 +19,9 @@ class VimConfig(teacher_forcing.TrainingConfig):
         channels, kernel: of the convolutions.
         coarse: pixels on a side of the places that are encoded and that slots are broadcast to: 1,
             2 or 4.
+        focus: how far slots look and paint around where they are, in half sides of the frame; 0
+            gives slots no places, as in the thesis.
+        focus_first: how far they look in the first of ``attention_steps``; from there it narrows.
         hidden, candidate: units of the modules' odd layers, and of the second.
         width: units of the perceptrons of keys, queries and z.
         attention_steps: of slot attention on the first frame.
@@ -38,6 +41,8 @@ class VimConfig(teacher_forcing.TrainingConfig):
     channels: int = 64
     kernel: int = 5
     coarse: int = 1
+    focus: float = 0.0
+    focus_first: float = 0.5
     hidden: int = 128
     candidate: int = 128
     width: int = 64
@@ -57,6 +62,8 @@ class VimConfig(teacher_forcing.TrainingConfig):
         at_least(2, self, "slots", "first_frames", "frames")
         at_least(1, self, "modules", "size", "channels", "kernel", "hidden", "candidate", "width")
         at_least(1, self, "attention_steps", "selections")
+        at_least(0, self, "focus")
+        above_zero(self, "focus_first")
         odd(self, "kernel")
         above_zero(self, "temperature", "pixel_variance")
         if self.coarse not in (1, 2, 4):
@@ -77,8 +84,9 @@ class VimConfig(teacher_forcing.TrainingConfig):
 
 
 _SMALL = VimConfig(
-    channels=32, coarse=4, first_frames=4, frames=8, learning_rate=2e-3, learning_rate_end=2e-4
-)
+    channels=32, coarse=4, focus=0.2, attention_steps=5, first_frames=4, frames=8,
+    learning_rate=2e-3, learning_rate_end=2e-4,
+)  # fmt: skip
 PRESETS: dict[str, VimConfig] = {
     "paper": VimConfig(),
     "small": _SMALL,

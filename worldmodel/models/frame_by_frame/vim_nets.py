@@ -10,13 +10,35 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
-from worldmodel.models.layers.slot_attention import GridPosition
+from worldmodel.models.layers.slot_attention import Focus, GridPosition, near
 from worldmodel.rewards import reward_layer
 
 LEAST_SPREAD = 0.01
 """Of z: keeps the divergence finite."""
+CALM = 0.1
+"""What the weights of changes are multiplied by before the training."""
+QUIET = -3.0
+"""Where the spread of z begins, before the softplus: noise that moves slots as far as balls go
+drowns what there is to learn."""
+
+
+class Slots(NamedTuple):
+    """P times K slots.
+
+    Attributes:
+        content: (P, K, D).
+        place: (P, K - 1, 2), where in the picture they are, x and y from -1 to 1; the last is the
+            background's and everywhere. None where slots have no places.
+    """
+
+    content: Tensor
+    place: Tensor | None
+
+    def every_place(self) -> Tensor | None:
+        """(P, K, 2), 0 for the background."""
+        return None if self.place is None else pad(self.place, (0, 0, 0, 1))
 
 
 class BroadcastDecoder(nn.Module):
@@ -33,14 +55,16 @@ class BroadcastDecoder(nn.Module):
         kernel: odd.
         coarse: pixels on a side of the places that slots are broadcast to: 1, 2 or 4. The layers
             before the last then double the resolution.
+        focus: where slots have places, how far from there a slot paints, in half sides; else 0.
     """
 
     def __init__(
         self, image: int, height: int, width: int, size: int, channels: int, kernel: int,
-        coarse: int,
+        coarse: int, focus: float,
     ) -> None:  # fmt: skip
         super().__init__()
         self.grid = (height // coarse, width // coarse)
+        self.focus = Focus(height, width, focus) if focus else None
         self.position = GridPosition(*self.grid, size)
         doubled = (False, coarse > 2, coarse > 1, False)
         widths = (size, channels, channels, channels, image + 1)
@@ -54,11 +78,18 @@ class BroadcastDecoder(nn.Module):
             layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Slots (P, K, D) to colours (P, K, C, H, W) and masks (P, K, 1, H, W), sum 1 over K."""
-        spread = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, *self.grid)
-        painted = self.layers(self.position(spread)).float().unflatten(0, slots.shape[:2])
-        return painted[:, :, :-1], painted[:, :, -1:].softmax(1)
+    def forward(self, slots: Slots) -> tuple[Tensor, Tensor]:
+        """P times K slots to colours (P, K, C, H, W) and masks (P, K, 1, H, W), sum 1 over K."""
+        lead = slots.content.shape[:2]
+        spread = slots.content.flatten(0, 1)[:, :, None, None].expand(-1, -1, *self.grid)
+        middle = slots.every_place()
+        placed = self.position(spread, None if middle is None else middle.flatten(0, 1))
+        painted = self.layers(placed).float().unflatten(0, lead)
+        logits = painted[:, :, -1:]
+        closer = near(self.focus, slots.place)
+        if closer is not None:
+            logits = logits + closer.view_as(logits)
+        return painted[:, :, :-1], logits.softmax(1)
 
 
 def compose(colours: Tensor, masks: Tensor) -> Tensor:
@@ -87,6 +118,12 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
+def calm(weights: Tensor) -> None:
+    """Begin with small changes: slots stay what they are until more is learned."""
+    with torch.no_grad():
+        weights.mul_(CALM)
+
+
 class Candidates(NamedTuple):
     """What all modules propose for all slots.
 
@@ -108,37 +145,39 @@ class Modules(nn.Module):
         hidden: units of the modules' first and third layers.
         candidate: numbers of a candidate, the output of their second layer.
         width: units of the perceptrons of keys and queries (8.A.1), and D' of their outputs.
-        actions: A.
+        inputs: of the modules and of the prior's query; see ``with_actions``.
+        grouped: numbers of what is known of the frame to be explained.
     """
 
     def __init__(
-        self, count: int, size: int, hidden: int, candidate: int, width: int, actions: int
-    ) -> None:
+        self, count: int, size: int, hidden: int, candidate: int, width: int, inputs: int,
+        grouped: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.scale = width**-0.5
-        self.first = ParallelLinear(count, size + actions, hidden)
+        self.first = ParallelLinear(count, inputs, hidden)
         self.second = ParallelLinear(count, hidden, candidate)
         self.norm = nn.LayerNorm(candidate)
         self.third = ParallelLinear(count, candidate, hidden)
         self.fourth = ParallelLinear(count, hidden, size)
+        calm(self.fourth.weight)
         self.key = perceptron(candidate, width, width)
-        self.query = perceptron(size + actions, width, width)
-        self.target_query = perceptron(size, width, width)
+        self.query = perceptron(inputs, width, width)
+        self.target_query = perceptron(grouped, width, width)
 
-    def propose(self, slots: Tensor, actions: Tensor) -> Candidates:
-        """Candidates for slots (P, K, D) under actions (P, A)."""
-        rows = with_actions(slots, actions).flatten(0, 1)
-        features = self.norm(self.second(self.first(rows).relu()))
+    def propose(self, inputs: Tensor) -> Candidates:
+        """Candidates for slots, from inputs (P, K, inputs)."""
+        features = self.norm(self.second(self.first(inputs.flatten(0, 1)).relu()))
         updates = self.fourth(self.third(features).relu())
-        lead = slots.shape[:2]
+        lead = inputs.shape[:2]
         return Candidates(features.unflatten(0, lead), updates.unflatten(0, lead))
 
-    def prior(self, candidates: Candidates, slots: Tensor, actions: Tensor) -> Tensor:
-        """Logits (P, K, M) of the selection, from the slots alone."""
-        return self._score(candidates, self.query(with_actions(slots, actions)))
+    def prior(self, candidates: Candidates, inputs: Tensor) -> Tensor:
+        """Logits (P, K, M) of the selection, from the inputs of ``propose`` alone."""
+        return self._score(candidates, self.query(inputs))
 
     def posterior(self, candidates: Candidates, grouped: Tensor) -> Tensor:
-        """Logits (P, K, M) of the selection that explains the groupings (P, K, D) of a frame."""
+        """Logits (P, K, M) of the selection that explains (P, K, grouped) of a frame."""
         return self._score(candidates, self.target_query(grouped))
 
     def _score(self, candidates: Candidates, query: Tensor) -> Tensor:
@@ -151,14 +190,17 @@ class Update(nn.Module):
     """The Gaussian of z: a perceptron to means and standard deviations (table 8.3).
 
     Args:
-        inputs: D, or 2 D with a grouping.
+        inputs: D, more with what is known of a frame.
         size: D.
         hidden: units.
     """
 
     def __init__(self, inputs: int, size: int, hidden: int) -> None:
         super().__init__()
-        self.net = perceptron(inputs, hidden, 2 * size)
+        last = nn.Linear(hidden, 2 * size)
+        calm(last.weight[:size])
+        nn.init.constant_(last.bias[size:], QUIET)
+        self.net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(P, K, inputs) to the mean and the log-variance of z, both float32 (P, K, D)."""
@@ -185,9 +227,11 @@ class SlotReadout(nn.Module):
         return readouts
 
 
-def with_actions(slots: Tensor, actions: Tensor) -> Tensor:
-    """Slots (P, K, D) and, with each of them, the actions (P, A): (P, K, D + A)."""
-    return torch.cat([slots, actions.unsqueeze(1).expand(-1, slots.shape[1], -1)], -1)
+def with_actions(slots: Slots, actions: Tensor) -> Tensor:
+    """Slots, their places, and with each of them the actions (P, A): (P, K, D + A), or 2 more."""
+    content, place = slots.content, slots.every_place()
+    given = [actions.unsqueeze(1).expand(-1, content.shape[1], -1)]
+    return torch.cat([content, *given, *([] if place is None else [place])], -1)
 
 
 def gumbel(noise: Tensor) -> Tensor:

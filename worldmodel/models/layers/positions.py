@@ -10,13 +10,7 @@ from torch import Tensor
 
 def coordinate_waves(height: int, width: int) -> Tensor:
     """Sines and cosines of half to four periods along each axis: (16, height, width)."""
-    y, x = _centres(height, width)
-    waves = []
-    for period in (0.5, 1.0, 2.0, 4.0):
-        for axis in (y, x):
-            angle = 2 * math.pi * period * axis
-            waves += [angle.sin(), angle.cos()]
-    return torch.stack(waves)
+    return torch.stack(_waves(*_centres(height, width)))
 
 
 def cell_positions(height: int, width: int) -> Tensor:
@@ -26,7 +20,23 @@ def cell_positions(height: int, width: int) -> Tensor:
         float32 (height * width, 18).
     """
     y, x = _centres(height, width)
-    return torch.cat([torch.stack([x, y]), coordinate_waves(height, width)]).flatten(1).T
+    return with_waves(torch.stack([x, y], -1).flatten(0, 1))
+
+
+def with_waves(places: Tensor) -> Tensor:
+    """Places (..., 2), x and y where the picture is from 0 to 1, and their waves: (..., 18)."""
+    x, y = places.unbind(-1)
+    return torch.cat([places, torch.stack(_waves(y, x), -1)], -1)
+
+
+def _waves(y: Tensor, x: Tensor) -> list[Tensor]:
+    """Sines and cosines of half to four periods along each axis, 16 of the shape of x and y."""
+    waves = []
+    for period in (0.5, 1.0, 2.0, 4.0):
+        for axis in (y, x):
+            angle = 2 * math.pi * period * axis
+            waves += [angle.sin(), angle.cos()]
+    return waves
 
 
 def _centres(height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from worldmodel.models.layers.positions import cell_positions
+from worldmodel.models.layers.positions import cell_positions, with_waves
 
 EPSILON = 1e-8
 """Added to attention weights before they are normalised over places."""
@@ -19,6 +20,10 @@ EPSILON = 1e-8
 LOG_SPREAD = -2.0
 """Of random slots, as training begins: about as much as their mean. (There it begins at 0; slots
 that are mostly noise learn more slowly.)"""
+
+EVEN = (0.7548776662466927, 0.5698402909980532)
+"""1 / g and 1 / g^2 of the g with g^3 = g + 1: multiples of both, without their whole parts, fill a
+square evenly."""
 
 
 def warmed_up(first: float, last: float, warm_up: float, done: int, steps: int) -> float:
@@ -55,11 +60,53 @@ class GridPosition(nn.Module):
         self.shift = nn.Linear(grid.shape[-1], channels)
         self.scale = nn.Linear(grid.shape[-1], channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(P, F, height, width) to the same shape."""
-        shift, scale = (layer(self.grid).permute(2, 0, 1) for layer in (self.shift, self.scale))
+    def forward(self, features: Tensor, middle: Tensor | None = None) -> Tensor:
+        """(P, F, height, width) to the same shape.
+
+        Args:
+            features: of the pictures.
+            middle: (P, 2), x and y from -1 to 1, the place that positions are relative to; None
+                for the middle of the picture.
+        """
+        grid = self.grid
+        if middle is not None:
+            grid = with_waves(grid[..., :2] - middle[:, None, None] / 2)
+        shift, scale = (layer(grid).movedim(-1, -3) for layer in (self.shift, self.scale))
         placed: Tensor = features * (1 + scale) + shift
         return placed
+
+
+class Focus(nn.Module):
+    """Where slots of objects are in a picture, and that they look around there.
+
+    Args:
+        height, width: of the picture, in places.
+        reach: how far they look, in half sides of the picture.
+        first: how far in the first iteration; from there it narrows evenly. None for ``reach``. Two
+            slots that see the same share it, until they look no further than the nearer one.
+    """
+
+    grid: Tensor
+
+    def __init__(self, height: int, width: int, reach: float, first: float | None = None) -> None:
+        super().__init__()
+        self.reach = reach
+        self.first = reach if first is None else first
+        grid = 2 * cell_positions(height, width)[:, :2] - 1
+        self.register_buffer("grid", grid, persistent=False)
+
+    def near(self, middle: Tensor, progress: float = 1.0) -> Tensor:
+        """What is added to logits (P, K, n) of slots at ``middle`` (P, K, 2), at a ``progress``
+        from 0, in the first iteration, to 1.
+        """
+        reach = self.first + progress * (self.reach - self.first)
+        away = (middle.unsqueeze(2) - self.grid).square().sum(-1)
+        return 1 - away / (2 * reach**2)
+
+    def middle(self, won: Tensor) -> Tensor:
+        """The middle (P, K, 2) of what slots win by their attention (P, K, n)."""
+        middle = (won.unsqueeze(-1) * self.grid).sum(2)  # in float32: no matrix product
+        return middle / (won.sum(2, keepdim=True) + EPSILON)
 
 
 class PictureEncoder(nn.Module):
@@ -97,6 +144,22 @@ class PictureEncoder(nn.Module):
         features = self.position(self.convolutions(frames))
         mixed: Tensor = self.mix(features.flatten(2).transpose(1, 2))
         return mixed
+
+
+def random_places(noise: Tensor) -> Tensor:
+    """Places (P, K, 2), x and y from -1 to 1, each as likely, of normal noise (P, K, D)."""
+    return torch.erf(noise[..., :2] * 0.5**0.5)
+
+
+def even_places(noise: Tensor) -> Tensor:
+    """As ``random_places``, but no two of a picture are near each other.
+
+    They are the first K of a sequence that fills a square evenly, all moved alike, around its
+    edges, by the first slot's noise.
+    """
+    steps = torch.arange(noise.shape[1], device=noise.device).unsqueeze(1)
+    shift: Tensor = torch.special.ndtr(noise[:, :1, :2])
+    return 2 * (steps * noise.new_tensor(EVEN) + shift).frac() - 1
 
 
 class SlotAttention(nn.Module):
@@ -162,9 +225,34 @@ class SlotAttention(nn.Module):
         after = after.view_as(slots)
         return after + self.mlp(after), attention
 
-    def forward(self, features: Tensor, slots: Tensor) -> Tensor:
-        """Slots (P, K, D) after all iterations on places (P, n, F)."""
-        keys, values = self.project(features)
-        for _ in range(self.iterations):
-            slots, _ = self.refine(slots, keys, values)
-        return slots
+    def forward(
+        self, keys: Tensor, values: Tensor, slots: Tensor, focus: Focus | None,
+        place: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Slots after all iterations on a frame, and where those of objects are.
+
+        Args:
+            keys, values: (P, n, D), of the frame's places.
+            slots: (P, K, D), to begin with.
+            focus: None lets slots look everywhere.
+            place: (P, K - 1, 2), where slots are at first, with a ``focus``: all but the last,
+                which is the background's and looks everywhere.
+
+        Returns:
+            slots (P, K, D) and places (P, K - 1, 2), with a ``focus``, else None.
+        """
+        for index in range(self.iterations):
+            closer = near(focus, place, index / max(1, self.iterations - 1))
+            slots, attention = self.refine(slots, keys, values, closer)
+            if focus is not None:
+                place = focus.middle(attention[:, :-1])
+        return slots, place
+
+
+def near(focus: Focus | None, place: Tensor | None, progress: float = 1.0) -> Tensor | None:
+    """What is added to logits (P, K, n) of slots, of which all but the last are at places
+    (P, K - 1, 2); None where slots have no places.
+    """
+    if focus is None or place is None:
+        return None
+    return pad(focus.near(place, progress), (0, 0, 0, 1))

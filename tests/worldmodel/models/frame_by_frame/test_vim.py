@@ -17,12 +17,16 @@ from worldmodel import Spec
 from worldmodel.models.frame_by_frame import vim_nets
 from worldmodel.models.frame_by_frame.vim import Vim, categorical_kl
 from worldmodel.models.frame_by_frame.vim_config import PRESETS, VimConfig
-from worldmodel.models.layers.slot_attention import GridPosition, SlotAttention
+from worldmodel.models.frame_by_frame.vim_nets import Slots
+from worldmodel.models.layers.slot_attention import Focus, GridPosition, SlotAttention, even_places
 
 TINY = VimConfig(
     slots=3, modules=4, size=16, channels=8, kernel=3, coarse=4, hidden=16, candidate=16, width=16,
     pretraining=0.25, first_frames=3, frames=WINDOW,
 )  # fmt: skip
+
+
+PLACED = replace(TINY, focus=0.35)
 
 
 def made(config: VimConfig = TINY, spec: Spec = DISCRETE) -> Vim:
@@ -64,7 +68,7 @@ def test_shapes(coarse: int, height: int, width: int) -> None:
     spec = replace(DISCRETE, observation=(1, height, width))
     model = made(replace(TINY, coarse=coarse), spec)
     assert model.encoder(torch.rand(2, 1, height, width)).shape[1] == height * width // coarse**2
-    colours, masks = model.decoder(torch.randn(2, 3, 16))
+    colours, masks = model.decoder(Slots(torch.randn(2, 3, 16), None))
     assert colours.shape == (2, 3, 1, height, width) and masks.shape == (2, 3, 1, height, width)
     torch.testing.assert_close(masks.sum(1), torch.ones(2, 1, height, width))
 
@@ -86,6 +90,7 @@ def test_small_and_monolithic_have_as_many_parameters() -> None:
         ({"coarse": 3}, "coarse: expected 1, 2 or 4"),
         ({"pretraining": 1.0}, "pretraining: expected at least 0 and below 1"),
         ({"temperature": 0.0}, "temperature"),
+        ({"focus": -1.0}, "focus"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
@@ -117,15 +122,100 @@ def test_slots_have_no_order() -> None:
     attention = SlotAttention(6, 8, 16)
     slots, features = torch.randn(2, 4, 8), torch.randn(2, 10, 6)
     order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(
-        attention(features, slots[:, order]), attention(features, slots)[:, order]
-    )
+    given = attention.project(features)
+    after, place = attention(*given, slots, None, None)
+    assert place is None
+    torch.testing.assert_close(attention(*given, slots[:, order], None, None)[0], after[:, order])
 
 
 def test_positions_tell_places_apart() -> None:
     torch.manual_seed(0)
     placed = GridPosition(4, 6, 8)(torch.ones(1, 8, 4, 6)).flatten(2)[0].T
     assert torch.cdist(placed, placed).fill_diagonal_(9).min() > 1e-3
+
+
+def test_positions_relative_to_a_place_move_with_it() -> None:
+    """One cell to the right, and everything is seen one cell further to the left."""
+    torch.manual_seed(0)
+    position, ones = GridPosition(4, 8, 6), torch.ones(1, 6, 4, 8)
+    middle = torch.zeros(1, 2)
+    torch.testing.assert_close(position(ones, middle), position(ones))
+    moved = position(ones, middle + torch.tensor([2 / 8, 0.0]))
+    torch.testing.assert_close(moved[..., 1:], position(ones)[..., :-1])
+
+
+def test_focus() -> None:
+    """Slots prefer what is near, by a Gaussian, and move to the middle of what they win."""
+    focus = Focus(2, 4, 0.5)
+    begun = even_places(torch.randn(2000, 4, 8))
+    assert begun.abs().max() <= 1 and begun.mean((0, 1)).abs().max() < 0.05
+    assert float(begun.std(0).sub(3**-0.5).abs().max()) < 0.03  # uniform
+    around = (begun[:, :, None] - begun[:, None]).abs()  # on a square whose edges meet
+    apart = torch.minimum(around, 2 - around).norm(dim=-1) + 9 * torch.eye(4)
+    assert float(apart.min()) > 0.6
+    places = torch.tensor([[-0.75, -0.5], [0.25, 0.5]])[None]
+    nearness = focus.near(places)
+    torch.testing.assert_close(nearness[0].argmax(-1), torch.tensor([0, 6]))
+    torch.testing.assert_close(nearness[0, 0, :2], torch.tensor([1.0, 1 - 0.5**2 / (2 * 0.25)]))
+    narrowing = Focus(2, 4, 0.5, 1.0)
+    assert torch.equal(narrowing.near(places), nearness)
+    wide = narrowing.near(places, 0.0)
+    torch.testing.assert_close(1 - wide, (1 - nearness) / 4)
+    won = nn.functional.one_hot(torch.tensor([[0, 6]]), 8).float()
+    torch.testing.assert_close(focus.middle(won), places)
+
+
+def test_slots_with_places() -> None:
+    """All but the last have one, which is inside of the frame."""
+    model = made(PLACED)
+    belief = model.observe(context(DISCRETE, frames=3))
+    assert belief.state["slots"].shape == (2, 3, 16) and belief.state["place"].shape == (2, 2, 2)
+    assert model.observe(context(DISCRETE, frames=1)).state["place"].abs().max() <= 1
+
+
+def test_a_place_moves_what_is_painted() -> None:
+    """By whole cells of the coarse grid; nothing is painted far from a slot's place."""
+    model = made(PLACED)
+    content, cell = torch.randn(1, 3, 16), 2 * 4 / 32
+    place = torch.full((1, 2, 2), -0.25)
+    there = place + torch.tensor([cell, 0.0])
+    one, other = (model.decoder(Slots(content, p))[0] for p in (place, there))
+    # away from the frame's edge, which the convolutions feel
+    torch.testing.assert_close(one[:, :2, :, :, 13:15], other[:, :2, :, :, 17:19])
+    masks = model.decoder(Slots(content, place))[1]
+    assert float(masks[:, :2, :, -4:, -4:].detach().max()) < 0.2
+
+
+def test_what_moves_a_slot_moves_its_place() -> None:
+    model = made(PLACED)
+    assert model.shift is not None
+    nn.init.normal_(model.shift.weight)
+    slots = Slots(torch.randn(2, 3, 16), torch.zeros(2, 2, 2))
+    z, change = torch.randn(2, 2, 3, 16)
+    moved = model._move(slots, z, change)
+    torch.testing.assert_close(moved.place, model.shift((z + change)[:, :-1]))
+    torch.testing.assert_close(moved.content, model._move(Slots(slots.content, None), z, change)[0])
+
+
+def test_slots_begin_by_staying_what_they_are() -> None:
+    """Noise that moved them as far as balls go was what kept VIM from learning moves."""
+    model = made(PLACED)
+    slots, place = model.norm(torch.randn(2, 3, 16)), torch.zeros(2, 2, 2)
+    noise = torch.randn(2, *model.noise_shape, generator=generator())
+    after = model._step({"slots": slots, "place": place}, plans_features(model), noise)[0]
+    assert float((after["slots"] - slots).detach().abs().mean()) < 0.25
+    assert float(after["place"].detach().abs().max()) < 0.25
+
+
+def test_places_are_learned() -> None:
+    """Gradients reach the map that moves places, and what is seen relative to them."""
+    model = made(replace(PLACED, pretraining=0.0), PASSIVE).train()
+    model(squares(), 1.0, generator()).total.backward()
+    grads = {name: weights.grad for name, weights in model.named_parameters()}
+    seen = grads["posterior.net.0.weight"]
+    assert seen is not None
+    for grad in (grads["shift.weight"], grads["background"], seen[:, -2:]):
+        assert grad is not None and float(grad.abs().sum()) > 0
 
 
 def test_slots_are_composed_by_their_masks() -> None:
@@ -172,8 +262,9 @@ def test_a_slot_is_moved_by_one_module() -> None:
     slots, actions = torch.randn(2, 3, 16), plans_features(model)
     noise = torch.randn(2, *model.noise_shape)
     after = model._step({"slots": slots}, actions, noise)[0]["slots"]
-    candidates = model.transition.propose(slots, actions)
-    logits = model.transition.prior(candidates, slots, actions)
+    inputs = vim_nets.with_actions(Slots(slots, None), actions)
+    candidates = model.transition.propose(inputs)
+    logits = model.transition.prior(candidates, inputs)
     chosen = (logits + vim_nets.gumbel(noise[:, 0, :, :4])).argmax(-1)
     for row in range(2):
         for k in range(3):

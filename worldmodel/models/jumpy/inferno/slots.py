@@ -10,12 +10,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, pad
+from torch.nn.functional import layer_norm
 
 from worldmodel.common.camera import Cameras
 from worldmodel.models.jumpy.inferno.config import InfernoConfig
-from worldmodel.models.layers.positions import cell_positions
-from worldmodel.models.layers.slot_attention import EPSILON, LOG_SPREAD, SlotAttention
+from worldmodel.models.layers.slot_attention import (
+    LOG_SPREAD,
+    Focus,
+    SlotAttention,
+    random_places,
+)
 
 POSE = 7
 """Numbers of a pose: translation and scale along x, y and z, and a rotation about x."""
@@ -61,17 +65,13 @@ class SceneSlots(nn.Module):
         config: sizes.
     """
 
-    grid: Tensor
-
     def __init__(self, height: int, width: int, config: InfernoConfig) -> None:
         super().__init__()
         size = config.size
-        self.focus = config.focus
+        self.focus = Focus(height, width, config.focus) if config.focus else None
         self.attention = SlotAttention(config.channels, size, size, config.attention_steps)
         self.background_mean = nn.Parameter(torch.randn(size) * size**-0.5)
         self.background_log_spread = nn.Parameter(torch.randn(size) * size**-0.5 + LOG_SPREAD)
-        grid = 2 * cell_positions(height, width)[:, :2] - 1
-        self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Slots of objects (P, K, D) and of the background (P, D), and with a ``focus`` where in
@@ -85,22 +85,10 @@ class SceneSlots(nn.Module):
         background = self.background_mean + spread * noise[:, -1:]
         slots = torch.cat([self.attention.initial(noise[:, :-1]), background], 1)
         keys, values = self.attention.project(features)
-        middle = torch.erf(noise[:, :-1, :2] * 0.5**0.5) if self.focus else None
-        for _ in range(self.attention.iterations):
-            slots, attention = self.attention.refine(slots, keys, values, self._near(middle))
-            if middle is not None:
-                won = attention[:, :-1]
-                middle = (won.unsqueeze(-1) * self.grid).sum(2)  # in float32: no matrix product
-                middle = middle / (won.sum(2, keepdim=True) + EPSILON)
+        place = random_places(noise[:, :-1]) if self.focus else None
+        slots, middle = self.attention(keys, values, slots, self.focus, place)
         slots = slots.float()
         return slots[:, :-1], slots[:, -1], middle
-
-    def _near(self, middle: Tensor | None) -> Tensor | None:
-        """What is added to logits (P, K + 1, n) of slots that look around ``middle`` (P, K, 2)."""
-        if middle is None:
-            return None
-        away = (middle.unsqueeze(2) - self.grid).square().sum(-1)
-        return pad(1 - away / (2 * self.focus**2), (0, 0, 0, 1))
 
 
 class ConditionalNorm(nn.Module):

@@ -23,10 +23,10 @@ def cell_positions(height: int, width: int) -> Tensor:
     return with_waves(torch.stack([x, y], -1).flatten(0, 1))
 
 
-def with_waves(places: Tensor) -> Tensor:
-    """Places (..., 2), x and y where the picture is from 0 to 1, and their waves: (..., 18)."""
-    x, y = places.unbind(-1)
-    return torch.cat([places, torch.stack(_waves(y, x), -1)], -1)
+def with_waves(points: Tensor) -> Tensor:
+    """Points (..., 2), x and y where the picture is from 0 to 1, and their waves: (..., 18)."""
+    x, y = points.unbind(-1)
+    return torch.cat([points, torch.stack(_waves(y, x), -1)], -1)
 
 
 def _waves(y: Tensor, x: Tensor) -> list[Tensor]:

@@ -133,7 +133,7 @@ def test_page(write: Write, tmp_path: Path) -> None:
     assert "](model-comparison.png)" in text and "](envs.png)" not in text
     for name in ALL:
         assert f"[{name}.json](../machine/{name}.json)" in text
-    assert "`python -m evaluation speed --num-threads 1 --repeats 6 --json speed-all.json`" in text
+    assert "`python -m evaluation speed --num-threads 1 --repeats 15 --json speed-all.json`" in text
     assert "commit abc1234; toy, 2 cores, no GPU, 1 thread(s), Python 3.11; torch 2.0" in text
     assert "mse, new kind | 0.1 [0.05, 0.2] | 9 |" in text
     assert "| SVG-LP | 10 [10, 10] | 40 [40, 40] | not measured |" in text
@@ -152,7 +152,7 @@ def test_same_json_same_bytes(write: Write, tmp_path: Path) -> None:
 def test_page_without_results(write: Write, tmp_path: Path) -> None:
     text = report(write({}), tmp_path).read_text()
     assert (
-        "`python -m evaluation speed --num-threads 1 --repeats 6 --json speed-all.json` makes"
+        "`python -m evaluation speed --num-threads 1 --repeats 15 --json speed-all.json` makes"
         in text
     )
     assert text.count("Not measured (no ") == 2 and "BADJ: not measured." in text

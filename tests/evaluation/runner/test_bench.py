@@ -93,7 +93,7 @@ def test_bench_runs_one(ran: list[list[str]]) -> None:
     minutes = find("speed-all").minutes
     assert said[0] == f"1 of {len(RESULTS)} results, about {minutes} minutes of one thread"
     assert ran == [
-        [sys.executable, "-m", "evaluation", "speed", "--num-threads", "1", "--repeats", "6",
+        [sys.executable, "-m", "evaluation", "speed", "--num-threads", "1", "--repeats", "15",
          "--json", "there/speed-all.json"]
     ]  # fmt: skip
 

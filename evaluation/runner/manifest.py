@@ -106,6 +106,12 @@ RESULTS = (
         2,
     ),
     ResultFile(
+        "imagined-envs",
+        "evaluation imagination jump:small jump:jumpy --size 32 --horizons 5 --plans 1 "
+        "--num-envs 1 16 256 1024 --repeats 9",
+        3,
+    ),
+    ResultFile(
         "bench",
         "worldmodel bench --models jump:jumpy jump:narrative svg-lp:small ensemble:vector "
         "--num-threads 1 2 --repeats 15",

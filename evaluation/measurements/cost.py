@@ -188,15 +188,17 @@ class Cost(Measurement):
     def fresh(self, name: str, sizes: Sizes) -> WorldModel:
         """``model:preset`` in eval mode, for images, or for vectors where it takes no images."""
         kind, preset = results.name_and_preset(name)
-        if entry(kind).model.takes_images:
+        images = entry(kind).model.takes_images
+        if images:
             spec = Spec((3, sizes.size, sizes.size), ACTION, sizes.window)
-            return worldmodel.make(kind, spec, preset).to(self.device).eval()
-        low, high = (-1.0,) * NUMBERS, (1.0,) * NUMBERS
-        spec = Spec((NUMBERS,), ACTION, sizes.window, low=low, high=high)
+        else:
+            low, high = (-1.0,) * NUMBERS, (1.0,) * NUMBERS
+            spec = Spec((NUMBERS,), ACTION, sizes.window, low=low, high=high)
         model = worldmodel.make(kind, spec, preset).to(self.device).eval()
-        with torch.no_grad():
-            for weights in model.parameters():
-                weights.mul_(CALM)
+        if not images:
+            with torch.no_grad():
+                for weights in model.parameters():
+                    weights.mul_(CALM)
         return model
 
     def text(self, rows: list[Row]) -> str:

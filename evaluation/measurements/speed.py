@@ -18,20 +18,18 @@ from worldmodel import MODELS, ActionSpec, Context, Queries, Spec, WorldModel
 from worldmodel.common import results
 from worldmodel.common.timing import interleaved
 
-FIRST = {name: next(iter(entry.presets)) for name, entry in MODELS.items() if entry.presets}
-"""Every model but replay, which needs an environment, and its preset after the paper."""
+FIRST = {
+    name: next(iter(entry.presets))
+    for name, entry in MODELS.items()
+    if entry.presets and entry.model.takes_images
+}
+"""Every model of frames but replay, which needs an environment, and its preset after the paper."""
 TOO_LARGE = ("hierarchical-vrnn", "cvg")
 """The papers' have 164 and hundreds of millions of weights: hours, on a CPU."""
 STILL = ("inferno",)
 """Knows the frame that it observed, and none at a distance."""
-OF_VECTORS = ("ensemble",)
-"""Has no frames."""
 PAPERS = (
-    *(
-        f"{name}:{preset}"
-        for name, preset in FIRST.items()
-        if name not in TOO_LARGE + STILL + OF_VECTORS
-    ),
+    *(f"{name}:{preset}" for name, preset in FIRST.items() if name not in TOO_LARGE + STILL),
     "sssm:paper-jumpy",
     "hierarchical-vrnn:small",
 )

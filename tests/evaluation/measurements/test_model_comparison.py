@@ -11,7 +11,9 @@ from PIL import Image
 
 from evaluation.measurements.model_comparison import ModelComparison
 from evaluation.report.pictures import LABEL
+from worldmodel import MODELS as registered
 from worldmodel.checkpoint import read_config
+from worldmodel.common import results
 
 MODELS = [("jump", "small"), ("svg-det", "small"), ("copy-last", "small")]
 
@@ -21,6 +23,14 @@ def comparison(
 ) -> ModelComparison:
     names = tuple(":".join(model) for model in models)
     return ModelComparison(names, seconds, folder, scenes=3, worlds=2)
+
+
+def test_every_default_model_predicts_frames_from_a_context() -> None:
+    chosen = [results.name_and_preset(name) for name in ModelComparison().models]
+    assert all(preset in registered[kind].presets for kind, preset in chosen)
+    assert {kind for kind, _ in chosen} == set(registered) - {
+        "gqn", "cvg", "inferno", "ensemble", "replay",
+    }  # fmt: skip
 
 
 def test_models_are_trained_once_and_compared_alike(tmp_path: Path) -> None:

@@ -136,11 +136,10 @@ class Vim(FrameByFrame):
         self.decoder = vim_nets.BroadcastDecoder(*picture, size, *inner, config.focus)
         self.readout = vim_nets.SlotReadout(size, size)
         self.register_buffer("initial_noise", torch.randn(config.slots, size))
-        placed = config.focus > 0
         cells = (height // config.coarse, width // config.coarse)
-        self.focus = Focus(*cells, config.focus, config.focus_first) if placed else None
-        self.background = nn.Parameter(torch.randn(size) * size**-0.5) if placed else None
-        self.shift = nn.Linear(size, axes, bias=False) if placed else None
+        self.focus = Focus(*cells, config.focus, config.focus_first) if axes else None
+        self.background = nn.Parameter(torch.randn(size) * size**-0.5) if axes else None
+        self.shift = nn.Linear(size, axes, bias=False) if axes else None
 
     # -- one step --------------------------------------------------------------------------------
 

@@ -230,8 +230,8 @@ class SlotReadout(nn.Module):
 def with_actions(slots: Slots, actions: Tensor) -> Tensor:
     """Slots, their places, and with each of them the actions (P, A): (P, K, D + A), or 2 more."""
     content, place = slots.content, slots.every_place()
-    given = [actions.unsqueeze(1).expand(-1, content.shape[1], -1)]
-    return torch.cat([content, *given, *([] if place is None else [place])], -1)
+    given = actions.unsqueeze(1).expand(-1, content.shape[1], -1)
+    return torch.cat([content, given] if place is None else [content, given, place], -1)
 
 
 def gumbel(noise: Tensor) -> Tensor:

@@ -167,7 +167,9 @@ class Vim(FrameByFrame):
     def _decode(self, state: State) -> Tensor:
         return vim_nets.compose(*self.decoder(_slots(state))).clamp(0, 1)
 
-    def _encode(self, frames: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Slots]:
+    def _encode(
+        self, frames: Tensor, noise: Tensor | None, wider: float = 1.0
+    ) -> tuple[Tensor, Tensor, Slots]:
         """Keys and values (B, T, n, D) of frames (B, T, C, H, W), and the slots h_0 of the first,
         from noise (B, K, D) or that of the checkpoint.
         """
@@ -178,7 +180,7 @@ class Vim(FrameByFrame):
         if self.background is not None:
             first = torch.cat([first[:, :-1], self.background.expand_as(first[:, -1:])], 1)
         place = even_places(noise[:, :-1]) if self.focus else None
-        content, place = self.attention(keys[:, 0], values[:, 0], first, self.focus, place)
+        content, place = self.attention(keys[:, 0], values[:, 0], first, self.focus, place, wider)
         return keys, values, Slots(self.norm(at_least_float32(content)), place)
 
     def _move(self, slots: Slots, z: Tensor, change: Tensor) -> Slots:
@@ -318,9 +320,9 @@ class Vim(FrameByFrame):
         first, counts = draw_present(scenes.lengths.clamp_min(1), self.spec.window, generator)
         segment = teacher_forcing.take_segment(scenes, self.spec, max(1, length - 1), first)
         frames = segment.observations
-        draws = self._draws(len(frames), segment.steps, generator)
         if length == 1:
-            return self._single(frames[:, 0], counts, draws[0])
+            return self._single(frames, counts, progress / self.config.pretraining, generator)
+        draws = self._draws(len(frames), segment.steps, generator)
         keys, values, slots = self._encode(frames, draws[0])
         path, kls = [slots], []
         for t in range(segment.steps):
@@ -348,11 +350,17 @@ class Vim(FrameByFrame):
         parts = {**losses.parts, "loss": total.detach(), "kl_modules": by_modules}
         return Losses(total, parts, losses.curves)
 
-    def _single(self, frames: Tensor, counts: Tensor, noise: Tensor) -> Losses:
-        """The loss of the pretraining, on single frames (B, C, H, W)."""
-        *_, slots = self._encode(frames[:, None], noise)
-        painted = vim_nets.compose(*self.decoder(slots))
-        nll = self._nll(painted[:, None], frames[:, None])[:, 0]
+    def _single(
+        self, frames: Tensor, counts: Tensor, progress: float, generator: torch.Generator | None
+    ) -> Losses:
+        """The loss at a ``progress`` of the pretraining, on each of the frames (B, T, C, H, W) by
+        itself; at first slots look and paint further, so that they find what there is.
+        """
+        wider = self.config.focus_begin + progress * (1 - self.config.focus_begin)
+        noise, _ = self._draws(frames.shape[0] * frames.shape[1], 0, generator)
+        *_, slots = self._encode(frames.flatten(0, 1).unsqueeze(1), noise, wider)
+        painted = vim_nets.compose(*self.decoder(slots, wider)).view_as(frames)
+        nll = self._nll(painted, frames).mean(1)
         # other processes of a run wait for a gradient of every weight
         idle = sum(weights.sum() for weights in self.parameters())
         total = (counts * nll).mean() + 0.0 * idle

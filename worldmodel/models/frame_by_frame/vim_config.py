@@ -22,6 +22,8 @@ class VimConfig(teacher_forcing.TrainingConfig):
         focus: how far slots look and paint around where they are, in half sides of the frame; 0
             gives slots no places, as in the thesis.
         focus_first: how far they look in the first of ``attention_steps``; from there it narrows.
+        focus_begin: how many times as far they look and paint as the training begins, at least 1;
+            1 is reached, in even steps, when the pretraining ends.
         hidden, candidate: units of the modules' odd layers, and of the second.
         width: units of the perceptrons of keys, queries and z.
         attention_steps: of slot attention on the first frame.
@@ -43,6 +45,7 @@ class VimConfig(teacher_forcing.TrainingConfig):
     coarse: int = 1
     focus: float = 0.0
     focus_first: float = 0.5
+    focus_begin: float = 1.75
     hidden: int = 128
     candidate: int = 128
     width: int = 64
@@ -61,7 +64,7 @@ class VimConfig(teacher_forcing.TrainingConfig):
         super().__post_init__()
         at_least(2, self, "slots", "first_frames", "frames")
         at_least(1, self, "modules", "size", "channels", "kernel", "hidden", "candidate", "width")
-        at_least(1, self, "attention_steps", "selections")
+        at_least(1, self, "attention_steps", "selections", "focus_begin")
         at_least(0, self, "focus")
         above_zero(self, "focus_first")
         odd(self, "kernel")

@@ -78,15 +78,18 @@ class BroadcastDecoder(nn.Module):
             layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, slots: Slots) -> tuple[Tensor, Tensor]:
-        """P times K slots to colours (P, K, C, H, W) and masks (P, K, 1, H, W), sum 1 over K."""
+    def forward(self, slots: Slots, wider: float = 1.0) -> tuple[Tensor, Tensor]:
+        """P times K slots to colours (P, K, C, H, W) and masks (P, K, 1, H, W), sum 1 over K.
+
+        ``wider``: how many times as far as usual they paint.
+        """
         lead = slots.content.shape[:2]
         spread = slots.content.flatten(0, 1)[:, :, None, None].expand(-1, -1, *self.grid)
         middle = slots.every_place()
         placed = self.position(spread, None if middle is None else middle.flatten(0, 1))
         painted = self.layers(placed).float().unflatten(0, lead)
         logits = painted[:, :, -1:]
-        closer = near(self.focus, slots.place)
+        closer = near(self.focus, slots.place, wider=wider)
         if closer is not None:
             logits = logits + closer.view_as(logits)
         return painted[:, :, :-1], logits.softmax(1)

@@ -95,11 +95,11 @@ class Focus(nn.Module):
         grid = 2 * cell_positions(height, width)[:, :2] - 1
         self.register_buffer("grid", grid, persistent=False)
 
-    def near(self, middle: Tensor, progress: float = 1.0) -> Tensor:
+    def near(self, middle: Tensor, progress: float = 1.0, wider: float = 1.0) -> Tensor:
         """What is added to logits (P, K, n) of slots at ``middle`` (P, K, 2), at a ``progress``
-        from 0, in the first iteration, to 1.
+        from 0, in the first iteration, to 1, where they look ``wider`` times as far as usual.
         """
-        reach = self.first + progress * (self.reach - self.first)
+        reach = wider * (self.first + progress * (self.reach - self.first))
         away = (middle.unsqueeze(2) - self.grid).square().sum(-1)
         return 1 - away / (2 * reach**2)
 
@@ -227,7 +227,7 @@ class SlotAttention(nn.Module):
 
     def forward(
         self, keys: Tensor, values: Tensor, slots: Tensor, focus: Focus | None,
-        place: Tensor | None,
+        place: Tensor | None, wider: float = 1.0,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Slots after all iterations on a frame, and where those of objects are.
 
@@ -237,22 +237,25 @@ class SlotAttention(nn.Module):
             focus: None lets slots look everywhere.
             place: (P, K - 1, 2), where slots are at first, with a ``focus``: all but the last,
                 which is the background's and looks everywhere.
+            wider: how many times as far as usual they look.
 
         Returns:
             slots (P, K, D) and places (P, K - 1, 2), with a ``focus``, else None.
         """
         for index in range(self.iterations):
-            closer = near(focus, place, index / max(1, self.iterations - 1))
+            closer = near(focus, place, index / max(1, self.iterations - 1), wider)
             slots, attention = self.refine(slots, keys, values, closer)
             if focus is not None:
                 place = focus.middle(attention[:, :-1])
         return slots, place
 
 
-def near(focus: Focus | None, place: Tensor | None, progress: float = 1.0) -> Tensor | None:
+def near(
+    focus: Focus | None, place: Tensor | None, progress: float = 1.0, wider: float = 1.0
+) -> Tensor | None:
     """What is added to logits (P, K, n) of slots, of which all but the last are at places
     (P, K - 1, 2); None where slots have no places.
     """
     if focus is None or place is None:
         return None
-    return pad(focus.near(place, progress), (0, 0, 0, 1))
+    return pad(focus.near(place, progress, wider), (0, 0, 0, 1))

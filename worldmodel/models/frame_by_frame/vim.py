@@ -147,25 +147,25 @@ class Vim(FrameByFrame):
         keys, values, slots = self._encode(observations, None)
         for t in range(1, observations.shape[1]):
             after = self._explain(slots, keys[:, t], values[:, t], actions[:, t - 1], None)
-            slots = _slots(select_rows(t <= present, _state(after.slots), _state(slots)))
-        return _state(slots)
+            slots = Slots.of(select_rows(t <= present, after.slots.state(), slots.state()))
+        return slots.state()
 
     def _step(self, state: State, actions: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
-        slots = _slots(state)
+        slots = Slots.of(state)
         for each in noise.unbind(1):
             inputs = vim_nets.with_actions(slots, actions)
             candidates = self.transition.propose(inputs)
             logits = self.transition.prior(candidates, inputs)
             choice = vim_nets.one_hot(logits + vim_nets.gumbel(each[..., : self.config.modules]))
-            change = _chosen(choice, candidates)
+            change = candidates.chosen(choice)
             mean, logvar = self.prior(change)
             z = draw(mean, logvar, each[..., self.config.modules :])
             slots = self._move(slots, z, change)
         reward, logit = self.readout(slots.content).unbind(-1)
-        return _state(slots), reward, logit
+        return slots.state(), reward, logit
 
     def _decode(self, state: State) -> Tensor:
-        return vim_nets.compose(*self.decoder(_slots(state))).clamp(0, 1)
+        return vim_nets.compose(*self.decoder(Slots.of(state))).clamp(0, 1)
 
     def _encode(
         self, frames: Tensor, noise: Tensor | None, wider: float = 1.0
@@ -231,12 +231,12 @@ class Vim(FrameByFrame):
             chosen.append(logits.argmax(-1))
             each = None if noise is None else noise[:, index]
             choice = self._choose(logits, None if each is None else each[..., :modules])
-            change = _chosen(choice, candidates)
+            change = candidates.chosen(choice)
             mean, logvar = self.posterior(torch.cat([change, grouped.to(change.dtype)], -1))
             z = mean if each is None else draw(mean, logvar, each[..., modules:])
             kl = kl + torch.stack(
                 [
-                    categorical_kl(logits, prior).sum(1),
+                    vim_nets.categorical_kl(logits, prior).sum(1),
                     kl_divergence(mean, logvar, *self.prior(change)),
                 ]
             )
@@ -287,7 +287,7 @@ class Vim(FrameByFrame):
             )
             path.append(after.slots)
             chosen.append(after.modules)
-        colours, masks = self.decoder(_slots(_rows(path)))
+        colours, masks = self.decoder(Slots.of(_rows(path)))
         lead = frames.shape[:2]
         count = (selections or self.config.selections, self.config.slots)
         none = torch.zeros(len(frames), 0, *count, dtype=torch.int64, device=frames.device)
@@ -332,7 +332,7 @@ class Vim(FrameByFrame):
             path.append(after.slots)
             kls.append(after.kl)
         every = _rows(path)
-        painted = vim_nets.compose(*self.decoder(_slots(every))).unflatten(0, frames.shape[:2])
+        painted = vim_nets.compose(*self.decoder(Slots.of(every))).unflatten(0, frames.shape[:2])
         nll = self._nll(painted, frames)
         kl = torch.stack(kls, -1)
         losses = teacher_forcing.losses(
@@ -384,27 +384,7 @@ class Vim(FrameByFrame):
         return first, later
 
 
-def _state(slots: Slots) -> State:
-    """Slots as entries of a state."""
-    return {"slots": slots.content} | ({} if slots.place is None else {"place": slots.place})
-
-
-def _slots(state: State) -> Slots:
-    return Slots(state["slots"], state.get("place"))
-
-
 def _rows(path: list[Slots]) -> State:
     """The slots of T times as entries (B * T, ...)."""
-    states = [_state(slots) for slots in path]
+    states = [slots.state() for slots in path]
     return {name: torch.stack([s[name] for s in states], 1).flatten(0, 1) for name in states[0]}
-
-
-def _chosen(choice: Tensor, candidates: vim_nets.Candidates) -> Tensor:
-    """The updates (P, K, D) that weights (P, K, M) choose."""
-    return (choice.unsqueeze(-1) * at_least_float32(candidates.updates)).sum(2)
-
-
-def categorical_kl(logits_q: Tensor, logits_p: Tensor) -> Tensor:
-    """KL(q || p) in nats (..., ) of categorical distributions by logits (..., M)."""
-    log_q, log_p = logits_q.log_softmax(-1), logits_p.log_softmax(-1)
-    return (log_q.exp() * (log_q - log_p)).sum(-1)

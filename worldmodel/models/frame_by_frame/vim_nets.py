@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
+from worldmodel.models.frame_by_frame.base import State
+from worldmodel.models.layers.gaussian import at_least_float32
 from worldmodel.models.layers.slot_attention import Focus, GridPosition, near
 from worldmodel.rewards import reward_layer
 
@@ -39,6 +41,15 @@ class Slots(NamedTuple):
     def every_place(self) -> Tensor | None:
         """(P, K, 2), 0 for the background."""
         return None if self.place is None else pad(self.place, (0, 0, 0, 1))
+
+    def state(self) -> State:
+        """As entries of a state."""
+        return {"slots": self.content} | ({} if self.place is None else {"place": self.place})
+
+    @classmethod
+    def of(cls, state: State) -> Slots:
+        """Those of a state."""
+        return cls(state["slots"], state.get("place"))
 
 
 class BroadcastDecoder(nn.Module):
@@ -137,6 +148,10 @@ class Candidates(NamedTuple):
 
     features: Tensor
     updates: Tensor
+
+    def chosen(self, choice: Tensor) -> Tensor:
+        """The updates (P, K, D) that weights (P, K, M) choose."""
+        return (choice.unsqueeze(-1) * at_least_float32(self.updates)).sum(2)
 
 
 class Modules(nn.Module):
@@ -247,3 +262,9 @@ def gumbel(noise: Tensor) -> Tensor:
 def one_hot(logits: Tensor) -> Tensor:
     """1 where logits (..., M) are highest, else 0."""
     return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+
+
+def categorical_kl(logits_q: Tensor, logits_p: Tensor) -> Tensor:
+    """KL(q || p) in nats (..., ) of categorical distributions by logits (..., M)."""
+    log_q, log_p = logits_q.log_softmax(-1), logits_p.log_softmax(-1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1)

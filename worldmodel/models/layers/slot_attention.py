@@ -99,7 +99,7 @@ class Focus(nn.Module):
         """What is added to logits (P, K, n) of slots at ``middle`` (P, K, 2), at a ``progress``
         from 0, in the first iteration, to 1, where they look ``wider`` times as far as usual.
         """
-        reach = wider * (self.first + progress * (self.reach - self.first))
+        reach = self.first + progress * (wider * self.reach - self.first)
         away = (middle.unsqueeze(2) - self.grid).square().sum(-1)
         return 1 - away / (2 * reach**2)
 
@@ -237,7 +237,7 @@ class SlotAttention(nn.Module):
             focus: None lets slots look everywhere.
             place: (P, K - 1, 2), where slots are at first, with a ``focus``: all but the last,
                 which is the background's and looks everywhere.
-            wider: how many times as far as usual they look.
+            wider: how many times as far as usual they look in the end.
 
         Returns:
             slots (P, K, D) and places (P, K - 1, 2), with a ``focus``, else None.

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Gumbel, kl_divergence
 
 from worldmodel import Spec
 from worldmodel.models.frame_by_frame import vim_nets
-from worldmodel.models.frame_by_frame.vim import Vim, categorical_kl
+from worldmodel.models.frame_by_frame.vim import Vim
 from worldmodel.models.frame_by_frame.vim_config import PRESETS, VimConfig
 from worldmodel.models.frame_by_frame.vim_nets import Slots
 from worldmodel.models.layers.slot_attention import Focus, GridPosition, SlotAttention, even_places
@@ -91,6 +91,7 @@ def test_small_and_monolithic_have_as_many_parameters() -> None:
         ({"pretraining": 1.0}, "pretraining: expected at least 0 and below 1"),
         ({"temperature": 0.0}, "temperature"),
         ({"focus": -1.0}, "focus"),
+        ({"focus_begin": 0.5}, "focus_begin: expected at least 1"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
@@ -161,6 +162,8 @@ def test_focus() -> None:
     assert torch.equal(narrowing.near(places), nearness)
     wide = narrowing.near(places, 0.0)
     torch.testing.assert_close(1 - wide, (1 - nearness) / 4)
+    torch.testing.assert_close(narrowing.near(places, wider=2.0), wide)
+    torch.testing.assert_close(narrowing.near(places, 0.0, wider=3.0), wide)
     won = nn.functional.one_hot(torch.tensor([[0, 6]]), 8).float()
     torch.testing.assert_close(focus.middle(won), places)
 
@@ -184,6 +187,22 @@ def test_a_place_moves_what_is_painted() -> None:
     torch.testing.assert_close(one[:, :2, :, :, 13:15], other[:, :2, :, :, 17:19])
     masks = model.decoder(Slots(content, place))[1]
     assert float(masks[:, :2, :, -4:, -4:].detach().max()) < 0.2
+
+
+def test_slots_look_and_paint_further_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From ``focus_begin`` times as far as usual to usual, as the pretraining ends."""
+    model = made(replace(PLACED, pretraining=0.5, focus_begin=3.0), PASSIVE).train()
+    usual, used = Focus.near, set()
+
+    def near(focus: Focus, middle: Tensor, progress: float = 1.0, wider: float = 1.0) -> Tensor:
+        used.add(wider)
+        return usual(focus, middle, progress, wider)
+
+    monkeypatch.setattr(Focus, "near", near)
+    for progress, expected in ((0.0, 3.0), (0.25, 2.0), (0.5, 1.0)):
+        used.clear()
+        model(squares(), progress, generator())
+        assert used == {expected}
 
 
 def test_what_moves_a_slot_moves_its_place() -> None:
@@ -253,7 +272,7 @@ def test_kl_of_modules() -> None:
     torch.manual_seed(0)
     q, p = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     expected = kl_divergence(Categorical(logits=q), Categorical(logits=p))
-    torch.testing.assert_close(categorical_kl(q, p), expected)
+    torch.testing.assert_close(vim_nets.categorical_kl(q, p), expected)
 
 
 def test_a_slot_is_moved_by_one_module() -> None:

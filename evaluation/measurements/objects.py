@@ -140,7 +140,7 @@ class Objects(OfEachModel):
             near = followed.position_errors()
             values = followed.segmentation() | followed.rules() | near | values
             composed = held_out(model, COMPOSED, self.scenes, self.seed, self.device)
-            far = {}
+            far: dict[str, Tensor] = {}
             for count in self.selections:
                 errors = self._follow(model, composed, count).position_errors()
                 error = errors.pop("position error")

@@ -357,7 +357,8 @@ class Vim(FrameByFrame):
         itself; at first slots look and paint further, so that they find what there is.
         """
         wider = self.config.focus_begin + progress * (1 - self.config.focus_begin)
-        noise, _ = self._draws(frames.shape[0] * frames.shape[1], 0, generator)
+        shape = (frames.shape[:2].numel(), self.config.slots + self.config.spare)
+        noise = torch.randn(*shape, self.config.size, generator=generator, device=self.device)
         *_, slots = self._encode(frames.flatten(0, 1).unsqueeze(1), noise, wider)
         painted = vim_nets.compose(*self.decoder(slots, wider)).view_as(frames)
         nll = self._nll(painted, frames).mean(1)

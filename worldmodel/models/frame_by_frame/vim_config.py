@@ -14,6 +14,8 @@ class VimConfig(teacher_forcing.TrainingConfig):
 
     Attributes:
         slots: K, at least 2; one more than there are objects, for the background.
+        spare: more slots than that, while single frames are learned; with one, objects are found
+            sooner, but two slots may share one.
         modules: M; 1 is the monolithic ablation.
         size: numbers of a slot.
         channels, kernel: of the convolutions.
@@ -38,6 +40,7 @@ class VimConfig(teacher_forcing.TrainingConfig):
     """
 
     slots: int = 4
+    spare: int = 0
     modules: int = 5
     size: int = 64
     channels: int = 64
@@ -65,7 +68,7 @@ class VimConfig(teacher_forcing.TrainingConfig):
         at_least(2, self, "slots", "first_frames", "frames")
         at_least(1, self, "modules", "size", "channels", "kernel", "hidden", "candidate", "width")
         at_least(1, self, "attention_steps", "selections", "focus_begin")
-        at_least(0, self, "focus")
+        at_least(0, self, "focus", "spare")
         above_zero(self, "focus_first")
         odd(self, "kernel")
         above_zero(self, "temperature", "pixel_variance")
@@ -87,12 +90,14 @@ class VimConfig(teacher_forcing.TrainingConfig):
 
 
 _SMALL = VimConfig(
-    channels=32, coarse=4, focus=0.2, attention_steps=5, first_frames=4, frames=8,
-    learning_rate=2e-3, learning_rate_end=2e-4,
+    spare=1, channels=32, coarse=4, focus=0.2, attention_steps=5, pretraining=0.55, first_frames=4,
+    frames=6, learning_rate=1.5e-3, learning_rate_end=1.5e-4,
 )  # fmt: skip
 PRESETS: dict[str, VimConfig] = {
     "paper": VimConfig(),
     "small": _SMALL,
     "monolithic": replace(_SMALL, modules=1, hidden=640),
+    "stories": replace(_SMALL, slots=6),
 }
-"""``monolithic``: one module with as many units as the five of ``small`` together."""
+"""``monolithic``: one module with as many units as the five of ``small`` together. ``stories``: for
+five shapes."""

@@ -205,6 +205,21 @@ def test_slots_look_and_paint_further_at_first(monkeypatch: pytest.MonkeyPatch) 
         assert used == {expected}
 
 
+def test_a_spare_slot_is_there_for_single_frames_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(replace(PLACED, pretraining=0.5, spare=2), PASSIVE).train()
+    usual, counts = SlotAttention.initial, []
+
+    def initial(attention: SlotAttention, noise: Tensor) -> Tensor:
+        counts.append(noise.shape[1])
+        return usual(attention, noise)
+
+    monkeypatch.setattr(SlotAttention, "initial", initial)
+    for progress in (0.0, 0.5):
+        model(squares(), progress, generator())
+    model.observe(context(PASSIVE, frames=1))
+    assert counts == [5, 3, 3]
+
+
 def test_what_moves_a_slot_moves_its_place() -> None:
     model = made(PLACED)
     assert model.shift is not None

@@ -114,6 +114,7 @@ class Vim(FrameByFrame):
 
     name: ClassVar[str] = "vim"
     feeds_back: ClassVar[bool] = False
+    trains_in_parts: ClassVar[bool] = True  # single frames move no slot
     config: VimConfig
     initial_noise: Tensor
 
@@ -357,14 +358,11 @@ class Vim(FrameByFrame):
         itself; at first slots look and paint further, so that they find what there is.
         """
         wider = self.config.focus_begin + progress * (1 - self.config.focus_begin)
-        shape = (frames.shape[:2].numel(), self.config.slots + self.config.spare)
-        noise = torch.randn(*shape, self.config.size, generator=generator, device=self.device)
+        noise, _ = self._draws(frames.shape[:2].numel(), 0, generator)
         *_, slots = self._encode(frames.flatten(0, 1).unsqueeze(1), noise, wider)
         painted = vim_nets.compose(*self.decoder(slots, wider)).view_as(frames)
         nll = self._nll(painted, frames).mean(1)
-        # other processes of a run wait for a gradient of every weight
-        idle = sum(weights.sum() for weights in self.parameters())
-        total = (counts * nll).mean() + 0.0 * idle
+        total = (counts * nll).mean()
         parts = {"loss": total, "mse": (painted - frames).square().mean(), "nll": nll.mean()}
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 

@@ -13,9 +13,8 @@ class VimConfig(teacher_forcing.TrainingConfig):
     """Sizes and training settings; the defaults are the thesis' (tables 8.1 to 8.3, 8.A).
 
     Attributes:
-        slots: K, at least 2; one more than there are objects, for the background.
-        spare: more slots than that, while single frames are learned; with one, objects are found
-            sooner, but two slots may share one.
+        slots: K, at least 2: one for each object, one for the background and, since objects are
+            found sooner then, one to spare.
         modules: M; 1 is the monolithic ablation.
         size: numbers of a slot.
         channels, kernel: of the convolutions.
@@ -40,7 +39,6 @@ class VimConfig(teacher_forcing.TrainingConfig):
     """
 
     slots: int = 4
-    spare: int = 0
     modules: int = 5
     size: int = 64
     channels: int = 64
@@ -68,7 +66,7 @@ class VimConfig(teacher_forcing.TrainingConfig):
         at_least(2, self, "slots", "first_frames", "frames")
         at_least(1, self, "modules", "size", "channels", "kernel", "hidden", "candidate", "width")
         at_least(1, self, "attention_steps", "selections", "focus_begin")
-        at_least(0, self, "focus", "spare")
+        at_least(0, self, "focus")
         above_zero(self, "focus_first")
         odd(self, "kernel")
         above_zero(self, "temperature", "pixel_variance")
@@ -90,14 +88,14 @@ class VimConfig(teacher_forcing.TrainingConfig):
 
 
 _SMALL = VimConfig(
-    spare=1, channels=32, coarse=4, focus=0.2, attention_steps=5, pretraining=0.55, first_frames=4,
+    slots=5, channels=32, coarse=4, focus=0.2, attention_steps=5, pretraining=0.55, first_frames=4,
     frames=6, learning_rate=1.5e-3, learning_rate_end=1.5e-4,
 )  # fmt: skip
 PRESETS: dict[str, VimConfig] = {
     "paper": VimConfig(),
     "small": _SMALL,
     "monolithic": replace(_SMALL, modules=1, hidden=640),
-    "stories": replace(_SMALL, slots=6),
+    "stories": replace(_SMALL, slots=7),
 }
-"""``monolithic``: one module with as many units as the five of ``small`` together. ``stories``: for
-five shapes."""
+"""``monolithic``: one module with as many units as the five of ``small`` together. ``small`` is for
+three objects, ``stories`` for five."""

@@ -205,21 +205,6 @@ def test_slots_look_and_paint_further_at_first(monkeypatch: pytest.MonkeyPatch) 
         assert used == {expected}
 
 
-def test_a_spare_slot_is_there_for_single_frames_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made(replace(PLACED, pretraining=0.5, spare=2), PASSIVE).train()
-    usual, counts = SlotAttention.initial, []
-
-    def initial(attention: SlotAttention, noise: Tensor) -> Tensor:
-        counts.append(noise.shape[1])
-        return usual(attention, noise)
-
-    monkeypatch.setattr(SlotAttention, "initial", initial)
-    for progress in (0.0, 0.5):
-        model(squares(), progress, generator())
-    model.observe(context(PASSIVE, frames=1))
-    assert counts == [5, 3, 3]
-
-
 def test_what_moves_a_slot_moves_its_place() -> None:
     model = made(PLACED)
     assert model.shift is not None
@@ -410,9 +395,9 @@ def test_pretraining_moves_nothing_but_slots_and_decoder() -> None:
     model = made().train()
     model(squares(), 0.1, generator()).total.backward()
     for name, weights in model.named_parameters():
-        moved = float(weights.grad.abs().sum()) > 0 if weights.grad is not None else None
-        expected = name.startswith(("encoder", "attention", "norm", "decoder"))
-        assert moved == expected, name
+        learned = name.startswith(("encoder", "attention", "norm", "decoder"))
+        # no gradient of 0 either: Adam would count such steps, and then take too long ones
+        assert (weights.grad is not None) == learned, name
 
 
 def test_modules_are_soft_in_training_and_hard_in_tests() -> None:

@@ -32,7 +32,8 @@ SIZE, BATCH, WINDOW = 32, 16, 20
 WARM_UP, TIMED = 4, 12
 """Steps before and while a training step is timed."""
 TRAINED = (  # not gqn: its 256 channels take an hour; not cvg: it knows no context
-    *(f"{name}:small" for name in FIRST if name not in ("gqn", "cvg", *STILL)),
+    *(f"{name}:small" for name in FIRST if name not in ("gqn", "cvg", "vim", *STILL)),
+    "vim:stories",
     "jump:jumpy",
     "sssm:jumpy",
 )

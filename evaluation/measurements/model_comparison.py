@@ -33,7 +33,7 @@ WARM_UP, TIMED = 4, 12
 """Steps before and while a training step is timed."""
 TRAINED = (  # not gqn: its 256 channels take an hour; not cvg: it knows no context
     *(f"{name}:small" for name in FIRST if name not in ("gqn", "cvg", "vim", *STILL)),
-    "vim:stories",
+    "vim:stories",  # small has slots for three objects
     "jump:jumpy",
     "sssm:jumpy",
 )

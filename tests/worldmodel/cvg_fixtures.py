@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 from scenes import generator
 
-from worldmodel import (
-    ActionSpec,
-    Episode,
-    Episodes,
-    Spec,
-    make,
-)
+from worldmodel import ActionSpec, Episode, Episodes, Spec, make
 from worldmodel.data.windows import WindowSource
 from worldmodel.models.jumpy.cvg import Cvg, CvgConfig
 

@@ -39,7 +39,9 @@ Deviations and choices:
   they win; they paint around there, by positions relative to it. z + f moves the place by a linear
   map of it; modules see it, and the posterior what is seen relative to it. Without places slots
   divided the frame into stripes here, whatever was in them; with a focus that did not narrow, two
-  of them often shared a ball.
+  of them often shared a ball. Slots that look near from the first training step on find balls too
+  slowly: hence ``focus_begin``, and a slot to spare.
+- Single frames are both of a pair, so that one batch size serves them and the rollouts.
 - Modules and z begin with small changes and little noise, so that slots stay what they are until
   moves are learned.
 - ``coarse`` (preset ``small``) encodes and broadcasts at a lower resolution than the frame's.
@@ -288,7 +290,7 @@ class Vim(FrameByFrame):
             )
             path.append(after.slots)
             chosen.append(after.modules)
-        colours, masks = self.decoder(Slots.of(_rows(path)))
+        colours, masks = self.decoder(_rows(path))
         lead = frames.shape[:2]
         count = (selections or self.config.selections, self.config.slots)
         none = torch.zeros(len(frames), 0, *count, dtype=torch.int64, device=frames.device)
@@ -333,14 +335,14 @@ class Vim(FrameByFrame):
             path.append(after.slots)
             kls.append(after.kl)
         every = _rows(path)
-        painted = vim_nets.compose(*self.decoder(Slots.of(every))).unflatten(0, frames.shape[:2])
+        painted = vim_nets.compose(*self.decoder(every)).unflatten(0, frames.shape[:2])
         nll = self._nll(painted, frames)
         kl = torch.stack(kls, -1)
         losses = teacher_forcing.losses(
             segment,
             painted[:, 1:].detach(),
             kl.sum(0),
-            self.readout(every["slots"].unflatten(0, frames.shape[:2])[:, 1:]).unbind(-1),
+            self.readout(every.content.unflatten(0, frames.shape[:2])[:, 1:]).unbind(-1),
             self.reward_scale,
             self.config.reward_variance,
             scenes=counts,
@@ -383,7 +385,9 @@ class Vim(FrameByFrame):
         return first, later
 
 
-def _rows(path: list[Slots]) -> State:
-    """The slots of T times as entries (B * T, ...)."""
+def _rows(path: list[Slots]) -> Slots:
+    """The slots (B, ...) of T times as B * T rows."""
     states = [slots.state() for slots in path]
-    return {name: torch.stack([s[name] for s in states], 1).flatten(0, 1) for name in states[0]}
+    return Slots.of(
+        {name: torch.stack([s[name] for s in states], 1).flatten(0, 1) for name in states[0]}
+    )

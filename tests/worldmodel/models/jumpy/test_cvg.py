@@ -32,11 +32,7 @@ from worldmodel import (
 from worldmodel.data.windows import WindowBatch
 from worldmodel.imagine import imagine
 from worldmodel.models.jumpy.cvg import Cvg
-from worldmodel.models.jumpy.cvg.discriminator import (
-    discriminator_loss,
-    generator_loss,
-    smaller,
-)
+from worldmodel.models.jumpy.cvg.discriminator import discriminator_loss, generator_loss, smaller
 from worldmodel.models.layers.frame_norm import recorded_statistics
 
 QUIET: dict[str, Any] = {"progress": False}

@@ -9,11 +9,7 @@ from scenes import generator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from worldmodel import (
-    ActionSpec,
-    Spec,
-    preset,
-)
+from worldmodel import ActionSpec, Spec, preset
 from worldmodel.models.jumpy.cvg import Cvg
 from worldmodel.models.jumpy.cvg.generator import ConvGru, SeparableBlock, Unit
 from worldmodel.models.layers import spectral_norm
